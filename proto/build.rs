@@ -1,0 +1,33 @@
+//! Turns `proto/` into Rust: the gRPC services with their reflection descriptors, and the ONNX messages.
+//! protox parses the files, so no `protoc` is needed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost_build::Config;
+
+const API: [&str; 5] = [
+    "distilface/v1/common.proto",
+    "distilface/v1/collections.proto",
+    "distilface/v1/documents.proto",
+    "distilface/v1/search.proto",
+    "distilface/v1/encoder.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(API)?;
+    fs::write(out.join("distilface_descriptor.bin"), compiler.encode_file_descriptor_set())?;
+    let mut config = Config::new();
+    // A stable order makes equal messages equal bytes.
+    config.btree_map(["."]);
+    tonic_prost_build::configure().compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+
+    let onnx = protox::compile(["onnx/onnx.proto"], ["proto"])?;
+    let mut config = Config::new();
+    config.bytes([".onnx.TensorProto.raw_data"]);
+    config.compile_fds(onnx)?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! What a collection holds: points with payloads, and the hits that come back.
+
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::vector::Vector;
+
+/// Longest [`PointId`] in bytes.
+pub const ID_BYTES_MAX: usize = 512;
+
+/// The user's name of a document: 1 to [`ID_BYTES_MAX`] bytes of UTF-8, no control characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PointId(Arc<str>);
+
+impl PointId {
+    /// # Errors
+    /// [`super::CollectionError::BadId`] if empty, too long or with control characters.
+    pub fn new(id: impl Into<Arc<str>>) -> Result<Self, super::CollectionError> {
+        let id: Arc<str> = id.into();
+        let reason = if id.is_empty() {
+            "it is empty".to_owned()
+        } else if id.len() > ID_BYTES_MAX {
+            format!("it has {} bytes, the limit is {ID_BYTES_MAX}", id.len())
+        } else if let Some(c) = id.chars().find(|c| c.is_control()) {
+            format!("it has the control character {c:?}")
+        } else {
+            return Ok(PointId(id));
+        };
+        Err(super::CollectionError::BadId { id: id.chars().take(80).collect(), reason })
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One typed payload value. A list holds scalars of one type.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    #[expect(missing_docs)]
+    String(String),
+    #[expect(missing_docs)]
+    Integer(i64),
+    /// Always finite.
+    Float(f64),
+    #[expect(missing_docs)]
+    Bool(bool),
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    Datetime(i64),
+    #[expect(missing_docs)]
+    List(Vec<Value>),
+}
+
+/// Typed fields of a document, by name.
+pub type Payload = BTreeMap<String, Value>;
+
+/// Hash of everything that was sent for a document (title, text, payload, vector) and of how it is cut and encoded:
+/// equal hash, nothing to do. First 16 bytes of SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ContentHash(pub [u8; 16]);
+
+/// A vector and the bytes of the document's text that it stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Passage {
+    /// Bytes of [`Point::text`].
+    pub range: Range<u32>,
+    #[expect(missing_docs)]
+    pub vector: Vector,
+}
+
+/// A document with its passages: written, replaced and deleted as one unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    #[expect(missing_docs)]
+    pub id: PointId,
+    #[expect(missing_docs)]
+    pub title: String,
+    #[expect(missing_docs)]
+    pub text: String,
+    #[expect(missing_docs)]
+    pub payload: Payload,
+    #[expect(missing_docs)]
+    pub content_hash: ContentHash,
+    /// In the order of the text; at least one.
+    pub passages: Vec<Passage>,
+}
+
+/// A document as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredPoint {
+    #[expect(missing_docs)]
+    pub id: PointId,
+    #[expect(missing_docs)]
+    pub title: String,
+    /// Empty if it was not asked for.
+    pub text: String,
+    #[expect(missing_docs)]
+    pub payload: Arc<Payload>,
+    #[expect(missing_docs)]
+    pub content_hash: ContentHash,
+    /// Bytes of the text, one range per passage.
+    pub passages: Vec<Range<u32>>,
+    /// Microseconds since 1970.
+    pub updated_at: i64,
+    /// First passage's vector, if asked for.
+    pub vector: Option<Vec<f32>>,
+}
+
+/// One answer of a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    #[expect(missing_docs)]
+    pub id: PointId,
+    /// Larger is better; see [`crate::vector::Metric::score`].
+    pub score: f32,
+    #[expect(missing_docs)]
+    pub title: String,
+    /// Which passage was nearest.
+    pub ordinal: u32,
+    /// Bytes of the document's text.
+    pub range: Range<u32>,
+    /// The passage's text; empty if it was not asked for.
+    pub passage: String,
+    /// Empty if it was not asked for.
+    pub payload: Arc<Payload>,
+}

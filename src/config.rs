@@ -1,0 +1,214 @@
+//! Every knob with its unit, default and bounds; plain data only.
+//!
+//! Layers, later wins: defaults, file, `DISTILFACE_*` environment (`__` between levels), flags.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+
+/// All settings of a process.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    #[expect(missing_docs)]
+    pub data: DataConfig,
+    #[expect(missing_docs)]
+    pub server: ServerConfig,
+    #[expect(missing_docs)]
+    pub encoder: EncoderConfig,
+    #[expect(missing_docs)]
+    pub limits: LimitsConfig,
+    #[expect(missing_docs)]
+    pub log: LogConfig,
+}
+
+/// Where things are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Folder of the database. Default: `$XDG_DATA_HOME/distilface/db`.
+    pub dir: PathBuf,
+    /// Folder of runtime libraries and models that `distilface setup` fills. Default: `$XDG_DATA_HOME/distilface`.
+    pub home: PathBuf,
+    /// Memory that sled may use to cache one collection's store. Default 64 MiB.
+    pub store_cache_bytes: u64,
+}
+
+/// The gRPC server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// gRPC address. Default 127.0.0.1:7700. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Prometheus metrics over HTTP at `/metrics`; unset: none. Default 127.0.0.1:7701.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Must be true for an address that is not loopback: the server has no authentication of its own.
+    pub allow_remote: bool,
+    /// Longest time a request may take where the client names no deadline. Default 60 s.
+    #[serde(with = "seconds")]
+    pub request_timeout: Duration,
+    /// Time that running requests get after SIGTERM. Default 20 s.
+    #[serde(with = "seconds")]
+    pub drain_timeout: Duration,
+}
+
+/// The encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncoderConfig {
+    /// Name of a model under `home/models`, or a path to a model directory. Default `minilm-l6`.
+    pub model: String,
+    /// `auto`, `cpu`, `openvino` or `cuda[:N]`. Default `auto`.
+    pub device: String,
+    /// Threads of one inference. 0: all cores. Default 0.
+    pub threads: usize,
+    /// Tokens of one batch, padding included. Default 4096.
+    pub batch_tokens_max: usize,
+    /// Texts that may wait for the encoder; more are refused as overloaded. Default 4096.
+    pub queue_max: usize,
+}
+
+/// What one request may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Size of one gRPC message. Default 16 MiB.
+    pub message_bytes_max: usize,
+    /// Documents or texts in one request. Default 1024.
+    pub batch_max: usize,
+    /// Queries in one SearchBatch. Default 256.
+    pub queries_max: usize,
+    /// Bytes of one document's text. Default 4 MiB.
+    pub text_bytes_max: usize,
+    /// Bytes of one document's payload. Default 64 KiB.
+    pub payload_bytes_max: usize,
+    /// Hits of one search. Default 1000.
+    pub k_max: usize,
+    /// Requests worked on at once; more are refused as overloaded. Default 256.
+    pub concurrent_requests_max: usize,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A `tracing` filter such as `info` or `distilface=debug`. Default `info`.
+    pub filter: String,
+    /// `text` or `json`. Default `text`.
+    pub format: LogFormat,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        let home = default_home();
+        DataConfig { dir: home.join("db"), home, store_cache_bytes: 64 << 20 }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            metrics_listen: Some(SocketAddr::from(([127, 0, 0, 1], 7701))),
+            allow_remote: false,
+            request_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for EncoderConfig {
+    fn default() -> Self {
+        EncoderConfig {
+            model: "minilm-l6".into(),
+            device: "auto".into(),
+            threads: 0,
+            batch_tokens_max: 4096,
+            queue_max: 4096,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            message_bytes_max: 16 << 20,
+            batch_max: 1024,
+            queries_max: 256,
+            text_bytes_max: 4 << 20,
+            payload_bytes_max: 64 << 10,
+            k_max: 1000,
+            concurrent_requests_max: 256,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// `$DISTILFACE_HOME`, else `$XDG_DATA_HOME/distilface`, else `~/.local/share/distilface`.
+pub fn default_home() -> PathBuf {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("DISTILFACE_HOME")
+        .or_else(|| var("XDG_DATA_HOME").map(|d| d.join("distilface")))
+        .or_else(|| var("HOME").map(|d| d.join(".local/share/distilface")))
+        .unwrap_or_else(|| PathBuf::from(".distilface"))
+}
+
+/// Durations as a number of seconds, whole or not.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(d.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+/// Why settings were refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Every fault that was found, not only the first.
+    #[error("{} in the configuration:\n  {}", if faults.len() == 1 { "a fault".into() } else { format!("{} faults", faults.len()) }, faults.join("\n  "))]
+    Faults {
+        /// One sentence each, naming the key, what is allowed and where the value came from.
+        faults: Vec<String>,
+    },
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Read {
+        #[expect(missing_docs)]
+        path: PathBuf,
+        #[expect(missing_docs)]
+        source: std::io::Error,
+    },
+}
+
+impl ConfigError {
+    /// Always [`ErrorKind::Invalid`].
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}

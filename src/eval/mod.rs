@@ -1,0 +1,1 @@
+//! How good: retrieval measures and parity with reference values.

@@ -1,0 +1,3 @@
+//! Parse, start tracing, hand over to the command line; nothing else.
+
+fn main() {}

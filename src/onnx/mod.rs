@@ -1,0 +1,23 @@
+//! Writes ONNX models: messages, a builder of nodes, and the encoders written with it.
+
+use crate::error::ErrorKind;
+
+/// Why a model could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum OnnxError {
+    #[error("the weights have no tensor {name}; config and weights do not belong together")]
+    MissingTensor { name: String },
+    #[error("tensor {name} has shape {got:?}, but the config says {expected:?}")]
+    WrongShape { name: String, expected: Vec<usize>, got: Vec<usize> },
+    #[error("tensor {name} has type {got}; supported: F32, F16, BF16")]
+    WrongType { name: String, got: String },
+}
+
+impl OnnxError {
+    /// Always [`ErrorKind::Precondition`]: the model directory must be mended.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Precondition
+    }
+}

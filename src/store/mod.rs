@@ -1,0 +1,34 @@
+//! What is on disk; see `FORMAT.md` beside this file.
+
+use std::path::PathBuf;
+
+use crate::error::ErrorKind;
+
+/// Why the store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum StoreError {
+    #[error("the data folder {} is in use by another process ({holder}); stop it, or give another folder with --data", path.display())]
+    Locked { path: PathBuf, holder: String },
+    #[error("the disk is full: {} cannot grow; free some space, reads and deletes go on", path.display())]
+    DiskFull { path: PathBuf },
+    #[error("cannot read or write {}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{} is damaged: {reason}", path.display())]
+    Corrupt { path: PathBuf, reason: String },
+    #[error("{} was written by a newer version (format {got}, this program reads up to {supported})", path.display())]
+    NewerFormat { path: PathBuf, got: u32, supported: u32 },
+}
+
+impl StoreError {
+    /// What the caller can do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            StoreError::Locked { .. } | StoreError::NewerFormat { .. } => ErrorKind::Precondition,
+            StoreError::DiskFull { .. } => ErrorKind::Overloaded,
+            StoreError::Io { .. } => ErrorKind::Internal,
+            StoreError::Corrupt { .. } => ErrorKind::Corrupt,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A checked dense vector, and how near two of them are.
+//!
+//! A [`Vector`] is finite and of the right dimension from the moment it exists, and of unit length under
+//! [`Metric::Cosine`]: nobody further in checks again.
+//! Indexes speak distance (smaller is nearer), the API speaks score (larger is better);
+//! [`Metric::score`] is the only conversion.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+
+/// The largest dimension a collection may have.
+pub const DIM_MAX: u32 = 8192;
+
+/// Length of every vector of a collection, 1 to [`DIM_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Dim(u32);
+
+impl Dim {
+    /// # Errors
+    /// [`VectorError::DimOutOfRange`] unless 1 <= `dim` <= [`DIM_MAX`].
+    pub fn new(dim: u32) -> Result<Self, VectorError> {
+        if (1..=DIM_MAX).contains(&dim) { Ok(Dim(dim)) } else { Err(VectorError::DimOutOfRange { got: dim }) }
+    }
+
+    /// As a length of slices.
+    pub fn len(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Never: a dimension is at least 1. Here because clippy expects it beside `len`.
+    pub fn is_empty(self) -> bool {
+        false
+    }
+
+    /// As the number the API shows.
+    pub fn as_u32(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Dim {
+    type Error = VectorError;
+    fn try_from(dim: u32) -> Result<Self, VectorError> {
+        Dim::new(dim)
+    }
+}
+
+impl From<Dim> for u32 {
+    fn from(dim: Dim) -> u32 {
+        dim.0
+    }
+}
+
+/// How near two vectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Angle. Vectors are normalised on arrival, so distance is `1 - dot`, clamped to 0 to 2; score is `1 - distance`.
+    #[default]
+    Cosine,
+    /// Dot product. Distance is `-dot` (so it may be negative); score is `dot`.
+    Dot,
+    /// Straight line. Distance is the *squared* Euclidean distance; score is `1 / (1 + sqrt(distance))`.
+    Euclidean,
+}
+
+impl Metric {
+    /// Distance of two vectors of one length: smaller is nearer, never NaN for checked vectors of sane magnitude.
+    pub fn distance(self, a: &[f32], b: &[f32]) -> f32 {
+        debug_assert_eq!(a.len(), b.len());
+        match self {
+            Metric::Cosine => (1.0 - dot(a, b)).clamp(0.0, 2.0),
+            Metric::Dot => -dot(a, b),
+            Metric::Euclidean => squared_euclidean(a, b),
+        }
+    }
+
+    /// The score that the API shows for a distance: larger is better.
+    pub fn score(self, distance: f32) -> f32 {
+        match self {
+            Metric::Cosine => 1.0 - distance,
+            Metric::Dot => -distance,
+            Metric::Euclidean => 1.0 / (1.0 + distance.max(0.0).sqrt()),
+        }
+    }
+}
+
+/// Sum of products, in 16 partial sums that the compiler keeps in SIMD registers.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    fold16(a, b, |x, y| x * y)
+}
+
+/// Sum of squared differences.
+pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
+    fold16(a, b, |x, y| (x - y) * (x - y))
+}
+
+#[inline(always)]
+fn fold16(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (a16, a_rest) = a.as_chunks::<16>();
+    let (b16, b_rest) = b.as_chunks::<16>();
+    for (x, y) in a16.iter().zip(b16) {
+        for i in 0..16 {
+            sums[i] += f(x[i], y[i]);
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(&x, &y)| f(x, y)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// A dense vector that was checked when it was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vector(Box<[f32]>);
+
+impl Vector {
+    /// Checks `values` and, under [`Metric::Cosine`], scales them to unit length.
+    ///
+    /// # Errors
+    /// [`VectorError::WrongDim`], [`VectorError::NotFinite`] (with the position), and under cosine
+    /// [`VectorError::ZeroLength`], since a zero vector has no direction.
+    pub fn new(values: Vec<f32>, dim: Dim, metric: Metric) -> Result<Self, VectorError> {
+        if values.len() != dim.len() {
+            return Err(VectorError::WrongDim { expected: dim.as_u32(), got: values.len() });
+        }
+        if let Some(position) = values.iter().position(|v| !v.is_finite()) {
+            return Err(VectorError::NotFinite { position, value: values[position] });
+        }
+        let mut values = values.into_boxed_slice();
+        if metric == Metric::Cosine {
+            // f64, and scaled by the largest value first, so that neither huge nor tiny vectors overflow or vanish.
+            let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            if largest == 0.0 {
+                return Err(VectorError::ZeroLength);
+            }
+            let norm =
+                values.iter().map(|&v| (f64::from(v) / f64::from(largest)).powi(2)).sum::<f64>().sqrt()
+                    * f64::from(largest);
+            // An already unit vector keeps its bits, so storing and reading again changes nothing.
+            if (norm - 1.0).abs() > 1e-6 {
+                for v in &mut values {
+                    *v = (f64::from(*v) / norm) as f32;
+                }
+            }
+        }
+        Ok(Vector(values))
+    }
+
+    /// The values; unit length under cosine.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl AsRef<[f32]> for Vector {
+    fn as_ref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+/// Why some numbers are not a vector of a collection.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum VectorError {
+    #[error("dimension must be between 1 and {DIM_MAX}, got {got}")]
+    DimOutOfRange { got: u32 },
+    #[error("the vector has {got} values, but this collection's dimension is {expected}")]
+    WrongDim { expected: u32, got: usize },
+    #[error("the vector's value at position {position} is {value}; every value must be finite")]
+    NotFinite { position: usize, value: f32 },
+    #[error(
+        "the vector is all zero, which has no direction; cosine needs at least one value other than zero"
+    )]
+    ZeroLength,
+}
+
+impl VectorError {
+    /// Always [`ErrorKind::Invalid`].
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
