@@ -1,8 +1,24 @@
 //! ONNX Runtime: library, providers, threads, sessions.
+//!
+//! [`Session::open`] turns an ONNX file and a [`DeviceChoice`] into something that runs; [`inspect`] tells what there is.
+//!
+//! What ONNX Runtime and `ort` can do to us, and the guard:
+//! - `ort` panics lazily if its library cannot be loaded: the file is checked and loaded before anything else is called.
+//! - Once a plugin provider is registered, a session that names no device may take it: every session names its device.
+//! - Only one environment may exist in a process and it keeps the first library: a second home with another library
+//!   is refused instead of silently ignored.
+//! - Its arena never gives memory back: callers bucket their shapes (`encoder::scheduler`), and memory patterns are off.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::ErrorKind;
+
+mod library;
+mod provider;
+mod session;
+
+pub use library::inspect;
+pub use session::{Session, TensorView};
 
 /// Where inference runs, as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +32,31 @@ pub enum DeviceChoice {
 
 impl std::str::FromStr for DeviceChoice {
     type Err = RuntimeError;
-    fn from_str(_s: &str) -> Result<Self, RuntimeError> {
-        unimplemented!()
+    fn from_str(s: &str) -> Result<Self, RuntimeError> {
+        let unknown = || RuntimeError::UnknownDevice { got: s.to_owned() };
+        match s {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "openvino" => Ok(DeviceChoice::OpenVino),
+            "cuda" => Ok(DeviceChoice::Cuda(0)),
+            other => {
+                let number = other.strip_prefix("cuda:").ok_or_else(unknown)?;
+                // `parse` alone would let "+1" through.
+                let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+                digits.then(|| number.parse().ok()).flatten().map(DeviceChoice::Cuda).ok_or_else(unknown)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::OpenVino => f.write_str("openvino"),
+            DeviceChoice::Cuda(n) => write!(f, "cuda:{n}"),
+        }
     }
 }
 
@@ -40,11 +79,6 @@ pub struct RuntimeReport {
     pub cuda: Result<String, String>,
 }
 
-/// Looks at what is installed under `home`, loading libraries but no model.
-pub fn inspect(_home: &Path) -> RuntimeReport {
-    unimplemented!()
-}
-
 /// Why the runtime refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +96,8 @@ pub enum RuntimeError {
     Load { path: PathBuf, reason: String },
     #[error("inference failed: {reason}")]
     Run { reason: String },
+    #[error("ONNX Runtime was already loaded from {} in this process, {} cannot be loaded beside it", loaded.display(), asked.display())]
+    OtherLibrary { loaded: PathBuf, asked: PathBuf },
 }
 
 impl RuntimeError {
@@ -70,10 +106,39 @@ impl RuntimeError {
         match self {
             RuntimeError::UnknownDevice { .. } => ErrorKind::Invalid,
             RuntimeError::LibraryMissing { .. }
+            | RuntimeError::OtherLibrary { .. }
             | RuntimeError::LibraryUnusable { .. }
             | RuntimeError::DeviceUnavailable { .. }
             | RuntimeError::Load { .. } => ErrorKind::Precondition,
             RuntimeError::Run { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_names_are_read_and_written_back() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("openvino", DeviceChoice::OpenVino),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+        ] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+    }
+
+    #[test]
+    fn an_unknown_device_is_refused_with_what_is_allowed() {
+        for text in ["", "gpu", "cuda:", "cuda:+1", "cuda:x", "CPU", "cuda:99999999999"] {
+            let error = text.parse::<DeviceChoice>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("allowed: auto, cpu, openvino"), "{error}");
         }
     }
 }

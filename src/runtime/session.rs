@@ -1,0 +1,104 @@
+//! One loaded graph: tensors in, float tensors out. Not shared between threads; its owner calls it in turn.
+
+use std::path::Path;
+
+use ort::{
+    session::{Session as OrtSession, SessionInputValue, builder::GraphOptimizationLevel},
+    value::TensorRef,
+};
+
+use super::{DeviceChoice, DeviceReport, RuntimeError, library, provider};
+
+/// A tensor that is lent to a run; row-major.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum TensorView<'a> {
+    F32 { shape: &'a [usize], values: &'a [f32] },
+    I64 { shape: &'a [usize], values: &'a [i64] },
+}
+
+/// A loaded graph on one device.
+#[derive(Debug)]
+pub struct Session {
+    inner: OrtSession,
+    report: DeviceReport,
+}
+
+impl Session {
+    /// Loads the graph in `file` with `threads` threads of its own (0: all cores), on the device that `choice`
+    /// comes to; libraries come from `home`.
+    ///
+    /// # Errors
+    /// Everything of [`RuntimeError`] but `Run`.
+    pub fn open(
+        home: &Path,
+        file: &Path,
+        choice: DeviceChoice,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        let threads = if threads == 0 {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        } else {
+            threads
+        };
+        let load = |reason: String| RuntimeError::Load { path: file.to_owned(), reason };
+        if !file.exists() {
+            return Err(load("the file does not exist".into()));
+        }
+        library::with_runtime(home, |loaded| {
+            let (provider, report) = provider::resolve(loaded, home, choice)?;
+            let build = || -> Result<OrtSession, String> {
+                let builder = OrtSession::builder(&loaded.environment).map_err(|e| e.to_string())?;
+                let builder = builder
+                    .with_optimization_level(GraphOptimizationLevel::All)
+                    .and_then(|b| b.with_intra_threads(threads))
+                    .and_then(|b| b.with_inter_threads(1))
+                    // Shapes vary, so a remembered layout would only be kept, not used.
+                    .and_then(|b| b.with_memory_pattern(false))
+                    // Spinning threads starve tokenising and search on small machines.
+                    .and_then(|b| b.with_intra_op_spinning(false))
+                    .map_err(|e| e.to_string())?;
+                let mut builder = provider::apply(builder, loaded, provider, threads)?;
+                builder.commit_from_file(file).map_err(|e| e.to_string())
+            };
+            Ok(Session { inner: build().map_err(load)?, report })
+        })
+    }
+
+    /// Where it runs and why there.
+    pub fn report(&self) -> &DeviceReport {
+        &self.report
+    }
+
+    /// Runs the graph and gives every output, in the graph's order, as (shape, values).
+    ///
+    /// # Errors
+    /// [`RuntimeError::Run`] if an input does not fit the graph or an output is not float32.
+    pub fn run(
+        &mut self,
+        inputs: &[(&str, TensorView<'_>)],
+    ) -> Result<Vec<(Vec<usize>, Vec<f32>)>, RuntimeError> {
+        let run = |reason: String| RuntimeError::Run { reason };
+        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        for (name, view) in inputs {
+            let value = match *view {
+                TensorView::F32 { shape, values } => {
+                    TensorRef::from_array_view((shape.to_vec(), values)).map(SessionInputValue::from)
+                }
+                TensorView::I64 { shape, values } => {
+                    TensorRef::from_array_view((shape.to_vec(), values)).map(SessionInputValue::from)
+                }
+            };
+            values.push((name, value.map_err(|e| run(e.to_string()))?));
+        }
+        let outputs = self.inner.run(values).map_err(|e| run(e.to_string()))?;
+        outputs
+            .iter()
+            .map(|(_, value)| {
+                let (shape, values) = value.try_extract_tensor::<f32>().map_err(|e| run(e.to_string()))?;
+                let shape = shape.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect();
+                Ok((shape, values.to_vec()))
+            })
+            .collect()
+    }
+}
