@@ -1,18 +1,33 @@
 //! Text -> vector: the one way in.
 
 use std::{
+    borrow::Cow,
     ops::Range,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::EncoderConfig,
     error::ErrorKind,
     model::{Fingerprint, ModelDir},
-    runtime::DeviceReport,
+    runtime::{DeviceReport, Session},
+    vector::Dim,
 };
+
+mod chunk;
+mod scheduler;
+mod tokenize;
+
+use scheduler::Scheduler;
+pub use scheduler::{CancelOnDrop, EncoderCounters};
+use tokenize::{TokenPlaces, Tokenizer};
+
+/// Fewer texts than this are tokenized on the calling thread alone.
+const PARALLEL_TEXTS_MIN: usize = 8;
 
 /// Which of the model's prompts goes in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,74 +75,194 @@ pub struct Chunking {
     pub overlap_tokens: usize,
 }
 
-/// A loaded model: tokenizer, sessions and their scheduler. Cheap to share (`Arc`), safe from any thread.
+/// A loaded model: tokenizer, session and scheduler. Cheap to share (`Arc`), safe from any thread.
 #[derive(Debug)]
-pub struct Encoder {}
+pub struct Encoder {
+    model: ModelDir,
+    dim: Dim,
+    device: DeviceReport,
+    tokenizer: Tokenizer,
+    scheduler: Scheduler,
+}
 
 impl Encoder {
-    /// Loads the model on the device that `config` names.
+    /// Loads the model on the device that `config` names, with libraries from `home`.
     ///
     /// # Errors
     /// Model and runtime errors; [`EncoderError::Tokenizer`].
-    pub fn open(_model: &ModelDir, _home: &std::path::Path, _config: &EncoderConfig) -> crate::Result<Self> {
-        unimplemented!()
+    pub fn open(model: &ModelDir, home: &Path, config: &EncoderConfig) -> crate::Result<Self> {
+        let manifest = &model.manifest;
+        let dim = Dim::new(manifest.dimension)?;
+        let tokenizer = Tokenizer::open(&model.tokenizer_path(), manifest.max_tokens)?;
+        if tokenizer.vocabulary() > manifest.shape.vocabulary {
+            return Err(EncoderError::Tokenizer {
+                path: model.tokenizer_path().display().to_string(),
+                reason: format!(
+                    "it has {} tokens, but the weights have {}; they do not belong together",
+                    tokenizer.vocabulary(),
+                    manifest.shape.vocabulary
+                ),
+            }
+            .into());
+        }
+        let session = Session::open(home, &model.onnx_path()?, config.device.parse()?, config.threads)?;
+        let device = session.report().clone();
+        let scheduler = Scheduler::start(session, dim.len(), config.batch_tokens_max, config.queue_max)
+            .map_err(|e| EncoderError::Failed { reason: format!("no thread could be started: {e}") })?;
+        let encoder = Encoder { model: model.clone(), dim, device, tokenizer, scheduler };
+        // The first run of a session allocates and compiles: better now than in the first request.
+        encoder.encode(&["warm"], TextKind::Raw)?;
+        Ok(encoder)
     }
 
     /// Name of the model.
     pub fn name(&self) -> &str {
-        unimplemented!()
+        &self.model.manifest.name
     }
+
     /// What a collection records.
     pub fn fingerprint(&self) -> &Fingerprint {
-        unimplemented!()
+        &self.model.fingerprint
     }
+
     /// Length of its vectors.
-    pub fn dim(&self) -> crate::vector::Dim {
-        unimplemented!()
+    pub fn dim(&self) -> Dim {
+        self.dim
     }
+
     /// Special tokens included.
     pub fn max_tokens(&self) -> usize {
-        unimplemented!()
+        self.model.manifest.max_tokens
     }
+
+    /// Tokens of a text that fit beside the special ones.
+    pub fn room(&self) -> usize {
+        self.tokenizer.room()
+    }
+
     /// Where it runs and why there.
     pub fn device(&self) -> &DeviceReport {
-        unimplemented!()
-    }
-    /// The manifest it was opened with.
-    pub fn model(&self) -> &ModelDir {
-        unimplemented!()
+        &self.device
     }
 
-    /// Queues texts; `done` is called once, from an encoder thread. A request whose `deadline` passed or whose
-    /// `cancelled` flag is set leaves the queue before it costs anything. Tokenizes on the calling thread.
+    /// The directory and manifest it was opened with.
+    pub fn model(&self) -> &ModelDir {
+        &self.model
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &EncoderCounters {
+        self.scheduler.counters()
+    }
+
+    /// Token ids as the graph sees them, special tokens included, cut at the model's limit; and the count before the cut.
+    ///
+    /// # Errors
+    /// [`EncoderError::Failed`].
+    pub fn token_ids(&self, text: &str) -> Result<(Vec<u32>, usize), EncoderError> {
+        let tokens = self.tokenizer.encode(text)?;
+        Ok((tokens.ids, tokens.count))
+    }
+
+    /// Queues texts; `done` is called once, from the encoder thread or (if refused) from this one, and must not block.
+    /// A request whose deadline passed or whose `cancelled` flag is set leaves the queue before it costs anything.
+    /// Tokenizes on the calling thread, many texts on the rayon pool it belongs to.
     pub fn submit(
         &self,
-        _texts: Vec<String>,
-        _kind: TextKind,
-        _class: Class,
-        _limits: Limits,
-        _done: EncodeDone,
+        texts: &[impl AsRef<str> + Sync],
+        kind: TextKind,
+        class: Class,
+        limits: Limits,
+        done: EncodeDone,
     ) {
-        unimplemented!()
+        let started = Instant::now();
+        let prompt = match kind {
+            TextKind::Raw => "",
+            TextKind::Query => &self.model.manifest.prompts.query,
+            TextKind::Document => &self.model.manifest.prompts.document,
+        };
+        let encode = |text: &str| match prompt {
+            "" => self.tokenizer.encode(text),
+            prompt => self.tokenizer.encode(&format!("{prompt}{text}")),
+        };
+        let tokens: Result<Vec<_>, _> = if texts.len() < PARALLEL_TEXTS_MIN {
+            texts.iter().map(|t| encode(t.as_ref())).collect()
+        } else {
+            texts.par_iter().map(|t| encode(t.as_ref())).collect()
+        };
+        match tokens {
+            Ok(tokens) => self.scheduler.submit(tokens, started.elapsed(), class, limits, done),
+            Err(error) => done(Err(error)),
+        }
     }
 
-    /// [`Encoder::submit`], waiting; one embedding per text, in order. Never call it from async code.
+    /// [`Encoder::submit`] as bulk, waiting; one embedding per text, in order. Never call it from async code.
     ///
     /// # Errors
     /// [`EncoderError`].
-    pub fn encode(&self, _texts: &[&str], _kind: TextKind) -> Result<Vec<Embedding>, EncoderError> {
-        unimplemented!()
+    pub fn encode(
+        &self,
+        texts: &[impl AsRef<str> + Sync],
+        kind: TextKind,
+    ) -> Result<Vec<Embedding>, EncoderError> {
+        let (send, receive) = std::sync::mpsc::sync_channel(1);
+        self.submit(
+            texts,
+            kind,
+            Class::Bulk,
+            Limits::default(),
+            Box::new(move |result| {
+                // The receiver only goes if its thread panicked.
+                let _ = send.send(result);
+            }),
+        );
+        receive.recv().map_err(|_| EncoderError::Closed)?.map(|(embeddings, _)| embeddings)
     }
 
-    /// Cuts `text` into passages of whole sentences (or words, where a sentence is too long): byte ranges that cover
-    /// the text but for white space, in order. A short text gives one range; an empty one gives `0..0`.
+    /// What is encoded for a passage: the title in front, as retrieval benchmarks do (BEIR, Thakur et al. 2021).
+    pub fn passage_text<'a>(title: &str, passage: &'a str) -> Cow<'a, str> {
+        if title.is_empty() || passage.starts_with(title) {
+            Cow::Borrowed(passage)
+        } else if passage.is_empty() {
+            Cow::Owned(title.to_owned())
+        } else {
+            Cow::Owned(format!("{title} {passage}"))
+        }
+    }
+
+    /// Cuts `text` into passages of whole sentences (or words, where a sentence is too long): byte ranges, in order,
+    /// that together cover everything but white space. A short text gives one range; an empty one gives `0..0`.
+    /// Room is kept for the title and the document prompt, which are encoded in front of every passage.
+    ///
+    /// # Errors
+    /// [`EncoderError::Chunking`] if the overlap is not below the maximum or the maximum is 0.
     pub fn chunk(
         &self,
-        _title: &str,
-        _text: &str,
-        _chunking: Chunking,
+        title: &str,
+        text: &str,
+        chunking: Chunking,
     ) -> Result<Vec<Range<usize>>, EncoderError> {
-        unimplemented!()
+        let Chunking { max_tokens, overlap_tokens } = chunking;
+        if max_tokens == 0 || overlap_tokens >= max_tokens {
+            return Err(EncoderError::Chunking {
+                reason: format!(
+                    "max_tokens must be above 0 and above overlap_tokens; got {max_tokens} and {overlap_tokens}"
+                ),
+            });
+        }
+        let mut room = max_tokens.min(self.room());
+        for front in [title, &self.model.manifest.prompts.document] {
+            if !front.is_empty() {
+                room = room.saturating_sub(self.tokenizer.places(front)?.ranges.len());
+            }
+        }
+        // A title as long as a passage would leave nothing for the text: then its end is what is cut.
+        let room = room.max(max_tokens.min(self.room()) / 2).max(1);
+        // A token has at least one byte, so most short texts need no look at their tokens.
+        if text.len() <= room {
+            return Ok(chunk::passages(text, &TokenPlaces::default(), room, 0));
+        }
+        Ok(chunk::passages(text, &self.tokenizer.places(text)?, room, overlap_tokens.min(room - 1)))
     }
 }
 
