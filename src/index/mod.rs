@@ -1,8 +1,12 @@
 //! Vector -> nearest slots.
 //!
-//! An index is a cache of the store: it may be thrown away and rebuilt. It knows slots and vectors, nothing else.
+//! An index is a cache of the store: it may be thrown away and rebuilt. It knows slots and vectors, nothing else:
+//! what is deleted, the caller hides with [`SearchParams::allow`].
+//!
+//! Saved files carry a [`Stamp`] that their owner chose, so that files of another state are never taken for those
+//! of this one. Every byte is checked before any of it is believed.
 
-use std::path::Path;
+use std::{fmt::Debug, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +14,15 @@ use crate::{
     error::ErrorKind,
     vector::{Dim, Metric},
 };
+
+mod baseline;
+#[cfg(test)]
+mod conformance;
+mod flat;
+mod manifest;
+
+pub use baseline::HnswRsIndex;
+pub use flat::FlatIndex;
 
 /// Number of one stored vector in its collection. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,6 +36,17 @@ pub struct Neighbor {
     /// Smaller is nearer; see [`Metric::distance`].
     pub distance: f32,
 }
+
+impl Neighbor {
+    /// The order of answers: nearest first, ties by slot.
+    pub fn rank(&self, other: &Neighbor) -> std::cmp::Ordering {
+        self.distance.total_cmp(&other.distance).then(self.slot.cmp(&other.slot))
+    }
+}
+
+/// Says which state of its owner saved files belong to; their owner chooses it, and [`load`] refuses any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Stamp(pub [u8; 16]);
 
 /// Which index a collection uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,6 +80,84 @@ impl Default for IndexParams {
     }
 }
 
+/// Bounds of [`IndexParams::m`]: one link cannot span a graph, and beyond 128 `hnsw_rs` comes near its own limit,
+/// where it ends the process.
+const M: (u16, u16) = (2, 128);
+/// Bounds of [`IndexParams::ef_construction`].
+const EF_CONSTRUCTION: (u16, u16) = (8, 4096);
+/// Bounds of [`IndexParams::ef_search`].
+const EF_SEARCH: (u16, u16) = (1, 4096);
+
+impl IndexParams {
+    /// # Errors
+    /// [`IndexError::Param`] for the first parameter that is out of the bounds its field documents, whatever the kind.
+    pub fn validate(&self) -> Result<(), IndexError> {
+        for (name, (min, max), got) in [
+            ("m", M, self.m),
+            ("ef_construction", EF_CONSTRUCTION, self.ef_construction),
+            ("ef_search", EF_SEARCH, self.ef_search),
+        ] {
+            if !(min..=max).contains(&got) {
+                return Err(IndexError::Param { name, min: min.into(), max: max.into(), got: got.into() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes an empty index that expects about `capacity` vectors (it takes more).
+///
+/// # Errors
+/// [`IndexError::Param`], [`IndexError::Failed`].
+pub fn create(
+    params: &IndexParams,
+    dim: Dim,
+    metric: Metric,
+    capacity: usize,
+) -> Result<Arc<dyn VectorIndex>, IndexError> {
+    params.validate()?;
+    Ok(match params.kind {
+        IndexKind::Flat => Arc::new(FlatIndex::with_capacity(dim, metric, capacity)),
+        IndexKind::HnswRs => Arc::new(HnswRsIndex::new(params, dim, metric, capacity)?),
+    })
+}
+
+/// Loads what [`VectorIndex::save`] wrote into `dir`. Whatever is wrong, the store has everything: rebuild.
+/// [`VectorIndex::highest`] of the loaded index says from which slot on vectors are missing.
+///
+/// # Errors
+/// [`IndexError::Damaged`] if a byte is not as written or a file is missing; [`IndexError::Mismatch`] if the files
+/// are of another index or another `stamp`; [`IndexError::Param`], [`IndexError::Io`], [`IndexError::Failed`].
+pub fn load(
+    dir: &Path,
+    params: &IndexParams,
+    dim: Dim,
+    metric: Metric,
+    stamp: Stamp,
+) -> Result<Arc<dyn VectorIndex>, IndexError> {
+    params.validate()?;
+    let saved = manifest::open(dir)?;
+    let (m, ef_construction) = match params.kind {
+        IndexKind::Flat => (0, 0),
+        IndexKind::HnswRs => (params.m, params.ef_construction),
+    };
+    let wanted = manifest::Manifest {
+        kind: params.kind,
+        dim,
+        metric,
+        m,
+        ef_construction,
+        vectors: saved.vectors,
+        highest: saved.highest,
+        stamp,
+    };
+    saved.expect(dir, &wanted)?;
+    Ok(match params.kind {
+        IndexKind::Flat => Arc::new(FlatIndex::load(dir, &saved)?),
+        IndexKind::HnswRs => Arc::new(HnswRsIndex::load(dir, params, &saved)?),
+    })
+}
+
 /// One search.
 pub struct SearchParams<'a> {
     /// Hits wanted, at least 1.
@@ -67,7 +169,7 @@ pub struct SearchParams<'a> {
 }
 
 /// What every index can do. Vectors are already checked ([`crate::vector::Vector`]) and of the index's dimension.
-pub trait VectorIndex: Send + Sync {
+pub trait VectorIndex: Send + Sync + Debug {
     /// Which implementation this is.
     fn kind(&self) -> IndexKind;
 
@@ -85,24 +187,40 @@ pub trait VectorIndex: Send + Sync {
         self.len() == 0
     }
 
-    /// Adds vectors under new slots.
+    /// The highest slot inside.
+    fn highest(&self) -> Option<Slot>;
+
+    /// Adds vectors under new slots, which ascend strictly: within `items`, and from the highest slot inside.
+    /// Calls of [`VectorIndex::search`] from other threads wait no longer than for a bounded part of `items`. May run
+    /// in parallel on the caller's rayon pool; searches that wait for it must not occupy that pool.
     ///
     /// # Errors
-    /// [`IndexError::Failed`] if the implementation panicked or refused; the index must then be rebuilt.
+    /// [`IndexError::Failed`] if the implementation panicked; it then fails for good and must be rebuilt.
+    /// [`IndexError::SlotOrder`] and [`IndexError::WrongDim`] before anything was added.
     fn insert(&self, items: &[(Slot, &[f32])]) -> Result<(), IndexError>;
 
     /// The nearest allowed slots, nearest first, ties by slot. May be fewer than `k` for an approximate index;
-    /// the exact one gives min(k, allowed).
+    /// the exact one gives min(k, allowed). `allow` may be asked about slots any number of times, from any thread.
     ///
     /// # Errors
     /// As [`VectorIndex::insert`].
     fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError>;
 
-    /// Writes its files into an existing empty directory and syncs them. Each is checksummed by the manifest beside them.
+    /// [`VectorIndex::search`], or `None` if inserting keeps the index busy for longer than a few milliseconds.
+    fn try_search(
+        &self,
+        query: &[f32],
+        params: &SearchParams<'_>,
+    ) -> Option<Result<Vec<Neighbor>, IndexError>> {
+        Some(self.search(query, params))
+    }
+
+    /// Writes its files into an existing empty directory and syncs them. Each is checksummed by the manifest beside
+    /// them, which is written last. [`load`] is the way back.
     ///
     /// # Errors
     /// [`IndexError::Io`], [`IndexError::Failed`].
-    fn save(&self, dir: &Path) -> Result<(), IndexError>;
+    fn save(&self, dir: &Path, stamp: Stamp) -> Result<(), IndexError>;
 }
 
 /// Why an index failed. The store is never harmed by it.
@@ -114,6 +232,12 @@ pub enum IndexError {
     Param { name: &'static str, min: u32, max: u32, got: u32 },
     #[error("the {kind:?} index failed ({reason}); it is rebuilt from the store at the next start")]
     Failed { kind: IndexKind, reason: String },
+    #[error("slot {slot} was to be inserted after slot {highest}; slots must ascend")]
+    SlotOrder { slot: u32, highest: u32 },
+    #[error("the vector has {got} values, the index's dimension is {expected}")]
+    WrongDim { expected: u32, got: usize },
+    #[error("the index files at {} have {name} {got}, expected {expected}", path.display())]
+    Mismatch { path: std::path::PathBuf, name: &'static str, expected: String, got: String },
     #[error("index file {} is damaged: {reason}", path.display())]
     Damaged { path: std::path::PathBuf, reason: String },
     #[error("cannot read or write index file {}", path.display())]
@@ -121,12 +245,40 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Invalid for parameters, Internal for a failed search (nothing is lost), Corrupt for damaged files.
+    /// Invalid for parameters, Precondition for files of another index, Corrupt for damaged files; the rest is
+    /// Internal (nothing is lost).
     pub fn kind(&self) -> ErrorKind {
         match self {
             IndexError::Param { .. } => ErrorKind::Invalid,
-            IndexError::Failed { .. } | IndexError::Io { .. } => ErrorKind::Internal,
+            IndexError::Mismatch { .. } => ErrorKind::Precondition,
+            IndexError::Failed { .. }
+            | IndexError::SlotOrder { .. }
+            | IndexError::WrongDim { .. }
+            | IndexError::Io { .. } => ErrorKind::Internal,
             IndexError::Damaged { .. } => ErrorKind::Corrupt,
         }
+    }
+}
+
+/// Refuses items that would break an index: they must ascend from `highest` and have its dimension.
+fn check_items(dim: Dim, mut highest: Option<Slot>, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+    for (slot, vector) in items {
+        check_query(dim, vector)?;
+        if let Some(highest) = highest
+            && highest >= *slot
+        {
+            return Err(IndexError::SlotOrder { slot: slot.0, highest: highest.0 });
+        }
+        highest = Some(*slot);
+    }
+    Ok(())
+}
+
+/// Cheap beside any search, and a wrong length would shift every row after it.
+fn check_query(dim: Dim, vector: &[f32]) -> Result<(), IndexError> {
+    if vector.len() == dim.len() {
+        Ok(())
+    } else {
+        Err(IndexError::WrongDim { expected: dim.as_u32(), got: vector.len() })
     }
 }

@@ -1,0 +1,468 @@
+//! The graph of the `hnsw_rs` crate, version 0.3.5, behind [`VectorIndex`]: the first index and the cross-check of
+//! later ones. Nothing else names `hnsw_rs` or `anndists`.
+//!
+//! What it promises: answers hold only slots that were inserted and allowed, with exactly the distance of
+//! [`Metric::distance`], in the order of [`Neighbor::rank`]. What it leaves out: deletes (the caller hides slots),
+//! [`IndexParams::seed`] (the crate's level generator has a constant seed and takes no other), and equal graphs from
+//! equal inputs unless inserted on one thread.
+//!
+//! # What `hnsw_rs` can do to a process, and what stops it
+//!
+//! | it can | because | guard |
+//! |---|---|---|
+//! | end the process | `exit(1)` in `Hnsw::new` above M = 256, and for unreadable data while loading | [`IndexParams::validate`] (M <= 128) before every graph; files reach it only after [`manifest::open`] has checked every byte |
+//! | read out of bounds | the loader trusts lengths and builds slices of them unchecked | the same checksums; the loaded graph's size and dimension are compared with the manifest |
+//! | panic on NaN | its heaps panic on NaN, and assert that no distance is negative | [`GraphDistance`] is never NaN nor negative; see [`as_graph_distance`] for the dot product |
+//! | panic elsewhere | asserts, `unwrap`, overflow | [`HnswRsIndex::guarded`] catches it; from then on the index refuses every call, and its owner rebuilds it |
+//! | deadlock in parallel inserts | a point above level 0 links itself in layer by layer, holding its own lock and waiting for its neighbours', while those may do the same | such a point is inserted alone: [`Levels`] foretells which they are. Points of level 0 wait only for older ones, so they cannot form a circle |
+//! | lose points | two first points inserted at once both find an empty graph; neither is linked | the first point is inserted alone |
+//! | mix search and insert | its documentation forbids it | a lock: shared by searches, taken by an insert for at most [`RUN_MAX`] points at a time |
+//! | use threads of the global rayon pool | `parallel_insert` and `Drop` run on the current pool, and that is the global one outside any | inserts run where the caller is; the drop gets a pool of one thread unless the caller is on a pool |
+//! | search otherwise after a reload | the loader switches `extend_candidates` on, and takes the level scale it wrote as a factor of itself, so that each reload makes the graph flatter | switched off again; the factor 1 is written over the scale before the file is checksummed |
+//! | overwrite or rename dumps | the file name changes if the graph is memory-mapped | it never is; the name that came back is compared |
+//! | print | `println!` when a dump file cannot be made, when a level scale is changed, when a graph with other than 16 layers is dumped | the files are made first, so the error comes as [`IndexError::Io`]; nothing calls the second; there are always 16 |
+//! | fail to save an empty graph | it wants an entry point | an empty index saves a manifest and no graph |
+//! | allocate for any `ef` | it reserves `ef` places | `ef` is at most the number of points |
+//! | log much | the `log` crate, `info` and below | left to the subscriber's filter (`hnsw_rs=warn`); it installs no logger itself |
+//! | keep borrowing its loader | a loaded graph borrows the loader, mapped or not | the loader, a path and some numbers, is leaked: under 1 KB per load |
+//!
+//! A caught panic still prints through the process's panic hook; that is the owner of the process's to change.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Seek, SeekFrom, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use hnsw_rs::{
+    anndists::dist::distances::Distance,
+    api::AnnT,
+    filter::FilterT,
+    hnsw::{DataId, Hnsw},
+    hnswio::HnswIo,
+};
+
+mod levels;
+
+use levels::{LAYERS, Levels};
+
+use super::{
+    IndexError, IndexKind, IndexParams, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items,
+    check_query,
+    manifest::{self, Manifest},
+};
+use crate::vector::{Dim, Metric};
+
+/// Points inserted under one hold of the lock: some tens of milliseconds at worst.
+const RUN_MAX: usize = 64;
+
+/// How long [`VectorIndex::try_search`] waits for an insert.
+const PATIENCE: Duration = Duration::from_millis(3);
+
+/// How long a waiting search sleeps between looks at the lock, and an insert stands back for it.
+const GLANCE: Duration = Duration::from_micros(100);
+
+/// The most vectors that room is reserved for at once.
+const RESERVE_MAX: usize = 1 << 22;
+
+/// Name of a dump; `hnsw_rs` adds the two endings.
+const BASENAME: &str = "graph";
+const GRAPH_FILE: &str = "graph.hnsw.graph";
+const DATA_FILE: &str = "graph.hnsw.data";
+
+/// Where `level_scale` (f64) stands in a graph file: after the magic number (u32), the mode (u8) and M (u8).
+const LEVEL_SCALE_OFFSET: u64 = 6;
+
+/// A graph of `hnsw_rs`, kept from harming anybody. See the module's documentation.
+pub struct HnswRsIndex {
+    params: IndexParams,
+    dim: Dim,
+    metric: Metric,
+    graph: RwLock<Graph>,
+    /// Searches that want the lock; an insert stands back for them between runs.
+    waiting: AtomicUsize,
+    /// Why the graph can no longer be trusted.
+    failed: OnceLock<String>,
+}
+
+struct Graph {
+    /// `Some` until dropped.
+    hnsw: Option<Hnsw<'static, f32, GraphDistance>>,
+    levels: Levels,
+    /// Points that are not on level 0, as foretold.
+    raised: usize,
+    /// The foretelling failed: insert one by one.
+    alone: bool,
+    highest: Option<Slot>,
+}
+
+impl std::fmt::Debug for HnswRsIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HnswRsIndex")
+            .field("params", &self.params)
+            .field("dim", &self.dim)
+            .field("metric", &self.metric)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HnswRsIndex {
+    /// An empty graph that expects about `capacity` vectors (it takes more).
+    ///
+    /// # Errors
+    /// [`IndexError::Param`], [`IndexError::Failed`].
+    pub fn new(params: &IndexParams, dim: Dim, metric: Metric, capacity: usize) -> Result<Self, IndexError> {
+        params.validate()?;
+        let hnsw = caught(|| {
+            Hnsw::new(
+                params.m.into(),
+                capacity.min(RESERVE_MAX),
+                LAYERS,
+                params.ef_construction.into(),
+                GraphDistance(metric),
+            )
+        })
+        .map_err(failure)?;
+        Ok(Self::from_parts(params, dim, metric, hnsw, None))
+    }
+
+    /// Loads what [`VectorIndex::save`] wrote; [`manifest::open`] has checked the files.
+    pub(super) fn load(dir: &Path, params: &IndexParams, saved: &Manifest) -> Result<Self, IndexError> {
+        params.validate()?;
+        if saved.vectors == 0 {
+            return Self::new(params, saved.dim, saved.metric, 0);
+        }
+        let damaged = |reason: String| IndexError::Damaged { path: dir.join(GRAPH_FILE), reason };
+        let metric = saved.metric;
+        let mut hnsw = caught(|| {
+            let loader: &'static HnswIo = Box::leak(Box::new(HnswIo::new(dir, BASENAME)));
+            loader.load_hnsw_with_dist::<f32, GraphDistance>(GraphDistance(metric))
+        })
+        .map_err(damaged)?
+        .map_err(|e| damaged(format!("{e:#}")))?;
+        hnsw.set_extend_candidates(false);
+        let index = Self::from_parts(params, saved.dim, metric, hnsw, saved.highest);
+        let graph = index.read();
+        let (points, dim) = (graph.points(), graph.hnsw().get_point_indexation().get_data_dimension());
+        if points != saved.vectors || dim != saved.dim.len() {
+            let (vectors, wanted) = (saved.vectors, saved.dim.len());
+            return Err(damaged(format!(
+                "it has {points} vectors of {dim} values; the manifest says {vectors} of {wanted}"
+            )));
+        }
+        drop(graph);
+        Ok(index)
+    }
+
+    fn from_parts(
+        params: &IndexParams,
+        dim: Dim,
+        metric: Metric,
+        hnsw: Hnsw<'static, f32, GraphDistance>,
+        highest: Option<Slot>,
+    ) -> Self {
+        let mut graph =
+            Graph { hnsw: Some(hnsw), levels: Levels::new(params.m), raised: 0, alone: false, highest };
+        graph.raised = graph.raised_seen();
+        HnswRsIndex {
+            params: *params,
+            dim,
+            metric,
+            graph: RwLock::new(graph),
+            waiting: AtomicUsize::new(0),
+            failed: OnceLock::new(),
+        }
+    }
+
+    /// Runs `f`, turning a panic of the crate, now or earlier, into an error.
+    fn guarded<R>(&self, f: impl FnOnce() -> Result<R, IndexError>) -> Result<R, IndexError> {
+        self.trusted()?;
+        caught(f).unwrap_or_else(|reason| {
+            // The first reason is the true one; later ones may be its consequences.
+            let reason = self.failed.get_or_init(|| reason).clone();
+            Err(failure(reason))
+        })
+    }
+
+    fn trusted(&self) -> Result<(), IndexError> {
+        self.failed.get().map_or(Ok(()), |reason| Err(failure(reason.clone())))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Graph> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Panics are caught inside the lock; what they leave behind is marked by `failed`.
+        let graph = self.graph.read().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        graph
+    }
+
+    fn try_read(&self) -> Option<RwLockReadGuard<'_, Graph>> {
+        let until = Instant::now() + PATIENCE;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let graph = loop {
+            match self.graph.try_read() {
+                Ok(graph) => break Some(graph),
+                Err(TryLockError::Poisoned(e)) => break Some(e.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => break None,
+                Err(TryLockError::WouldBlock) => thread::sleep(GLANCE),
+            }
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        graph
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Graph> {
+        self.graph.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn search_in(
+        &self,
+        graph: &Graph,
+        query: &[f32],
+        params: &SearchParams<'_>,
+    ) -> Result<Vec<Neighbor>, IndexError> {
+        debug_assert!(params.k > 0, "k must be at least 1");
+        check_query(self.dim, query)?;
+        // All candidates are asked for, so that ties are broken over more than the first k.
+        let ef = params.ef.max(params.k).min(graph.points());
+        if ef == 0 {
+            return Ok(Vec::new());
+        }
+        self.guarded(|| {
+            let hnsw = graph.hnsw();
+            let found = match params.allow {
+                None => hnsw.search_filter(query, ef, ef, None),
+                Some(allow) => {
+                    let filter = |id: &DataId| slot_of(*id).is_some_and(allow);
+                    hnsw.search_filter(query, ef, ef, Some(&filter as &dyn FilterT))
+                }
+            };
+            let mut neighbors = Vec::with_capacity(found.len());
+            for n in found {
+                let slot = slot_of(n.d_id).ok_or_else(|| failure(format!("it answered id {}", n.d_id)))?;
+                let distance = match self.metric {
+                    Metric::Cosine | Metric::Euclidean => n.distance,
+                    // The graph's distance is squeezed; the true one needs the vector.
+                    Metric::Dot => {
+                        let vector = hnsw.get_point_indexation().get_point_data(&n.p_id);
+                        let vector = vector.ok_or_else(|| failure(format!("it lost {:?}", n.p_id)))?;
+                        self.metric.distance(query, &vector)
+                    }
+                };
+                neighbors.push(Neighbor { slot, distance });
+            }
+            neighbors.sort_unstable_by(Neighbor::rank);
+            neighbors.truncate(params.k);
+            Ok(neighbors)
+        })
+    }
+}
+
+impl VectorIndex for HnswRsIndex {
+    fn kind(&self) -> IndexKind {
+        IndexKind::HnswRs
+    }
+
+    fn dim(&self) -> Dim {
+        self.dim
+    }
+
+    fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    fn len(&self) -> usize {
+        self.read().points()
+    }
+
+    fn highest(&self) -> Option<Slot> {
+        self.read().highest
+    }
+
+    fn insert(&self, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+        self.trusted()?;
+        check_items(self.dim, self.read().highest, items)?;
+        let mut rest = items;
+        while !rest.is_empty() {
+            let mut graph = self.write();
+            // Somebody else may have inserted since the check, between two holds of the lock.
+            check_items(self.dim, graph.highest, &rest[..1])?;
+            let (run, after) = rest.split_at(self.guarded(|| Ok(graph.insert_run(rest)))?);
+            graph.highest = run.last().map(|(slot, _)| *slot);
+            rest = after;
+            drop(graph);
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                thread::sleep(GLANCE);
+            }
+        }
+        Ok(())
+    }
+
+    fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {
+        self.trusted()?;
+        self.search_in(&self.read(), query, params)
+    }
+
+    fn try_search(
+        &self,
+        query: &[f32],
+        params: &SearchParams<'_>,
+    ) -> Option<Result<Vec<Neighbor>, IndexError>> {
+        if let Err(e) = self.trusted() {
+            return Some(Err(e));
+        }
+        Some(self.search_in(&*self.try_read()?, query, params))
+    }
+
+    fn save(&self, dir: &Path, stamp: Stamp) -> Result<(), IndexError> {
+        self.trusted()?;
+        let graph = self.read();
+        let saved = Manifest {
+            kind: IndexKind::HnswRs,
+            dim: self.dim,
+            metric: self.metric,
+            m: self.params.m,
+            ef_construction: self.params.ef_construction,
+            vectors: graph.points(),
+            highest: graph.highest,
+            stamp,
+        };
+        if saved.vectors == 0 {
+            return manifest::seal(dir, &saved, &[]);
+        }
+        for name in [GRAPH_FILE, DATA_FILE] {
+            manifest::write_file(dir, name, |_| Ok(()))?;
+        }
+        // A dump that fails leaves the graph as it was: not a reason to distrust it.
+        let name = caught(|| graph.hnsw().file_dump(dir, BASENAME))
+            .map_err(failure)?
+            .map_err(|e| failure(format!("cannot write its files: {e:#}")))?;
+        if name != BASENAME {
+            return Err(failure(format!("it saved as {name:?}")));
+        }
+        drop(graph);
+        for (name, patch) in [(GRAPH_FILE, true), (DATA_FILE, false)] {
+            let path = dir.join(name);
+            finish_file(&path, patch).map_err(|source| IndexError::Io { path, source })?;
+        }
+        manifest::seal(dir, &saved, &[GRAPH_FILE, DATA_FILE])
+    }
+}
+
+impl Graph {
+    fn hnsw(&self) -> &Hnsw<'static, f32, GraphDistance> {
+        self.hnsw.as_ref().expect("taken only by drop")
+    }
+
+    fn points(&self) -> usize {
+        self.hnsw().get_nb_point()
+    }
+
+    fn raised_seen(&self) -> usize {
+        let layers = self.hnsw().get_point_indexation();
+        (1..LAYERS).map(|l| layers.get_layer_nb_point(l)).sum()
+    }
+
+    /// Inserts as many of the items as may go in at once, at least one; returns how many.
+    fn insert_run(&mut self, items: &[(Slot, &[f32])]) -> usize {
+        let ground = if self.points() == 0 || self.alone {
+            0
+        } else {
+            self.levels.take_ground(items.len().min(RUN_MAX))
+        };
+        let run = &items[..ground.max(1)];
+        if ground == 0 && self.levels.take() > 0 {
+            self.raised += 1;
+        }
+        match run {
+            [(slot, vector)] => self.hnsw().insert((vector, slot.0 as usize)),
+            _ => {
+                let run = run.iter().map(|(slot, vector)| (*vector, slot.0 as usize)).collect();
+                self.hnsw().parallel_insert_slice(&run);
+            }
+        }
+        self.alone |= self.raised != self.raised_seen();
+        run.len()
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        let Some(hnsw) = self.hnsw.take() else { return };
+        let dropped = caught(|| {
+            if rayon::current_thread_index().is_some() {
+                drop(hnsw);
+                return;
+            }
+            // If there is no thread to be had, its own choice of pool is still better than a leak.
+            match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+                Ok(pool) => pool.install(|| drop(hnsw)),
+                Err(_) => drop(hnsw),
+            }
+        });
+        if let Err(reason) = dropped {
+            tracing::warn!(reason, "hnsw_rs panicked while it was dropped; its memory may be lost");
+        }
+    }
+}
+
+/// [`Metric::distance`] as `hnsw_rs` can bear it.
+#[derive(Debug, Clone, Copy)]
+struct GraphDistance(Metric);
+
+impl Distance<f32> for GraphDistance {
+    fn eval(&self, a: &[f32], b: &[f32]) -> f32 {
+        as_graph_distance(self.0, self.0.distance(a, b))
+    }
+}
+
+/// Never NaN, never negative, and in the same order as `distance`, which is all a graph asks: it only compares.
+///
+/// The distance of a dot product may have any sign. It is squeezed by a rising function onto the positive numbers,
+/// `1 + d` from 0 on and `1 / (1 - d)` below, which keeps the precision of large products. Neighbouring values may
+/// become equal; answers are ordered by the true distance afterwards.
+fn as_graph_distance(metric: Metric, distance: f32) -> f32 {
+    let graph_distance = match metric {
+        Metric::Cosine | Metric::Euclidean => distance,
+        Metric::Dot if distance < 0.0 => 1.0 / (1.0 - distance),
+        Metric::Dot => 1.0 + distance,
+    };
+    // `f32::max` and `min` pass over NaN, so NaN becomes the farthest of all.
+    if graph_distance.is_nan() { f32::MAX } else { graph_distance.clamp(0.0, f32::MAX) }
+}
+
+/// Corrects the level scale in a graph file, and syncs either file.
+fn finish_file(path: &Path, is_graph: bool) -> std::io::Result<()> {
+    if is_graph {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.seek(SeekFrom::Start(LEVEL_SCALE_OFFSET))?;
+        file.write_all(&1.0f64.to_ne_bytes())?;
+        return file.sync_all();
+    }
+    File::open(path)?.sync_all()
+}
+
+fn slot_of(id: DataId) -> Option<Slot> {
+    u32::try_from(id).ok().map(Slot)
+}
+
+fn failure(reason: String) -> IndexError {
+    IndexError::Failed { kind: IndexKind::HnswRs, reason }
+}
+
+/// The message of the panic, if `f` panics.
+fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        text.or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "it panicked without a message".to_owned())
+    })
+}
