@@ -14,7 +14,10 @@ use crate::{
     vector::{Dim, Metric, Vector},
 };
 
+pub mod datetime;
+pub mod fields;
 pub mod filter;
+pub mod payload;
 pub mod point;
 
 use filter::Filter;

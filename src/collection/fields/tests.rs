@@ -1,0 +1,220 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::collection::filter::{
+    RangeBounds,
+    tests::{any_filter, any_payload},
+};
+
+fn index_of(payloads: &[&[(&str, Value)]]) -> FieldIndex {
+    let mut index = FieldIndex::new();
+    for (doc, payload) in (0..).zip(payloads) {
+        index.insert(
+            doc,
+            &payload.iter().map(|(field, value)| ((*field).to_owned(), value.clone())).collect(),
+        );
+    }
+    index
+}
+
+fn s(text: &str) -> Value {
+    Value::String(text.into())
+}
+
+fn find(index: &FieldIndex, text: &str) -> Result<Vec<u32>, FilterError> {
+    Ok(index.matching(&Filter::parse(text)?)?.into_iter().collect())
+}
+
+/// Whether any stored value of the field could satisfy a test, found without the index: by trying values.
+fn mismatches(filter: &Filter, payloads: &[Payload]) -> bool {
+    let comparable = |stored: &Value, given: &Value| {
+        let field = String::from("f");
+        let at = |value: &Value| Some(value.clone());
+        let payload: Payload = [(field.clone(), stored.clone())].into();
+        let below = RangeBounds { lte: at(given), ..Default::default() };
+        let above = RangeBounds { gte: at(given), ..Default::default() };
+        Filter::Eq { field: field.clone(), value: given.clone() }.matches(&payload)
+            || Filter::Range { field: field.clone(), range: below }.matches(&payload)
+            || Filter::Range { field, range: above }.matches(&payload)
+            || matches!((stored, given), (Value::Bool(_), Value::Bool(_)))
+    };
+    let leaf = |field: &str, test: &dyn Fn(&Value, bool) -> bool| {
+        let mut values =
+            payloads.iter().filter_map(|payload| payload.get(field)).flat_map(|value| match value {
+                Value::List(elements) => elements.iter().map(|element| (element, true)).collect(),
+                scalar => vec![(scalar, false)],
+            });
+        let mut values = values.by_ref().peekable();
+        values.peek().is_some() && !values.any(|(value, in_list)| test(value, in_list))
+    };
+    match filter {
+        Filter::And(parts) | Filter::Or(parts) => parts.iter().any(|part| mismatches(part, payloads)),
+        Filter::Not(part) => mismatches(part, payloads),
+        Filter::Eq { field, value } | Filter::Ne { field, value } => {
+            leaf(field, &|v, _| comparable(v, value))
+        }
+        Filter::In { field, values } => leaf(field, &|v, _| values.iter().any(|given| comparable(v, given))),
+        Filter::Range { field, range } => {
+            range.set().any(|(_, bound)| leaf(field, &|v, _| comparable(v, bound)))
+        }
+        Filter::Exists { .. } => false,
+        Filter::Prefix { field, .. } => leaf(field, &|v, _| matches!(v, Value::String(_))),
+        Filter::Contains { field, value } => leaf(field, &|v, in_list| match in_list {
+            true => comparable(v, value),
+            false => matches!((v, value), (Value::String(_), Value::String(_))),
+        }),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// After any inserts, replacements and removals the index answers as a scan of what is left does.
+    #[test]
+    fn index_answers_as_a_scan(
+        steps in proptest::collection::vec((0..8u32, proptest::option::weighted(0.7, any_payload())), 0..24),
+        filters in proptest::collection::vec(any_filter(), 1..6),
+    ) {
+        let mut index = FieldIndex::new();
+        let mut kept = BTreeMap::new();
+        for (doc, payload) in steps {
+            if let Some(old) = kept.remove(&doc) {
+                index.remove(doc, &old);
+            }
+            if let Some(payload) = payload {
+                index.insert(doc, &payload);
+                kept.insert(doc, payload);
+            }
+        }
+        let payloads: Vec<Payload> = kept.values().cloned().collect();
+        for filter in &filters {
+            match index.matching(filter) {
+                Ok(found) => {
+                    let scanned: RoaringBitmap =
+                        kept.iter().filter(|(_, payload)| filter.matches(payload)).map(|(doc, _)| *doc).collect();
+                    prop_assert_eq!(found, scanned, "{}", filter);
+                    prop_assert!(!mismatches(filter, &payloads), "{} should mismatch", filter);
+                }
+                Err(FilterError::TypeMismatch { .. }) => {
+                    prop_assert!(mismatches(filter, &payloads), "{} should not mismatch", filter);
+                }
+                Err(other) => prop_assert!(false, "{}: {}", filter, other),
+            }
+        }
+        for (field, types, documents) in index.stats() {
+            let having = payloads.iter().filter(|payload| payload.contains_key(&field)).count() as u64;
+            prop_assert_eq!(documents, having);
+            prop_assert!(!types.is_empty() && having > 0);
+        }
+        for (doc, payload) in &kept {
+            index.remove(*doc, payload);
+        }
+        prop_assert!(index.fields.is_empty() && index.all.is_empty());
+    }
+
+    #[test]
+    fn float_keys_order_as_floats(a in any::<f64>(), b in any::<f64>()) {
+        prop_assume!(!a.is_nan() && !b.is_nan());
+        prop_assert_eq!(Some(float_key(a).cmp(&float_key(b))), a.partial_cmp(&b));
+    }
+
+    /// Neighbours of an integer among the floats, where rounding bites.
+    #[test]
+    fn bounds_between_integers_and_floats_are_exact(integer: i64, step in -2i64..=2, sign in 0..4usize) {
+        let nearest = integer as f64;
+        let float = f64::from_bits(nearest.to_bits().wrapping_add_signed(step));
+        prop_assume!(float.is_finite());
+        for (stored, given) in [
+            (Value::Integer(integer), Value::Float(float)),
+            (Value::Float(float), Value::Integer(integer)),
+        ] {
+            let mut range = RangeBounds::default();
+            *[&mut range.gt, &mut range.gte, &mut range.lt, &mut range.lte][sign] = Some(given);
+            let filter = Filter::Range { field: "f".into(), range };
+            let payload: Payload = [("f".to_owned(), stored)].into();
+            let mut index = FieldIndex::new();
+            index.insert(0, &payload);
+            prop_assert_eq!(index.matching(&filter).unwrap().contains(0), filter.matches(&payload), "{}", filter);
+        }
+    }
+}
+
+#[test]
+fn finds_documents_by_every_test() {
+    let index = index_of(&[
+        &[("n", Value::Integer(1)), ("s", s("apple"))],
+        &[("n", Value::Float(1.5)), ("s", s("apricot")), ("tags", Value::List(vec![s("x"), s("y")]))],
+        &[("n", Value::Integer(2)), ("t", Value::Datetime(0))],
+        &[],
+    ]);
+    for (text, expected) in [
+        ("n >= 1 and <= 1.5", &[0, 1][..]),
+        ("n = 2.0", &[2]),
+        ("n != 2", &[0, 1, 3]),
+        ("n in [1, 2]", &[0, 2]),
+        ("s prefix 'ap'", &[0, 1]),
+        ("s prefix 'apr'", &[1]),
+        ("s contains 'l'", &[0]),
+        ("s > 'apple'", &[1]),
+        ("s > 'b' and < 'a'", &[]),
+        ("tags contains 'y'", &[1]),
+        ("t = '1970-01-01'", &[2]),
+        ("not exists(s)", &[2, 3]),
+        ("nobody = 1", &[]),
+        ("nobody != 1", &[0, 1, 2, 3]),
+        ("not nobody prefix 'x'", &[0, 1, 2, 3]),
+        ("n = 1 or t < 2000-01-01", &[0, 2]),
+    ] {
+        assert_eq!(find(&index, text).unwrap(), expected, "{text}");
+    }
+    assert_eq!(index.documents().len(), 4);
+}
+
+#[test]
+fn types_that_cannot_be_compared_are_an_error() {
+    let index = index_of(&[
+        &[("s", s("a")), ("n", Value::Integer(1)), ("t", Value::Datetime(0)), ("e", Value::List(vec![]))],
+        &[("mixed", s("a")), ("l", Value::List(vec![Value::Integer(1)]))],
+        &[("mixed", Value::Bool(true))],
+    ]);
+    for (text, parts) in [
+        ("s > 5", &["field \"s\"", "it holds string", "the integer 5"][..]),
+        ("s != 5", &["it holds string"]),
+        ("n = 'x'", &["it holds integer", "the string \"x\""]),
+        ("n = true", &["the bool true"]),
+        ("n prefix 'x'", &["a prefix, which only strings have"]),
+        ("n contains 1", &["`contains` the integer 1"]),
+        ("t > 'soon'", &["it holds datetime", "\"soon\"", "no RFC 3339"]),
+        ("s >= 2024-01-31", &["2024-01-31T00:00:00Z", "in quotes"]),
+        ("mixed > 1.5", &["string and bool", "the float 1.5"]),
+        ("l = 'a'", &["list of integer"]),
+        ("n = 1 or (n = 1 and s > 5)", &["field \"s\""]),
+    ] {
+        let error = find(&index, text).unwrap_err();
+        assert!(matches!(error, FilterError::TypeMismatch { .. }), "{text}: {error}");
+        parts.iter().for_each(|part| assert!(error.to_string().contains(part), "{text}: {error}"));
+    }
+    for text in
+        ["s in [5, 'a']", "mixed = 'a'", "t > '2024-01-31'", "e = 1", "e prefix 'x'", "l contains 1.0"]
+    {
+        find(&index, text).unwrap();
+    }
+    let malformed = index.matching(&Filter::In { field: "s".into(), values: vec![] }).unwrap_err();
+    assert!(matches!(malformed, FilterError::Malformed { .. }));
+}
+
+#[test]
+fn stats_name_fields_types_and_counts() {
+    let index = index_of(&[
+        &[("a", s("x")), ("e", Value::List(vec![]))],
+        &[("a", Value::List(vec![Value::Float(1.0)])), ("b", Value::Bool(false))],
+    ]);
+    let expected = [
+        ("a".to_owned(), vec!["string", "list of float"], 2),
+        ("b".to_owned(), vec!["bool"], 1),
+        ("e".to_owned(), vec!["empty list"], 1),
+    ];
+    assert_eq!(index.stats(), expected);
+    assert_eq!(index.type_names("a"), ["string", "list of float"]);
+    assert!(index.type_names("nobody").is_empty());
+}
