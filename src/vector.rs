@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 
+mod kernels;
+#[cfg(test)]
+mod tests;
+
 /// The largest dimension a collection may have.
 pub const DIM_MAX: u32 = 8192;
 
@@ -67,13 +71,13 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Distance of two vectors of one length: smaller is nearer, never NaN for checked vectors of sane magnitude.
+    /// Distance of two vectors of one length: smaller is nearer. Always finite, and the same either way round.
     pub fn distance(self, a: &[f32], b: &[f32]) -> f32 {
         debug_assert_eq!(a.len(), b.len());
         match self {
             Metric::Cosine => (1.0 - dot(a, b)).clamp(0.0, 2.0),
-            Metric::Dot => -dot(a, b),
-            Metric::Euclidean => squared_euclidean(a, b),
+            Metric::Dot => finite(-dot(a, b)),
+            Metric::Euclidean => finite(squared_euclidean(a, b)),
         }
     }
 
@@ -87,28 +91,19 @@ impl Metric {
     }
 }
 
-/// Sum of products, in 16 partial sums that the compiler keeps in SIMD registers.
+/// Sum of products. The same bits for the same input on one machine, whichever way round.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    fold16(a, b, |x, y| x * y)
+    (kernels::BEST.dot)(a, b)
 }
 
-/// Sum of squared differences.
+/// Sum of squared differences; as [`dot`].
 pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
-    fold16(a, b, |x, y| (x - y) * (x - y))
+    (kernels::BEST.squared_euclidean)(a, b)
 }
 
-#[inline(always)]
-fn fold16(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let (a16, a_rest) = a.as_chunks::<16>();
-    let (b16, b_rest) = b.as_chunks::<16>();
-    for (x, y) in a16.iter().zip(b16) {
-        for i in 0..16 {
-            sums[i] += f(x[i], y[i]);
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(&x, &y)| f(x, y)).sum();
-    sums.iter().sum::<f32>() + rest
+/// Sums overflow for vectors of enormous values: the farthest or nearest there is, then, and never NaN.
+fn finite(distance: f32) -> f32 {
+    if distance.is_nan() { f32::MAX } else { distance.clamp(f32::MIN, f32::MAX) }
 }
 
 /// A dense vector that was checked when it was made.
