@@ -1,12 +1,30 @@
 //! Every knob with its unit, default and bounds; plain data only.
 //!
 //! Layers, later wins: defaults, file, `DISTILFACE_*` environment (`__` between levels), flags.
+//! [`Loaded::read`] puts them together and reports every fault at once, [`Config::validate`] knows the bounds.
+//! Nothing here is a live component: a [`Config`] can be printed, compared and sent.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
+
+mod bounds;
+mod layers;
+#[cfg(test)]
+mod tests;
+
+pub use layers::{Loaded, Origin, Override};
+
+/// Variables that begin with `DISTILFACE_` and are not settings: where things are, and what tests look at.
+pub const RESERVED_VARIABLES: [&str; 4] =
+    ["DISTILFACE_HOME", "DISTILFACE_CONFIG", "DISTILFACE_SHARED", "DISTILFACE_URL"];
 
 /// All settings of a process.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -42,7 +60,8 @@ pub struct DataConfig {
 pub struct ServerConfig {
     /// gRPC address. Default 127.0.0.1:7700. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Prometheus metrics over HTTP at `/metrics`; unset: none. Default 127.0.0.1:7701.
+    /// Prometheus metrics over HTTP at `/metrics`; `off`: none. Default 127.0.0.1:7701.
+    #[serde(with = "address_or_off")]
     pub metrics_listen: Option<SocketAddr>,
     /// Must be true for an address that is not loopback: the server has no authentication of its own.
     pub allow_remote: bool,
@@ -164,11 +183,41 @@ impl Default for LogConfig {
 
 /// `$DISTILFACE_HOME`, else `$XDG_DATA_HOME/distilface`, else `~/.local/share/distilface`.
 pub fn default_home() -> PathBuf {
-    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    home_in(|name| std::env::var_os(name))
+}
+
+/// [`default_home`] in a given environment.
+fn home_in(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let var = |name| var(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     var("DISTILFACE_HOME")
         .or_else(|| var("XDG_DATA_HOME").map(|d| d.join("distilface")))
         .or_else(|| var("HOME").map(|d| d.join(".local/share/distilface")))
         .unwrap_or_else(|| PathBuf::from(".distilface"))
+}
+
+impl Config {
+    /// Layers defaults, `file` (else `$DISTILFACE_CONFIG`, else `$XDG_CONFIG_HOME/distilface/config.toml` where it
+    /// exists), the environment and flags. [`Loaded::read`] also tells where each value came from.
+    ///
+    /// # Errors
+    /// [`ConfigError::Faults`] with every fault of every layer; [`ConfigError::Read`].
+    pub fn load(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        overrides: &[Override],
+    ) -> Result<Config, ConfigError> {
+        Loaded::read(file, env, overrides).map(|loaded| loaded.config)
+    }
+
+    /// Checks every value against its bounds.
+    ///
+    /// # Errors
+    /// [`ConfigError::Faults`] with all of them.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let faults: Vec<String> =
+            bounds::faults(self).into_iter().map(|f| format!("{}: {}", f.key, f.message)).collect();
+        if faults.is_empty() { Ok(()) } else { Err(ConfigError::Faults { faults }) }
+    }
 }
 
 /// Durations as a number of seconds, whole or not.
@@ -183,6 +232,27 @@ mod seconds {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
         Duration::try_from_secs_f64(f64::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+/// An address, or the word `off`.
+mod address_or_off {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    const OFF: &str = "off";
+
+    pub fn serialize<S: Serializer>(address: &Option<SocketAddr>, s: S) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => s.collect_str(address),
+            None => s.serialize_str(OFF),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == OFF { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
     }
 }
 

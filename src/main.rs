@@ -1,3 +1,5 @@
 //! Parse, start tracing, hand over to the command line; nothing else.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    distilface::cli::main()
+}

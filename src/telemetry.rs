@@ -1,1 +1,75 @@
 //! The tracing subscriber and the names of metrics.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, LogConfig, LogFormat};
+
+/// Starts logging to standard error. Only the first call of a process counts, so tests may call it at will.
+///
+/// # Errors
+/// [`ConfigError::Faults`] if the filter cannot be read.
+pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
+    let filter = EnvFilter::try_new(&config.filter).map_err(|e| ConfigError::Faults {
+        faults: vec![format!(
+            "log.filter {:?} cannot be read ({e}); examples: info, distilface=debug,warn",
+            config.filter
+        )],
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
+    };
+    // The only failure is that a subscriber is there already.
+    let _ = started;
+    Ok(())
+}
+
+/// Names of metrics, without the prefix `distilface_` and the suffix `_total` that counters get.
+pub mod names {
+    /// Requests answered, by method and gRPC code.
+    pub const REQUESTS: &str = "requests";
+    /// Seconds from a request's arrival to the end of its answer, by method.
+    pub const REQUEST_SECONDS: &str = "request_seconds";
+    /// Requests being worked on.
+    pub const REQUESTS_IN_FLIGHT: &str = "requests_in_flight";
+    /// Documents written or refused, by what became of them.
+    pub const DOCUMENTS: &str = "documents";
+    /// Texts encoded for requests (a document counts once per passage).
+    pub const ENCODED_TEXTS: &str = "encoded_texts";
+    /// Tokens of those texts.
+    pub const ENCODED_TOKENS: &str = "encoded_tokens";
+    /// Documents of each collection.
+    pub const COLLECTION_DOCUMENTS: &str = "collection_documents";
+    /// Vectors of each collection that can be found.
+    pub const COLLECTION_PASSAGES: &str = "collection_passages";
+    /// Of those, in the graph.
+    pub const COLLECTION_INDEXED: &str = "collection_indexed";
+    /// Memory of the process.
+    pub const RESIDENT_BYTES: &str = "process_resident_memory_bytes";
+    /// 1 while every collection takes writes, else 0.
+    pub const HEALTHY: &str = "healthy";
+    /// Version of the program and where the encoder runs.
+    pub const BUILD: &str = "build";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_a_fault_of_the_configuration() {
+        let config = LogConfig { filter: "distilface=loud".into(), ..Default::default() };
+        let message = init(&config).unwrap_err().to_string();
+        assert!(message.contains("log.filter") && message.contains("loud"), "{message}");
+    }
+
+    #[test]
+    fn starting_twice_is_harmless() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            init(&LogConfig { format, ..Default::default() }).unwrap();
+        }
+    }
+}

@@ -1,1 +1,247 @@
 //! The command line: one file per command; the only module that prints.
+//!
+//! A command is a struct of arguments and a `run`. Those that touch a database speak gRPC through [`client`], to a
+//! server or to an engine inside this process, and print through [`output`]; [`failure`] makes exit codes of errors.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Loaded, Origin, Override},
+    telemetry,
+};
+
+mod client;
+mod collection;
+mod completions;
+mod config;
+mod document;
+mod embed;
+pub mod failure;
+pub mod layout;
+mod model;
+pub mod output;
+mod search;
+mod serve;
+mod values;
+
+use client::Target;
+use output::{ColorChoice, Output};
+
+/// A semantic search database: text in, ranked hits out.
+#[derive(Debug, Parser)]
+#[command(
+    name = "distilface",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = failure::EXIT_CODES
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Globals {
+    /// Settings from this file [default: $DISTILFACE_CONFIG, else ~/.config/distilface/config.toml]
+    #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Work on this data folder; all commands but `serve` then need no server
+    #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    data: Option<PathBuf>,
+    /// Work on the server at this address [default: $DISTILFACE_URL, else http://127.0.0.1:7700]
+    #[arg(long, global = true, value_name = "URL", value_hint = clap::ValueHint::Url)]
+    server: Option<String>,
+    /// The encoder: a name under the models folder, a path, or "none"
+    #[arg(long, global = true, value_name = "NAME")]
+    model: Option<String>,
+    /// Where the encoder runs: auto, cpu, openvino, cuda or cuda:N
+    #[arg(long, global = true, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Answer as JSON; errors too, on stderr
+    #[arg(long, global = true)]
+    json: bool,
+    /// Only results, warnings and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// When to colour
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        hide_possible_values = true
+    )]
+    color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Find documents by meaning
+    Search(search::SearchArgs),
+    /// Turn texts into vectors
+    Embed(embed::EmbedArgs),
+    /// Tell how near texts are in meaning
+    Similarity(embed::SimilarityArgs),
+    /// Create, show and delete collections and aliases
+    Collection(collection::CollectionArgs),
+    /// Get, delete, list and count documents
+    Document(document::DocumentArgs),
+    /// List, show, import and verify models
+    Model(model::ModelArgs),
+    /// Print the effective settings and where each comes from
+    Config(config::ConfigArgs),
+    /// Write a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// What a command works with.
+struct App {
+    out: Output,
+    loaded: Loaded,
+    target: Target,
+    /// The first SIGINT or SIGTERM. A second one ends the process.
+    interrupt: CancellationToken,
+}
+
+/// Parses the process's arguments, runs the command and gives its exit code.
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            if error.use_stderr() && arguments.iter().any(|a| a == "--json") {
+                let text = error.to_string();
+                let message = text.trim_start_matches("error: ").trim();
+                Output::new(true, false, ColorChoice::Never).error(message, "usage", code);
+            } else {
+                // A closed pipe below `--help` is nobody's problem.
+                let _ = error.print();
+            }
+            return code.into();
+        }
+    };
+    let out = Output::new(cli.globals.json, cli.globals.quiet, cli.globals.color);
+    match run(cli, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((out, error)) => failure::report(&out, &error).into(),
+    }
+}
+
+fn run(cli: Cli, out: Output) -> Result<(), (Output, anyhow::Error)> {
+    let Cli { globals, command } = cli;
+    if let Command::Completions(args) = &command {
+        // Needs neither settings nor a database, and must work where those are broken.
+        return completions::run(args, &out).map_err(|error| (out, error));
+    }
+    let prepared = prepare(&globals, &command);
+    let (loaded, target) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err((out, error)),
+    };
+    let app = App { out, loaded, target, interrupt: CancellationToken::new() };
+    dispatch(&app, command).map_err(|error| (app.out, error))
+}
+
+fn prepare(globals: &Globals, command: &Command) -> anyhow::Result<(Loaded, Target)> {
+    let loaded = Loaded::read(globals.config.as_deref(), std::env::vars_os(), &overrides(globals, command)?)
+        .map_err(crate::Error::from)?;
+    let mut log = loaded.config.log.clone();
+    if !matches!(command, Command::Serve(_)) && loaded.origin("log.filter") == &Origin::Default {
+        // The life of an engine that opens for one command interests nobody; `serve` tells it.
+        log.filter = "warn".into();
+    }
+    telemetry::init(&log).map_err(crate::Error::from)?;
+    let data = globals.data.is_some() && !matches!(command, Command::Serve(_));
+    let target = Target::choose(data, globals.server.as_deref())?;
+    Ok((loaded, target))
+}
+
+fn overrides(globals: &Globals, command: &Command) -> anyhow::Result<Vec<Override>> {
+    let mut all = Vec::new();
+    let mut set = |key, flag, value: Option<String>| {
+        all.extend(value.map(|value| Override { key, value, flag }));
+    };
+    let data = match &globals.data {
+        Some(dir) => {
+            Some(dir.to_str().ok_or_else(|| failure::usage("--data: the path is not UTF-8"))?.to_owned())
+        }
+        None => None,
+    };
+    set("data.dir", "--data", data);
+    set("encoder.model", "--model", globals.model.clone());
+    set("encoder.device", "--device", globals.device.clone());
+    if let Command::Serve(args) = command {
+        set("server.listen", "--listen", args.listen.clone());
+        set("server.metrics_listen", "--metrics-listen", args.metrics_listen.clone());
+        set("server.allow_remote", "--allow-remote", args.allow_remote.then(|| "true".to_owned()));
+    }
+    Ok(all)
+}
+
+fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => block_on(app, serve::run(app, &args)),
+        Command::Search(args) => block_on(app, search::run(app, args)),
+        Command::Embed(args) => block_on(app, embed::run(app, args)),
+        Command::Similarity(args) => block_on(app, embed::run_similarity(app, args)),
+        Command::Collection(args) => block_on(app, collection::run(app, args)),
+        Command::Document(args) => block_on(app, document::run(app, args)),
+        Command::Model(args) => block_on(app, model::run(app, args)),
+        Command::Config(args) => config::run(&args, &app.out, &app.loaded),
+        Command::Completions(args) => completions::run(&args, &app.out),
+    }
+}
+
+/// Runs a command on async threads, with the first signal as [`App::interrupt`] and the second as the end.
+fn block_on(app: &App, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        tokio::spawn(watch_signals(app.interrupt.clone()));
+        command.await
+    });
+    // Not waiting: after an interrupt, a model may still be loading on a thread that nobody needs any more.
+    runtime.shutdown_background();
+    result
+}
+
+async fn watch_signals(interrupt: CancellationToken) {
+    loop {
+        if next_signal().await.is_err() {
+            // Without handlers the system's own do their work.
+            return;
+        }
+        if interrupt.is_cancelled() {
+            std::process::exit(130);
+        }
+        interrupt.cancel();
+    }
+}
+
+#[cfg(unix)]
+async fn next_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn next_signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,377 @@
+//! `distilface collection`: create, list, show, delete, stats, and aliases.
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    App,
+    client::{OnInterrupt, Session, with_session},
+    failure::usage,
+    layout,
+    output::{Output, Style},
+    values,
+};
+use crate::proto::{
+    ChunkingConfig, Collection, CollectionConfig, CollectionStatsRequest, CollectionStatsResponse,
+    CreateCollectionRequest, DeleteAliasRequest, DeleteCollectionRequest, GetCollectionRequest, IndexConfig,
+    IndexKind, ListCollectionsRequest, Metric, SetAliasRequest,
+};
+
+/// Create, show and delete collections and aliases
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub struct CollectionArgs {
+    #[command(subcommand)]
+    command: CollectionCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum CollectionCommand {
+    /// Make a new, empty collection
+    Create(Box<CreateArgs>),
+    /// List all collections
+    List,
+    /// Show how a collection was made
+    Show {
+        /// Collection or alias
+        name: String,
+    },
+    /// Delete a collection with all its documents
+    Delete {
+        /// Collection
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Count what a collection holds
+    Stats {
+        /// Collection or alias
+        name: String,
+    },
+    /// Point an alias at a collection, in one step
+    Alias {
+        /// The other name
+        alias: String,
+        /// What it shall mean
+        collection: String,
+    },
+    /// Remove an alias; the collection stays
+    Unalias {
+        /// The other name
+        alias: String,
+    },
+}
+
+/// How nearness is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum MetricArg {
+    #[default]
+    Cosine,
+    Dot,
+    Euclidean,
+}
+
+/// How vectors are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum IndexArg {
+    /// Compare with all
+    Flat,
+    /// A graph
+    #[value(name = "hnsw_rs", alias = "hnsw-rs", alias = "hnsw")]
+    HnswRs,
+}
+
+/// What a new collection shall be.
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// 1 to 128 letters, digits, '_', '-', '.'
+    name: String,
+    /// Length of vectors [default: the model's]
+    #[arg(long, value_name = "N", required_if_eq("vectors_only", "true"))]
+    dimension: Option<u32>,
+    /// How nearness is measured
+    #[arg(long, value_enum, default_value_t)]
+    metric: MetricArg,
+    /// How vectors are found [default: hnsw_rs]
+    #[arg(long, value_enum)]
+    index: Option<IndexArg>,
+    /// Links of each node of the graph [default: 16]
+    #[arg(long, value_name = "N")]
+    m: Option<u32>,
+    /// Candidates kept while building [default: 200]
+    #[arg(long, value_name = "N")]
+    ef_construction: Option<u32>,
+    /// Candidates kept while searching [default: 96]
+    #[arg(long, value_name = "N")]
+    ef_search: Option<u32>,
+    /// Encode each document as one passage, however long it is
+    #[arg(long, conflicts_with_all = ["chunk_tokens", "chunk_overlap"])]
+    no_chunking: bool,
+    /// Longest passage in tokens [default: the model's limit, at most 256]
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<u32>,
+    /// Tokens that passages share [default: an eighth of the longest]
+    #[arg(long, value_name = "N")]
+    chunk_overlap: Option<u32>,
+    /// No encoder: documents and queries bring their vectors
+    #[arg(long)]
+    vectors_only: bool,
+    /// Do nothing if it is there with the same settings
+    #[arg(long)]
+    if_not_exists: bool,
+}
+
+pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
+    if let CollectionCommand::Delete { name, yes } = &args.command {
+        confirm_deletion(&app.out, *yes, &format!("Delete collection {name:?} with all its documents?"))?;
+    }
+    let out = &app.out;
+    with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
+        CollectionCommand::Create(args) => create(out, session, args).await,
+        CollectionCommand::List => list(out, session).await,
+        CollectionCommand::Show { name } => {
+            let request = GetCollectionRequest { name: name.clone() };
+            let collection =
+                session.collections().get(request).await?.into_inner().collection.unwrap_or_default();
+            out.result(&collection_json(&collection), |_| collection_words(out, &collection))
+        }
+        CollectionCommand::Delete { name, .. } => {
+            session.collections().delete(DeleteCollectionRequest { name: name.clone() }).await?;
+            done(out, &json!({ "deleted": name }), &format!("deleted collection {name}"))
+        }
+        CollectionCommand::Stats { name } => {
+            let request = CollectionStatsRequest { name: name.clone() };
+            let stats = session.collections().stats(request).await?.into_inner();
+            out.result(&stats_json(&stats), |_| stats_words(out, &stats))
+        }
+        CollectionCommand::Alias { alias, collection } => {
+            let request = SetAliasRequest { alias: alias.clone(), collection: collection.clone() };
+            let previous = session.collections().set_alias(request).await?.into_inner().previous;
+            let before = if previous.is_empty() { String::new() } else { format!(" (before: {previous})") };
+            let answer = json!({ "alias": alias, "collection": collection, "previous": previous });
+            done(out, &answer, &format!("{alias} now means {collection}{before}"))
+        }
+        CollectionCommand::Unalias { alias } => {
+            session.collections().delete_alias(DeleteAliasRequest { alias: alias.clone() }).await?;
+            done(out, &json!({ "unaliased": alias }), &format!("removed alias {alias}"))
+        }
+    })
+    .await
+}
+
+/// Asks on a terminal; elsewhere only `--yes` will do.
+pub fn confirm_deletion(out: &Output, yes: bool, question: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    match out.confirm(question)? {
+        Some(true) => Ok(()),
+        Some(false) => Err(anyhow::anyhow!("nothing was deleted")),
+        None => {
+            Err(usage("deleting cannot be undone, and nobody can be asked here; say --yes if it is meant"))
+        }
+    }
+}
+
+/// What was done, in words or as JSON; words on stderr, since there is no result.
+fn done(out: &Output, json: &Json, words: &str) -> anyhow::Result<()> {
+    if out.is_json() {
+        return out.document(json);
+    }
+    out.note(words);
+    Ok(())
+}
+
+async fn create(out: &Output, session: &Session, args: &CreateArgs) -> anyhow::Result<()> {
+    let metric = match args.metric {
+        MetricArg::Cosine => Metric::Cosine,
+        MetricArg::Dot => Metric::Dot,
+        MetricArg::Euclidean => Metric::Euclidean,
+    };
+    let kind = match args.index {
+        None => IndexKind::Unspecified,
+        Some(IndexArg::Flat) => IndexKind::Flat,
+        Some(IndexArg::HnswRs) => IndexKind::HnswRs,
+    };
+    // Zero means the default on the wire, so a zero that was typed must be refused here.
+    let given = [
+        ("--dimension", args.dimension),
+        ("--m", args.m),
+        ("--ef-construction", args.ef_construction),
+        ("--ef-search", args.ef_search),
+        ("--chunk-tokens", args.chunk_tokens),
+    ];
+    if let Some((flag, _)) = given.iter().find(|(_, value)| *value == Some(0)) {
+        return Err(usage(format!("{flag} must be at least 1; leave it out for the default")));
+    }
+    let config = CollectionConfig {
+        name: args.name.clone(),
+        dimension: args.dimension.unwrap_or_default(),
+        metric: metric.into(),
+        index: Some(IndexConfig {
+            kind: kind.into(),
+            m: args.m.unwrap_or_default(),
+            ef_construction: args.ef_construction.unwrap_or_default(),
+            ef_search: args.ef_search.unwrap_or_default(),
+        }),
+        chunking: Some(ChunkingConfig {
+            disabled: args.no_chunking,
+            max_tokens: args.chunk_tokens.unwrap_or_default(),
+            overlap_tokens: args.chunk_overlap.unwrap_or_default(),
+        }),
+        vectors_only: args.vectors_only,
+    };
+    let request = CreateCollectionRequest { config: Some(config), if_not_exists: args.if_not_exists };
+    let response = session.collections().create(request).await?.into_inner();
+    let collection = response.collection.unwrap_or_default();
+    out.note(&if response.created {
+        format!("created collection {}", args.name)
+    } else {
+        format!("collection {} was there already, with these settings", args.name)
+    });
+    out.result(&json!({ "created": response.created, "collection": collection_json(&collection) }), |_| {
+        collection_words(out, &collection)
+    })
+}
+
+async fn list(out: &Output, session: &Session) -> anyhow::Result<()> {
+    let collections = session.collections().list(ListCollectionsRequest {}).await?.into_inner().collections;
+    if out.is_json() {
+        return out.document(&collections.iter().map(collection_json).collect::<Vec<_>>());
+    }
+    if collections.is_empty() {
+        out.note("no collections yet; `distilface ingest FOLDER -c NAME` makes one");
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    for collection in &collections {
+        let config = collection.config.clone().unwrap_or_default();
+        let request = CollectionStatsRequest { name: config.name.clone() };
+        let stats = session.collections().stats(request).await?.into_inner();
+        rows.push(vec![
+            config.name.clone(),
+            layout::thousands(stats.documents),
+            layout::thousands(stats.passages),
+            config.dimension.to_string(),
+            metric_name(&config).to_owned(),
+            model_name(collection).to_owned(),
+            collection.aliases.join(", "),
+        ]);
+    }
+    let headers = ["name", "#documents", "#passages", "#dimension", "metric", "model", "aliases"];
+    out.line(&layout::table(&headers, &rows, out.width()))
+}
+
+fn metric_name(config: &CollectionConfig) -> &'static str {
+    match config.metric() {
+        Metric::Unspecified | Metric::Cosine => "cosine",
+        Metric::Dot => "dot",
+        Metric::Euclidean => "euclidean",
+    }
+}
+
+fn index_name(index: &IndexConfig) -> &'static str {
+    match index.kind() {
+        IndexKind::Flat => "flat",
+        IndexKind::Unspecified | IndexKind::HnswRs => "hnsw_rs",
+    }
+}
+
+fn model_name(collection: &Collection) -> &str {
+    if collection.model.is_empty() { "none (vectors only)" } else { &collection.model }
+}
+
+fn collection_json(collection: &Collection) -> Json {
+    let config = collection.config.clone().unwrap_or_default();
+    let index = config.index.unwrap_or_default();
+    let chunking = config.chunking.unwrap_or_default();
+    json!({
+        "name": config.name,
+        "dimension": config.dimension,
+        "metric": metric_name(&config),
+        "index": {
+            "kind": index_name(&index), "m": index.m,
+            "ef_construction": index.ef_construction, "ef_search": index.ef_search,
+        },
+        "chunking": {
+            "enabled": !chunking.disabled && !config.vectors_only,
+            "max_tokens": chunking.max_tokens, "overlap_tokens": chunking.overlap_tokens,
+        },
+        "vectors_only": config.vectors_only,
+        "model": (!collection.model.is_empty()).then_some(&collection.model),
+        "model_fingerprint": (!collection.model_fingerprint.is_empty()).then_some(&collection.model_fingerprint),
+        "created_at": collection.created_at.as_ref().map(values::time),
+        "aliases": collection.aliases,
+    })
+}
+
+fn collection_words(out: &Output, collection: &Collection) -> String {
+    let config = collection.config.clone().unwrap_or_default();
+    let index = config.index.unwrap_or_default();
+    let chunking = config.chunking.unwrap_or_default();
+    let mut pairs = vec![
+        ("name", config.name.clone()),
+        ("model", model_name(collection).to_owned()),
+        ("dimension", config.dimension.to_string()),
+        ("metric", metric_name(&config).to_owned()),
+    ];
+    pairs.push(match index.kind() {
+        IndexKind::Flat => ("index", "flat (exact)".into()),
+        _ => {
+            let IndexConfig { m, ef_construction, ef_search, .. } = index;
+            let name = index_name(&index);
+            ("index", format!("{name}, m {m}, ef_construction {ef_construction}, ef_search {ef_search}"))
+        }
+    });
+    if !config.vectors_only {
+        pairs.push(match chunking {
+            ChunkingConfig { disabled: true, .. } => ("chunking", "off".into()),
+            ChunkingConfig { max_tokens, overlap_tokens, .. } => {
+                ("chunking", format!("passages of at most {max_tokens} tokens, {overlap_tokens} shared"))
+            }
+        });
+    }
+    if !collection.model_fingerprint.is_empty() {
+        pairs.push(("fingerprint", collection.model_fingerprint.clone()));
+    }
+    if let Some(created) = &collection.created_at {
+        pairs.push(("created", values::time(created)));
+    }
+    if !collection.aliases.is_empty() {
+        pairs.push(("aliases", collection.aliases.join(", ")));
+    }
+    layout::pairs(&pairs, out.width())
+}
+
+fn stats_json(stats: &CollectionStatsResponse) -> Json {
+    let fields = stats.fields.iter();
+    let fields = fields.map(|f| json!({ "field": f.field, "types": f.types, "documents": f.documents }));
+    json!({
+        "documents": stats.documents,
+        "passages": stats.passages,
+        "indexed": stats.indexed,
+        "tombstones": stats.tombstones,
+        "disk_bytes": stats.disk_bytes,
+        "vector_bytes": stats.vector_bytes,
+        "fields": fields.collect::<Vec<_>>(),
+    })
+}
+
+fn stats_words(out: &Output, stats: &CollectionStatsResponse) -> String {
+    let pairs = [
+        ("documents", layout::thousands(stats.documents)),
+        ("passages", layout::thousands(stats.passages)),
+        ("in the graph", layout::thousands(stats.indexed)),
+        ("deleted, space not yet back", layout::thousands(stats.tombstones)),
+        ("on disk", layout::bytes(stats.disk_bytes)),
+        ("vectors in memory", layout::bytes(stats.vector_bytes)),
+    ];
+    let mut text = layout::pairs(&pairs, out.width());
+    if !stats.fields.is_empty() {
+        let rows = stats.fields.iter();
+        let rows = rows.map(|f| vec![f.field.clone(), f.types.join(", "), layout::thousands(f.documents)]);
+        let table = layout::table(&["field", "type", "#documents"], &rows.collect::<Vec<_>>(), out.width());
+        text.push_str(&format!("\n\n{}\n{table}", out.paint(Style::Bold, "Fields")));
+    }
+    text
+}

@@ -1,0 +1,213 @@
+//! `distilface document`: get, delete, list in order of ids, count.
+
+use serde_json::json;
+
+use super::{
+    App,
+    client::{OnInterrupt, Session, with_session},
+    collection::confirm_deletion,
+    layout::{self, LongWords},
+    output::{Output, Style},
+    search::{COLLECTION_DEFAULT, filter},
+    values,
+};
+use crate::proto::{
+    CountRequest, DeleteDocumentsRequest, GetDocumentsRequest, ScrollRequest, StoredDocument,
+};
+
+/// Documents of one page.
+const PAGE: u32 = 100;
+
+/// Get, delete, list and count documents
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub struct DocumentArgs {
+    #[command(subcommand)]
+    command: DocumentCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum DocumentCommand {
+    /// Print documents by id
+    Get {
+        /// Ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        /// Collection or alias
+        #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+        collection: String,
+        /// With the first passage's vector (under --json)
+        #[arg(long)]
+        vectors: bool,
+    },
+    /// Delete documents by id or by filter
+    Delete {
+        /// Ids
+        #[arg(value_name = "ID", required_unless_present = "filter")]
+        ids: Vec<String>,
+        /// Collection or alias
+        #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+        collection: String,
+        /// All that meet this condition
+        #[arg(long, short, value_name = "EXPR", conflicts_with = "ids")]
+        filter: Option<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// List documents in the order of their ids; with --json one a line, in a form that `ingest` reads
+    Scroll {
+        /// Collection or alias
+        #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+        collection: String,
+        /// Only those that meet this condition
+        #[arg(long, short, value_name = "EXPR")]
+        filter: Option<String>,
+        /// How many
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 20, conflicts_with = "all")]
+        limit: u64,
+        /// Every one
+        #[arg(long, short)]
+        all: bool,
+        /// Go on where an earlier listing said
+        #[arg(long, value_name = "CURSOR")]
+        cursor: Option<String>,
+        /// Leave out the texts
+        #[arg(long)]
+        no_text: bool,
+    },
+    /// Count documents
+    Count {
+        /// Collection or alias
+        #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+        collection: String,
+        /// Only those that meet this condition
+        #[arg(long, short, value_name = "EXPR")]
+        filter: Option<String>,
+    },
+}
+
+pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
+    let out = &app.out;
+    if let DocumentCommand::Delete { ids, collection, filter, yes } = &args.command {
+        let what = match filter {
+            Some(filter) => format!("all documents with {filter}"),
+            None => layout::counted(ids.len() as u64, "document"),
+        };
+        confirm_deletion(out, *yes, &format!("Delete {what} from {collection:?}?"))?;
+    }
+    with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
+        DocumentCommand::Get { ids, collection, vectors } => {
+            let request = GetDocumentsRequest {
+                collection: collection.clone(),
+                ids: ids.clone(),
+                with_vectors: *vectors,
+            };
+            let response = session.documents().get(request).await?.into_inner();
+            for document in &response.documents {
+                if out.is_json() {
+                    out.json_line(&values::document_json(document))?;
+                } else {
+                    out.line(&format!("{}\n", document_words(out, document, usize::MAX)))?;
+                }
+            }
+            if response.missing.is_empty() {
+                return Ok(());
+            }
+            for id in &response.missing {
+                out.warn(&format!("no document {id:?} in {collection:?}"));
+            }
+            Err(anyhow::anyhow!(
+                "{} of {} are missing",
+                response.missing.len(),
+                layout::counted(ids.len() as u64, "document")
+            ))
+        }
+        DocumentCommand::Delete { ids, collection, filter: expression, .. } => {
+            let request = DeleteDocumentsRequest {
+                collection: collection.clone(),
+                ids: ids.clone(),
+                filter: filter(expression.as_deref()),
+            };
+            let deleted = session.documents().delete(request).await?.into_inner().deleted;
+            out.result(&json!({ "deleted": deleted }), |_| {
+                format!("deleted {}", layout::counted(deleted, "document"))
+            })
+        }
+        DocumentCommand::Scroll { collection, filter: expression, limit, all, cursor, no_text } => {
+            let request = ScrollRequest {
+                collection: collection.clone(),
+                filter: filter(expression.as_deref()),
+                limit: 0,
+                cursor: cursor.clone().unwrap_or_default(),
+                without_text: *no_text,
+            };
+            scroll(out, session, request, if *all { u64::MAX } else { *limit }).await
+        }
+        DocumentCommand::Count { collection, filter: expression } => {
+            let request =
+                CountRequest { collection: collection.clone(), filter: filter(expression.as_deref()) };
+            let documents = session.documents().count(request).await?.into_inner().documents;
+            out.result(&json!({ "documents": documents }), |_| documents.to_string())
+        }
+    })
+    .await
+}
+
+async fn scroll(
+    out: &Output,
+    session: &Session,
+    mut request: ScrollRequest,
+    limit: u64,
+) -> anyhow::Result<()> {
+    let mut left = limit;
+    while left > 0 {
+        request.limit = u32::try_from(left).map_or(PAGE, |left| left.min(PAGE));
+        let page = session.documents().scroll(request.clone()).await?.into_inner();
+        left -= left.min(page.documents.len() as u64);
+        for document in &page.documents {
+            if out.is_json() {
+                out.json_line(&values::document_json(document))?;
+            } else {
+                out.line(&document_words(out, document, 2))?;
+            }
+        }
+        if page.next_cursor.is_empty() {
+            return Ok(());
+        }
+        request.cursor = page.next_cursor;
+    }
+    out.note(&format!("there are more: --all, or go on with --cursor '{}'", request.cursor));
+    Ok(())
+}
+
+/// Id and title, some lines of the text, the fields.
+fn document_words(out: &Output, stored: &StoredDocument, lines_max: usize) -> String {
+    let document = stored.document.clone().unwrap_or_default();
+    let width = out.width();
+    let mut text = out.paint(Style::Bold, &layout::one_line(&document.id));
+    if !document.title.is_empty() {
+        text.push_str(&format!("\n{}", layout::wrap_after("  ", &document.title, width, LongWords::Break)));
+    }
+    // A whole document keeps its lines; an extract does not.
+    let lines: Vec<String> = if lines_max == usize::MAX {
+        document.text.lines().flat_map(|line| layout::wrap(line, width - 2, LongWords::Break)).collect()
+    } else {
+        layout::wrap(&document.text, width - 2, LongWords::Break)
+    };
+    let cut = lines.len() > lines_max;
+    for (i, line) in lines.iter().take(lines_max).enumerate() {
+        let line = if cut && i + 1 == lines_max {
+            layout::cut(&format!("{line} …"), width - 2)
+        } else {
+            line.clone()
+        };
+        text.push_str(&format!("\n  {line}"));
+    }
+    if !document.payload.is_empty() {
+        let fields =
+            layout::wrap_after("  ", &values::payload_words(&document.payload), width, LongWords::Break);
+        text.push_str(&format!("\n{}", out.paint(Style::Dim, &fields)));
+    }
+    text
+}

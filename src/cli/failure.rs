@@ -1,0 +1,219 @@
+//! Any error of a command -> the words, the kind and the exit code that the caller gets.
+//!
+//! 0 done, 1 failed, 2 wrong use (the command line, a filter or the configuration must change), 3 partly done
+//! (some documents failed), 130 interrupted.
+
+use std::io;
+
+use tonic::{Code, Status};
+
+use super::output::Output;
+use crate::error::ErrorKind;
+
+/// What `--help` says about exit codes.
+pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 partly done (some documents failed), \
+                              130 interrupted.";
+
+/// Ends that are not a failure of what was called.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// The command line asks for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Some documents failed; they were reported one by one.
+    #[error("some documents failed")]
+    Partial,
+    /// SIGINT or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+    /// Nobody listens at the address.
+    #[error(
+        "no server at {url}; start one with `distilface serve`, or open a folder with --data DIR ({reason})"
+    )]
+    NoServer {
+        /// Where we looked.
+        url: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// A usage error, for `?`.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    Stop::Usage(message.into()).into()
+}
+
+/// What the caller gets.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `None`: it was said already, or nobody listens.
+    pub message: Option<String>,
+    /// In snake case, for programs.
+    pub kind: &'static str,
+    /// Of the process.
+    pub exit: u8,
+}
+
+/// Tells the user, and gives the exit code.
+pub fn report(out: &Output, error: &anyhow::Error) -> u8 {
+    let verdict = judge(error);
+    if let Some(message) = &verdict.message {
+        out.error(message, verdict.kind, verdict.exit);
+    }
+    verdict.exit
+}
+
+/// What an error means for the caller.
+pub fn judge(error: &anyhow::Error) -> Verdict {
+    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken_pipe) {
+        return Verdict { message: None, kind: "broken_pipe", exit: 0 };
+    }
+    if let Some(stop) = find::<Stop>(error) {
+        let (message, kind, exit) = match stop {
+            Stop::Usage(_) => (true, "usage", 2),
+            Stop::Partial => (false, "partial", 3),
+            Stop::Interrupted => (true, "interrupted", 130),
+            Stop::NoServer { .. } => (true, "unavailable", 1),
+        };
+        return Verdict { message: message.then(|| words(error)), kind, exit };
+    }
+    let kind = if let Some(status) = find::<Status>(error) {
+        kind_of_code(status.code())
+    } else {
+        find::<crate::Error>(error).map_or("failed", |e| name(e.kind()))
+    };
+    Verdict { message: Some(words(error)), kind, exit: if kind == "invalid" { 2 } else { 1 } }
+}
+
+fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| cause.downcast_ref::<E>())
+}
+
+/// The chain of causes as one text, without saying anything twice.
+fn words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let (more, status) = match cause.downcast_ref::<Status>() {
+            // Its Display is for the programs of the wire; the message is for people.
+            Some(status) => (status_words(status), true),
+            None => (cause.to_string(), false),
+        };
+        if text.is_empty() {
+            text = more;
+        } else if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        if status {
+            // Below it come the transport's inner words.
+            break;
+        }
+    }
+    text
+}
+
+fn status_words(status: &Status) -> String {
+    let message = match status.message() {
+        "" => format!("the server answered {:?} and no message", status.code()),
+        message => message.to_owned(),
+    };
+    let id = status.metadata().get("x-request-id").and_then(|id| id.to_str().ok());
+    match (status.code(), id) {
+        (Code::Internal | Code::DataLoss | Code::Unknown, Some(id)) if !message.contains(id) => {
+            format!("{message} (request {id}; the server's log tells more)")
+        }
+        _ => message,
+    }
+}
+
+fn kind_of_code(code: Code) -> &'static str {
+    let kind = match code {
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Invalid,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::Exists,
+        Code::FailedPrecondition => ErrorKind::Precondition,
+        Code::ResourceExhausted => ErrorKind::Overloaded,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::DataLoss => ErrorKind::Corrupt,
+        Code::Cancelled => return "cancelled",
+        _ => ErrorKind::Internal,
+    };
+    name(kind)
+}
+
+fn name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Invalid => "invalid",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::Exists => "exists",
+        ErrorKind::Precondition => "precondition",
+        ErrorKind::Overloaded => "overloaded",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::Corrupt => "corrupt",
+        ErrorKind::Internal => "internal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    fn verdict(error: impl Into<anyhow::Error>) -> (String, &'static str, u8) {
+        let Verdict { message, kind, exit } = judge(&error.into());
+        (message.unwrap_or_default(), kind, exit)
+    }
+
+    #[test]
+    fn every_end_has_its_code() {
+        assert_eq!(verdict(usage("no")), ("no".into(), "usage", 2));
+        assert_eq!(verdict(Stop::Partial), (String::new(), "partial", 3));
+        assert_eq!(verdict(Stop::Interrupted), ("interrupted".into(), "interrupted", 130));
+        assert_eq!(verdict(anyhow::anyhow!("x")), ("x".into(), "failed", 1));
+        let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(verdict(anyhow::Error::from(pipe).context("stdout")), (String::new(), "broken_pipe", 0));
+    }
+
+    #[test]
+    fn what_the_server_refuses_as_wrong_is_wrong_use() {
+        for (code, kind, exit) in [
+            (Code::InvalidArgument, "invalid", 2),
+            (Code::NotFound, "not_found", 1),
+            (Code::AlreadyExists, "exists", 1),
+            (Code::FailedPrecondition, "precondition", 1),
+            (Code::ResourceExhausted, "overloaded", 1),
+            (Code::Unavailable, "unavailable", 1),
+            (Code::DeadlineExceeded, "timeout", 1),
+            (Code::DataLoss, "corrupt", 1),
+            (Code::Internal, "internal", 1),
+            (Code::Cancelled, "cancelled", 1),
+        ] {
+            assert_eq!(verdict(Status::new(code, "m")), ("m".into(), kind, exit));
+        }
+        for kind in ErrorKind::ALL {
+            assert!(!name(kind).is_empty());
+        }
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = || Err::<(), _>(io::Error::other("disk gone"));
+        let error = inner().context("cannot read x").unwrap_err();
+        assert_eq!(words(&error), "cannot read x: disk gone");
+        let error = inner().context("cannot read x: disk gone").unwrap_err();
+        assert_eq!(words(&error), "cannot read x: disk gone");
+    }
+
+    #[test]
+    fn an_internal_fault_names_its_request() {
+        let mut status = Status::internal("our bug");
+        status.metadata_mut().insert("x-request-id", "abc".parse().unwrap());
+        assert_eq!(verdict(status).0, "our bug (request abc; the server's log tells more)");
+        assert_eq!(verdict(Status::internal("")).0, "the server answered Internal and no message");
+    }
+}

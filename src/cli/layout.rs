@@ -1,0 +1,258 @@
+//! Text -> lines that fit a terminal: widths in columns, wrapping, cutting, tables.
+//!
+//! Works on grapheme clusters and their display width, so CJK, emoji and combining marks neither split nor overflow.
+//! Control characters of stored texts never reach the terminal (a document must not move the cursor).
+
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+/// Narrower than this nothing is readable, so nothing is made narrower.
+const WIDTH_MIN: usize = 10;
+
+/// Columns that `text` takes.
+pub fn columns(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// `text` in one line: white space runs become one space, other control characters the replacement character.
+pub fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// What to do with a word that is wider than the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongWords {
+    /// Cut it, between graphemes.
+    Break,
+    /// Let it stand out: a path or a command that is to be copied.
+    Keep,
+}
+
+/// Lines of at most `width` columns (at least 10), broken at white space. Empty text gives no line.
+pub fn wrap(text: &str, width: usize, long_words: LongWords) -> Vec<String> {
+    let width = width.max(WIDTH_MIN);
+    let text = one_line(text);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut used = 0;
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let wide = columns(word);
+        if used > 0 && used + 1 + wide > width {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        if wide <= width || long_words == LongWords::Keep {
+            line.push_str(word);
+            used += wide;
+            continue;
+        }
+        for grapheme in word.graphemes(true) {
+            let wide = columns(grapheme);
+            if used > 0 && used + wide > width {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push_str(grapheme);
+            used += wide;
+        }
+    }
+    if used > 0 || !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+/// [`wrap`] with a first line that begins with `first` and others with as many spaces.
+pub fn wrap_after(first: &str, text: &str, width: usize, long_words: LongWords) -> String {
+    let indent = columns(first);
+    let lines = wrap(text, width.saturating_sub(indent), long_words);
+    format!("{first}{}", lines.join(&format!("\n{}", " ".repeat(indent))))
+}
+
+/// `text` cut to `width` columns, the last of them an ellipsis where something was cut.
+pub fn cut(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut short = String::new();
+    let mut used = 0;
+    for grapheme in text.graphemes(true) {
+        let wide = columns(grapheme);
+        if used + wide + 1 > width {
+            break;
+        }
+        short.push_str(grapheme);
+        used += wide;
+    }
+    if width > 0 {
+        short.push('…');
+    }
+    short
+}
+
+/// `text` with spaces up to `width` columns.
+pub fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// `text` with spaces before it up to `width` columns: for numbers.
+pub fn pad_left(text: &str, width: usize) -> String {
+    format!("{}{text}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// Rows under headers, in columns where they fit `width`, else each row as a block of `header: value` lines.
+/// A header that begins with `#` (which is not shown) is a column of numbers, set to the right.
+pub fn table(headers: &[&str], rows: &[Vec<String>], width: usize) -> String {
+    let names: Vec<&str> = headers.iter().map(|h| h.trim_start_matches('#')).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|cell| one_line(cell)).collect()).collect();
+    let widths: Vec<usize> = (0..names.len())
+        .map(|i| {
+            let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| columns(cell));
+            cells.chain([columns(names[i])]).max().unwrap_or(0)
+        })
+        .collect();
+    let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+    if total > width {
+        let label = names.iter().map(|n| columns(n)).max().unwrap_or(0) + 2;
+        let block = |row: &Vec<String>| {
+            let lines = names.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+            let lines = lines.map(|(name, cell)| {
+                wrap_after(&pad(&format!("{name}:"), label), cell, width, LongWords::Break)
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        return rows.iter().map(block).collect::<Vec<_>>().join("\n\n");
+    }
+    let set = |cells: &mut dyn Iterator<Item = &str>| {
+        let cells = cells.enumerate().map(|(i, cell)| {
+            if headers[i].starts_with('#') { pad_left(cell, widths[i]) } else { pad(cell, widths[i]) }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![set(&mut names.iter().copied())];
+    lines.extend(rows.iter().map(|row| set(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+/// `label  value` lines, the values in one column, wrapped to `width`.
+pub fn pairs(pairs: &[(&str, String)], width: usize) -> String {
+    let label = pairs.iter().map(|(label, _)| columns(label)).max().unwrap_or(0) + 2;
+    let lines =
+        pairs.iter().map(|(name, value)| wrap_after(&pad(name, label), value, width, LongWords::Keep));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A count with thousands set apart: `12,345`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count and its noun: `1 document`, `2 documents`.
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
+/// Bytes for people: `512 B`, `1.5 MiB`.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A time for people: `850 ms`, `12.3 s`, `3 min 20 s`.
+pub fn duration(time: std::time::Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        s if s < 0.001 => format!("{} µs", time.as_micros()),
+        s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{} min {:.0} s", time.as_secs() / 60, (s % 60.0).floor()),
+        _ => format!("{} h {} min", time.as_secs() / 3600, time.as_secs() % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_break_at_white_space_and_words_that_are_too_long_break_anywhere() {
+        assert_eq!(wrap("the quick  brown\nfox", 10, LongWords::Break), ["the quick", "brown fox"]);
+        assert_eq!(wrap("abcdefghijklmno", 10, LongWords::Break), ["abcdefghij", "klmno"]);
+        assert_eq!(wrap("a /tmp/a-long-path b", 10, LongWords::Keep), ["a", "/tmp/a-long-path", "b"]);
+        assert_eq!(wrap("日本語日本語", 10, LongWords::Break), ["日本語日本", "語"]);
+        assert!(wrap(" \n ", 10, LongWords::Break).is_empty());
+    }
+
+    #[test]
+    fn stored_text_cannot_move_the_cursor() {
+        assert_eq!(one_line("a\u{1b}[2Jb\u{7}\tc"), "a\u{fffd}[2Jb\u{fffd} c");
+    }
+
+    #[test]
+    fn cutting_keeps_whole_graphemes() {
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(cut("日本語", 4), "日…");
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abc", 0), "");
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_becomes_blocks() {
+        let rows = vec![vec!["docs".to_owned(), "12".to_owned()], vec!["a".into(), "3".into()]];
+        assert_eq!(table(&["name", "#count"], &rows, 40), "name  count\ndocs     12\na         3");
+        assert_eq!(table(&["name", "#count"], &rows, 10), "name:  docs\ncount: 12\n\nname:  a\ncount: 3");
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            (thousands(0), thousands(999), thousands(1_234_567)),
+            ("0".into(), "999".into(), "1,234,567".into())
+        );
+        assert_eq!((counted(1, "hit"), counted(0, "hit")), ("1 hit".into(), "0 hits".into()));
+        assert_eq!(
+            (bytes(512), bytes(1536), bytes(3 << 30)),
+            ("512 B".into(), "1.5 KiB".into(), "3.0 GiB".into())
+        );
+        let d = |ms| duration(std::time::Duration::from_millis(ms));
+        assert_eq!(
+            (d(0), d(850), d(12_300), d(200_000)),
+            ("0 µs".into(), "850 ms".into(), "12.3 s".into(), "3 min 20 s".into())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_wide_and_no_word_is_lost(text in any::<String>(), width in 10usize..60) {
+            let lines = wrap(&text, width, LongWords::Break);
+            for line in &lines {
+                // One grapheme may be wider than its parts suggest; it stands alone in its line then.
+                prop_assert!(columns(line) <= width || line.graphemes(true).count() == 1, "{line:?}");
+            }
+            let squeeze = |s: &str| s.split_whitespace().collect::<String>();
+            prop_assert_eq!(squeeze(&lines.concat()), squeeze(&one_line(&text)));
+            prop_assert!(columns(&cut(&text, width)) <= width.max(columns(&text).min(width)));
+        }
+    }
+}

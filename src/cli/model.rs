@@ -1,0 +1,265 @@
+//! `distilface model`: the models on this machine, or (with `--server`) those that a server has.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use super::{
+    App,
+    client::{OnInterrupt, Session, Target, with_session},
+    layout,
+    output::{Output, Style},
+};
+use crate::{
+    model::{ImportOptions, ModelDir, Pooling, Prompts},
+    proto::{Model, ModelsRequest},
+};
+
+/// List, show, import and verify models
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    command: ModelCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ModelCommand {
+    /// List the models of this machine, or of --server
+    List,
+    /// Show one model's manifest
+    Show {
+        /// Name or path [default: the configured one]
+        name: Option<String>,
+    },
+    /// Make a model of a Hugging Face folder with a BERT or DistilBERT encoder
+    Import(Box<ImportArgs>),
+    /// Read every file of a model and compare its checksum
+    Verify {
+        /// Name or path [default: every model of this machine]
+        name: Option<String>,
+    },
+}
+
+/// How token vectors become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PoolingArg {
+    Cls,
+    Mean,
+    Max,
+}
+
+/// What the folder does not say.
+#[derive(Debug, clap::Args)]
+struct ImportArgs {
+    /// Folder with config.json, model.safetensors and tokenizer.json or vocab.txt
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    from: PathBuf,
+    /// Name of the new model [default: the folder's]
+    #[arg(long)]
+    name: Option<String>,
+    /// How token vectors become one [default: what the folder says, else mean]
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingArg>,
+    /// Whether vectors get unit length [default: what the folder says]
+    #[arg(long, value_name = "BOOL")]
+    normalise: Option<bool>,
+    /// Longest input, special tokens included [default: what the folder says]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Licence of the weights, such as Apache-2.0
+    #[arg(long)]
+    licence: Option<String>,
+    /// Where the weights come from
+    #[arg(long)]
+    source: Option<String>,
+    /// Text that goes in front of queries
+    #[arg(long, value_name = "TEXT")]
+    query_prompt: Option<String>,
+    /// Text that goes in front of documents
+    #[arg(long, value_name = "TEXT")]
+    document_prompt: Option<String>,
+    /// Replace a model of this name
+    #[arg(long)]
+    force: bool,
+}
+
+pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
+    let home = &app.loaded.config.data.home;
+    let out = &app.out;
+    match args.command {
+        ModelCommand::List if matches!(app.target, Target::Server { named: true, .. }) => {
+            list_remote(app).await
+        }
+        ModelCommand::List => list(out, home),
+        ModelCommand::Show { name } => {
+            let name = name.unwrap_or_else(|| app.loaded.config.encoder.model.clone());
+            let model = ModelDir::find(home, &name).map_err(crate::Error::from)?;
+            show(out, &model)
+        }
+        ModelCommand::Import(args) => {
+            let args = *args;
+            let prompts = args.query_prompt.is_some() || args.document_prompt.is_some();
+            let options = ImportOptions {
+                name: args.name,
+                pooling: args.pooling.map(|pooling| match pooling {
+                    PoolingArg::Cls => Pooling::Cls,
+                    PoolingArg::Mean => Pooling::Mean,
+                    PoolingArg::Max => Pooling::Max,
+                }),
+                normalise: args.normalise,
+                max_tokens: args.max_tokens,
+                licence: args.licence,
+                source: args.source,
+                prompts: prompts.then(|| Prompts {
+                    query: args.query_prompt.unwrap_or_default(),
+                    document: args.document_prompt.unwrap_or_default(),
+                }),
+                force: args.force,
+            };
+            let model = ModelDir::import(home, &args.from, options).map_err(crate::Error::from)?;
+            out.note(&format!(
+                "imported {0}; run it with `distilface serve --model {0}`",
+                model.manifest.name
+            ));
+            show(out, &model)
+        }
+        ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
+    }
+}
+
+fn list(out: &Output, home: &Path) -> anyhow::Result<()> {
+    let mut models = Vec::new();
+    for model in ModelDir::list(home) {
+        match model {
+            Ok(model) => models.push(model),
+            Err(error) => out.warn(&error.to_string()),
+        }
+    }
+    if out.is_json() {
+        return out.document(&models.iter().map(model_json).collect::<Vec<_>>());
+    }
+    if models.is_empty() {
+        out.note(&format!(
+            "no models in {}; `distilface setup` gets the default one",
+            home.join("models").display()
+        ));
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = models
+        .iter()
+        .map(|model| {
+            let m = &model.manifest;
+            let names = [architecture(model), m.licence.clone(), short(&model.fingerprint.0)];
+            let [architecture, licence, fingerprint] = names;
+            let (dimension, tokens) = (m.dimension.to_string(), m.max_tokens.to_string());
+            vec![m.name.clone(), architecture, dimension, tokens, licence, fingerprint]
+        })
+        .collect();
+    let headers = ["name", "architecture", "#dimension", "#max tokens", "licence", "fingerprint"];
+    out.line(&layout::table(&headers, &rows, out.width()))
+}
+
+async fn list_remote(app: &App) -> anyhow::Result<()> {
+    with_session(app, OnInterrupt::Stop, async |session: &Session| {
+        let models = session.encoder().models(ModelsRequest {}).await?.into_inner().models;
+        let out = &app.out;
+        if out.is_json() {
+            let json = |m: &Model| {
+                json!({
+                    "name": m.name, "architecture": m.architecture, "dimension": m.dimension,
+                    "max_tokens": m.max_tokens, "pooling": m.pooling, "fingerprint": m.fingerprint,
+                    "licence": m.licence, "loaded": m.loaded, "device": m.device,
+                    "device_reason": m.device_reason,
+                })
+            };
+            return out.document(&models.iter().map(json).collect::<Vec<_>>());
+        }
+        let row = |m: &Model| {
+            let runs = if m.loaded { m.device.clone() } else { "not loaded".to_owned() };
+            let (dimension, tokens) = (m.dimension.to_string(), m.max_tokens.to_string());
+            vec![m.name.clone(), m.architecture.clone(), dimension, tokens, runs, short(&m.fingerprint)]
+        };
+        let headers = ["name", "architecture", "#dimension", "#max tokens", "runs on", "fingerprint"];
+        out.line(&layout::table(&headers, &models.iter().map(row).collect::<Vec<_>>(), out.width()))
+    })
+    .await
+}
+
+fn show(out: &Output, model: &ModelDir) -> anyhow::Result<()> {
+    out.result(&model_json(model), |_| {
+        let m = &model.manifest;
+        let mut pairs = vec![
+            ("name", m.name.clone()),
+            ("folder", model.path.display().to_string()),
+            ("architecture", architecture(model)),
+            ("dimension", m.dimension.to_string()),
+            ("layers", m.shape.layers.to_string()),
+            (
+                "pooling",
+                format!("{:?}{}", m.pooling, if m.normalise { ", normalised" } else { "" }).to_lowercase(),
+            ),
+            ("max tokens", m.max_tokens.to_string()),
+            ("licence", m.licence.clone()),
+            ("source", m.source.clone()),
+            ("fingerprint", model.fingerprint.0.clone()),
+        ];
+        for (label, prompt) in [("query prompt", &m.prompts.query), ("document prompt", &m.prompts.document)]
+        {
+            if !prompt.is_empty() {
+                pairs.push((label, format!("{prompt:?}")));
+            }
+        }
+        if !m.lineage.is_empty() {
+            pairs.push(("lineage", m.lineage.join(" -> ")));
+        }
+        layout::pairs(&pairs, out.width())
+    })
+}
+
+fn verify(out: &Output, home: &Path, name: Option<&str>) -> anyhow::Result<()> {
+    let models = match name {
+        Some(name) => vec![ModelDir::find(home, name)],
+        None => ModelDir::list(home),
+    };
+    let mut answers = Vec::new();
+    let mut failures = Vec::new();
+    for model in models {
+        match model.and_then(|model| model.verify().map(|()| model)) {
+            Ok(model) => {
+                let files = model.manifest.sha256.len();
+                answers.push(json!({ "name": model.manifest.name, "files": files, "good": true }));
+                if !out.is_json() {
+                    let good = out.paint(Style::Good, "good");
+                    let files = layout::counted(files as u64, "file");
+                    out.line(&format!("{}: {good}, {files}", model.manifest.name))?;
+                }
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    if out.is_json() {
+        out.document(&json!({ "verified": answers, "failed": failures.iter().map(ToString::to_string).collect::<Vec<_>>() }))?;
+    } else if answers.is_empty() && failures.is_empty() {
+        out.note("no models here to verify; `distilface setup` gets the default one");
+    }
+    // The first is the answer of the command; the others are told before it.
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(()) };
+    for error in failures {
+        out.warn(&error.to_string());
+    }
+    Err(crate::Error::from(first).into())
+}
+
+fn architecture(model: &ModelDir) -> String {
+    format!("{:?}", model.manifest.architecture).to_lowercase()
+}
+
+fn short(fingerprint: &str) -> String {
+    fingerprint.chars().take(12).collect()
+}
+
+fn model_json(model: &ModelDir) -> Json {
+    json!({ "path": model.path, "fingerprint": model.fingerprint.0, "manifest": model.manifest })
+}

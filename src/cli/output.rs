@@ -1,0 +1,291 @@
+//! Everything that is printed: results on stdout, all else on stderr.
+//!
+//! For people: wrapped to the terminal, coloured only where it shows (`--color`, `NO_COLOR`, `TERM=dumb`).
+//! For programs (`--json`): one JSON document or JSON lines on stdout, warnings and errors as JSON lines on stderr.
+//! A reader that goes away (`| head`) surfaces as an [`std::io::Error`] of kind `BrokenPipe`, which [`super::main`]
+//! turns into a quiet end.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::layout::{self, LongWords};
+
+/// Columns where the terminal does not tell.
+const WIDTH_DEFAULT: usize = 80;
+/// Lines longer than this are hard to read, however wide the window is.
+const WIDTH_MAX: usize = 120;
+/// How often progress is told where it cannot be drawn.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Also into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How a piece of text shall stand out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Style {
+    Bold,
+    Dim,
+    Good,
+    Warn,
+    Bad,
+    Accent,
+}
+
+impl Style {
+    fn code(self) -> &'static str {
+        match self {
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Good => "32",
+            Style::Warn => "33",
+            Style::Bad => "31",
+            Style::Accent => "36",
+        }
+    }
+}
+
+/// The one way out. Cheap to make, shared by reference.
+#[derive(Debug)]
+pub struct Output {
+    json: bool,
+    quiet: bool,
+    color_out: bool,
+    color_err: bool,
+    width: usize,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Output {
+    /// Looks at the terminal and the environment.
+    pub fn new(json: bool, quiet: bool, color: ColorChoice) -> Self {
+        let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+        let plain = env("NO_COLOR").is_some() || env("TERM").is_some_and(|term| term == "dumb");
+        let colored = |terminal: bool| match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => terminal && !plain,
+        };
+        let terminal = [
+            io::stdout().is_terminal().then(|| terminal_size::terminal_size_of(io::stdout())),
+            io::stderr().is_terminal().then(|| terminal_size::terminal_size_of(io::stderr())),
+        ];
+        let terminal = terminal.into_iter().flatten().flatten().next().map(|(width, _)| usize::from(width.0));
+        let told = || env("COLUMNS").and_then(|v| v.to_str()?.parse().ok());
+        let width = terminal.filter(|w| *w > 0).or_else(told).unwrap_or(WIDTH_DEFAULT);
+        Output {
+            json,
+            quiet,
+            color_out: !json && colored(io::stdout().is_terminal()),
+            color_err: !json && colored(io::stderr().is_terminal()),
+            width: width.clamp(20, WIDTH_MAX),
+            bar: Mutex::new(None),
+        }
+    }
+
+    /// Whether results go out as JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Columns to fill, 20 to 120.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// `text` in a style, for stdout; as it is where colours are off.
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        paint(self.color_out, style, text)
+    }
+
+    /// A result for people: `text` and a line end on stdout.
+    ///
+    /// # Errors
+    /// Writing.
+    pub fn line(&self, text: &str) -> anyhow::Result<()> {
+        self.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("cannot write to stdout")
+        })
+    }
+
+    /// A result for programs: one indented JSON document on stdout.
+    ///
+    /// # Errors
+    /// Writing.
+    pub fn document(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.line(&serde_json::to_string_pretty(value)?)
+    }
+
+    /// A result for programs: one JSON document in one line on stdout.
+    ///
+    /// # Errors
+    /// Writing.
+    pub fn json_line(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.line(&serde_json::to_string(value)?)
+    }
+
+    /// `value` under `--json`, else the text that `human` makes.
+    ///
+    /// # Errors
+    /// Writing.
+    pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        if self.json { self.document(value) } else { self.line(human(value).trim_end_matches('\n')) }
+    }
+
+    /// What is going on, on stderr; nothing under `--quiet` and `--json`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet && !self.json {
+            self.stderr(&self.wrapped("", text));
+        }
+    }
+
+    /// Something that was wrong and did not stop us, on stderr, also under `--quiet`.
+    pub fn warn(&self, text: &str) {
+        if self.json {
+            self.stderr(&serde_json::json!({ "warning": text }).to_string());
+        } else {
+            let label = paint(self.color_err, Style::Warn, "warning:");
+            self.stderr(&self.wrapped("warning: ", text).replacen("warning:", &label, 1));
+        }
+    }
+
+    /// Why we stopped, on stderr.
+    pub fn error(&self, message: &str, kind: &str, exit: u8) {
+        if self.json {
+            let error =
+                serde_json::json!({ "error": { "message": message, "kind": kind, "exit_code": exit } });
+            self.stderr(&error.to_string());
+        } else {
+            let label = paint(self.color_err, Style::Bad, "error:");
+            self.stderr(&self.wrapped("error: ", message).replacen("error:", &label, 1));
+        }
+    }
+
+    /// Asks on a terminal. `None` where nobody can answer.
+    ///
+    /// # Errors
+    /// Reading the answer.
+    pub fn confirm(&self, question: &str) -> anyhow::Result<Option<bool>> {
+        if self.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(None);
+        }
+        let mut stderr = io::stderr().lock();
+        write!(stderr, "{} [y/N] ", self.wrapped("", question))?;
+        stderr.flush()?;
+        drop(stderr);
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+        Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES")))
+    }
+
+    /// Begins to show how far something is: a bar on a terminal, a line now and then elsewhere, nothing under
+    /// `--quiet` and `--json`. `total` in bytes, where it is known. One at a time; notes and warnings pass above it.
+    pub fn progress(&self, what: &str, total: Option<u64>) -> Progress<'_> {
+        let shown = !self.quiet && !self.json;
+        let drawn = shown && io::stderr().is_terminal();
+        if drawn {
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
+            // Narrow windows get the bare figures: a bar of three cells tells nothing.
+            let template = match (total.is_some(), self.width >= 70) {
+                (true, true) => "{prefix} {bar:20} {percent:>3}%  {msg}  {eta} left",
+                (true, false) => "{percent:>3}% {msg} {eta} left",
+                (false, _) => "{spinner} {prefix} {msg}",
+            };
+            let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            bar.set_prefix(what.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+        }
+        Progress { out: self, what: what.to_owned(), total, plain: shown && !drawn, told: Instant::now() }
+    }
+
+    fn wrapped(&self, first: &str, text: &str) -> String {
+        if !io::stderr().is_terminal() {
+            return format!("{first}{text}");
+        }
+        let lines = text.lines().enumerate().map(|(i, line)| {
+            // What was indented stays so: lists of faults are.
+            let indent = &line[..line.len() - line.trim_start().len()];
+            let before = if i == 0 { first } else { indent };
+            layout::wrap_after(before, line, self.width, LongWords::Keep)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Nobody can be told that stderr is gone.
+    fn stderr(&self, text: &str) {
+        self.suspend(|| drop(writeln!(io::stderr().lock(), "{text}")));
+    }
+
+    /// Takes the bar away while something else is printed.
+    fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+fn paint(on: bool, style: Style, text: &str) -> String {
+    if on && !text.is_empty() { format!("\u{1b}[{}m{text}\u{1b}[0m", style.code()) } else { text.to_owned() }
+}
+
+/// How far something is; gone when dropped.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    out: &'a Output,
+    what: String,
+    total: Option<u64>,
+    plain: bool,
+    told: Instant,
+}
+
+impl Progress<'_> {
+    /// How many of the total bytes are done, and in words.
+    pub fn set(&mut self, done: u64, message: &str) {
+        if let Some(bar) = &*self.out.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.set_position(done);
+            bar.set_message(message.to_owned());
+        }
+        if self.plain && self.told.elapsed() >= PLAIN_EVERY {
+            self.told = Instant::now();
+            let percent = self.total.filter(|t| *t > 0).map(|t| format!("{}%, ", (done * 100 / t).min(100)));
+            self.out.note(&format!("{}: {}{message}", self.what, percent.unwrap_or_default()));
+        }
+    }
+
+    /// Another total, where it became known.
+    pub fn set_total(&mut self, total: u64) {
+        self.total = Some(total);
+        if let Some(bar) = &*self.out.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.set_length(total);
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = self.out.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}

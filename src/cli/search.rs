@@ -1,0 +1,234 @@
+//! `distilface search`: a query -> hits, best first, with the passage that was nearest.
+
+use std::{collections::BTreeMap, io::Read};
+
+use anyhow::Context;
+use serde_json::{Value as Json, json};
+
+use super::{
+    App,
+    client::{OnInterrupt, Session, with_session},
+    failure::usage,
+    layout::{self, LongWords},
+    output::{Output, Style},
+    values,
+};
+use crate::proto::{
+    self, Explain, Filter, SearchRequest, SearchResponse, filter::Form, search_request::Query,
+};
+
+/// The collection that commands work on unless `-c` names another.
+pub const COLLECTION_DEFAULT: &str = "default";
+
+/// Find documents by meaning
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  distilface search \"how do plants make sugar\" -c notes -k 5
+  distilface search \"tax law\" --filter 'year >= 2000 and lang = \"en\"'
+  distilface search --like doc-17 --json")]
+pub struct SearchArgs {
+    /// What to look for, in plain words
+    #[arg(value_name = "QUERY", required_unless_present_any = ["like", "vector"])]
+    query: Option<String>,
+    /// Collection or alias
+    #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+    collection: String,
+    /// How many hits
+    #[arg(long, short, value_name = "N", default_value_t = 10)]
+    k: u32,
+    /// Only documents whose fields meet this condition, such as 'year >= 2000 and tags contains "draft"'
+    #[arg(long, short, value_name = "EXPR")]
+    filter: Option<String>,
+    /// Documents like the one with this id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["query", "vector"])]
+    like: Option<String>,
+    /// A vector instead of a text: a JSON array, or - to read one from stdin
+    #[arg(long, value_name = "JSON", conflicts_with = "query", allow_hyphen_values = true)]
+    vector: Option<String>,
+    /// Compare with every vector instead of walking the graph
+    #[arg(long)]
+    exact: bool,
+    /// Candidates that the graph keeps: more finds better and takes longer
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    ef: u32,
+    /// Leave out hits with a lower score
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    threshold: Option<f32>,
+    /// A hit for each passage instead of one for each document
+    #[arg(long)]
+    by_passage: bool,
+    /// Show the documents' fields
+    #[arg(long)]
+    payload: bool,
+    /// Lines of the passage to show, 0 for all
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    lines: usize,
+    /// Tell where the time went and how the hits were found
+    #[arg(long)]
+    explain: bool,
+}
+
+pub async fn run(app: &App, args: SearchArgs) -> anyhow::Result<()> {
+    let request = request(&args)?;
+    with_session(app, OnInterrupt::Stop, async |session: &Session| {
+        let response = session.search().search(request).await?.into_inner();
+        if response.query.is_some_and(|q| q.truncated) {
+            app.out.warn("the query is longer than the model reads; its end was not looked at");
+        }
+        print(&app.out, &args, &response)
+    })
+    .await
+}
+
+fn request(args: &SearchArgs) -> anyhow::Result<SearchRequest> {
+    let query = match (&args.query, &args.like, &args.vector) {
+        (Some(text), ..) => Query::Text(text.clone()),
+        (_, Some(id), _) => Query::DocumentId(id.clone()),
+        (.., Some(vector)) => Query::Vector(proto::Vector { values: read_vector(vector)? }),
+        _ => return Err(usage("give a query, --like ID or --vector JSON")),
+    };
+    Ok(SearchRequest {
+        collection: args.collection.clone(),
+        query: Some(query),
+        k: args.k,
+        filter: filter(args.filter.as_deref()),
+        ef: args.ef,
+        exact: args.exact,
+        score_threshold: args.threshold,
+        by_passage: args.by_passage,
+        without_payload: false,
+        without_text: false,
+        explain: args.explain,
+    })
+}
+
+/// A filter in its text form; the server reads it.
+pub fn filter(expression: Option<&str>) -> Option<Filter> {
+    expression.map(|text| Filter { form: Some(Form::Expression(text.to_owned())) })
+}
+
+fn read_vector(given: &str) -> anyhow::Result<Vec<f32>> {
+    let mut text = given.to_owned();
+    if given == "-" {
+        text.clear();
+        std::io::stdin().read_to_string(&mut text).context("cannot read the vector from stdin")?;
+    }
+    serde_json::from_str(&text)
+        .map_err(|e| usage(format!("--vector is not a JSON array of numbers such as [0.1, -0.2]: {e}")))
+}
+
+fn print(out: &Output, args: &SearchArgs, response: &SearchResponse) -> anyhow::Result<()> {
+    if out.is_json() {
+        return out.document(&response_json(response));
+    }
+    if response.hits.is_empty() {
+        out.note("nothing found");
+    } else {
+        let hits = response.hits.iter().enumerate().map(|(i, hit)| hit_words(out, args, i + 1, hit));
+        out.line(&hits.collect::<Vec<_>>().join("\n\n"))?;
+    }
+    match &response.explain {
+        Some(explain) => out.line(&format!("\n{}", explain_words(out, explain))),
+        None => Ok(()),
+    }
+}
+
+fn hit_words(out: &Output, args: &SearchArgs, rank: usize, hit: &proto::Hit) -> String {
+    const INDENT: &str = "    ";
+    let width = out.width();
+    let titled = !hit.title.trim().is_empty();
+    let head = format!("{rank:>2}. {:.3}  ", hit.score);
+    let name = if titled { &hit.title } else { &hit.id };
+    let lines = layout::wrap_after(&head, name, width, LongWords::Break);
+    // Wrapped first and painted after: escape codes have no width.
+    let (first, rest) = lines.split_at(head.len().min(lines.len()));
+    let paint_lines =
+        |text: &str, style| text.lines().map(|line| out.paint(style, line)).collect::<Vec<_>>().join("\n");
+    let mut text = format!("{}{}", out.paint(Style::Accent, first), paint_lines(rest, Style::Bold));
+    if titled {
+        let place = hit.passage.as_ref().filter(|p| p.ordinal > 0 || args.by_passage);
+        let place = place.map_or_else(String::new, |p| format!(" (passage {})", p.ordinal + 1));
+        let id = layout::wrap_after(INDENT, &format!("{}{place}", hit.id), width, LongWords::Keep);
+        text.push_str(&format!("\n{}", paint_lines(&id, Style::Dim)));
+    }
+    if let Some(passage) = &hit.passage {
+        let mut lines = layout::wrap(&passage.text, width - INDENT.len(), LongWords::Break);
+        if args.lines > 0 && lines.len() > args.lines {
+            lines.truncate(args.lines);
+            if let Some(last) = lines.last_mut() {
+                *last = layout::cut(&format!("{last} …"), width - INDENT.len());
+            }
+        }
+        text.extend(lines.iter().map(|line| format!("\n{INDENT}{line}")));
+    }
+    if args.payload && !hit.payload.is_empty() {
+        let fields = values::payload_words(&hit.payload);
+        let fields = layout::wrap_after(INDENT, &fields, width, LongWords::Break);
+        text.push_str(&format!("\n{}", paint_lines(&fields, Style::Dim)));
+    }
+    text
+}
+
+fn explain_words(out: &Output, explain: &Explain) -> String {
+    let time = |us: u64| layout::duration(std::time::Duration::from_micros(us));
+    let mut pairs = vec![
+        ("plan", format!("{} ({})", explain.plan, explain.reason)),
+        ("candidates", explain.ef.to_string()),
+        ("compared exactly", layout::thousands(explain.scanned)),
+        ("matching documents", layout::thousands(explain.matching_documents)),
+        ("tokenize", time(explain.tokenize_us)),
+        ("wait for encoder", time(explain.queue_us)),
+        ("encode", time(explain.encode_us)),
+        ("filter", time(explain.filter_us)),
+        ("search", time(explain.search_us)),
+        ("fetch", time(explain.fetch_us)),
+        ("total", time(explain.total_us)),
+    ];
+    if !explain.device.is_empty() {
+        pairs.push(("device", explain.device.clone()));
+    }
+    layout::pairs(&pairs, out.width())
+}
+
+fn response_json(response: &SearchResponse) -> Json {
+    let hits: Vec<Json> = response.hits.iter().map(hit_json).collect();
+    let query = response.query.unwrap_or_default();
+    let mut answer = BTreeMap::from([
+        ("hits", json!(hits)),
+        ("query", json!({ "tokens": query.tokens, "truncated": query.truncated })),
+    ]);
+    if let Some(e) = &response.explain {
+        let explain = json!({
+            "tokenize_us": e.tokenize_us, "queue_us": e.queue_us, "encode_us": e.encode_us,
+            "filter_us": e.filter_us, "search_us": e.search_us, "fetch_us": e.fetch_us, "total_us": e.total_us,
+            "plan": e.plan, "reason": e.reason, "matching_documents": e.matching_documents,
+            "scanned": e.scanned, "ef": e.ef, "device": e.device,
+        });
+        answer.insert("explain", explain);
+    }
+    json!(answer)
+}
+
+fn hit_json(hit: &proto::Hit) -> Json {
+    json!({
+        "id": hit.id,
+        "score": hit.score,
+        "title": hit.title,
+        "passage": hit.passage.as_ref().map(values::passage_json),
+        "payload": values::payload_json(&hit.payload),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_is_a_json_array_or_wrong_use() {
+        assert_eq!(read_vector("[1, -0.5]").unwrap(), [1.0, -0.5]);
+        for bad in ["", "1,2", "[\"a\"]", "[NaN]", "{}"] {
+            assert!(read_vector(bad).unwrap_err().to_string().contains("JSON array"), "{bad}");
+        }
+    }
+}

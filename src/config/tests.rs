@@ -1,0 +1,248 @@
+//! Each layer, each kind of fault, and that all faults are told at once.
+
+use std::{ffi::OsString, io::Write, path::Path};
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn flag(key: &'static str, value: &str, flag: &'static str) -> Override {
+    Override { key, value: value.into(), flag }
+}
+
+fn faults(file: Option<&Path>, env: Vec<(OsString, OsString)>, flags: &[Override]) -> Vec<String> {
+    match Config::load(file, env, flags) {
+        Err(ConfigError::Faults { faults }) => faults,
+        other => panic!("expected faults, got {other:?}"),
+    }
+}
+
+#[test]
+fn defaults_are_valid_and_need_nothing() {
+    let config = Config::load(None, env(&[("HOME", "/nowhere")]), &[]).unwrap();
+    assert_eq!(config.server, ServerConfig::default());
+    assert_eq!(config.data.home, Path::new("/nowhere/.local/share/distilface"));
+    assert_eq!(config.data.dir, Path::new("/nowhere/.local/share/distilface/db"));
+    config.validate().unwrap();
+}
+
+#[test]
+fn every_key_has_its_words_and_every_word_its_key() {
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let mut known: Vec<String> = defaults
+        .iter()
+        .flat_map(|(s, t)| t.as_table().unwrap().keys().map(move |k| format!("{s}.{k}")))
+        .collect();
+    let mut told: Vec<String> = bounds::KEYS.iter().map(|k| k.name.to_owned()).collect();
+    known.sort();
+    told.sort();
+    assert_eq!(known, told);
+}
+
+#[test]
+fn later_layers_win() {
+    let f = file(
+        "[server]\nlisten = \"127.0.0.1:1\"\nrequest_timeout = 5\n[encoder]\nthreads = 1\ndevice = \"cpu\"\n",
+    );
+    let vars = env(&[("DISTILFACE_SERVER__LISTEN", "127.0.0.1:2"), ("DISTILFACE_ENCODER__THREADS", "2")]);
+    let flags = [flag("server.listen", "127.0.0.1:3", "--listen")];
+    let loaded = Loaded::read(Some(f.path()), vars, &flags).unwrap();
+    assert_eq!(loaded.config.server.listen.port(), 3);
+    assert_eq!(loaded.config.encoder.threads, 2);
+    assert_eq!(loaded.config.encoder.device, "cpu");
+    assert_eq!(loaded.config.server.request_timeout, Duration::from_secs(5));
+    assert_eq!(loaded.origin("server.listen"), &Origin::Flag("--listen".into()));
+    assert_eq!(loaded.origin("encoder.threads"), &Origin::Variable("DISTILFACE_ENCODER__THREADS".into()));
+    assert_eq!(loaded.origin("encoder.device"), &Origin::File { path: f.path().into(), line: 6 });
+    assert_eq!(loaded.origin("limits.k_max"), &Origin::Default);
+    assert_eq!(loaded.file.as_deref(), Some(f.path()));
+}
+
+#[test]
+fn all_faults_of_all_layers_are_told_at_once() {
+    let f = file(concat!(
+        "[server]\n",
+        "lisen = \"127.0.0.1:1\"\n",
+        "request_timeout = \"soon\"\n",
+        "[encoder]\n",
+        "device = \"gpu\"\n",
+        "threads = 5000\n",
+        "[surprise]\n",
+        "a = 1\n",
+    ));
+    let vars = env(&[("DISTILFACE_LIMITS__K_MAX", "many"), ("DISTILFACE_LIMITS__KMAX", "3")]);
+    let flags = [flag("server.listen", "0.0.0.0:7700", "--listen")];
+    let faults = faults(Some(f.path()), vars, &flags);
+    let path = f.path().display().to_string();
+    for (place, parts) in [
+        (format!("{path}:2"), vec!["unknown key server.lisen", "did you mean server.listen?"]),
+        (format!("{path}:3"), vec!["server.request_timeout", "soon", "0.001 to 86400 seconds"]),
+        (format!("{path}:5"), vec!["encoder.device", "gpu", "openvino"]),
+        (format!("{path}:6"), vec!["encoder.threads", "5000", "1024"]),
+        (format!("{path}:7"), vec!["unknown key surprise", "data, encoder, limits, log, server"]),
+        ("variable DISTILFACE_LIMITS__K_MAX".into(), vec!["limits.k_max", "many", "1 to 1048576"]),
+        ("variable DISTILFACE_LIMITS__KMAX".into(), vec!["unknown key", "did you mean limits.k_max?"]),
+        ("flag --listen".into(), vec!["server.listen", "0.0.0.0:7700", "--allow-remote"]),
+    ] {
+        let fault =
+            faults.iter().find(|f| f.starts_with(&place)).unwrap_or_else(|| panic!("{place}: {faults:#?}"));
+        for part in parts {
+            assert!(fault.contains(part), "{part:?} is not in {fault:?}");
+        }
+    }
+    assert_eq!(faults.len(), 8, "{faults:#?}");
+    let whole = ConfigError::Faults { faults }.to_string();
+    assert!(whole.starts_with("8 faults in the configuration:"), "{whole}");
+}
+
+#[test]
+fn a_wrong_place_is_named_by_where_the_key_is() {
+    let f = file("[server]\ndevice = \"cpu\"\n");
+    assert!(faults(Some(f.path()), vec![], &[])[0].contains("did you mean encoder.device?"));
+    let f = file("server = 3\n");
+    assert!(faults(Some(f.path()), vec![], &[])[0].contains("server is a section"));
+    let f = file("[server.listen]\nport = 3\n");
+    assert!(faults(Some(f.path()), vec![], &[])[0].contains("server.listen"));
+}
+
+#[test]
+fn broken_toml_is_told_with_its_line() {
+    let f = file("[server]\n\nlisten = = 3\n");
+    let faults = faults(Some(f.path()), vec![], &[]);
+    assert!(faults[0].starts_with(&format!("{}:3: ", f.path().display())), "{faults:?}");
+}
+
+#[test]
+fn a_named_file_must_exist_and_the_own_one_may_be_absent() {
+    let missing = Path::new("/nowhere/distilface.toml");
+    let error = Config::load(Some(missing), vec![], &[]).unwrap_err();
+    assert!(
+        matches!(error, ConfigError::Read { .. }) && error.to_string().contains("/nowhere/distilface.toml")
+    );
+    assert!(Config::load(None, env(&[("DISTILFACE_CONFIG", "/nowhere/x.toml")]), &[]).is_err());
+    Config::load(None, env(&[("XDG_CONFIG_HOME", "/nowhere")]), &[]).unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("distilface")).unwrap();
+    std::fs::write(folder.path().join("distilface/config.toml"), "[limits]\nk_max = 5\n").unwrap();
+    let own = env(&[("XDG_CONFIG_HOME", folder.path().to_str().unwrap())]);
+    assert_eq!(Config::load(None, own.clone(), &[]).unwrap().limits.k_max, 5);
+    let other = file("[limits]\nk_max = 6\n");
+    assert_eq!(Config::load(Some(other.path()), own, &[]).unwrap().limits.k_max, 6);
+}
+
+#[test]
+fn other_variables_are_left_alone_but_a_forgotten_underscore_is_told() {
+    let foreign = [
+        ("DISTILFACE_HOME", "/h"),
+        ("DISTILFACE_URL", "http://127.0.0.1:1"),
+        ("DISTILFACE_SHARED", "/s"),
+        ("DISTILFACE_TEST_MODEL", "m"),
+        ("DISTILFACE_TEST__X", "m"),
+        ("DISTILFACE_PORT", "tcp://10.0.0.1:7700"),
+        ("DISTILFACE_PORT_7700_TCP_ADDR", "10.0.0.1"),
+        ("DISTILFACE_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let config = Config::load(None, env(&foreign), &[]).unwrap();
+    assert_eq!(config.data.dir, Path::new("/h/db"));
+    let faults = faults(None, env(&[("DISTILFACE_SERVER_LISTEN", "127.0.0.1:1")]), &[]);
+    assert!(faults[0].contains("did you mean DISTILFACE_SERVER__LISTEN?"), "{faults:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_told() {
+    use std::os::unix::ffi::OsStringExt;
+    let value = OsString::from_vec(vec![0xff]);
+    let faults = faults(None, vec![("DISTILFACE_DATA__DIR".into(), value)], &[]);
+    assert!(faults[0].contains("data.dir") && faults[0].contains("UTF-8"), "{faults:?}");
+}
+
+#[test]
+fn the_database_follows_the_home_unless_it_has_a_place_of_its_own() {
+    let config = Config::load(None, env(&[("DISTILFACE_DATA__HOME", "/h")]), &[]).unwrap();
+    assert_eq!(config.data.dir, Path::new("/h/db"));
+    let both = env(&[("DISTILFACE_DATA__HOME", "/h"), ("DISTILFACE_DATA__DIR", "/d")]);
+    assert_eq!(Config::load(None, both, &[]).unwrap().data.dir, Path::new("/d"));
+}
+
+#[test]
+fn every_bound_is_checked_and_named() {
+    let bad: &[(&str, &[&str])] = &[
+        ("data.dir", &[""]),
+        ("data.home", &[""]),
+        ("data.store_cache_bytes", &["0", "-1", "99999999999999"]),
+        ("server.listen", &["localhost:1", "127.0.0.1", "192.0.2.1:7700", "[::]:7700"]),
+        ("server.metrics_listen", &["", "0.0.0.0:1", "127.0.0.1:7700"]),
+        ("server.allow_remote", &["yes"]),
+        ("server.request_timeout", &["0", "-1", "nan", "1e9"]),
+        ("server.drain_timeout", &["-1", "inf", "9999"]),
+        ("encoder.model", &[" "]),
+        ("encoder.device", &["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU "]),
+        ("encoder.threads", &["-1", "2000"]),
+        ("encoder.batch_tokens_max", &["1"]),
+        ("encoder.queue_max", &["0"]),
+        ("limits.message_bytes_max", &["1"]),
+        ("limits.batch_max", &["0"]),
+        ("limits.queries_max", &["0"]),
+        ("limits.text_bytes_max", &["0", "9999999999"]),
+        ("limits.payload_bytes_max", &["0"]),
+        ("limits.k_max", &["0"]),
+        ("limits.concurrent_requests_max", &["0"]),
+        ("log.filter", &[""]),
+        ("log.format", &["xml"]),
+    ];
+    assert_eq!(bad.len(), bounds::KEYS.len(), "a key has no bad value here");
+    for &(key, values) in bad {
+        for value in values {
+            let faults = faults(None, vec![], &[flag(key, value, "--flag")]);
+            assert_eq!(faults.len(), 1, "{key}={value}: {faults:?}");
+            assert!(faults[0].starts_with(&format!("flag --flag: {key}: ")), "{faults:?}");
+            assert!(faults[0].contains("; allowed: "), "{faults:?}");
+        }
+    }
+}
+
+#[test]
+fn good_values_at_the_edges_are_taken() {
+    for (key, value) in [
+        ("server.metrics_listen", "off"),
+        ("server.listen", "[::1]:0"),
+        ("server.request_timeout", "0.5"),
+        ("server.drain_timeout", "0"),
+        ("encoder.device", "cuda:3"),
+        ("encoder.model", "none"),
+        ("log.format", "json"),
+    ] {
+        Config::load(None, vec![], &[flag(key, value, "--flag")]).unwrap();
+    }
+    let flags = [flag("server.listen", "0.0.0.0:1", "-l"), flag("server.allow_remote", "true", "-r")];
+    Config::load(None, vec![], &flags).unwrap();
+}
+
+#[test]
+fn validate_tells_all_of_a_config_made_by_hand() {
+    let mut config = Config::default();
+    config.limits.k_max = 0;
+    config.encoder.device = "gpu".into();
+    let error = config.validate().unwrap_err().to_string();
+    assert!(error.contains("limits.k_max") && error.contains("encoder.device"), "{error}");
+}
+
+#[test]
+fn what_is_printed_reads_back() {
+    let mut config = Config::default();
+    config.server.metrics_listen = None;
+    config.server.drain_timeout = Duration::from_millis(1500);
+    let text = toml::to_string(&config).unwrap();
+    assert!(text.contains("metrics_listen = \"off\"") && text.contains("drain_timeout = 1.5"), "{text}");
+    assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+}
