@@ -227,7 +227,7 @@ fn verify(out: &Output, home: &Path, name: Option<&str>) -> anyhow::Result<()> {
     for model in models {
         match model.and_then(|model| model.verify().map(|()| model)) {
             Ok(model) => {
-                let files = model.manifest.sha256.len();
+                let files = model.manifest.files.len();
                 answers.push(json!({ "name": model.manifest.name, "files": files, "good": true }));
                 if !out.is_json() {
                     let good = out.paint(Style::Good, "good");

@@ -1,85 +1,37 @@
 //! A model directory: manifest, checksums, import, fingerprint.
 //!
-//! `model.toml`, `model.safetensors`, `tokenizer.json`, and the ONNX files generated from them.
+//! `model.toml`, `model.safetensors`, `tokenizer.json`, and `onnx/` generated from them. Whatever made it (import,
+//! setup, later training), it is opened in one way. Opening reads the manifest and compares sizes; checksums are
+//! compared by [`ModelDir::verify`] and before anything is generated from the weights.
+//! Deliberately absent: the tokenizer's inside, sessions, downloads.
 
-use std::path::{Path, PathBuf};
+mod checksum;
+mod files;
+mod generated;
+mod import;
+mod manifest;
+mod wordpiece;
 
-use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::error::ErrorKind;
 
-/// Which encoder the weights are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Architecture {
-    Bert,
-    Distilbert,
-}
+pub use crate::onnx::{Architecture, Pooling, Shape};
+pub use checksum::FileSum;
+pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Prompts};
 
-/// How token vectors become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are the field's own")]
-pub enum Pooling {
-    Cls,
-    Mean,
-    Max,
-}
+/// The file that makes a folder a model directory.
+pub const MANIFEST_FILE: &str = "model.toml";
+/// The weights, under Hugging Face's tensor names.
+pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// The tokenizer, in the form of Hugging Face's `tokenizers`.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// Shape of the encoder, as in Hugging Face's `config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names are the field's own")]
-pub struct Shape {
-    pub layers: usize,
-    pub hidden: usize,
-    pub heads: usize,
-    pub intermediate: usize,
-    pub vocabulary: usize,
-    pub positions: usize,
-    pub type_vocabulary: usize,
-    pub layer_norm_eps: f32,
-}
-
-/// Text put in front of what is encoded.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Prompts {
-    pub query: String,
-    pub document: String,
-}
-
-/// `model.toml`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Manifest {
-    /// Version of this file's form; 1.
-    pub format: u32,
-    pub name: String,
-    pub architecture: Architecture,
-    pub dimension: u32,
-    pub pooling: Pooling,
-    pub normalise: bool,
-    /// Special tokens included.
-    pub max_tokens: usize,
-    pub licence: String,
-    /// Where the weights come from.
-    pub source: String,
-    #[serde(default)]
-    pub lineage: Vec<String>,
-    pub shape: Shape,
-    #[serde(default)]
-    pub prompts: Prompts,
-    /// File name -> SHA-256 in hex, for `model.safetensors` and `tokenizer.json`.
-    pub sha256: std::collections::BTreeMap<String, String>,
-}
-
-/// Hash of weights, tokenizer and pooling: vectors of two models with one fingerprint can be compared.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Fingerprint(pub String);
+/// Folder of the models under the home folder.
+const MODELS_FOLDER: &str = "models";
 
 /// An opened model directory whose manifest was read and whose files are there with the right sizes.
 #[derive(Debug, Clone)]
@@ -95,21 +47,54 @@ impl ModelDir {
     ///
     /// # Errors
     /// [`ModelError::NotFound`] naming what there is and how to get the default model; manifest and file errors.
-    pub fn find(_home: &Path, _name_or_path: &str) -> Result<Self, ModelError> {
-        unimplemented!()
+    pub fn find(home: &Path, name_or_path: &str) -> Result<Self, ModelError> {
+        let models = home.join(MODELS_FOLDER);
+        if manifest::check_name(name_or_path).is_ok() {
+            let path = models.join(name_or_path);
+            if path.is_dir() {
+                return ModelDir::open(&path);
+            }
+        }
+        if Path::new(name_or_path).is_dir() {
+            return ModelDir::open(Path::new(name_or_path));
+        }
+        let known: Vec<String> = folders(&models)
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Err(ModelError::NotFound { name: name_or_path.to_owned(), known })
     }
 
-    /// Opens a directory.
+    /// Opens a directory. Cost: reads the manifest and compares file sizes; no file is read whole.
     ///
     /// # Errors
-    /// [`ModelError::MissingFile`], [`ModelError::Manifest`].
-    pub fn open(_path: &Path) -> Result<Self, ModelError> {
-        unimplemented!()
+    /// [`ModelError::MissingFile`], [`ModelError::Manifest`], [`ModelError::Damaged`] for a file of another size.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        let manifest_path = path.join(MANIFEST_FILE);
+        let text = fs::read(&manifest_path).map_err(|source| ModelError::from_io(&manifest_path, source))?;
+        let text = String::from_utf8(text).map_err(|error| ModelError::Manifest {
+            path: manifest_path.clone(),
+            reason: format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
+        })?;
+        let manifest = Manifest::parse(&text, &manifest_path)?;
+        for (name, expected) in &manifest.files {
+            let path = path.join(name);
+            let metadata = fs::metadata(&path).map_err(|source| ModelError::from_io(&path, source))?;
+            if !metadata.is_file() {
+                return Err(ModelError::MissingFile { path });
+            }
+            if metadata.len() != expected.bytes {
+                let reason = format!("it has {} bytes, expected {}", metadata.len(), expected.bytes);
+                return Err(ModelError::Damaged { path, reason });
+            }
+        }
+        Ok(ModelDir { path: path.to_owned(), fingerprint: manifest.fingerprint(), manifest })
     }
 
     /// All models under `home/models`, by name; broken ones as errors.
-    pub fn list(_home: &Path) -> Vec<Result<Self, ModelError>> {
-        unimplemented!()
+    pub fn list(home: &Path) -> Vec<Result<Self, ModelError>> {
+        folders(&home.join(MODELS_FOLDER)).iter().map(|path| ModelDir::open(path)).collect()
     }
 
     /// Reads every file and compares its SHA-256 with the manifest.
@@ -117,22 +102,34 @@ impl ModelDir {
     /// # Errors
     /// [`ModelError::Checksum`], [`ModelError::MissingFile`].
     pub fn verify(&self) -> Result<(), ModelError> {
-        unimplemented!()
+        for name in self.manifest.files.keys() {
+            let path = self.path.join(name);
+            let got = FileSum::of_file(&path).map_err(|source| ModelError::from_io(&path, source))?;
+            self.compare(name, &got)?;
+        }
+        Ok(())
     }
 
     /// Path of `tokenizer.json`.
     pub fn tokenizer_path(&self) -> PathBuf {
-        self.path.join("tokenizer.json")
+        self.path.join(TOKENIZER_FILE)
+    }
+
+    /// Path of `model.safetensors`.
+    pub fn weights_path(&self) -> PathBuf {
+        self.path.join(WEIGHTS_FILE)
     }
 
     /// The encoder as an ONNX file, written from the weights at the first call and whenever the writer's version
     /// or the fingerprint changed. Inputs `input_ids` and `attention_mask` int64 `[batch, seq]`;
     /// output `embedding` float32 `[batch, dimension]`, pooled and (if the manifest says so) normalised.
     ///
+    /// It lies in `onnx/` of the model directory, or in the user's cache folder where that cannot be written.
+    ///
     /// # Errors
-    /// [`ModelError::Onnx`], io errors.
+    /// [`ModelError::Checksum`] for damaged weights, [`ModelError::Onnx`], io errors.
     pub fn onnx_path(&self) -> Result<PathBuf, ModelError> {
-        unimplemented!()
+        generated::onnx_path(self)
     }
 
     /// Makes a model directory `home/models/NAME` from a Hugging Face directory of a BERT or DistilBERT encoder
@@ -141,9 +138,35 @@ impl ModelDir {
     ///
     /// # Errors
     /// [`ModelError::Unsupported`], [`ModelError::Exists`], file errors.
-    pub fn import(_home: &Path, _from: &Path, _options: ImportOptions) -> Result<Self, ModelError> {
-        unimplemented!()
+    pub fn import(home: &Path, from: &Path, options: ImportOptions) -> Result<Self, ModelError> {
+        import::import(&home.join(MODELS_FOLDER), from, options)
     }
+
+    fn compare(&self, name: &str, got: &FileSum) -> Result<(), ModelError> {
+        let expected = self.manifest.file(name);
+        if expected == got {
+            return Ok(());
+        }
+        Err(ModelError::Checksum {
+            path: self.path.join(name),
+            expected: expected.sha256.clone(),
+            got: got.sha256.clone(),
+        })
+    }
+}
+
+/// Folders that should be models, by name; a folder that is not there has none.
+fn folders(models: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(models)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    paths.sort();
+    paths
 }
 
 /// What [`ModelDir::import`] cannot read from the directory. `None`: read it, else the default.
@@ -176,19 +199,28 @@ pub enum ModelError {
     Manifest { path: PathBuf, reason: String },
     #[error("model file {} is not what its manifest says (sha256 {got}, expected {expected}); run `distilface setup --force` or import the model again", path.display())]
     Checksum { path: PathBuf, expected: String, got: String },
-    #[error("model file {} cannot be read: {reason}", path.display())]
+    #[error("model file {} is damaged: {reason}; run `distilface setup --force` or import the model again", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{} is not a model that distilface can run: {reason}", path.display())]
     Unsupported { path: PathBuf, reason: String },
     #[error("a model named {name:?} exists; choose another --name, or --force to replace it")]
     Exists { name: String },
     #[error("cannot read or write {}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
     #[error("cannot write the ONNX graph of {}", path.display())]
     Onnx { path: PathBuf, source: crate::onnx::OnnxError },
 }
 
 impl ModelError {
+    /// A file that is not there is told apart: only it has its own way out.
+    fn from_io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => ModelError::MissingFile { path },
+            _ => ModelError::Io { path, source },
+        }
+    }
+
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         match self {

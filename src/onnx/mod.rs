@@ -1,5 +1,13 @@
 //! Writes ONNX models: messages, a builder of nodes, and the encoders written with it.
 
+pub mod encoder;
+pub mod graph;
+pub mod proto;
+pub mod weights;
+
+pub use encoder::{Architecture, EncoderGraph, Pooling, Shape};
+pub use weights::Weights;
+
 use crate::error::ErrorKind;
 
 /// Why a model could not be written.
@@ -13,6 +21,12 @@ pub enum OnnxError {
     WrongShape { name: String, expected: Vec<usize>, got: Vec<usize> },
     #[error("tensor {name} has type {got}; supported: F32, F16, BF16")]
     WrongType { name: String, got: String },
+    #[error("not a whole safetensors file: {reason}")]
+    Unreadable { reason: String },
+    #[error("the config is not an encoder's: {reason}")]
+    BadShape { reason: String },
+    #[error("the graph takes {bytes} bytes, but an ONNX file holds at most {}", encoder::FILE_BYTES_MAX)]
+    TooLarge { bytes: usize },
 }
 
 impl OnnxError {

@@ -1,0 +1,143 @@
+//! A Hugging Face directory -> a model directory.
+//!
+//! Reads `config.json`, `model.safetensors`, `tokenizer.json` (or `vocab.txt`), and what sentence-transformers puts
+//! beside them. What the encoder could not do faithfully is refused by name, never approximated. Config and weights
+//! are checked against each other tensor by tensor before anything appears under `models/`, and the directory
+//! appears whole, by a rename. Deliberately absent: other formats of weights, downloads.
+
+mod hub;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    ImportOptions, MANIFEST_FILE, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, ModelDir, ModelError, Pooling,
+    TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
+};
+use crate::onnx::{EncoderGraph, Weights};
+use hub::Source;
+
+/// Imports `from` into the folder `models`.
+pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Result<ModelDir, ModelError> {
+    let name = match options.name {
+        Some(name) => name,
+        None => name_of(from),
+    };
+    check_name(&name).map_err(|reason| unsupported(from, reason))?;
+    let target = models.join(&name);
+    if target.exists() && !options.force {
+        return Err(ModelError::Exists { name });
+    }
+
+    let source = Source::read(from)?;
+    let tokenizer = source.tokenizer()?;
+    let positions = source.shape.positions;
+    let max_tokens = match options.max_tokens {
+        Some(asked) => asked,
+        None => source.max_tokens.unwrap_or(positions).min(positions),
+    };
+    if !(MAX_TOKENS_LEAST..=positions).contains(&max_tokens) {
+        let reason = format!(
+            "max tokens {max_tokens} is not between {MAX_TOKENS_LEAST} and its {positions} positions"
+        );
+        return Err(unsupported(from, reason));
+    }
+
+    let weights_path = source.folder.join(WEIGHTS_FILE);
+    let content = fs::read(&weights_path).map_err(|error| ModelError::from_io(&weights_path, error))?;
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        name,
+        architecture: source.architecture,
+        dimension: source.shape.hidden as u32,
+        pooling: options.pooling.or(source.pooling).unwrap_or(Pooling::Mean),
+        normalise: options.normalise.unwrap_or(source.normalise),
+        max_tokens,
+        licence: options.licence.or(source.licence).unwrap_or_else(|| "unknown".into()),
+        source: options.source.or(source.name).unwrap_or_else(|| name_of(from)),
+        lineage: Vec::new(),
+        shape: source.shape,
+        prompts: options.prompts.unwrap_or(source.prompts),
+        files: BTreeMap::from([
+            (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&content)),
+            (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),
+        ]),
+    };
+    // The checks of opening hold here too: better now, with the source at hand.
+    Manifest::parse(&manifest.to_toml(), &target.join(MANIFEST_FILE))?;
+    let content = check_weights(&manifest, content, &weights_path)?;
+    place(models, &target, &manifest, &content, &tokenizer)?;
+    ModelDir::open(&target)
+}
+
+/// Writes the graph once and throws it away: every tensor is there, in its shape, in a type we read.
+fn check_weights(manifest: &Manifest, content: Vec<u8>, path: &Path) -> Result<bytes::Bytes, ModelError> {
+    let content = bytes::Bytes::from(content);
+    let graph = EncoderGraph {
+        architecture: manifest.architecture,
+        shape: &manifest.shape,
+        pooling: manifest.pooling,
+        normalise: manifest.normalise,
+        hidden_outputs: false,
+    };
+    Weights::new(content.clone())
+        .and_then(|weights| graph.model(&weights))
+        .map_err(|source| ModelError::Onnx { path: path.to_owned(), source })?;
+    Ok(content)
+}
+
+/// Builds the directory under a temporary name and renames it; one that was there before is moved aside first.
+fn place(
+    models: &Path,
+    target: &Path,
+    manifest: &Manifest,
+    weights: &[u8],
+    tokenizer: &str,
+) -> Result<(), ModelError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| ModelError::Io { path, source }
+    };
+    fs::create_dir_all(models).map_err(failed(models))?;
+    let building = Unfinished(files::temporary_beside(target));
+    fs::create_dir(&building.0).map_err(failed(&building.0))?;
+    for (name, content) in [
+        (WEIGHTS_FILE, weights),
+        (TOKENIZER_FILE, tokenizer.as_bytes()),
+        (MANIFEST_FILE, manifest.to_toml().as_bytes()),
+    ] {
+        let path = building.0.join(name);
+        files::write_whole(&path, content).map_err(failed(&path))?;
+    }
+    let old = Unfinished(files::temporary_beside(target));
+    if target.exists() {
+        fs::rename(target, &old.0).map_err(failed(target))?;
+    }
+    if let Err(source) = fs::rename(&building.0, target) {
+        // What was there comes back; if even that fails, its name tells what it is.
+        let _ = fs::rename(&old.0, target);
+        return Err(ModelError::Io { path: target.to_owned(), source });
+    }
+    files::sync_folder(models).map_err(failed(models))
+}
+
+/// Removed when dropped, if it is still there.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn name_of(from: &Path) -> String {
+    let whole = from.canonicalize().unwrap_or_else(|_| from.to_owned());
+    whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn unsupported(path: &Path, reason: impl Into<String>) -> ModelError {
+    ModelError::Unsupported { path: path.to_owned(), reason: reason.into() }
+}

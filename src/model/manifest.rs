@@ -1,0 +1,160 @@
+//! `model.toml` <-> [`Manifest`]: what a model directory says about itself, checked when it is read.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    ModelError, TOKENIZER_FILE, WEIGHTS_FILE,
+    checksum::{FileSum, hex},
+};
+use crate::{
+    onnx::{Architecture, Pooling, Shape},
+    vector::Dim,
+};
+
+/// The form of `model.toml` that this version reads and writes.
+pub const MANIFEST_FORMAT: u32 = 1;
+
+/// Fewest tokens a model may be limited to: the two special ones and one of text.
+pub const MAX_TOKENS_LEAST: usize = 3;
+
+/// Text put in front of what is encoded.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Prompts {
+    pub query: String,
+    pub document: String,
+}
+
+/// `model.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Manifest {
+    /// Version of this file's form; [`MANIFEST_FORMAT`].
+    pub format: u32,
+    pub name: String,
+    pub architecture: Architecture,
+    pub dimension: u32,
+    pub pooling: Pooling,
+    pub normalise: bool,
+    /// Special tokens included.
+    pub max_tokens: usize,
+    pub licence: String,
+    /// Where the weights come from.
+    pub source: String,
+    #[serde(default)]
+    pub lineage: Vec<String>,
+    pub shape: Shape,
+    #[serde(default)]
+    pub prompts: Prompts,
+    /// What `model.safetensors` and `tokenizer.json` must be.
+    pub files: BTreeMap<String, FileSum>,
+}
+
+/// Hash of weights, tokenizer, pooling and normalisation, in hex: vectors of two models with one fingerprint can
+/// be compared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(pub String);
+
+impl Manifest {
+    /// Reads and checks the text of a `model.toml`; `path` is for the errors.
+    ///
+    /// # Errors
+    /// [`ModelError::Manifest`] naming the key.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
+        let wrong = |reason: String| ModelError::Manifest { path: path.to_owned(), reason };
+        // The version comes first: a newer form may have keys that would only confuse here.
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let Version { format } = toml::from_str(text).map_err(|error| wrong(said(&error)))?;
+        if format != MANIFEST_FORMAT {
+            return Err(wrong(format!("its format is {format}, but this version reads {MANIFEST_FORMAT}")));
+        }
+        let manifest: Manifest = toml::from_str(text).map_err(|error| wrong(said(&error)))?;
+        manifest.check().map_err(wrong)?;
+        Ok(manifest)
+    }
+
+    /// As the text of a `model.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a manifest is plain strings, numbers and tables")
+    }
+
+    /// What vectors of this model are recorded under.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let Manifest { pooling, normalise, .. } = self;
+        let mut hasher = Sha256::new();
+        hasher.update("distilface fingerprint 1\n");
+        for name in [WEIGHTS_FILE, TOKENIZER_FILE] {
+            hasher.update(format!("{name} {}\n", self.file(name).sha256));
+        }
+        let pooling = match pooling {
+            Pooling::Cls => "cls",
+            Pooling::Mean => "mean",
+            Pooling::Max => "max",
+        };
+        hasher.update(format!("pooling {pooling}\nnormalise {normalise}\n"));
+        Fingerprint(hex(&hasher.finalize()))
+    }
+
+    /// What one of the two files must be.
+    pub(super) fn file(&self, name: &str) -> &FileSum {
+        self.files.get(name).expect("a manifest is checked to name both files")
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_name(&self.name)?;
+        self.shape.check().map_err(|error| error.to_string())?;
+        Dim::new(self.dimension).map_err(|error| error.to_string())?;
+        if self.dimension as usize != self.shape.hidden {
+            return Err(format!(
+                "dimension is {}, but shape.hidden is {}",
+                self.dimension, self.shape.hidden
+            ));
+        }
+        if !(MAX_TOKENS_LEAST..=self.shape.positions).contains(&self.max_tokens) {
+            return Err(format!(
+                "max_tokens is {}; allowed: {MAX_TOKENS_LEAST} to the {} positions of the model",
+                self.max_tokens, self.shape.positions
+            ));
+        }
+        let names: Vec<&str> = self.files.keys().map(String::as_str).collect();
+        if names != [WEIGHTS_FILE, TOKENIZER_FILE] {
+            return Err(format!(
+                "files must be {WEIGHTS_FILE} and {TOKENIZER_FILE}, got {}",
+                names.join(", ")
+            ));
+        }
+        for (name, sum) in &self.files {
+            let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            if sum.sha256.len() != 64 || !sum.sha256.bytes().all(is_hex) {
+                return Err(format!("sha256 of {name} must be 64 lowercase hexadecimal digits"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names are folder names on every system: letters, digits, `.`, `_`, `-`, beginning with a letter or digit.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if first && name.len() <= 64 && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} cannot be a model's name; allowed: 1 to 64 letters, digits, '.', '_' and '-', beginning with a \
+         letter or digit"
+    ))
+}
+
+/// One line, with the line number that the long form draws.
+fn said(error: &toml::de::Error) -> String {
+    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,404 @@
+//! BERT and DistilBERT: weights -> the encoder as an ONNX model, pooling and normalisation inside.
+//!
+//! Inputs `input_ids` and `attention_mask`, int64 `[batch, sequence]`; output `embedding`, float32
+//! `[batch, hidden]`. Position numbers and token types (all of type 0) are made inside.
+//!
+//! Promises: the same weights give the same bytes. What stands behind the mask changes nothing: its attention
+//! is exactly zero in float32. A text whose mask is all zero gives zeros, never NaN, which is why the mask is a
+//! large finite number instead of infinity.
+//!
+//! Only operators of the ONNX standard are used, so that every provider can take the whole graph, and attention
+//! is written in the form that ONNX Runtime's own optimizer recognises and fuses for its CPU provider.
+//! Deliberately absent: dropout, heads, token types other than 0, relative positions.
+//!
+//! Devlin et al. 2018 (BERT), Sanh et al. 2019 (DistilBERT), Reimers & Gurevych 2019 (poolings).
+
+use bytes::Bytes;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    OnnxError, Weights,
+    graph::{Axis, DataType, Graph, Value},
+    proto::ModelProto,
+};
+
+/// Raised whenever the graph written for given weights changes; part of the generated file's name.
+pub const WRITER_VERSION: u32 = 1;
+
+/// Protobuf's limit on one message.
+pub const FILE_BYTES_MAX: usize = (1 << 31) - 1;
+
+/// Added to the attention scores of masked tokens. Its exponential is 0 in float32 beside any real score, and it
+/// is the number that ONNX Runtime's fused attention knows.
+const MASKED_SCORE: f32 = -10_000.0;
+/// Stands for a masked token under [`Pooling::Max`].
+const MASKED_VALUE: f32 = -1e9;
+/// Shortest length that normalisation divides by, as in PyTorch's `normalize`.
+const LENGTH_MIN: f32 = 1e-12;
+
+/// Which encoder the weights are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Architecture {
+    Bert,
+    Distilbert,
+}
+
+/// How token vectors become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the field's own")]
+pub enum Pooling {
+    Cls,
+    Mean,
+    Max,
+}
+
+/// Shape of the encoder, as in Hugging Face's `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names are the field's own")]
+pub struct Shape {
+    pub layers: usize,
+    pub hidden: usize,
+    pub heads: usize,
+    pub intermediate: usize,
+    pub vocabulary: usize,
+    pub positions: usize,
+    /// 0 for DistilBERT, which has none.
+    pub type_vocabulary: usize,
+    pub layer_norm_eps: f32,
+}
+
+impl Shape {
+    /// Whether an encoder can have this shape at all.
+    ///
+    /// # Errors
+    /// [`OnnxError::BadShape`] if heads do not divide the hidden size or something is 0.
+    pub fn check(&self) -> Result<(), OnnxError> {
+        let Shape { layers, hidden, heads, intermediate, vocabulary, positions, .. } = *self;
+        let bad = |reason: String| Err(OnnxError::BadShape { reason });
+        if [layers, hidden, heads, intermediate, vocabulary, positions].contains(&0) {
+            return bad(format!(
+                "layers {layers}, hidden {hidden}, heads {heads}, intermediate {intermediate}, vocabulary \
+                 {vocabulary} and positions {positions} must all be at least 1"
+            ));
+        }
+        if hidden % heads != 0 {
+            return bad(format!("hidden size {hidden} cannot be shared out among {heads} heads"));
+        }
+        if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps < 1.0) {
+            return bad(format!("layer_norm_eps {} is not between 0 and 1", self.layer_norm_eps));
+        }
+        Ok(())
+    }
+}
+
+/// What to write.
+#[derive(Debug, Clone)]
+pub struct EncoderGraph<'a> {
+    #[expect(missing_docs)]
+    pub architecture: Architecture,
+    #[expect(missing_docs)]
+    pub shape: &'a Shape,
+    #[expect(missing_docs)]
+    pub pooling: Pooling,
+    /// Scale every embedding to unit length.
+    pub normalise: bool,
+    /// Also give `hidden.0` (after the embeddings) to `hidden.N` (after the last layer),
+    /// float32 `[batch, sequence, hidden]`; rows behind the mask are not defined.
+    pub hidden_outputs: bool,
+}
+
+impl EncoderGraph<'_> {
+    /// The model as the bytes of an ONNX file.
+    ///
+    /// # Errors
+    /// As [`EncoderGraph::model`], and [`OnnxError::TooLarge`].
+    pub fn to_bytes(&self, weights: &Weights) -> Result<Vec<u8>, OnnxError> {
+        let model = self.model(weights)?;
+        let bytes = model.encoded_len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(OnnxError::TooLarge { bytes });
+        }
+        Ok(model.encode_to_vec())
+    }
+
+    /// The model as messages.
+    ///
+    /// # Errors
+    /// [`OnnxError::BadShape`] if heads do not divide the hidden size or something is 0;
+    /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`] by tensor.
+    pub fn model(&self, weights: &Weights) -> Result<ModelProto, OnnxError> {
+        self.shape.check()?;
+        let mut writer = Writer { spec: self, weights, graph: Graph::new("encoder") };
+        writer.write()?;
+        Ok(writer.graph.into_model())
+    }
+}
+
+/// Where each architecture keeps the tensors of one layer.
+struct LayerNames {
+    query: String,
+    key: String,
+    value: String,
+    attention_output: String,
+    attention_norm: String,
+    intermediate: String,
+    output: String,
+    output_norm: String,
+}
+
+impl LayerNames {
+    fn new(architecture: Architecture, layer: usize) -> Self {
+        match architecture {
+            Architecture::Bert => {
+                let name = |rest: &str| format!("encoder.layer.{layer}.{rest}");
+                LayerNames {
+                    query: name("attention.self.query"),
+                    key: name("attention.self.key"),
+                    value: name("attention.self.value"),
+                    attention_output: name("attention.output.dense"),
+                    attention_norm: name("attention.output.LayerNorm"),
+                    intermediate: name("intermediate.dense"),
+                    output: name("output.dense"),
+                    output_norm: name("output.LayerNorm"),
+                }
+            }
+            Architecture::Distilbert => {
+                let name = |rest: &str| format!("transformer.layer.{layer}.{rest}");
+                LayerNames {
+                    query: name("attention.q_lin"),
+                    key: name("attention.k_lin"),
+                    value: name("attention.v_lin"),
+                    attention_output: name("attention.out_lin"),
+                    attention_norm: name("sa_layer_norm"),
+                    intermediate: name("ffn.lin1"),
+                    output: name("ffn.lin2"),
+                    output_norm: name("output_layer_norm"),
+                }
+            }
+        }
+    }
+}
+
+struct Writer<'a> {
+    spec: &'a EncoderGraph<'a>,
+    weights: &'a Weights,
+    graph: Graph,
+}
+
+impl Writer<'_> {
+    fn write(&mut self) -> Result<(), OnnxError> {
+        let tokens = [Axis::Named("batch"), Axis::Named("sequence")];
+        let ids = self.graph.input("input_ids", DataType::Int64, &tokens);
+        let mask = self.graph.input("attention_mask", DataType::Int64, &tokens);
+
+        let scores_mask = self.scores_mask(&mask);
+        let mut hidden = self.embeddings(&ids)?;
+        let mut states = vec![hidden.clone()];
+        for layer in 0..self.spec.shape.layers {
+            hidden = self.layer(layer, &hidden, &scores_mask)?;
+            states.push(hidden.clone());
+        }
+        let pooled = self.pool(&hidden, &mask);
+        let embedding = self.finish(&pooled);
+
+        let width = Axis::Fixed(self.spec.shape.hidden);
+        self.graph.output(&embedding, DataType::Float, &[Axis::Named("batch"), width]);
+        if self.spec.hidden_outputs {
+            for state in &states {
+                self.graph.output(state, DataType::Float, &[tokens[0], tokens[1], width]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is added to the attention scores: `[batch, 1, 1, sequence]`, 0 for tokens, [`MASKED_SCORE`] for padding.
+    fn scores_mask(&mut self, mask: &Value) -> Value {
+        let wide = self.graph.unsqueeze("mask.heads", mask, &[1]);
+        let wide = self.graph.unsqueeze("mask.queries", &wide, &[2]);
+        let wide = self.graph.cast("mask.float", &wide, DataType::Float);
+        let one = self.graph.scalar(1.0);
+        let padding = self.graph.node("Sub", "mask.padding", &[&one, &wide], &[]);
+        let masked = self.graph.scalar(MASKED_SCORE);
+        self.graph.mul("mask.scores", &padding, &masked)
+    }
+
+    /// Word + position + type 0, normalised: `[batch, sequence, hidden]`.
+    fn embeddings(&mut self, ids: &Value) -> Result<Value, OnnxError> {
+        let Shape { hidden, vocabulary, positions, type_vocabulary, .. } = *self.spec.shape;
+        let words = self.tensor("embeddings.word_embeddings.weight", &[vocabulary, hidden])?;
+        let mut places =
+            self.weights.tensor(&["embeddings.position_embeddings.weight".into()], &[positions, hidden])?;
+        if self.spec.architecture == Architecture::Bert {
+            // Every token is of type 0, so that row is the same for all and goes into the positions.
+            let types = self
+                .weights
+                .tensor(&["embeddings.token_type_embeddings.weight".into()], &[type_vocabulary, hidden])?;
+            places = add_row(
+                &places,
+                types.get(..4 * hidden).ok_or_else(|| OnnxError::BadShape {
+                    reason: "type_vocab_size is 0, but BERT adds token type 0 to every token".into(),
+                })?,
+            );
+        }
+        let places = self.graph.weight("embeddings.positions", &[positions, hidden], places);
+
+        let word = self.graph.gather("embeddings.words", &words, ids, 0);
+        let shape = self.graph.node("Shape", "input.shape", &[ids], &[]);
+        let one = self.graph.integers(&[1]);
+        let length = self.graph.gather("input.sequence", &shape, &one, 0);
+        let start = self.graph.integers(&[0]);
+        let place = self.graph.node("Slice", "embeddings.places", &[&places, &start, &length, &start], &[]);
+        let sum = self.graph.add("embeddings.sum", &word, &place);
+        // The length of a slice is not seen as `sequence`; without this no residual below would be fused.
+        let axes = [Axis::Named("batch"), Axis::Named("sequence"), Axis::Fixed(hidden)];
+        self.graph.describe(&sum, DataType::Float, &axes);
+        self.layer_norm("hidden.0", "embeddings.LayerNorm", &sum)
+    }
+
+    /// One transformer layer: attention and feed-forward, each with its residual and normalised after it.
+    fn layer(&mut self, layer: usize, x: &Value, scores_mask: &Value) -> Result<Value, OnnxError> {
+        let names = LayerNames::new(self.spec.architecture, layer);
+        let at = |part: &str| format!("layer.{layer}.{part}");
+        let Shape { hidden, intermediate, .. } = *self.spec.shape;
+
+        let context = self.attention(layer, &names, x, scores_mask)?;
+        let attended =
+            self.linear(&at("attention.output"), &names.attention_output, &context, [hidden; 2])?;
+        let sum = self.graph.add(&at("attention.sum"), &attended, x);
+        let x = self.layer_norm(&at("attention.norm"), &names.attention_norm, &sum)?;
+
+        let inner = self.linear(&at("intermediate"), &names.intermediate, &x, [hidden, intermediate])?;
+        let inner = self.graph.gelu(&at("gelu"), &inner);
+        let outer = self.linear(&at("output"), &names.output, &inner, [intermediate, hidden])?;
+        let sum = self.graph.add(&at("sum"), &outer, &x);
+        self.layer_norm(&format!("hidden.{}", layer + 1), &names.output_norm, &sum)
+    }
+
+    /// `softmax(q k^T / sqrt(width of a head) + mask) v` for each head: Vaswani et al. 2017, equation 1.
+    fn attention(
+        &mut self,
+        layer: usize,
+        names: &LayerNames,
+        x: &Value,
+        scores_mask: &Value,
+    ) -> Result<Value, OnnxError> {
+        let at = |part: &str| format!("layer.{layer}.attention.{part}");
+        let Shape { hidden, heads, .. } = *self.spec.shape;
+        let head_width = hidden / heads;
+        let split = [0, 0, heads as i64, head_width as i64];
+
+        let mut parts = Vec::with_capacity(3);
+        // Keys are turned at once so that scores are a plain product.
+        for (part, name, order) in [
+            ("query", &names.query, [0, 2, 1, 3]),
+            ("key", &names.key, [0, 2, 3, 1]),
+            ("value", &names.value, [0, 2, 1, 3]),
+        ] {
+            let y = self.linear(&at(part), name, x, [hidden; 2])?;
+            let y = self.graph.reshape(&at(&format!("{part}.split")), &y, &split);
+            parts.push(self.graph.transpose(&at(&format!("{part}.heads")), &y, &order));
+        }
+        let scores = self.graph.matmul(&at("scores"), &parts[0], &parts[1]);
+        let root = self.graph.scalar((head_width as f32).sqrt());
+        let scores = self.graph.div(&at("scores.scaled"), &scores, &root);
+        let scores = self.graph.add(&at("scores.masked"), &scores, scores_mask);
+        let shares = self.graph.softmax(&at("shares"), &scores);
+        let context = self.graph.matmul(&at("context.heads"), &shares, &parts[2]);
+        let context = self.graph.transpose(&at("context.split"), &context, &[0, 2, 1, 3]);
+        Ok(self.graph.reshape(&at("context"), &context, &[0, 0, hidden as i64]))
+    }
+
+    /// `[batch, sequence, hidden]` -> `[batch, hidden]` over real tokens; a text without any gives zeros.
+    fn pool(&mut self, hidden: &Value, mask: &Value) -> Value {
+        let graph = &mut self.graph;
+        let weights = graph.unsqueeze("pool.mask", mask, &[2]);
+        let weights = graph.cast("pool.mask.float", &weights, DataType::Float);
+        match self.spec.pooling {
+            Pooling::Mean => {
+                let kept = graph.mul("pool.kept", hidden, &weights);
+                let sum = graph.reduce_sum("pool.sum", &kept, &[1], false);
+                let count = graph.reduce_sum("pool.count", &weights, &[1], false);
+                let one = graph.scalar(1.0);
+                let count = graph.node("Max", "pool.count.least", &[&count, &one], &[]);
+                graph.div("pooled", &sum, &count)
+            }
+            Pooling::Cls => {
+                let first = graph.integer(0);
+                let first = graph.gather("pool.first", hidden, &first, 1);
+                let any = graph.reduce_max("pool.any", &weights, &[1], false);
+                graph.mul("pooled", &first, &any)
+            }
+            Pooling::Max => {
+                let real = graph.cast("pool.mask.bool", &weights, DataType::Bool);
+                let masked = graph.scalar(MASKED_VALUE);
+                let kept = graph.node("Where", "pool.kept", &[&real, hidden, &masked], &[]);
+                let largest = graph.reduce_max("pool.largest", &kept, &[1], false);
+                let any = graph.reduce_max("pool.any", &weights, &[1], false);
+                graph.mul("pooled", &largest, &any)
+            }
+        }
+    }
+
+    /// Unit length if asked for; always the value named `embedding`.
+    fn finish(&mut self, pooled: &Value) -> Value {
+        let graph = &mut self.graph;
+        if !self.spec.normalise {
+            return graph.node("Identity", "embedding", &[pooled], &[]);
+        }
+        let length = graph.reduce_l2("length", pooled, &[1], true);
+        let least = graph.scalar(LENGTH_MIN);
+        let length = graph.node("Max", "length.least", &[&length, &least], &[]);
+        graph.div("embedding", pooled, &length)
+    }
+
+    fn linear(
+        &mut self,
+        name: &str,
+        tensor: &str,
+        x: &Value,
+        [inputs, outputs]: [usize; 2],
+    ) -> Result<Value, OnnxError> {
+        let data = self.weights.linear(&[format!("{tensor}.weight")], inputs, outputs)?;
+        let weight = self.graph.weight(&format!("{tensor}.weight.transposed"), &[inputs, outputs], data);
+        let bias = self.tensor(&format!("{tensor}.bias"), &[outputs])?;
+        let product = self.graph.matmul(&format!("{name}.product"), x, &weight);
+        Ok(self.graph.add(name, &product, &bias))
+    }
+
+    /// Older files call scale and bias of a norm `gamma` and `beta`.
+    fn layer_norm(&mut self, name: &str, tensor: &str, x: &Value) -> Result<Value, OnnxError> {
+        let hidden = self.spec.shape.hidden;
+        let mut load = |new: &str, old: &str| {
+            let names = [format!("{tensor}.{new}"), format!("{tensor}.{old}")];
+            let data = self.weights.tensor(&names, &[hidden])?;
+            Ok::<_, OnnxError>(self.graph.weight(&names[0], &[hidden], data))
+        };
+        let scale = load("weight", "gamma")?;
+        let bias = load("bias", "beta")?;
+        Ok(self.graph.layer_norm(name, x, &scale, &bias, self.spec.shape.layer_norm_eps))
+    }
+
+    fn tensor(&mut self, name: &str, dims: &[usize]) -> Result<Value, OnnxError> {
+        let data = self.weights.tensor(&[name.to_owned()], dims)?;
+        Ok(self.graph.weight(name, dims, data))
+    }
+}
+
+/// Adds one row to every row; both float32, little-endian.
+fn add_row(rows: &[u8], row: &[u8]) -> Bytes {
+    let floats = |bytes: &[u8]| -> Vec<f32> {
+        let (values, _) = bytes.as_chunks::<4>();
+        values.iter().map(|&value| f32::from_le_bytes(value)).collect()
+    };
+    let row = floats(row);
+    floats(rows)
+        .chunks_exact(row.len())
+        .flat_map(|line| line.iter().zip(&row).flat_map(|(a, b)| (a + b).to_le_bytes()))
+        .collect::<Vec<u8>>()
+        .into()
+}
