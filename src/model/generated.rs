@@ -165,3 +165,6 @@ fn remove_others(folder: &Path, name: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,3 +235,8 @@ impl ModelError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tiny;
