@@ -1,8 +1,14 @@
 //! Points of one dimension and metric: store and index kept in step.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -10,9 +16,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::ErrorKind,
-    index::IndexParams,
+    index::{IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _},
+    store::{
+        Head, Store, StoreError,
+        disk::{Disk, RealDisk},
+    },
     vector::{Dim, Metric, Vector},
 };
+
+mod body;
+mod indexer;
+mod memory;
+mod read;
+mod recover;
+mod search;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 pub mod datetime;
 pub mod fields;
@@ -21,7 +42,7 @@ pub mod payload;
 pub mod point;
 
 use filter::Filter;
-use point::{ContentHash, Hit, Point, PointId, StoredPoint};
+use point::{Point, PointId, StoredPoint};
 
 /// How a collection was made; fixed for its life. Chunking and model belong to the engine and are only kept here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,8 +135,31 @@ pub struct Page {
 }
 
 /// Points of one dimension and metric, durable and searchable. Cheap to share (`Arc`), safe from any thread.
+///
+/// Dropped without [`Collection::close`] it ends as a kill ends it: what was acknowledged is durable.
 #[derive(Debug)]
-pub struct Collection {}
+pub struct Collection {
+    shared: Arc<Shared>,
+    /// `None` once closing.
+    jobs: Mutex<Option<SyncSender<writer::Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads of a collection share.
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    spec: CollectionSpec,
+    stamp: Stamp,
+    store: Store,
+    memory: RwLock<memory::Memory>,
+    signal: indexer::Signal,
+    disk: Arc<dyn Disk>,
+    read_only: OnceLock<String>,
+    /// Bytes of the calls that wait for the writer.
+    queued: AtomicUsize,
+    closed: AtomicBool,
+}
 
 /// Settings that may change between starts.
 #[derive(Debug, Clone)]
@@ -132,105 +176,213 @@ impl Collection {
     /// # Errors
     /// Store and io errors; [`CollectionError::Index`] for parameters out of bounds.
     pub fn create(
-        _dir: &Path,
-        _spec: CollectionSpec,
-        _options: CollectionOptions,
+        dir: &Path,
+        spec: CollectionSpec,
+        options: CollectionOptions,
     ) -> Result<Arc<Self>, CollectionError> {
-        unimplemented!()
+        Self::create_on(dir, spec, &options, Arc::new(RealDisk))
+    }
+
+    fn create_on(
+        dir: &Path,
+        spec: CollectionSpec,
+        options: &CollectionOptions,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, CollectionError> {
+        Self::start(dir, recover::create(dir, spec, options, Arc::clone(&disk))?, options, disk)
     }
 
     /// Opens a collection, bringing the index level with the store. Missing or damaged index files are rebuilt.
     ///
     /// # Errors
     /// [`CollectionError::Store`] if the store is damaged or locked.
-    pub fn open(_dir: &Path, _options: CollectionOptions) -> Result<Arc<Self>, CollectionError> {
-        unimplemented!()
+    pub fn open(dir: &Path, options: CollectionOptions) -> Result<Arc<Self>, CollectionError> {
+        Self::open_on(dir, &options, Arc::new(RealDisk))
+    }
+
+    fn open_on(
+        dir: &Path,
+        options: &CollectionOptions,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, CollectionError> {
+        Self::start(dir, recover::open(dir, options, Arc::clone(&disk))?, options, disk)
+    }
+
+    fn start(
+        dir: &Path,
+        recovered: recover::Recovered,
+        options: &CollectionOptions,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Arc<Self>, CollectionError> {
+        let recover::Recovered { spec, stamp, store, memory, buried } = recovered;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            spec,
+            stamp,
+            store,
+            memory: RwLock::new(memory),
+            signal: indexer::Signal::default(),
+            disk,
+            read_only: OnceLock::new(),
+            queued: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        let (sender, jobs) = sync_channel(writer::QUEUE_MAX);
+        let writer = writer::Writer::new(Arc::clone(&shared), jobs, buried);
+        let indexer = indexer::Indexer::new(Arc::clone(&shared), options.build_threads)
+            .map_err(|e| CollectionError::io(dir, e))?;
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(run)
+                .map_err(|e| CollectionError::io(dir, e))
+        };
+        let threads = vec![
+            spawn("writer", Box::new(move || writer.run()))?,
+            spawn("indexer", Box::new(move || indexer.run()))?,
+        ];
+        shared.wake_indexer();
+        Ok(Arc::new(Collection { shared, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads) }))
     }
 
     /// How it was made.
     pub fn spec(&self) -> &CollectionSpec {
-        unimplemented!()
+        &self.shared.spec
+    }
+
+    /// Why it takes no writes any more, if so. For the health service.
+    pub fn read_only(&self) -> Option<String> {
+        self.shared.read_only().map(str::to_owned)
     }
 
     /// Queues changes for the writer; `done` hears when all are durable. The changes of one call are atomic.
-    /// Ids must be distinct within a call.
-    pub fn submit(&self, _writes: Vec<Write>, _done: WriteDone) {
-        unimplemented!()
+    /// Ids must be distinct within a call. Never blocks; a call that is refused at once is told so on this thread.
+    pub fn submit(&self, writes: Vec<Write>, done: WriteDone) {
+        let bytes = match self.admit(&writes) {
+            Ok(bytes) => bytes,
+            Err(error) => return writer::answer(done, Err(error)),
+        };
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(jobs) = jobs else {
+            self.shared.dequeued(bytes);
+            return writer::answer(done, Err(CollectionError::Closed));
+        };
+        match jobs.try_send(writer::Job { writes, done, bytes }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(job)) => {
+                self.shared.dequeued(bytes);
+                writer::answer(job.done, Err(CollectionError::QueueFull { limit: writer::QUEUE_MAX }));
+            }
+            Err(TrySendError::Disconnected(job)) => {
+                self.shared.dequeued(bytes);
+                writer::answer(job.done, Err(CollectionError::Closed));
+            }
+        }
+    }
+
+    /// Checks a call and takes room for it in the queue.
+    fn admit(&self, writes: &[Write]) -> Result<usize, CollectionError> {
+        self.shared.check_open()?;
+        if self.shared.read_only().is_some() {
+            return Err(self.shared.read_only_error());
+        }
+        let mut ids = HashSet::with_capacity(writes.len());
+        for write in writes {
+            if !ids.insert(write.id()) {
+                return Err(CollectionError::DuplicateId { id: write.id().as_str().to_owned() });
+            }
+            if let Write::Upsert(point) = write {
+                self.check_point(point)?;
+            }
+        }
+        let bytes = writes.iter().map(Write::bytes).sum();
+        let queued = self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
+        // One call may be larger than the queue; it then waits alone.
+        if queued > 0 && queued.saturating_add(bytes) > writer::QUEUE_BYTES_MAX {
+            self.shared.dequeued(bytes);
+            return Err(CollectionError::QueueFull { limit: writer::QUEUE_MAX });
+        }
+        Ok(bytes)
+    }
+
+    fn check_point(&self, point: &Point) -> Result<(), CollectionError> {
+        let bad = |reason: String| CollectionError::BadPoint { id: point.id.as_str().to_owned(), reason };
+        if point.passages.is_empty() {
+            return Err(bad("it has no passage; a document needs at least one".to_owned()));
+        }
+        for (n, passage) in point.passages.iter().enumerate() {
+            let got = passage.vector.as_slice().len();
+            if got != self.shared.spec.dim.len() {
+                let expected = self.shared.spec.dim.as_u32();
+                return Err(bad(format!(
+                    "vector {n} has {got} values, the collection's dimension is {expected}"
+                )));
+            }
+            if point.text.get(passage.range.start as usize..passage.range.end as usize).is_none() {
+                return Err(bad(format!("passage {n} is not a part of the text")));
+            }
+        }
+        Ok(())
     }
 
     /// [`Collection::submit`], waiting.
     ///
     /// # Errors
     /// As the writer reports.
-    pub fn write(&self, _writes: Vec<Write>) -> Result<Vec<Outcome>, CollectionError> {
-        unimplemented!()
-    }
-
-    /// What is stored under an id was made from this content, if it is there. From memory; no disk.
-    pub fn content_hash(&self, _id: &PointId) -> Option<ContentHash> {
-        unimplemented!()
-    }
-
-    /// Stored documents in the order asked; `None` for those not there.
-    ///
-    /// # Errors
-    /// Store errors.
-    pub fn get(
-        &self,
-        _ids: &[PointId],
-        _with_text: bool,
-        _with_vector: bool,
-    ) -> Result<Vec<Option<StoredPoint>>, CollectionError> {
-        unimplemented!()
-    }
-
-    /// The nearest documents, best first. With a filter: min(k, matching documents) hits, always
-    /// (unless a score threshold or `exclude` leaves some out).
-    ///
-    /// # Errors
-    /// [`CollectionError::Filter`] for type mismatches; store errors.
-    pub fn search(&self, _query: &Query) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
-        unimplemented!()
-    }
-
-    /// A page of documents after `after`, ordered by id.
-    ///
-    /// # Errors
-    /// As [`Collection::search`].
-    pub fn scroll(
-        &self,
-        _filter: Option<&Filter>,
-        _after: Option<&PointId>,
-        _limit: usize,
-        _with_text: bool,
-    ) -> Result<Page, CollectionError> {
-        unimplemented!()
-    }
-
-    /// Documents that match.
-    ///
-    /// # Errors
-    /// As [`Collection::search`].
-    pub fn count(&self, _filter: Option<&Filter>) -> Result<u64, CollectionError> {
-        unimplemented!()
-    }
-
-    /// Ids of the documents that match, in no order that callers may rely on.
-    ///
-    /// # Errors
-    /// As [`Collection::search`].
-    pub fn matching_ids(&self, _filter: &Filter) -> Result<Vec<PointId>, CollectionError> {
-        unimplemented!()
+    pub fn write(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, CollectionError> {
+        let (sender, answer) = sync_channel(1);
+        self.submit(
+            writes,
+            Box::new(move |result| {
+                // Nobody listens only if this thread is gone.
+                let _ = sender.try_send(result);
+            }),
+        );
+        answer.recv().unwrap_or(Err(CollectionError::Closed))
     }
 
     /// Counts.
     pub fn stats(&self) -> CollectionStats {
-        unimplemented!()
+        let disk_bytes = walkdir::WalkDir::new(&self.shared.dir)
+            .into_iter()
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .filter(|metadata| metadata.is_file())
+            .map(|metadata| metadata.len())
+            .sum();
+        let memory = self.shared.read_memory();
+        let passages = memory.slots.live();
+        // Where there is no graph, the exact index is the index.
+        let (inside, indexed, alive) = match &memory.graph {
+            Some(graph) => {
+                let indexed = passages - memory.tail().count() as u64;
+                (graph.index.len() as u64, indexed, indexed)
+            }
+            None if self.shared.spec.index.kind == IndexKind::Flat => {
+                (memory.flat.len() as u64, passages, passages)
+            }
+            None => (memory.flat.len() as u64, 0, passages),
+        };
+        CollectionStats {
+            documents: memory.slots.documents(),
+            passages,
+            indexed,
+            tombstones: inside.saturating_sub(alive),
+            disk_bytes,
+            vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
+            fields: memory.fields.stats(),
+        }
     }
 
     /// Waits until every vector that was durable at the call is in the graph. For tests and benches.
     pub fn wait_indexed(&self) {
-        unimplemented!()
+        if self.shared.spec.index.kind == IndexKind::Flat {
+            return;
+        }
+        let end = self.shared.read_memory().slots.end();
+        self.shared.wake_indexer();
+        self.shared
+            .signal
+            .wait_until(|| self.shared.read_memory().tail().next().is_none_or(|slot| slot.0 >= end));
     }
 
     /// Stops the writer after what is queued, saves the index files, syncs, and closes the store. Idempotent.
@@ -238,7 +390,116 @@ impl Collection {
     /// # Errors
     /// Store and index errors; acknowledged writes are durable even then.
     pub fn close(&self) -> Result<(), CollectionError> {
-        unimplemented!()
+        // One closes, others wait for it.
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.signal.stop();
+        for thread in threads.drain(..) {
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic in there was dealt with in there.
+                let _ = thread.join();
+            }
+        }
+        if self.shared.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let graph = self.shared.read_memory().graph.clone();
+        let saved = match graph {
+            Some(graph) if !graph.index.is_empty() && self.shared.read_only().is_none() => indexer::save(
+                &self.shared.dir,
+                &graph,
+                self.shared.stamp,
+                self.shared.store.sequence(),
+                &*self.shared.disk,
+            ),
+            _ => Ok(()),
+        };
+        self.shared.store.close()?;
+        Ok(saved?)
+    }
+}
+
+impl Drop for Collection {
+    fn drop(&mut self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.signal.stop();
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // The last owner may be a caller's `done` on the writer itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn read_memory(&self) -> RwLockReadGuard<'_, memory::Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_memory(&self) -> RwLockWriteGuard<'_, memory::Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_only(&self) -> Option<&str> {
+        self.read_only.get().map(String::as_str)
+    }
+
+    fn read_only_error(&self) -> CollectionError {
+        CollectionError::ReadOnly {
+            reason: self.read_only().unwrap_or("the reason is in the log").to_owned(),
+        }
+    }
+
+    /// Takes no writes from now on.
+    fn fail(&self, reason: String) {
+        tracing::error!(dir = %self.dir.display(), reason, "the collection is read-only");
+        let _ = self.read_only.set(reason);
+    }
+
+    fn check_open(&self) -> Result<(), CollectionError> {
+        if self.closed.load(Ordering::SeqCst) { Err(CollectionError::Closed) } else { Ok(()) }
+    }
+
+    fn dequeued(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn wake_indexer(&self) {
+        self.signal.wake();
+    }
+
+    /// What is stored of a document that memory knows, or knew when its generation was taken.
+    fn read_head(&self, doc: u32) -> Result<(Head, body::Body), CollectionError> {
+        let head = self.store.head(doc)?.ok_or_else(|| {
+            StoreError::corrupt(self.store.dir(), format!("document {doc} is known but not there"))
+        })?;
+        let body = body::Body::decode(&head.body, self.store.dir())?;
+        Ok((head, body))
+    }
+}
+
+impl Write {
+    fn id(&self) -> &PointId {
+        match self {
+            Write::Upsert(point) => &point.id,
+            Write::Delete(id) => id,
+        }
+    }
+
+    /// About how much memory it holds.
+    fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 128;
+        OVERHEAD
+            + self.id().as_str().len()
+            + match self {
+                Write::Upsert(point) => {
+                    let vectors: usize =
+                        point.passages.iter().map(|p| OVERHEAD + size_of_val(p.vector.as_slice())).sum();
+                    point.title.len() + point.text.len() + payload::payload_bytes(&point.payload) + vectors
+                }
+                Write::Delete(_) => 0,
+            }
     }
 }
 
@@ -253,6 +514,8 @@ pub enum CollectionError {
     DuplicateId { id: String },
     #[error("document {id:?}, payload field {field:?}: {reason}")]
     BadPayload { id: String, field: String, reason: String },
+    #[error("document {id:?}: {reason}")]
+    BadPoint { id: String, reason: String },
     #[error(transparent)]
     Filter(#[from] filter::FilterError),
     #[error(
@@ -268,9 +531,9 @@ pub enum CollectionError {
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: Arc<std::io::Error> },
     #[error(transparent)]
-    Index(Arc<crate::index::IndexError>),
+    Index(Arc<IndexError>),
     #[error(transparent)]
-    Store(Arc<crate::store::StoreError>),
+    Store(Arc<StoreError>),
 }
 
 impl CollectionError {
@@ -279,6 +542,7 @@ impl CollectionError {
         match self {
             CollectionError::BadId { .. }
             | CollectionError::DuplicateId { .. }
+            | CollectionError::BadPoint { .. }
             | CollectionError::BadPayload { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
             CollectionError::ReadOnly { .. } => ErrorKind::Precondition,
@@ -291,14 +555,20 @@ impl CollectionError {
     }
 }
 
-impl From<crate::index::IndexError> for CollectionError {
-    fn from(e: crate::index::IndexError) -> Self {
+impl CollectionError {
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        CollectionError::Io { path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+impl From<IndexError> for CollectionError {
+    fn from(e: IndexError) -> Self {
         CollectionError::Index(Arc::new(e))
     }
 }
 
-impl From<crate::store::StoreError> for CollectionError {
-    fn from(e: crate::store::StoreError) -> Self {
+impl From<StoreError> for CollectionError {
+    fn from(e: StoreError) -> Self {
         CollectionError::Store(Arc::new(e))
     }
 }

@@ -1,8 +1,19 @@
-//! What is on disk; see `FORMAT.md` beside this file.
+#![doc = include_str!("FORMAT.md")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::ErrorKind;
+
+mod catalog;
+pub(crate) mod disk;
+mod documents;
+mod lock;
+pub(crate) mod record;
+mod state;
+
+pub use catalog::Catalog;
+pub(crate) use documents::{Head, Store, StoreBatch};
+pub use lock::{DataLock, LOCK_FILE};
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,5 +41,13 @@ impl StoreError {
             StoreError::Io { .. } => ErrorKind::Internal,
             StoreError::Corrupt { .. } => ErrorKind::Corrupt,
         }
+    }
+
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        StoreError::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn corrupt(path: &Path, reason: String) -> Self {
+        StoreError::Corrupt { path: path.to_owned(), reason }
     }
 }

@@ -1,0 +1,86 @@
+//! What searches read: everything of a collection but titles, texts and payload values, which stay in the store.
+//!
+//! One read-write lock guards it. Searches hold it to read for as long as they compare vectors and never while
+//! they touch the disk; the writer holds it to write for the update of one bounded batch that is already durable.
+
+use std::sync::Arc;
+
+use super::{fields::FieldIndex, point::Payload, slots::Entry, slots::Slots};
+use crate::{
+    index::{FlatIndex, Slot, VectorIndex},
+    vector::{Dim, Metric},
+};
+
+/// The searchable state of a collection.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) slots: Slots,
+    pub(super) fields: FieldIndex,
+    /// Every vector that counts, and tombstones until the next rebuild.
+    pub(super) flat: Arc<FlatIndex>,
+    /// The graph, where the collection has one and it is usable.
+    pub(super) graph: Option<Graph>,
+    /// Held by readers that will yet read the store: documents buried since then are purged only after them.
+    pub(super) generation: Arc<()>,
+}
+
+/// A graph and how far it got.
+#[derive(Debug, Clone)]
+pub(super) struct Graph {
+    pub(super) index: Arc<dyn VectorIndex>,
+    /// Every slot that counts and is below is inside; the others are scanned.
+    pub(super) indexed: u32,
+}
+
+/// A document to be added, its vectors still outside.
+pub(super) struct Arrival {
+    pub(super) doc: u32,
+    pub(super) entry: Entry,
+    pub(super) payload: Payload,
+    pub(super) vectors: Vec<crate::vector::Vector>,
+}
+
+/// A document to be removed.
+pub(super) struct Departure {
+    pub(super) doc: u32,
+    pub(super) payload: Payload,
+}
+
+impl Memory {
+    pub(super) fn new(dim: Dim, metric: Metric) -> Self {
+        Memory {
+            slots: Slots::default(),
+            fields: FieldIndex::default(),
+            flat: Arc::new(FlatIndex::new(dim, metric)),
+            graph: None,
+            generation: Arc::default(),
+        }
+    }
+
+    /// Takes over a durable batch. Returns what readers of the state before still hold.
+    pub(super) fn apply(
+        &mut self,
+        departures: &[Departure],
+        arrivals: Vec<Arrival>,
+    ) -> Result<Arc<()>, crate::index::IndexError> {
+        let items: Vec<(Slot, &[f32])> = arrivals
+            .iter()
+            .flat_map(|a| a.entry.slots().map(Slot).zip(a.vectors.iter().map(|v| v.as_slice())))
+            .collect();
+        self.flat.insert(&items)?;
+        for Departure { doc, payload } in departures {
+            self.slots.remove(*doc);
+            self.fields.remove(*doc, payload);
+        }
+        for Arrival { doc, entry, payload, .. } in arrivals {
+            self.slots.insert(doc, entry);
+            self.fields.insert(doc, &payload);
+        }
+        Ok(std::mem::take(&mut self.generation))
+    }
+
+    /// Slots that count and that the graph does not have.
+    pub(super) fn tail(&self) -> impl Iterator<Item = Slot> {
+        self.slots.live_from(self.graph.as_ref().map_or(0, |graph| graph.indexed))
+    }
+}

@@ -1,0 +1,155 @@
+//! Reading documents: by id, page by page, by filter. Searching is in `search.rs`.
+//!
+//! What is answered is looked up under the memory's lock, and read from the store after it; a document deleted between
+//! the two is still readable, since its space is not taken back while anybody holds the generation it was found in.
+
+use std::sync::Arc;
+
+use super::{
+    Collection, CollectionError, Page, Query, SearchTrace, Shared,
+    filter::Filter,
+    point::{ContentHash, Hit, PointId, StoredPoint},
+    search,
+};
+use crate::index::Slot;
+
+/// Where fewer than one in so many documents match, a page is made by sorting the matching ids.
+const SORT_SHARE: u64 = 16;
+
+impl Collection {
+    /// What is stored under an id was made from this content, if it is there. From memory; no disk.
+    pub fn content_hash(&self, id: &PointId) -> Option<ContentHash> {
+        self.shared.read_memory().slots.find(id).map(|(_, entry)| entry.hash)
+    }
+
+    /// Stored documents in the order asked; `None` for those not there.
+    ///
+    /// # Errors
+    /// Store errors.
+    pub fn get(
+        &self,
+        ids: &[PointId],
+        with_text: bool,
+        with_vector: bool,
+    ) -> Result<Vec<Option<StoredPoint>>, CollectionError> {
+        self.shared.check_open()?;
+        let (found, _generation) = {
+            let memory = self.shared.read_memory();
+            let found: Vec<Option<(u32, Option<Vec<f32>>)>> = ids
+                .iter()
+                .map(|id| {
+                    let (doc, entry) = memory.slots.find(id)?;
+                    let vector = with_vector.then(|| memory.flat.vector(Slot(entry.first_slot))).flatten();
+                    Some((doc, vector))
+                })
+                .collect();
+            (found, Arc::clone(&memory.generation))
+        };
+        found
+            .into_iter()
+            .map(|found| {
+                found.map(|(doc, vector)| read_point(&self.shared, doc, with_text, vector)).transpose()
+            })
+            .collect()
+    }
+
+    /// The nearest documents, best first. With a filter: min(k, matching documents) hits, always
+    /// (unless a score threshold or `exclude` leaves some out).
+    ///
+    /// # Errors
+    /// [`CollectionError::Filter`] for type mismatches; store errors.
+    pub fn search(&self, query: &Query) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
+        self.shared.check_open()?;
+        search::search(&self.shared, query)
+    }
+
+    /// A page of documents after `after`, ordered by id.
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn scroll(
+        &self,
+        filter: Option<&Filter>,
+        after: Option<&PointId>,
+        limit: usize,
+        with_text: bool,
+    ) -> Result<Page, CollectionError> {
+        self.shared.check_open()?;
+        let (mut docs, _generation) = {
+            let memory = self.shared.read_memory();
+            let matching = filter.map(|filter| memory.fields.matching(filter)).transpose()?;
+            let take = limit.saturating_add(1);
+            let docs: Vec<u32> = match &matching {
+                Some(matching) if matching.len() * SORT_SHARE < memory.slots.documents() => {
+                    let mut ids: Vec<(&PointId, u32)> = matching
+                        .iter()
+                        .filter_map(|doc| Some((&memory.slots.entry(doc)?.id, doc)))
+                        .filter(|(id, _)| after.is_none_or(|after| *id > after))
+                        .collect();
+                    ids.sort_unstable();
+                    ids.into_iter().take(take).map(|(_, doc)| doc).collect()
+                }
+                _ => memory
+                    .slots
+                    .after(after)
+                    .map(|(_, doc)| doc)
+                    .filter(|doc| matching.as_ref().is_none_or(|matching| matching.contains(*doc)))
+                    .take(take)
+                    .collect(),
+            };
+            (docs, Arc::clone(&memory.generation))
+        };
+        let more = docs.len() > limit;
+        docs.truncate(limit);
+        let points = docs
+            .into_iter()
+            .map(|doc| read_point(&self.shared, doc, with_text, None))
+            .collect::<Result<Vec<_>, _>>()?;
+        let next = if more { points.last().map(|point| point.id.clone()) } else { None };
+        Ok(Page { points, next })
+    }
+
+    /// Documents that match.
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64, CollectionError> {
+        self.shared.check_open()?;
+        let memory = self.shared.read_memory();
+        match filter {
+            Some(filter) => Ok(memory.fields.matching(filter)?.len()),
+            None => Ok(memory.slots.documents()),
+        }
+    }
+
+    /// Ids of the documents that match, in no order that callers may rely on.
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn matching_ids(&self, filter: &Filter) -> Result<Vec<PointId>, CollectionError> {
+        self.shared.check_open()?;
+        let memory = self.shared.read_memory();
+        let matching = memory.fields.matching(filter)?;
+        Ok(matching.iter().filter_map(|doc| Some(memory.slots.entry(doc)?.id.clone())).collect())
+    }
+}
+
+fn read_point(
+    shared: &Shared,
+    doc: u32,
+    with_text: bool,
+    vector: Option<Vec<f32>>,
+) -> Result<StoredPoint, CollectionError> {
+    let (head, body) = shared.read_head(doc)?;
+    let text = if with_text { shared.store.text(doc, &head)? } else { String::new() };
+    Ok(StoredPoint {
+        id: body.id,
+        title: body.title,
+        text,
+        payload: Arc::new(body.payload),
+        content_hash: body.content_hash,
+        passages: body.passages,
+        updated_at: body.updated_at,
+        vector,
+    })
+}

@@ -1,0 +1,199 @@
+//! PointId <-> document number <-> slots, and which slots still count.
+//!
+//! A document number and a slot are given out once and never again, not even after a restart. A removed document's
+//! slots become tombstones: indexes may still name them, [`Slots::doc`] no longer knows them.
+//! Slots ascend with document numbers, so walking documents in order walks slots in order.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::{Bound, Range},
+};
+
+use super::point::{ContentHash, PointId};
+use crate::index::Slot;
+
+/// Slots of one page of the table: pages of dead slots are given back.
+const PAGE_SLOTS: usize = 1024;
+
+/// No document.
+const NONE: u32 = u32::MAX;
+
+/// What is kept in memory of every document.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) id: PointId,
+    pub(super) hash: ContentHash,
+    pub(super) first_slot: u32,
+    pub(super) passages: u32,
+}
+
+impl Entry {
+    /// Its slots, one per passage.
+    pub(super) fn slots(&self) -> Range<u32> {
+        self.first_slot..self.first_slot + self.passages
+    }
+}
+
+/// All documents of a collection.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    ids: BTreeMap<PointId, u32>,
+    docs: HashMap<u32, Entry>,
+    /// Document of each slot.
+    pages: Vec<Option<Box<Page>>>,
+    live: u64,
+    /// Every slot given out is below.
+    end: u32,
+}
+
+#[derive(Debug)]
+struct Page {
+    docs: [u32; PAGE_SLOTS],
+    live: usize,
+}
+
+impl Slots {
+    /// Adds a document under a new number with new slots. Its id must not be there.
+    pub(super) fn insert(&mut self, doc: u32, entry: Entry) {
+        debug_assert!(doc != NONE);
+        for slot in entry.slots() {
+            let (page, at) = (slot as usize / PAGE_SLOTS, slot as usize % PAGE_SLOTS);
+            if self.pages.len() <= page {
+                self.pages.resize_with(page + 1, || None);
+            }
+            let page =
+                self.pages[page].get_or_insert_with(|| Box::new(Page { docs: [NONE; PAGE_SLOTS], live: 0 }));
+            page.docs[at] = doc;
+            page.live += 1;
+        }
+        self.live += u64::from(entry.passages);
+        self.end = self.end.max(entry.slots().end);
+        let before = self.ids.insert(entry.id.clone(), doc);
+        debug_assert!(before.is_none(), "the id is there already");
+        self.docs.insert(doc, entry);
+    }
+
+    /// Removes a document; its slots are tombstones from now on.
+    pub(super) fn remove(&mut self, doc: u32) -> Option<Entry> {
+        let entry = self.docs.remove(&doc)?;
+        self.ids.remove(&entry.id);
+        for slot in entry.slots() {
+            let (page, at) = (slot as usize / PAGE_SLOTS, slot as usize % PAGE_SLOTS);
+            if let Some(found) = &mut self.pages[page] {
+                found.docs[at] = NONE;
+                found.live -= 1;
+                if found.live == 0 {
+                    self.pages[page] = None;
+                }
+            }
+        }
+        self.live -= u64::from(entry.passages);
+        Some(entry)
+    }
+
+    /// The document that a slot belongs to, unless it is a tombstone.
+    pub(super) fn doc(&self, slot: Slot) -> Option<u32> {
+        let page = self.pages.get(slot.0 as usize / PAGE_SLOTS)?.as_ref()?;
+        Some(page.docs[slot.0 as usize % PAGE_SLOTS]).filter(|doc| *doc != NONE)
+    }
+
+    /// Number of a document.
+    pub(super) fn number(&self, id: &PointId) -> Option<u32> {
+        self.ids.get(id).copied()
+    }
+
+    /// A document by number.
+    pub(super) fn entry(&self, doc: u32) -> Option<&Entry> {
+        self.docs.get(&doc)
+    }
+
+    /// A document by id.
+    pub(super) fn find(&self, id: &PointId) -> Option<(u32, &Entry)> {
+        let doc = self.number(id)?;
+        Some((doc, self.docs.get(&doc)?))
+    }
+
+    /// Ids and numbers after `after`, by id.
+    pub(super) fn after(&self, after: Option<&PointId>) -> impl Iterator<Item = (&PointId, u32)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.ids.range::<PointId, _>((from, Bound::Unbounded)).map(|(id, doc)| (id, *doc))
+    }
+
+    /// Slots that count, from `from` on, ascending.
+    pub(super) fn live_from(&self, from: u32) -> impl Iterator<Item = Slot> {
+        let first = from as usize / PAGE_SLOTS;
+        self.pages.iter().enumerate().skip(first).filter_map(|(n, page)| Some((n, page.as_ref()?))).flat_map(
+            move |(n, page)| {
+                page.docs.iter().enumerate().filter_map(move |(at, doc)| {
+                    let slot = u32::try_from(n * PAGE_SLOTS + at).expect("pages hold slots, which are u32");
+                    (*doc != NONE && slot >= from).then_some(Slot(slot))
+                })
+            },
+        )
+    }
+
+    /// Documents.
+    pub(super) fn documents(&self) -> u64 {
+        self.ids.len() as u64
+    }
+
+    /// Slots that count.
+    pub(super) fn live(&self) -> u64 {
+        self.live
+    }
+
+    /// Every slot given out is below.
+    pub(super) fn end(&self) -> u32 {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(id: &str, first_slot: u32, passages: u32) -> Entry {
+        Entry { id: PointId::new(id).unwrap(), hash: ContentHash([0; 16]), first_slot, passages }
+    }
+
+    #[test]
+    fn a_removed_document_leaves_tombstones() {
+        let mut slots = Slots::default();
+        slots.insert(3, entry("a", 0, 2));
+        slots.insert(4, entry("b", 2, 1));
+        slots.remove(3);
+        assert_eq!(slots.doc(Slot(0)), None);
+        assert_eq!(slots.doc(Slot(2)), Some(4));
+        assert_eq!(slots.doc(Slot(99_999)), None);
+        assert_eq!((slots.documents(), slots.live(), slots.end()), (1, 1, 3));
+        assert_eq!(slots.live_from(0).collect::<Vec<_>>(), [Slot(2)]);
+        assert!(slots.remove(3).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_map(sizes in prop::collection::vec((1u32..900, any::<bool>()), 1..30), from in 0u32..20_000) {
+            let mut slots = Slots::default();
+            let mut plain: BTreeMap<u32, u32> = BTreeMap::new();
+            let mut next = 0;
+            for (doc, (passages, removed)) in (0u32..).zip(sizes) {
+                slots.insert(doc, entry(&format!("{doc}"), next, passages));
+                if removed {
+                    slots.remove(doc);
+                } else {
+                    plain.extend((next..next + passages).map(|slot| (slot, doc)));
+                }
+                next += passages;
+            }
+            prop_assert_eq!(slots.live(), plain.len() as u64);
+            prop_assert_eq!(slots.end(), next);
+            let live: Vec<u32> = slots.live_from(from).map(|s| s.0).collect();
+            prop_assert_eq!(live, plain.range(from..).map(|(slot, _)| *slot).collect::<Vec<_>>());
+            for slot in 0..next {
+                prop_assert_eq!(slots.doc(Slot(slot)), plain.get(&slot).copied());
+            }
+        }
+    }
+}

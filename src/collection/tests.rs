@@ -1,0 +1,125 @@
+//! The collection against a plain map, against damage, against a failing disk, and against itself under load.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Query, Write,
+    filter::{Filter, RangeBounds},
+    point::{ContentHash, Hit, Passage, Payload, Point, PointId, Value},
+};
+use crate::{
+    error::ErrorKind,
+    index::{IndexKind, IndexParams},
+    store::{StoreError, disk::faulty::FaultyDisk},
+    vector::{Dim, Metric, Vector},
+};
+
+mod model;
+
+/// A small generator with a seed (SplitMix64), so that a failure can be had again.
+#[derive(Debug, Clone)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub(super) fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0
+    }
+}
+
+fn dim() -> Dim {
+    Dim::new(8).unwrap()
+}
+
+fn spec(kind: IndexKind) -> CollectionSpec {
+    CollectionSpec {
+        dim: dim(),
+        metric: Metric::Cosine,
+        index: IndexParams { kind, m: 12, ef_construction: 64, ef_search: 64, ..IndexParams::default() },
+    }
+}
+
+fn options() -> CollectionOptions {
+    CollectionOptions { store_cache_bytes: 8 << 20, build_threads: 1 }
+}
+
+fn id(name: &str) -> PointId {
+    PointId::new(name).unwrap()
+}
+
+fn vector(random: &mut Random) -> Vector {
+    Vector::new((0..dim().len()).map(|_| random.unit()).collect(), dim(), Metric::Cosine).unwrap()
+}
+
+/// A document of `passages` passages with some text; the hash is of its `version`.
+fn point(name: &str, version: u64, passages: u32, random: &mut Random) -> Point {
+    let text: String = (0..passages).map(|n| format!("{name} v{version} p{n}; ")).collect();
+    let mut start = 0;
+    let passages = (0..passages)
+        .map(|n| {
+            let end = start + format!("{name} v{version} p{n}; ").len() as u32;
+            let range = start..end;
+            start = end;
+            Passage { range, vector: vector(random) }
+        })
+        .collect();
+    let mut hash = [0; 16];
+    hash[..8].copy_from_slice(&version.to_le_bytes());
+    hash[8..].copy_from_slice(&random.next().to_le_bytes());
+    Point {
+        id: id(name),
+        title: format!("title of {name}"),
+        text,
+        payload: Payload::from([
+            ("n".to_owned(), Value::Integer(i64::try_from(version % 7).unwrap())),
+            ("tag".to_owned(), Value::String(["red", "green", "blue"][version as usize % 3].to_owned())),
+        ]),
+        content_hash: ContentHash(hash),
+        passages,
+    }
+}
+
+fn upsert(point: Point) -> Write {
+    Write::Upsert(Box::new(point))
+}
+
+fn query(vector: Vector, k: usize) -> Query {
+    Query {
+        vector,
+        k,
+        filter: None,
+        ef: None,
+        exact: false,
+        score_threshold: None,
+        by_passage: false,
+        exclude: None,
+        with_payload: false,
+        with_text: false,
+    }
+}
+
+fn ids(hits: &[Hit]) -> Vec<&str> {
+    hits.iter().map(|hit| hit.id.as_str()).collect()
+}
+
+fn eq(field: &str, value: Value) -> Filter {
+    Filter::Eq { field: field.to_owned(), value }
+}

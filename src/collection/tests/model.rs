@@ -1,0 +1,185 @@
+//! Random writes, reads and reopenings, compared with a plain map after each.
+
+use super::*;
+
+#[derive(Default)]
+struct Model {
+    points: BTreeMap<PointId, Point>,
+}
+
+impl Model {
+    fn matching(&self, filter: Option<&Filter>) -> Vec<&Point> {
+        self.points.values().filter(|p| filter.is_none_or(|f| f.matches(&p.payload))).collect()
+    }
+
+    /// Every document's or passage's score, best first, ties by id.
+    fn search(&self, query: &Query) -> Vec<(PointId, u32, f32)> {
+        let mut found: Vec<(PointId, u32, f32)> = Vec::new();
+        for point in self.matching(query.filter.as_ref()) {
+            if query.exclude.as_ref() == Some(&point.id) {
+                continue;
+            }
+            let mut scores: Vec<(u32, f32)> = (0..)
+                .zip(&point.passages)
+                .map(|(n, p)| {
+                    let distance = Metric::Cosine.distance(query.vector.as_slice(), p.vector.as_slice());
+                    (n, Metric::Cosine.score(distance))
+                })
+                .collect();
+            scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            let take = if query.by_passage { scores.len() } else { 1 };
+            found.extend(scores.into_iter().take(take).map(|(n, score)| (point.id.clone(), n, score)));
+        }
+        found.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.0.cmp(&b.0)).then(a.1.cmp(&b.1)));
+        found.truncate(query.k);
+        found.retain(|hit| query.score_threshold.is_none_or(|threshold| hit.2 >= threshold));
+        found
+    }
+}
+
+fn random_filter(random: &mut Random) -> Option<Filter> {
+    match random.below(5) {
+        0 => Some(eq("tag", Value::String("red".into()))),
+        1 => Some(Filter::Range {
+            field: "n".into(),
+            range: RangeBounds { gte: Some(Value::Integer(3)), ..RangeBounds::default() },
+        }),
+        2 => Some(Filter::Not(Box::new(eq("n", Value::Integer(1))))),
+        3 => Some(eq("tag", Value::String("none has it".into()))),
+        _ => None,
+    }
+}
+
+fn compare(collection: &Collection, model: &Model, random: &mut Random) {
+    let filter = random_filter(random);
+    let matching = model.matching(filter.as_ref());
+    assert_eq!(collection.count(filter.as_ref()).unwrap(), matching.len() as u64);
+    if let Some(filter) = &filter {
+        let mut found = collection.matching_ids(filter).unwrap();
+        found.sort();
+        assert_eq!(found, matching.iter().map(|p| p.id.clone()).collect::<Vec<_>>());
+    }
+
+    let mut after = None;
+    let mut scrolled = Vec::new();
+    loop {
+        let page = collection.scroll(filter.as_ref(), after.as_ref(), 7, true).unwrap();
+        assert!(page.points.len() <= 7);
+        scrolled.extend(page.points);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(scrolled.len(), matching.len());
+    for (stored, point) in scrolled.iter().zip(&matching) {
+        assert_eq!((&stored.id, &stored.title, &stored.text), (&point.id, &point.title, &point.text));
+        assert_eq!((&*stored.payload, stored.content_hash), (&point.payload, point.content_hash));
+        assert_eq!(stored.passages, point.passages.iter().map(|p| p.range.clone()).collect::<Vec<_>>());
+    }
+
+    let wanted: Vec<PointId> = (0..4).map(|_| id(&format!("doc {}", random.below(40)))).collect();
+    for (wanted, got) in wanted.iter().zip(collection.get(&wanted, true, true).unwrap()) {
+        let expected = model.points.get(wanted);
+        assert_eq!(got.as_ref().map(|p| &p.text), expected.map(|p| &p.text));
+        let vector = got.and_then(|p| p.vector);
+        assert_eq!(vector.as_deref(), expected.map(|p| p.passages[0].vector.as_slice()));
+        assert_eq!(collection.content_hash(wanted), expected.map(|p| p.content_hash));
+    }
+
+    let query = Query {
+        filter,
+        exact: true,
+        score_threshold: (random.below(4) == 0).then_some(0.2),
+        by_passage: random.below(3) == 0,
+        exclude: (random.below(3) == 0).then(|| id(&format!("doc {}", random.below(40)))),
+        with_text: true,
+        with_payload: true,
+        ..query(vector(random), 1 + random.below(12) as usize)
+    };
+    let expected = model.search(&query);
+    let (hits, trace) = collection.search(&query).unwrap();
+    let got: Vec<_> = hits.iter().map(|h| (h.id.clone(), h.ordinal, h.score)).collect();
+    assert_eq!(got, expected, "{query:?} by {trace:?}");
+    for hit in hits {
+        let point = &model.points[&hit.id];
+        let range = point.passages[hit.ordinal as usize].range.clone();
+        assert_eq!(hit.passage, point.text[range.start as usize..range.end as usize]);
+        assert_eq!((hit.range, &*hit.payload, hit.title), (range, &point.payload, point.title.clone()));
+    }
+    let stats = collection.stats();
+    assert_eq!(stats.documents, model.points.len() as u64);
+    assert_eq!(stats.passages, model.points.values().map(|p| p.passages.len() as u64).sum::<u64>());
+}
+
+fn run(kind: IndexKind, seed: u64, steps: u32) {
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("c");
+    let mut collection = Collection::create(&place, spec(kind), options()).unwrap();
+    let mut model = Model::default();
+    for step in 0..steps {
+        match random.below(12) {
+            0 => {
+                if random.below(2) == 0 {
+                    collection.close().unwrap();
+                }
+                drop(collection);
+                collection = Collection::open(&place, options()).unwrap();
+            }
+            _ => {
+                let mut expected = Vec::new();
+                let mut writes = BTreeMap::new();
+                for _ in 0..=random.below(6) {
+                    let name = format!("doc {}", random.below(40));
+                    writes.insert(id(&name), name);
+                }
+                let writes: Vec<Write> = writes
+                    .into_iter()
+                    .map(|(id, name)| {
+                        let known = model.points.get(&id).cloned();
+                        match random.below(4) {
+                            0 => {
+                                expected.push(if known.is_some() {
+                                    Outcome::Deleted
+                                } else {
+                                    Outcome::NotFound
+                                });
+                                model.points.remove(&id);
+                                Write::Delete(id)
+                            }
+                            1 if known.is_some() => {
+                                expected.push(Outcome::Unchanged);
+                                upsert(known.unwrap())
+                            }
+                            _ => {
+                                expected.push(if known.is_some() {
+                                    Outcome::Updated
+                                } else {
+                                    Outcome::Inserted
+                                });
+                                let passages = 1 + random.below(4) as u32;
+                                let point = point(&name, u64::from(step), passages, &mut random);
+                                model.points.insert(id, point.clone());
+                                upsert(point)
+                            }
+                        }
+                    })
+                    .collect();
+                assert_eq!(collection.write(writes).unwrap(), expected, "step {step}");
+            }
+        }
+        compare(&collection, &model, &mut random);
+    }
+}
+
+#[test]
+fn agrees_with_a_map_flat() {
+    run(IndexKind::Flat, 1, 150);
+}
+
+#[test]
+fn agrees_with_a_map_graph() {
+    run(IndexKind::HnswRs, 2, 150);
+}

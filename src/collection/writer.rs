@@ -1,0 +1,325 @@
+//! The one thread that changes a collection: takes what waits, makes it one durable batch, then changes the memory,
+//! then answers.
+//!
+//! Order in the store is order in memory, and one sync serves all who wait. The changes of one call are one unit: all
+//! are done or none. A call that touches an id of a call before it waits for the next batch.
+//! After a write that failed on disk, or a panic here, nothing more is taken until a restart.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    CollectionError, Outcome, Shared, Write, WriteDone,
+    body::Body,
+    memory::{Arrival, Departure},
+    point::{Point, PointId},
+    slots::Entry,
+};
+use crate::store::{StoreBatch, StoreError};
+
+/// Calls that may wait.
+pub(super) const QUEUE_MAX: usize = 1024;
+
+/// Bytes that may wait.
+pub(super) const QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes after which a batch takes no further call: reads of the store wait while a batch is applied.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Calls of one batch.
+const BATCH_JOBS: usize = 256;
+
+/// Buried documents purged with one batch.
+const PURGE_MAX: usize = 1024;
+
+/// How long buried documents may wait for a batch to be purged with.
+const PURGE_AFTER: Duration = Duration::from_secs(1);
+
+/// Slots and document numbers end here.
+const NUMBER_MAX: u32 = u32::MAX - 1;
+
+/// One call that waits.
+pub(super) struct Job {
+    pub(super) writes: Vec<Write>,
+    pub(super) done: WriteDone,
+    pub(super) bytes: usize,
+}
+
+/// Documents buried by one batch, and what readers of the state before it hold.
+type Grave = (Arc<()>, Vec<u32>);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+    /// Taken from the queue, but for the next batch.
+    held: Option<Job>,
+    next_doc: u32,
+    next_slot: u32,
+    graves: VecDeque<Grave>,
+}
+
+/// What a batch will do.
+#[derive(Default)]
+struct Plan {
+    batch: StoreBatch,
+    arrivals: Vec<Arrival>,
+    departures: Vec<Departure>,
+    next_doc: u32,
+    next_slot: u32,
+}
+
+impl Writer {
+    /// `buried` are documents whose space is yet to be taken back.
+    pub(super) fn new(shared: Arc<Shared>, jobs: Receiver<Job>, buried: Vec<u32>) -> Self {
+        let (next_doc, next_slot) = (shared.store.next_doc(), shared.store.next_vector());
+        let graves =
+            if buried.is_empty() { VecDeque::new() } else { VecDeque::from([(Arc::default(), buried)]) };
+        Writer { shared, jobs, held: None, next_doc, next_slot, graves }
+    }
+
+    /// Until nobody can send any more and everything sent is answered.
+    pub(super) fn run(mut self) {
+        while let Some(jobs) = self.next_batch() {
+            let (writes, mut dones): (Vec<_>, Vec<_>) =
+                jobs.into_iter().map(|job| (job.writes, Some(job.done))).unzip();
+            let worked = catch_unwind(AssertUnwindSafe(|| self.work(writes, &mut dones)));
+            if worked.is_err() {
+                self.shared.fail("the writer panicked; see the log".to_owned());
+            }
+            for done in dones.into_iter().flatten() {
+                answer(done, Err(self.shared.read_only_error()));
+            }
+        }
+    }
+
+    /// What waits, bounded; empty if there is only space to take back.
+    fn next_batch(&mut self) -> Option<Vec<Job>> {
+        let first = match self.held.take() {
+            Some(job) => job,
+            None if self.graves.is_empty() || self.shared.read_only().is_some() => self.jobs.recv().ok()?,
+            None => match self.jobs.recv_timeout(PURGE_AFTER) {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+        };
+        let mut ids: HashSet<PointId> = first.writes.iter().map(|w| w.id().clone()).collect();
+        let mut bytes = first.bytes;
+        let mut jobs = vec![first];
+        while bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
+            let Ok(job) = self.jobs.try_recv() else { break };
+            if job.writes.iter().any(|write| ids.contains(write.id())) {
+                self.held = Some(job);
+                break;
+            }
+            ids.extend(job.writes.iter().map(|w| w.id().clone()));
+            bytes += job.bytes;
+            jobs.push(job);
+        }
+        self.shared.dequeued(jobs.iter().chain(&self.held).map(|job| job.bytes).sum());
+        if let Some(held) = &mut self.held {
+            // Counted as taken already.
+            held.bytes = 0;
+        }
+        Some(jobs)
+    }
+
+    fn work(&mut self, jobs: Vec<Vec<Write>>, dones: &mut [Option<WriteDone>]) {
+        if self.shared.read_only().is_some() {
+            return;
+        }
+        let many = jobs.len() > 1;
+        let kept = many.then(|| jobs.clone());
+        match self.attempt(jobs) {
+            Ok(answers) => {
+                for (done, result) in dones.iter_mut().zip(answers) {
+                    if let Some(done) = done.take() {
+                        answer(done, result);
+                    }
+                }
+            }
+            // Nothing was done. What needs less room, deletes above all, shall not suffer for the others.
+            Err(error) if disk_full(&error) => {
+                let jobs = kept.into_iter().flatten();
+                for (done, job) in dones.iter_mut().zip(jobs) {
+                    let result = match self.attempt(vec![job]) {
+                        Ok(mut answers) => answers.pop().unwrap_or(Ok(Vec::new())),
+                        Err(error) => Err(error),
+                    };
+                    if self.shared.read_only().is_none()
+                        && let Some(done) = done.take()
+                    {
+                        answer(done, result);
+                    }
+                }
+                if !many && let Some(done) = dones.first_mut().and_then(Option::take) {
+                    answer(done, Err(error));
+                }
+            }
+            // The collection is read-only now, which is what they are told.
+            Err(_) => {}
+        }
+    }
+
+    /// One durable batch of `jobs`, and an answer for each. An error: none of them was done; the collection is
+    /// read-only unless the disk was full.
+    fn attempt(
+        &mut self,
+        jobs: Vec<Vec<Write>>,
+    ) -> Result<Vec<Result<Vec<Outcome>, CollectionError>>, CollectionError> {
+        let mut plan = Plan { next_doc: self.next_doc, next_slot: self.next_slot, ..Plan::default() };
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            answers.push(self.plan(job, &mut plan));
+        }
+        let purged = match self.plan_purge(&mut plan.batch) {
+            Ok(purged) => purged,
+            // What cannot be read cannot be trusted with more.
+            Err(error) => {
+                self.shared.fail(format!("removed documents cannot be purged: {error}"));
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.shared.store.commit(plan.batch) {
+            if !matches!(error, StoreError::DiskFull { .. }) {
+                self.shared.fail(self.shared.store.failed().unwrap_or("a write failed").to_owned());
+            }
+            return Err(error.into());
+        }
+        self.forget_purged(purged);
+        (self.next_doc, self.next_slot) = (plan.next_doc, plan.next_slot);
+        if plan.arrivals.is_empty() && plan.departures.is_empty() {
+            return Ok(answers);
+        }
+        let buried: Vec<u32> = plan.departures.iter().map(|departure| departure.doc).collect();
+        let before = self.shared.write_memory().apply(&plan.departures, plan.arrivals);
+        match before {
+            Ok(generation) if buried.is_empty() => drop(generation),
+            Ok(generation) => self.graves.push_back((generation, buried)),
+            // Durable, but not searchable: a bug of ours. A restart finds it.
+            Err(error) => {
+                self.shared.fail(format!("durable documents could not be made searchable: {error}"));
+                return Err(error.into());
+            }
+        }
+        self.shared.wake_indexer();
+        Ok(answers)
+    }
+
+    /// Adds one call to the batch. If it cannot be done, the plan is as if it had never been.
+    fn plan(&self, writes: Vec<Write>, plan: &mut Plan) -> Result<Vec<Outcome>, CollectionError> {
+        // Everything that can fail comes first.
+        let (mut doc, mut slot) = (plan.next_doc, plan.next_slot);
+        let mut steps = Vec::with_capacity(writes.len());
+        let memory = self.shared.read_memory();
+        for write in writes {
+            let known = memory.slots.find(write.id()).map(|(doc, entry)| (doc, entry.hash));
+            let unchanged = match (&write, known) {
+                (Write::Upsert(point), Some((_, hash))) if point.content_hash == hash => {
+                    Some(Outcome::Unchanged)
+                }
+                (Write::Delete(_), None) => Some(Outcome::NotFound),
+                _ => None,
+            };
+            if let (Write::Upsert(point), None) = (&write, unchanged) {
+                let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
+                slot = slot.checked_add(passages).filter(|slot| *slot <= NUMBER_MAX).ok_or(FULL)?;
+                doc = doc.checked_add(1).filter(|doc| *doc <= NUMBER_MAX).ok_or(FULL)?;
+            }
+            steps.push((write, known.map(|(doc, _)| doc), unchanged));
+        }
+        drop(memory);
+        let mut heads = Vec::with_capacity(steps.len());
+        for (_, known, unchanged) in &steps {
+            heads.push(match (known, unchanged) {
+                (Some(doc), None) => {
+                    let (head, body) = self.shared.read_head(*doc)?;
+                    Some((*doc, head, body))
+                }
+                _ => None,
+            });
+        }
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()
+            .and_then(|d| i64::try_from(d.as_micros()).ok())
+            .unwrap_or(0);
+        let mut outcomes = Vec::with_capacity(steps.len());
+        for ((write, known, unchanged), head) in steps.into_iter().zip(heads) {
+            if let Some(outcome) = unchanged {
+                outcomes.push(outcome);
+                continue;
+            }
+            if let Some((doc, head, body)) = head {
+                plan.batch.bury(doc, &head);
+                plan.departures.push(Departure { doc, payload: body.payload });
+            }
+            outcomes.push(match write {
+                Write::Delete(_) => Outcome::Deleted,
+                Write::Upsert(point) => {
+                    plan.put(*point, now);
+                    if known.is_some() { Outcome::Updated } else { Outcome::Inserted }
+                }
+            });
+        }
+        Ok(outcomes)
+    }
+
+    /// Adds the purge of documents that no reader can still want. Returns how many of the first grave.
+    fn plan_purge(&mut self, batch: &mut StoreBatch) -> Result<usize, CollectionError> {
+        let Some((generation, docs)) = self.graves.front() else { return Ok(0) };
+        if Arc::strong_count(generation) > 1 {
+            return Ok(0);
+        }
+        let purged = docs.len().min(PURGE_MAX);
+        for doc in &docs[docs.len() - purged..] {
+            batch.purge(*doc, &self.shared.store)?;
+        }
+        Ok(purged)
+    }
+
+    fn forget_purged(&mut self, purged: usize) {
+        if let Some((_, docs)) = self.graves.front_mut() {
+            docs.truncate(docs.len() - purged);
+            if docs.is_empty() {
+                self.graves.pop_front();
+            }
+        }
+    }
+}
+
+const FULL: CollectionError = CollectionError::Full { limit: NUMBER_MAX };
+
+impl Plan {
+    fn put(&mut self, point: Point, updated_at: i64) {
+        let Point { id, title, text, payload, content_hash, passages } = point;
+        let (ranges, vectors): (Vec<_>, Vec<_>) = passages.into_iter().map(|p| (p.range, p.vector)).unzip();
+        let (doc, first_slot) = (self.next_doc, self.next_slot);
+        let passages = u32::try_from(vectors.len()).expect("checked while planning");
+        self.next_doc += 1;
+        self.next_slot += passages;
+        let entry = Entry { id: id.clone(), hash: content_hash, first_slot, passages };
+        let body = Body { id, title, payload, content_hash, passages: ranges, updated_at };
+        let encoded = body.encode();
+        self.batch.put(doc, first_slot, encoded, &text, vectors.iter().map(|v| v.as_slice()));
+        self.arrivals.push(Arrival { doc, entry, payload: body.payload, vectors });
+    }
+}
+
+fn disk_full(error: &CollectionError) -> bool {
+    matches!(error, CollectionError::Store(e) if matches!(**e, StoreError::DiskFull { .. }))
+}
+
+/// A caller's panic is the caller's.
+pub(super) fn answer(done: WriteDone, result: Result<Vec<Outcome>, CollectionError>) {
+    if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+        tracing::error!("a caller panicked when it was told that its write is done");
+    }
+}

@@ -1,0 +1,115 @@
+//! The few things the store asks of the file system, as a trait that tests replace to make them fail.
+//!
+//! Only what durability hangs on goes through here: syncing, renaming and the free space.
+//! sled does its own reading and writing; its errors reach us through `state.rs`.
+
+use std::{
+    fmt::Debug,
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+};
+
+/// What the store asks of the file system.
+pub(crate) trait Disk: Debug + Send + Sync {
+    /// Puts a file's bytes, and the length needed to read them again, on the device.
+    fn sync(&self, file: &File) -> io::Result<()>;
+
+    /// Puts a folder's entries on the device: needed after its files were created or renamed.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Writes a whole new file and syncs it.
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Renames, replacing what is there as the system does.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Bytes that this process may still write on the file system of `dir`.
+    fn available(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// The file system itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn available(&self, dir: &Path) -> io::Result<u64> {
+        fs2::available_space(dir)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod faulty {
+    //! A disk that fails when a test says so.
+
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::*;
+
+    /// Passes everything on until told otherwise.
+    #[derive(Debug)]
+    pub(crate) struct FaultyDisk {
+        pub(crate) sync_fails: AtomicBool,
+        pub(crate) rename_fails: AtomicBool,
+        pub(crate) free: AtomicU64,
+        pub(crate) syncs: AtomicU64,
+    }
+
+    impl Default for FaultyDisk {
+        fn default() -> Self {
+            FaultyDisk {
+                sync_fails: AtomicBool::new(false),
+                rename_fails: AtomicBool::new(false),
+                free: AtomicU64::new(u64::MAX),
+                syncs: AtomicU64::new(0),
+            }
+        }
+    }
+
+    impl Disk for FaultyDisk {
+        fn sync(&self, file: &File) -> io::Result<()> {
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            if self.sync_fails.load(Ordering::SeqCst) {
+                return Err(io::Error::other("injected: the device is gone"));
+            }
+            RealDisk.sync(file)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            RealDisk.sync_dir(dir)
+        }
+
+        fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+            RealDisk.write_file(path, bytes)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            if self.rename_fails.load(Ordering::SeqCst) {
+                return Err(io::Error::other("injected: no renaming"));
+            }
+            RealDisk.rename(from, to)
+        }
+
+        fn available(&self, dir: &Path) -> io::Result<u64> {
+            Ok(RealDisk.available(dir)?.min(self.free.load(Ordering::SeqCst)))
+        }
+    }
+}

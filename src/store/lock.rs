@@ -1,0 +1,100 @@
+//! One process per data folder: a lock on `DIR/LOCK` with the holder's process number inside.
+//!
+//! The lock is the operating system's, so it ends with the process however that ends; a file left behind means nothing.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::StoreError;
+
+/// Name of the file in the data folder.
+pub const LOCK_FILE: &str = "LOCK";
+
+/// Held as long as this lives.
+#[derive(Debug)]
+pub struct DataLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl DataLock {
+    /// Takes the folder for this process, making it if it is missing. Does not wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] naming the holder; [`StoreError::Io`] if the folder cannot be written.
+    pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        let path = dir.join(LOCK_FILE);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| StoreError::io(&path, e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let read = file.take(32).read_to_string(&mut pid);
+                let holder = match (read, pid.trim().parse::<u32>()) {
+                    (Ok(_), Ok(pid)) => format!("process {pid}"),
+                    _ => "its number is unknown".to_owned(),
+                };
+                return Err(StoreError::Locked { path: dir.to_owned(), holder });
+            }
+            Err(TryLockError::Error(e)) => return Err(StoreError::io(&path, e)),
+        }
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&mut file).map_err(|e| StoreError::io(&path, e))?;
+        Ok(DataLock { file, path })
+    }
+}
+
+impl Drop for DataLock {
+    fn drop(&mut self) {
+        // Emptied so that nobody reads a stale number; the lock itself goes with the file handle.
+        if let Err(error) = self.file.set_len(0).and_then(|()| self.file.unlock()) {
+            tracing::warn!(path = %self.path.display(), %error, "lock file not cleared");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_holder_is_told_the_first_ones_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DataLock::acquire(dir.path()).unwrap();
+        let error = DataLock::acquire(dir.path()).unwrap_err();
+        let expected = format!("process {}", std::process::id());
+        assert!(matches!(&error, StoreError::Locked { holder, .. } if *holder == expected), "{error}");
+        drop(lock);
+        DataLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_stale_lock_file_does_not_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(LOCK_FILE), "4000000000\n").unwrap();
+        DataLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_io_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = DataLock::acquire(&file.join("db")).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    }
+}

@@ -1,0 +1,358 @@
+//! An ordered map of small keys to checked values, durable when [`State::commit`] returns. Alone names `sled`.
+//!
+//! What sled 0.34.7 does to us, as its source says, and the guard against it:
+//!
+//! - `flush` writes with `pwrite` and `sync_file_range`, which orders nothing in the device and does not store the
+//!   file's length. We `fdatasync` its file `db` ourselves, through a handle opened before the first write, so an
+//!   error that the kernel reports once per handle is not lost to sled's own background sync, which only logs it.
+//! - A *page* above `segment_size / 4 - 52` bytes (131,020 at the default of 512 KiB) goes into a file of its own under
+//!   `blobs/`, which sled never syncs. A leaf splits above 16 entries, so it is the sum that counts, not one value:
+//!   values are cut into pieces of [`PIECE_BYTES`] and keys stay short. Should a blob appear all the same, it is synced.
+//! - A batch is atomic: a manifest in front of it names the last log position it needs, and recovery stops at the
+//!   manifest if the log ends earlier. But a damaged message in the *middle* of the log is taken for its end, and later
+//!   segments are applied or zeroed without a word. `documents.rs` therefore keeps a digest of everything in each batch.
+//! - It panics on some damaged files, and its destructor panics if a sync fails: every call is caught.
+//! - After an io error it refuses everything for ever; so do we, see [`State::failed`].
+//! - The lock of `db` is `flock`, so opening the file again and closing it does not release it; threads of a database
+//!   just dropped may hold it a moment longer.
+//! - One reader-writer lock guards *all* databases of a process: reads wait while any batch is applied.
+
+use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    StoreError,
+    disk::Disk,
+    record::{frame, unframe},
+};
+
+/// Longest value that is given to sled; see the module's head. 17 entries of it are half of what sled keeps in a page.
+pub(crate) const PIECE_BYTES: usize = 3584;
+
+/// Free space that a write leaves for deletes, for the index and for others.
+pub(crate) const RESERVE_BYTES: u64 = 32 << 20;
+
+/// Free space that a delete needs.
+pub(crate) const DELETE_RESERVE_BYTES: u64 = 4 << 20;
+
+/// Bytes of file that a byte of value may need: pages are rewritten while they fill.
+const WRITE_AMPLIFICATION: u64 = 4;
+
+/// How often sled's thread gives space back. Durability does not hang on it.
+const CLEAN_EVERY: Duration = Duration::from_secs(5);
+
+/// How long threads of a database just closed in this process may still hold its lock.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// sled's name of its file.
+const DB_FILE: &str = "db";
+
+/// An ordered durable map. A key is any short bytes of which none is the beginning of another with the same first byte.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// `None` once closed.
+    db: Mutex<Option<sled::Db>>,
+    dir: PathBuf,
+    file: File,
+    disk: Arc<dyn Disk>,
+    failed: OnceLock<String>,
+}
+
+/// Changes that are committed together.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    batch: sled::Batch,
+    bytes: u64,
+    any: bool,
+    grows: bool,
+}
+
+impl Changes {
+    /// Says that these changes bring new data, so they must leave [`RESERVE_BYTES`] free.
+    pub(crate) fn grow(&mut self) {
+        self.grows = true;
+    }
+
+    /// Puts a value, in a frame and cut into pieces. Returns its checksum.
+    /// An older value under the key must be removed before it if it may have had more pieces.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> u32 {
+        let (framed, crc) = frame(value);
+        for (part, piece) in (0u32..).zip(framed.chunks(PIECE_BYTES)) {
+            self.batch.insert(piece_key(key, part), piece);
+            self.bytes += (key.len() + 4 + piece.len()) as u64;
+        }
+        self.any = true;
+        crc
+    }
+
+    fn remove_piece(&mut self, key: sled::IVec) {
+        self.batch.remove(key);
+        self.any = true;
+    }
+
+    /// Whether there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.any
+    }
+}
+
+fn piece_key(key: &[u8], part: u32) -> Vec<u8> {
+    [key, &part.to_be_bytes()].concat()
+}
+
+impl State {
+    /// Makes a new database in `dir`, which must not hold one.
+    pub(crate) fn create(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        if dir.join(DB_FILE).exists() {
+            let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+            return Err(StoreError::io(&dir.join(DB_FILE), exists));
+        }
+        std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        Self::start(dir, cache_bytes, disk)
+    }
+
+    /// Opens a database. One that is missing is damage: an empty one is never made in its place.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        match std::fs::metadata(dir.join(DB_FILE)) {
+            Ok(found) if found.is_file() => Self::start(dir, cache_bytes, disk),
+            Ok(_) => Err(StoreError::corrupt(dir, format!("{DB_FILE} is not a file"))),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound) => {
+                Err(StoreError::corrupt(dir, format!("the file {DB_FILE} is missing")))
+            }
+            Err(e) => Err(StoreError::io(&dir.join(DB_FILE), e)),
+        }
+    }
+
+    fn start(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(u64::try_from(CLEAN_EVERY.as_millis()).ok());
+        let begun = std::time::Instant::now();
+        let db = loop {
+            match guarded(dir, || config.open()) {
+                Err(StoreError::Locked { .. }) if begun.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                opened => break opened?,
+            }
+        };
+        let sync_all = || {
+            // What sled created without syncing: its settings, its snapshot, and the entries of all of them.
+            let file = File::options().read(true).write(true).open(dir.join(DB_FILE))?;
+            file.sync_all()?;
+            if let Ok(conf) = File::open(dir.join("conf")) {
+                conf.sync_all()?;
+            }
+            disk.sync_dir(dir)?;
+            if let Some(parent) = dir.parent() {
+                disk.sync_dir(parent)?;
+            }
+            Ok(file)
+        };
+        let file = sync_all().map_err(|e| StoreError::io(dir, e))?;
+        Ok(State { db: Mutex::new(Some(db)), dir: dir.to_owned(), file, disk, failed: OnceLock::new() })
+    }
+
+    /// Where it lies.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Why nothing can be written any more.
+    pub(crate) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    fn db(&self) -> Result<sled::Db, StoreError> {
+        self.db.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
+            StoreError::io(&self.dir, std::io::Error::new(std::io::ErrorKind::NotConnected, "it is closed"))
+        })
+    }
+
+    /// The value under a key and its checksum.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
+        match self.scan(key)?.next() {
+            Some(Ok((found, value, crc))) if found == key => Ok(Some((value, crc))),
+            Some(Err(e)) => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    /// All keys that begin with `prefix`, in order, each with its value and checksum.
+    pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Scan<'_>, StoreError> {
+        Ok(Scan { dir: &self.dir, pieces: self.db()?.scan_prefix(prefix), next: None })
+    }
+
+    /// Adds the removal of a key, whatever pieces it has, to `changes`.
+    pub(crate) fn remove(&self, changes: &mut Changes, key: &[u8]) -> Result<(), StoreError> {
+        let mut pieces = self.db()?.scan_prefix(key);
+        while let Some(entry) = guarded(&self.dir, || pieces.next().transpose())? {
+            if entry.0.len() == key.len() + 4 {
+                changes.remove_piece(entry.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all changes, or none, and returns when they are on the device.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] before anything was done. Any other error leaves it unknown whether the changes will
+    /// be found after a restart; from then on every commit fails, since a failed sync may not be tried again:
+    /// the kernel forgets the pages it could not write.
+    pub(crate) fn commit(&self, changes: Changes) -> Result<(), StoreError> {
+        if let Some(reason) = self.failed.get() {
+            return Err(StoreError::io(&self.dir, std::io::Error::other(reason.clone())));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let db = self.db()?;
+        let reserve = if changes.grows { RESERVE_BYTES } else { DELETE_RESERVE_BYTES };
+        let needed = reserve + changes.bytes * WRITE_AMPLIFICATION;
+        let free = self.disk.available(&self.dir).map_err(|e| StoreError::io(&self.dir, e))?;
+        if free < needed {
+            return Err(StoreError::DiskFull { path: self.dir.clone() });
+        }
+        let written = guarded(&self.dir, || {
+            db.apply_batch(changes.batch)?;
+            db.flush().map(|_| ())
+        })
+        .and_then(|()| self.sync().map_err(|e| StoreError::io(&self.dir.join(DB_FILE), e)));
+        if let Err(error) = &written {
+            let reason = match error {
+                StoreError::Io { path, source } => format!("{}: {source}", path.display()),
+                other => other.to_string(),
+            };
+            tracing::error!(dir = %self.dir.display(), reason, "a write failed; no more are taken");
+            let _ = self.failed.set(reason);
+        }
+        written
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.disk.sync(&self.file)?;
+        let blobs = self.dir.join("blobs");
+        let mut any = false;
+        for blob in std::fs::read_dir(&blobs)? {
+            match File::open(blob?.path()) {
+                Ok(file) => self.disk.sync(&file)?,
+                // sled removes those it no longer needs while we look.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            }
+            any = true;
+        }
+        if any { self.disk.sync_dir(&blobs) } else { Ok(()) }
+    }
+
+    /// Closes the database. Idempotent; what was committed needs it not.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner).take();
+        guarded(&self.dir, || {
+            drop(db);
+            Ok(())
+        })
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(dir = %self.dir.display(), %error, "the store did not close cleanly");
+        }
+    }
+}
+
+/// Values in the order of their keys.
+pub(crate) struct Scan<'a> {
+    dir: &'a Path,
+    pieces: sled::Iter,
+    /// First piece of the next value.
+    next: Option<(sled::IVec, sled::IVec)>,
+}
+
+impl Scan<'_> {
+    fn piece(&mut self) -> Result<Option<(sled::IVec, sled::IVec)>, StoreError> {
+        guarded(self.dir, || self.pieces.next().transpose())
+    }
+
+    fn value(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>, u32)>, StoreError> {
+        let first = match self.next.take() {
+            Some(piece) => piece,
+            None => match self.piece()? {
+                Some(piece) => piece,
+                None => return Ok(None),
+            },
+        };
+        let (key, part) = split_piece_key(&first.0)
+            .ok_or_else(|| StoreError::corrupt(self.dir, "a key is cut short".into()))?;
+        let key = key.to_vec();
+        let mut framed = first.1.to_vec();
+        if part != 0 {
+            return Err(StoreError::corrupt(self.dir, "a record has lost its beginning".into()));
+        }
+        let mut expected = 1;
+        while let Some(piece) = self.piece()? {
+            match split_piece_key(&piece.0) {
+                Some((next_key, next_part)) if next_key == key => {
+                    if next_part != expected {
+                        return Err(StoreError::corrupt(self.dir, "a record has lost a piece".into()));
+                    }
+                    framed.extend_from_slice(&piece.1);
+                    expected += 1;
+                }
+                _ => {
+                    self.next = Some(piece);
+                    break;
+                }
+            }
+        }
+        let (value, crc) = unframe(&framed, self.dir, "a record")?;
+        Ok(Some((key, value, crc)))
+    }
+}
+
+fn split_piece_key(key: &[u8]) -> Option<(&[u8], u32)> {
+    key.split_last_chunk::<4>().map(|(key, part)| (key, u32::from_be_bytes(*part)))
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<(Vec<u8>, Vec<u8>, u32), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.value().transpose()
+    }
+}
+
+/// Calls sled, turning its errors and its panics into ours.
+fn guarded<T>(dir: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
+            Err(StoreError::Locked { path: dir.to_owned(), holder: "it holds the lock of the store".into() })
+        }
+        Ok(Err(sled::Error::Io(e))) => match e.kind() {
+            // sled found less or other than it wrote.
+            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData => {
+                Err(StoreError::corrupt(dir, e.to_string()))
+            }
+            _ => Err(StoreError::io(dir, e)),
+        },
+        Ok(Err(e)) => Err(StoreError::corrupt(dir, e.to_string())),
+        Err(panic) => {
+            let reason = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_else(|| "it gave no reason".to_owned());
+            Err(StoreError::corrupt(dir, format!("the store failed on it: {reason}")))
+        }
+    }
+}
