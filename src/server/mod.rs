@@ -1,8 +1,68 @@
 //! gRPC over the engine: listen, serve, drain, stop.
+//!
+//! Four services of `proto/distilface/v1`, health v1 and reflection (v1, and v1alpha for older clients) behind one
+//! gate (`admit.rs`). The same router serves a socket ([`start`]) and a caller in this process ([`in_process`]).
+//! Leaves out encryption and authentication: without `server.allow_remote` only this machine is served.
 
-use std::{net::SocketAddr, sync::Arc};
+mod admit;
+mod collections;
+mod convert;
+mod documents;
+mod encoder;
+mod ingest;
+mod metrics;
+mod search;
+mod status;
 
-use crate::{engine::Engine, error::ErrorKind};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{
+    server::NamedService,
+    transport::{
+        Channel, Endpoint, Server, Uri,
+        server::{Router, TcpIncoming},
+    },
+};
+use tonic_health::{
+    ServingStatus,
+    server::{HealthReporter, health_reporter},
+};
+use tower::layer::util::{Identity, Stack};
+
+use self::{
+    admit::{AdmitLayer, Gate},
+    collections::CollectionsService,
+    documents::DocumentsService,
+    encoder::EncoderService,
+    metrics::Metrics,
+    search::SearchService,
+};
+use crate::{
+    engine::Engine,
+    error::ErrorKind,
+    proto::{
+        self, collections_server::CollectionsServer, documents_server::DocumentsServer,
+        encoder_server::EncoderServer, search_server::SearchServer,
+    },
+};
+
+/// A connection that says nothing is asked whether it lives after this time, and closed if it does not answer in
+/// [`KEEPALIVE_TIMEOUT`]: a client that was cut off does not keep its requests running.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes that a client may send ahead, per request and per connection: enough to keep an ingest busy.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Requests on one connection; the permits of `admit.rs` are the limit of the whole server.
+const STREAMS_PER_CONNECTION: u32 = 1024;
+/// How often the engine is asked whether it is healthy.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Buffer of the pipe that stands for a socket inside one process.
+const PIPE_BYTES: usize = 1 << 20;
 
 /// A server that accepts connections.
 #[derive(Debug)]
@@ -11,49 +71,263 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where metrics are served, if they are.
     pub metrics_address: Option<SocketAddr>,
+    engine: Arc<Engine>,
+    /// Dropping the server stops it as well, only that nobody waits for it.
+    draining: DropGuard,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    metrics_serving: Option<JoinHandle<()>>,
 }
 
 /// Binds the addresses of the engine's config and serves until [`Running::stop`].
 ///
 /// # Errors
 /// [`ServerError::Bind`], [`ServerError::NotLoopback`].
-#[expect(clippy::unused_async, reason = "skeleton")]
-pub async fn start(_engine: Arc<Engine>) -> crate::Result<Running> {
-    unimplemented!()
+pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
+    let config = &engine.config().server;
+    for address in [Some(config.listen), config.metrics_listen].into_iter().flatten() {
+        if !address.ip().is_loopback() && !config.allow_remote {
+            return Err(ServerError::NotLoopback { address }.into());
+        }
+    }
+    let (listener, address) = bind(config.listen, "server.listen (--listen)").await?;
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(bind(address, "server.metrics_listen").await?),
+        None => None,
+    };
+
+    let Services { router, health, metrics, draining } = Services::of(&engine);
+    health.follow_once(&engine).await;
+    let incoming =
+        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    let serving =
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned()));
+    tokio::spawn(health.follow(Arc::clone(&engine), draining.clone()));
+    let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
+    let metrics_serving = metrics_listener
+        .map(|(listener, _)| tokio::spawn(metrics::serve(listener, metrics, Arc::clone(&engine))));
+    tracing::info!(%address, ?metrics_address, "serving");
+    let draining = draining.drop_guard();
+    Ok(Running { address, metrics_address, engine, draining, serving, metrics_serving })
+}
+
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let failed = |source| ServerError::Bind { address, setting, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// A client channel to a server inside this process, without a socket: what the CLI uses with `--data`.
-#[expect(clippy::unused_async, reason = "skeleton")]
-pub async fn in_process(_engine: Arc<Engine>) -> crate::Result<tonic::transport::Channel> {
-    unimplemented!()
+/// The server ends with the last clone of the channel; closing the engine is the caller's.
+///
+/// # Errors
+/// [`ServerError::Transport`], which would be a bug.
+pub async fn in_process(engine: Arc<Engine>) -> crate::Result<Channel> {
+    let Services { router, health, draining, .. } = Services::of(&engine);
+    let (pipes, accepted) = mpsc::channel::<io::Result<tokio::io::DuplexStream>>(1);
+    let following = health.follow(engine, draining);
+    tokio::spawn(async move {
+        tokio::select! {
+            ended = router.serve_with_incoming(ReceiverStream::new(accepted)) => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the server inside this process ended");
+                }
+            }
+            () = following => {}
+        }
+    });
+    let connector = tower::service_fn(move |_: Uri| {
+        let pipes = pipes.clone();
+        async move {
+            let (client, server) = tokio::io::duplex(PIPE_BYTES);
+            pipes.send(Ok(server)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            Ok::<_, io::Error>(TokioIo::new(client))
+        }
+    });
+    Endpoint::from_static("http://in-process")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|e| ServerError::Transport { reason: e.to_string() }.into())
 }
 
 impl Running {
-    /// Stops accepting, gives running requests the drain timeout, then closes the engine.
+    /// Says NOT_SERVING, stops accepting, gives running requests the drain timeout, then closes the engine.
     ///
     /// # Errors
     /// What closing the engine says.
-    #[expect(clippy::unused_async, reason = "skeleton")]
     pub async fn stop(self) -> crate::Result<()> {
-        unimplemented!()
+        let Running { engine, draining, mut serving, metrics_serving, .. } = self;
+        let drain_timeout = engine.config().server.drain_timeout;
+        tracing::info!(drain_timeout_s = drain_timeout.as_secs_f64(), "draining");
+        draining.disarm().cancel();
+        match tokio::time::timeout(drain_timeout, &mut serving).await {
+            Ok(ended) => log_ending(ended),
+            Err(_) => {
+                tracing::warn!("requests still ran when the drain timeout passed; they are cut off");
+                serving.abort();
+            }
+        }
+        let closed = engine.close().await;
+        if let Some(metrics) = metrics_serving {
+            metrics.abort();
+        }
+        tracing::info!("stopped");
+        closed
+    }
+
+    /// Waits until the server ends without having been told to, which is an error. For a process that waits for
+    /// a signal at the same time.
+    pub async fn failed(&mut self) -> ServerError {
+        match (&mut self.serving).await {
+            Ok(Ok(())) => ServerError::Transport { reason: "it stopped accepting connections".into() },
+            Ok(Err(error)) => ServerError::Transport { reason: error.to_string() },
+            Err(error) => ServerError::Transport { reason: error.to_string() },
+        }
     }
 }
 
-/// Why the server did not start.
+fn log_ending(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) {
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the server ended with an error"),
+        Err(error) => tracing::error!(%error, "the server ended with a panic"),
+    }
+}
+
+/// Everything that answers, before it has anything to listen on.
+struct Services {
+    router: Router<Stack<AdmitLayer, Identity>>,
+    health: Health,
+    metrics: Arc<Metrics>,
+    draining: CancellationToken,
+}
+
+impl Services {
+    fn of(engine: &Arc<Engine>) -> Self {
+        let config = engine.config();
+        let device = engine.encoder().map_or("", |encoder| &encoder.device().device);
+        let metrics = Arc::new(Metrics::new(device));
+        let draining = CancellationToken::new();
+        let gate = Arc::new(Gate::new(config, Arc::clone(&metrics), draining.clone()));
+        let bytes_max = config.limits.message_bytes_max;
+
+        let collections = CollectionsService { engine: Arc::clone(engine) };
+        let documents = DocumentsService {
+            engine: Arc::clone(engine),
+            metrics: Arc::clone(&metrics),
+            draining: draining.clone(),
+        };
+        let search = SearchService { engine: Arc::clone(engine), metrics: Arc::clone(&metrics) };
+        let encoder = EncoderService { engine: Arc::clone(engine), metrics: Arc::clone(&metrics) };
+        let (reporter, health) = health_reporter();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        const DESCRIPTORS: &str = "the descriptors were written by our own build";
+
+        let router = Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .layer(AdmitLayer(gate))
+            .add_service(CollectionsServer::new(collections).max_decoding_message_size(bytes_max))
+            .add_service(DocumentsServer::new(documents).max_decoding_message_size(bytes_max))
+            .add_service(SearchServer::new(search).max_decoding_message_size(bytes_max))
+            .add_service(EncoderServer::new(encoder).max_decoding_message_size(bytes_max))
+            .add_service(health)
+            .add_service(reflection().build_v1().expect(DESCRIPTORS))
+            .add_service(reflection().build_v1alpha().expect(DESCRIPTORS));
+        Services { router, health: Health { reporter }, metrics, draining }
+    }
+}
+
+/// The engine's health -> grpc.health.v1.
+struct Health {
+    reporter: HealthReporter,
+}
+
+impl Health {
+    /// The whole server and each of its services; all share one engine, so all share one state.
+    const NAMES: [&'static str; 5] = [
+        "",
+        CollectionsServer::<CollectionsService>::NAME,
+        DocumentsServer::<DocumentsService>::NAME,
+        SearchServer::<SearchService>::NAME,
+        EncoderServer::<EncoderService>::NAME,
+    ];
+
+    async fn set(&self, status: ServingStatus) {
+        for name in Self::NAMES {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+
+    /// Asks the engine once.
+    async fn follow_once(&self, engine: &Engine) -> bool {
+        let healthy = engine.healthy();
+        if let Err(reason) = &healthy {
+            tracing::error!(reason, "not healthy");
+        }
+        self.set(if healthy.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        healthy.is_ok()
+    }
+
+    /// Asks the engine again and again, telling only what changed, until the server drains. Then says NOT_SERVING and ends
+    /// the Watch streams, which would otherwise keep the server from stopping.
+    async fn follow(mut self, engine: Arc<Engine>, draining: CancellationToken) {
+        let mut was_healthy = self.follow_once(&engine).await;
+        let mut ticks = tokio::time::interval(HEALTH_INTERVAL);
+        loop {
+            tokio::select! {
+                () = draining.cancelled() => break,
+                _ = ticks.tick() => {
+                    if engine.healthy().is_ok() != was_healthy {
+                        was_healthy = self.follow_once(&engine).await;
+                    }
+                }
+            }
+        }
+        self.set(ServingStatus::NotServing).await;
+        for name in Self::NAMES {
+            self.reporter.clear_service_status(name).await;
+        }
+    }
+}
+
+/// Why the server did not start, or refused a request before the engine saw it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum ServerError {
     #[error(
-        "cannot listen on {address}: {source}; another server may be running there, choose another with --listen"
+        "cannot listen on {address}: {source}; another server may be running there, choose another with {setting}"
     )]
-    Bind { address: SocketAddr, source: std::io::Error },
+    Bind { address: SocketAddr, setting: &'static str, source: io::Error },
     #[error(
         "{address} can be reached from other machines and this server has no authentication; if that is meant, set server.allow_remote (--allow-remote)"
     )]
     NotLoopback { address: SocketAddr },
     #[error("the server stopped: {reason}")]
     Transport { reason: String },
+    #[error("{field}: {reason}")]
+    Field { field: String, reason: String },
+    #[error(
+        "the message is larger than this server takes ({limit} bytes, limits.message_bytes_max); send less at once"
+    )]
+    MessageTooLarge { limit: usize },
+    #[error(
+        "the answer would have {got} bytes, more than a message may have ({limit}, limits.message_bytes_max); ask for less at once"
+    )]
+    AnswerTooLarge { got: usize, limit: usize },
+    #[error("the server works on {limit} requests already (limits.concurrent_requests_max); retry later")]
+    TooManyRequests { limit: usize },
 }
 
 impl ServerError {
@@ -61,8 +335,17 @@ impl ServerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ServerError::Bind { .. } => ErrorKind::Unavailable,
-            ServerError::NotLoopback { .. } => ErrorKind::Invalid,
+            ServerError::NotLoopback { .. }
+            | ServerError::Field { .. }
+            | ServerError::MessageTooLarge { .. }
+            | ServerError::AnswerTooLarge { .. } => ErrorKind::Invalid,
             ServerError::Transport { .. } => ErrorKind::Internal,
+            ServerError::TooManyRequests { .. } => ErrorKind::Overloaded,
         }
+    }
+
+    /// A field of a request that is not as it must be.
+    pub(crate) fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        ServerError::Field { field: field.into(), reason: reason.into() }
     }
 }

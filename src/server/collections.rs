@@ -1,0 +1,111 @@
+//! The Collections service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{admit, convert};
+use crate::{
+    engine::Engine,
+    proto::{self, collections_server::Collections},
+};
+
+/// Collections and their aliases.
+#[derive(Debug)]
+pub(crate) struct CollectionsService {
+    pub(crate) engine: Arc<Engine>,
+}
+
+#[tonic::async_trait]
+impl Collections for CollectionsService {
+    async fn create(
+        &self,
+        request: Request<proto::CreateCollectionRequest>,
+    ) -> Result<Response<proto::CreateCollectionResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let (info, created) =
+                    self.engine.create_collection(convert::new_collection_from(message)?).await?;
+                Ok(proto::CreateCollectionResponse {
+                    collection: Some(convert::collection_to(info)),
+                    created,
+                })
+            })
+            .await
+    }
+
+    async fn get(
+        &self,
+        request: Request<proto::GetCollectionRequest>,
+    ) -> Result<Response<proto::GetCollectionResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let info = self.engine.collection(&message.name).await?;
+                Ok(proto::GetCollectionResponse { collection: Some(convert::collection_to(info)) })
+            })
+            .await
+    }
+
+    async fn list(
+        &self,
+        request: Request<proto::ListCollectionsRequest>,
+    ) -> Result<Response<proto::ListCollectionsResponse>, Status> {
+        let (context, _) = admit::Request::open(request);
+        context
+            .answer(async {
+                let infos = self.engine.collections().await?;
+                let collections = infos.into_iter().map(convert::collection_to).collect();
+                Ok(proto::ListCollectionsResponse { collections })
+            })
+            .await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<proto::DeleteCollectionRequest>,
+    ) -> Result<Response<proto::DeleteCollectionResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                self.engine.delete_collection(&message.name).await?;
+                Ok(proto::DeleteCollectionResponse {})
+            })
+            .await
+    }
+
+    async fn set_alias(
+        &self,
+        request: Request<proto::SetAliasRequest>,
+    ) -> Result<Response<proto::SetAliasResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let previous = self.engine.set_alias(&message.alias, &message.collection).await?;
+                Ok(proto::SetAliasResponse { previous: previous.unwrap_or_default() })
+            })
+            .await
+    }
+
+    async fn delete_alias(
+        &self,
+        request: Request<proto::DeleteAliasRequest>,
+    ) -> Result<Response<proto::DeleteAliasResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                self.engine.delete_alias(&message.alias).await?;
+                Ok(proto::DeleteAliasResponse {})
+            })
+            .await
+    }
+
+    async fn stats(
+        &self,
+        request: Request<proto::CollectionStatsRequest>,
+    ) -> Result<Response<proto::CollectionStatsResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context.answer(async { Ok(convert::stats_to(self.engine.stats(&message.name).await?)) }).await
+    }
+}

@@ -1,0 +1,355 @@
+//! Messages of `proto/distilface/v1` <-> the engine's types, both ways.
+//!
+//! Promises: every enum and every oneof is checked, so what the engine gets is what the client said; a refusal
+//! names the field and what is allowed. Leaves out limits (`admit.rs`) and meaning (the engine).
+
+mod filter;
+mod value;
+
+pub(crate) use filter::{filter_from, optional as filter_from_optional};
+
+use crate::{
+    Error, ErrorKind,
+    collection::{
+        CollectionStats,
+        point::{Hit, StoredPoint},
+    },
+    encoder::{Embedding, TextKind},
+    engine::{
+        Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, SearchAnswer, SearchQuery, WriteStatus,
+    },
+    index::{IndexKind, IndexParams},
+    model::{Architecture, ModelDir, Pooling},
+    proto::{self, search_request},
+    runtime::DeviceReport,
+    server::ServerError,
+    vector::Metric,
+};
+
+/// Reads an enum whose unknown numbers are refused.
+fn enum_from<E: TryFrom<i32>>(number: i32, field: &str) -> Result<E, ServerError> {
+    E::try_from(number).map_err(|_| {
+        ServerError::field(field, format!("{number} is no value of this enum that this server knows"))
+    })
+}
+
+/// Zero means the default.
+fn non_zero(number: u32) -> Option<usize> {
+    (number != 0).then_some(number as usize)
+}
+
+// Collections
+
+/// What a new collection shall be.
+///
+/// # Errors
+/// [`ServerError::Field`].
+pub(crate) fn new_collection_from(request: proto::CreateCollectionRequest) -> Result<NewCollection, Error> {
+    let config = request
+        .config
+        .ok_or_else(|| ServerError::field("config", "it is missing; give at least the collection's name"))?;
+    let chunking = config.chunking.unwrap_or_default();
+    Ok(NewCollection {
+        name: config.name,
+        dimension: (config.dimension != 0).then_some(config.dimension),
+        metric: match enum_from(config.metric, "config.metric")? {
+            proto::Metric::Unspecified | proto::Metric::Cosine => Metric::Cosine,
+            proto::Metric::Dot => Metric::Dot,
+            proto::Metric::Euclidean => Metric::Euclidean,
+        },
+        index: index_from(config.index.unwrap_or_default())?,
+        chunking_disabled: chunking.disabled,
+        chunk_max_tokens: non_zero(chunking.max_tokens),
+        chunk_overlap_tokens: non_zero(chunking.overlap_tokens),
+        vectors_only: config.vectors_only,
+        if_not_exists: request.if_not_exists,
+    })
+}
+
+fn index_from(index: proto::IndexConfig) -> Result<IndexParams, ServerError> {
+    let default = IndexParams::default();
+    let sixteen_bits = |number: u32, default: u16, field: &str| match u16::try_from(number) {
+        Ok(0) => Ok(default),
+        Ok(number) => Ok(number),
+        Err(_) => Err(ServerError::field(field, format!("{number} is far above what an index can use"))),
+    };
+    Ok(IndexParams {
+        kind: match enum_from(index.kind, "config.index.kind")? {
+            proto::IndexKind::Unspecified => default.kind,
+            proto::IndexKind::Flat => IndexKind::Flat,
+            proto::IndexKind::HnswRs => IndexKind::HnswRs,
+        },
+        m: sixteen_bits(index.m, default.m, "config.index.m")?,
+        ef_construction: sixteen_bits(
+            index.ef_construction,
+            default.ef_construction,
+            "config.index.ef_construction",
+        )?,
+        ef_search: sixteen_bits(index.ef_search, default.ef_search, "config.index.ef_search")?,
+        seed: default.seed,
+    })
+}
+
+/// A collection as it goes out.
+pub(crate) fn collection_to(info: CollectionInfo) -> proto::Collection {
+    let vectors_only = info.model.is_none();
+    let (model, model_fingerprint) = info.model.map(|m| (m.name, m.fingerprint.0)).unwrap_or_default();
+    let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+    let chunking =
+        info.chunking.map_or(proto::ChunkingConfig { disabled: true, ..Default::default() }, |chunking| {
+            proto::ChunkingConfig {
+                disabled: false,
+                max_tokens: count(chunking.max_tokens),
+                overlap_tokens: count(chunking.overlap_tokens),
+            }
+        });
+    let metric = match info.metric {
+        Metric::Cosine => proto::Metric::Cosine,
+        Metric::Dot => proto::Metric::Dot,
+        Metric::Euclidean => proto::Metric::Euclidean,
+    };
+    let kind = match info.index.kind {
+        IndexKind::Flat => proto::IndexKind::Flat,
+        IndexKind::HnswRs => proto::IndexKind::HnswRs,
+    };
+    proto::Collection {
+        config: Some(proto::CollectionConfig {
+            name: info.name,
+            dimension: info.dimension,
+            metric: metric.into(),
+            index: Some(proto::IndexConfig {
+                kind: kind.into(),
+                m: info.index.m.into(),
+                ef_construction: info.index.ef_construction.into(),
+                ef_search: info.index.ef_search.into(),
+            }),
+            chunking: Some(chunking),
+            vectors_only,
+        }),
+        model,
+        model_fingerprint,
+        created_at: Some(value::timestamp(info.created_at)),
+        aliases: info.aliases,
+    }
+}
+
+/// Counts as they go out.
+pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse {
+    proto::CollectionStatsResponse {
+        documents: stats.documents,
+        passages: stats.passages,
+        indexed: stats.indexed,
+        tombstones: stats.tombstones,
+        disk_bytes: stats.disk_bytes,
+        vector_bytes: stats.vector_bytes,
+        fields: stats
+            .fields
+            .into_iter()
+            .map(|(field, types, documents)| proto::FieldStats {
+                field,
+                types: types.into_iter().map(str::to_owned).collect(),
+                documents,
+            })
+            .collect(),
+    }
+}
+
+// Documents
+
+/// A document as it came in.
+///
+/// # Errors
+/// [`ServerError::Field`].
+pub(crate) fn document_from(document: proto::Document) -> Result<Document, Error> {
+    Ok(Document {
+        payload: value::payload_from(document.payload)?,
+        id: document.id,
+        title: document.title,
+        text: document.text,
+        vector: document.vector.map(|v| v.values),
+    })
+}
+
+/// What became of a document.
+pub(crate) fn outcome_to(outcome: DocumentOutcome) -> proto::DocumentResult {
+    let status = match outcome.status {
+        WriteStatus::Inserted => proto::WriteStatus::Inserted,
+        WriteStatus::Updated => proto::WriteStatus::Updated,
+        WriteStatus::Unchanged => proto::WriteStatus::Unchanged,
+    };
+    proto::DocumentResult {
+        id: outcome.id,
+        status: status.into(),
+        error: String::new(),
+        passages: outcome.passages,
+        tokens: outcome.tokens,
+        truncated: outcome.truncated,
+    }
+}
+
+/// A document of an ingest that failed in its place. What is our fault is told in one sentence.
+pub(crate) fn failure_to(id: String, error: &Error) -> proto::DocumentResult {
+    let error = match error.kind() {
+        ErrorKind::Internal | ErrorKind::Corrupt => {
+            "the server failed on this document; see its log".to_owned()
+        }
+        _ => super::status::chain(error),
+    };
+    proto::DocumentResult { id, status: proto::WriteStatus::Failed.into(), error, ..Default::default() }
+}
+
+/// A stored document as it goes out.
+pub(crate) fn stored_to(point: StoredPoint) -> proto::StoredDocument {
+    proto::StoredDocument {
+        document: Some(proto::Document {
+            id: point.id.as_str().to_owned(),
+            title: point.title,
+            text: point.text,
+            payload: value::payload_to(&point.payload),
+            vector: point.vector.map(|values| proto::Vector { values }),
+        }),
+        passages: (0..)
+            .zip(point.passages)
+            .map(|(ordinal, range)| proto::Passage {
+                ordinal,
+                start: range.start,
+                end: range.end,
+                text: String::new(),
+            })
+            .collect(),
+        updated_at: Some(value::timestamp(point.updated_at)),
+    }
+}
+
+// Search
+
+/// A search as it came in, and whether it is to be explained.
+///
+/// # Errors
+/// [`ServerError::Field`]; filter errors.
+pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, Error> {
+    use search_request::Query;
+    let ask = match request.query {
+        Some(Query::Text(text)) => Ask::Text(text),
+        Some(Query::Vector(vector)) => Ask::Vector(vector.values),
+        Some(Query::DocumentId(id)) => Ask::Document(id),
+        None => {
+            let reason = "nothing is searched for; set text, vector or document_id";
+            return Err(ServerError::field("query", reason).into());
+        }
+    };
+    if let Some(threshold) = request.score_threshold.filter(|t| t.is_nan()) {
+        return Err(ServerError::field("score_threshold", format!("it is {threshold}; give a number")).into());
+    }
+    Ok(Search {
+        collection: request.collection,
+        explain: request.explain,
+        query: SearchQuery {
+            ask,
+            k: request.k as usize,
+            filter: filter_from_optional(request.filter)?,
+            ef: non_zero(request.ef),
+            exact: request.exact,
+            score_threshold: request.score_threshold,
+            by_passage: request.by_passage,
+            with_payload: !request.without_payload,
+            with_text: !request.without_text,
+        },
+    })
+}
+
+/// A search, where, and whether it is to be explained.
+#[derive(Debug)]
+pub(crate) struct Search {
+    pub(crate) collection: String,
+    pub(crate) query: SearchQuery,
+    pub(crate) explain: bool,
+}
+
+/// Hits as they go out; `explain` on which device, if asked for.
+pub(crate) fn answer_to(answer: SearchAnswer, explain: Option<&str>) -> proto::SearchResponse {
+    let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    let explain = explain.map(|device| proto::Explain {
+        tokenize_us: micros(answer.encode.tokenize),
+        queue_us: micros(answer.encode.queue),
+        encode_us: micros(answer.encode.encode),
+        filter_us: micros(answer.trace.filter_time),
+        search_us: micros(answer.trace.search_time),
+        fetch_us: micros(answer.trace.fetch_time),
+        total_us: micros(answer.total),
+        plan: answer.trace.plan.to_owned(),
+        reason: answer.trace.reason,
+        matching_documents: answer.trace.matching_documents,
+        scanned: answer.trace.scanned,
+        ef: answer.trace.ef,
+        device: device.to_owned(),
+    });
+    proto::SearchResponse {
+        hits: answer.hits.into_iter().map(hit_to).collect(),
+        query: Some(proto::QueryInfo { tokens: answer.tokens, truncated: answer.truncated }),
+        explain,
+    }
+}
+
+fn hit_to(hit: Hit) -> proto::Hit {
+    proto::Hit {
+        id: hit.id.as_str().to_owned(),
+        score: hit.score,
+        title: hit.title,
+        passage: Some(proto::Passage {
+            ordinal: hit.ordinal,
+            start: hit.range.start,
+            end: hit.range.end,
+            text: hit.passage,
+        }),
+        payload: value::payload_to(&hit.payload),
+    }
+}
+
+// Encoder
+
+/// Which prompt goes in front.
+///
+/// # Errors
+/// [`ServerError::Field`].
+pub(crate) fn text_kind_from(kind: i32) -> Result<TextKind, Error> {
+    Ok(match enum_from(kind, "kind")? {
+        proto::TextKind::Unspecified => TextKind::Raw,
+        proto::TextKind::Query => TextKind::Query,
+        proto::TextKind::Document => TextKind::Document,
+    })
+}
+
+/// A vector of a text as it goes out.
+pub(crate) fn embedding_to(embedding: Embedding) -> proto::Embedding {
+    proto::Embedding { values: embedding.values, tokens: embedding.tokens, truncated: embedding.truncated }
+}
+
+/// A model as it goes out; `loaded` is where it runs, if it does.
+pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>) -> proto::Model {
+    let manifest = &model.manifest;
+    proto::Model {
+        name: manifest.name.clone(),
+        architecture: match manifest.architecture {
+            Architecture::Bert => "bert",
+            Architecture::Distilbert => "distilbert",
+        }
+        .to_owned(),
+        dimension: manifest.dimension,
+        max_tokens: u32::try_from(manifest.max_tokens).unwrap_or(u32::MAX),
+        pooling: match manifest.pooling {
+            Pooling::Cls => "cls",
+            Pooling::Mean => "mean",
+            Pooling::Max => "max",
+        }
+        .to_owned(),
+        fingerprint: model.fingerprint.0.clone(),
+        licence: manifest.licence.clone(),
+        loaded: loaded.is_some(),
+        device: loaded.map(|d| d.device.clone()).unwrap_or_default(),
+        device_reason: loaded.map(|d| d.reason.clone()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! What `convert` refuses, and that what goes in comes out.
+
+use std::{sync::Arc, time::Duration};
+
+use super::*;
+use crate::{
+    collection::{SearchTrace, point::PointId},
+    encoder::{Chunking, EncodeTimes},
+    engine::CollectionModel,
+    model::Fingerprint,
+};
+
+fn create(config: proto::CollectionConfig) -> proto::CreateCollectionRequest {
+    proto::CreateCollectionRequest { config: Some(config), if_not_exists: false }
+}
+
+fn assert_invalid<T: std::fmt::Debug>(result: Result<T, Error>, word: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains(word), "{error}");
+}
+
+#[test]
+fn a_collection_without_settings_gets_the_defaults() {
+    let new = new_collection_from(create(proto::CollectionConfig { name: "a".into(), ..Default::default() }))
+        .unwrap();
+    assert_eq!(new, NewCollection { name: "a".into(), ..Default::default() });
+}
+
+#[test]
+fn a_collection_without_config_is_refused() {
+    assert_invalid(new_collection_from(proto::CreateCollectionRequest::default()), "config");
+}
+
+#[test]
+fn numbers_that_no_enum_has_are_refused() {
+    assert_invalid(
+        new_collection_from(create(proto::CollectionConfig { metric: 99, ..Default::default() })),
+        "99",
+    );
+    let index = Some(proto::IndexConfig { kind: -1, ..Default::default() });
+    assert_invalid(
+        new_collection_from(create(proto::CollectionConfig { index, ..Default::default() })),
+        "index.kind",
+    );
+    assert_invalid(text_kind_from(7), "kind");
+}
+
+#[test]
+fn index_settings_past_sixteen_bits_are_refused_not_cut() {
+    let index = Some(proto::IndexConfig { m: 65_536 + 16, ..Default::default() });
+    assert_invalid(
+        new_collection_from(create(proto::CollectionConfig { index, ..Default::default() })),
+        "index.m",
+    );
+}
+
+#[test]
+fn a_collection_comes_back_as_it_was_made() {
+    let info = CollectionInfo {
+        name: "a".into(),
+        dimension: 384,
+        metric: Metric::Dot,
+        index: IndexParams { kind: IndexKind::Flat, ..Default::default() },
+        chunking: Some(Chunking { max_tokens: 100, overlap_tokens: 10 }),
+        model: Some(CollectionModel { name: "m".into(), fingerprint: Fingerprint("f".into()) }),
+        created_at: 1_500_000,
+        aliases: vec!["b".into()],
+    };
+    let out = collection_to(info);
+    assert_eq!((out.model.as_str(), out.model_fingerprint.as_str()), ("m", "f"));
+    let new = new_collection_from(create(out.config.unwrap())).unwrap();
+    assert_eq!((new.metric, new.index.kind, new.dimension), (Metric::Dot, IndexKind::Flat, Some(384)));
+    assert_eq!((new.chunk_max_tokens, new.chunk_overlap_tokens), (Some(100), Some(10)));
+    assert!(!new.vectors_only && !new.chunking_disabled);
+}
+
+#[test]
+fn a_search_for_nothing_is_refused() {
+    assert_invalid(search_from(proto::SearchRequest::default()), "document_id");
+}
+
+#[test]
+fn a_threshold_that_is_no_number_is_refused() {
+    let request = proto::SearchRequest {
+        query: Some(search_request::Query::Text("a".into())),
+        score_threshold: Some(f32::NAN),
+        ..Default::default()
+    };
+    assert_invalid(search_from(request), "score_threshold");
+}
+
+#[test]
+fn a_search_keeps_every_setting() {
+    let request = proto::SearchRequest {
+        collection: "c".into(),
+        query: Some(search_request::Query::Vector(proto::Vector { values: vec![1.0] })),
+        k: 3,
+        ef: 0,
+        exact: true,
+        score_threshold: Some(0.5),
+        by_passage: true,
+        without_payload: true,
+        without_text: false,
+        explain: true,
+        filter: None,
+    };
+    let search = search_from(request).unwrap();
+    assert_eq!(search.collection, "c");
+    assert!(search.explain);
+    let expected = SearchQuery {
+        ask: Ask::Vector(vec![1.0]),
+        k: 3,
+        filter: None,
+        ef: None,
+        exact: true,
+        score_threshold: Some(0.5),
+        by_passage: true,
+        with_payload: false,
+        with_text: true,
+    };
+    assert_eq!(search.query, expected);
+}
+
+#[test]
+fn a_search_is_explained_only_if_asked_for() {
+    let answer = SearchAnswer {
+        hits: vec![Hit {
+            id: PointId::new("a").unwrap(),
+            score: 0.5,
+            title: "t".into(),
+            ordinal: 2,
+            range: 3..7,
+            passage: "text".into(),
+            payload: Arc::default(),
+        }],
+        tokens: 4,
+        truncated: true,
+        encode: EncodeTimes::default(),
+        trace: SearchTrace { plan: "exact", search_time: Duration::from_micros(12), ..Default::default() },
+        total: Duration::from_millis(1),
+    };
+    let silent = answer_to(answer.clone(), None);
+    assert_eq!(silent.explain, None);
+    assert_eq!(silent.query, Some(proto::QueryInfo { tokens: 4, truncated: true }));
+    let passage = silent.hits[0].passage.clone().unwrap();
+    assert_eq!((passage.ordinal, passage.start, passage.end, passage.text.as_str()), (2, 3, 7, "text"));
+    let explain = answer_to(answer, Some("cpu")).explain.unwrap();
+    assert_eq!((explain.search_us, explain.total_us, explain.plan.as_str()), (12, 1000, "exact"));
+    assert_eq!(explain.device, "cpu");
+}
+
+#[test]
+fn failures_of_ours_are_not_told_in_full() {
+    let ours = Error::from(crate::engine::EngineError::Panicked { reason: "secret".into() });
+    assert!(!failure_to("a".into(), &ours).error.contains("secret"));
+    let theirs = Error::from(crate::engine::EngineError::BadRequest { reason: "too short".into() });
+    let result = failure_to("a".into(), &theirs);
+    assert_eq!(result.status, i32::from(proto::WriteStatus::Failed));
+    assert!(result.error.contains("too short"));
+}

@@ -1,0 +1,176 @@
+//! The Documents service; its stream is in `ingest.rs`.
+
+use std::sync::Arc;
+
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
+
+use super::{ServerError, admit, convert, ingest, metrics::Metrics};
+use crate::{
+    collection::point::PointId,
+    engine::Engine,
+    proto::{self, documents_server::Documents},
+};
+
+/// Documents of a page where the client names no number.
+const SCROLL_LIMIT: u32 = 100;
+/// A page closes early at this size, below the 4 MiB that gRPC clients take unless told otherwise.
+const PAGE_BYTES: usize = 2 << 20;
+
+/// Documents in and out.
+#[derive(Debug)]
+pub(crate) struct DocumentsService {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) draining: CancellationToken,
+}
+
+impl DocumentsService {
+    fn batch_max(&self) -> usize {
+        self.engine.config().limits.batch_max
+    }
+}
+
+#[tonic::async_trait]
+impl Documents for DocumentsService {
+    type IngestStream = ReceiverStream<Result<proto::IngestResponse, Status>>;
+
+    async fn ingest(
+        &self,
+        request: Request<Streaming<proto::IngestRequest>>,
+    ) -> Result<Response<Self::IngestStream>, Status> {
+        let (context, requests) = admit::Request::open(request);
+        // One answer in the channel while the next is made: a client that does not read stops us.
+        let (answers, receiver) = mpsc::channel(1);
+        let work = ingest::Work::new(Arc::clone(&self.engine), Arc::clone(&self.metrics), context.clone());
+        let pump = ingest::pump(requests, answers, self.draining.clone(), context, work);
+        tokio::spawn(pump.in_current_span());
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn upsert(
+        &self,
+        request: Request<proto::UpsertRequest>,
+    ) -> Result<Response<proto::UpsertResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                admit::count_within("documents in one request", message.documents.len(), self.batch_max())?;
+                let documents =
+                    message.documents.into_iter().map(convert::document_from).collect::<Result<_, _>>()?;
+                let outcomes = self.engine.upsert(&message.collection, documents, context.deadline()).await?;
+                outcomes.iter().for_each(|outcome| self.metrics.document(outcome));
+                let results = outcomes.into_iter().map(convert::outcome_to).collect();
+                Ok(proto::UpsertResponse { results })
+            })
+            .await
+    }
+
+    async fn get(
+        &self,
+        request: Request<proto::GetDocumentsRequest>,
+    ) -> Result<Response<proto::GetDocumentsResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                admit::count_within("ids in one request", message.ids.len(), self.batch_max())?;
+                let ids = message.ids.clone();
+                let found = self.engine.get(&message.collection, ids, message.with_vectors).await?;
+                let mut answer = proto::GetDocumentsResponse::default();
+                for (id, point) in message.ids.into_iter().zip(found) {
+                    match point {
+                        Some(point) => answer.documents.push(convert::stored_to(point)),
+                        None => answer.missing.push(id),
+                    }
+                }
+                Ok(answer)
+            })
+            .await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<proto::DeleteDocumentsRequest>,
+    ) -> Result<Response<proto::DeleteDocumentsResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let deleted = match (message.ids.is_empty(), message.filter) {
+                    (false, None) => {
+                        admit::count_within("ids in one request", message.ids.len(), self.batch_max())?;
+                        self.engine.delete(&message.collection, message.ids).await?
+                    }
+                    (true, Some(filter)) => {
+                        let filter = convert::filter_from(filter)?;
+                        self.engine.delete_matching(&message.collection, filter).await?
+                    }
+                    (false, Some(_)) => {
+                        return Err(
+                            ServerError::field("filter", "give either ids or a filter, not both").into()
+                        );
+                    }
+                    (true, None) => {
+                        return Err(
+                            ServerError::field("ids", "say what to delete: give ids or a filter").into()
+                        );
+                    }
+                };
+                Ok(proto::DeleteDocumentsResponse { deleted })
+            })
+            .await
+    }
+
+    async fn scroll(
+        &self,
+        request: Request<proto::ScrollRequest>,
+    ) -> Result<Response<proto::ScrollResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let limit = if message.limit == 0 { SCROLL_LIMIT } else { message.limit } as usize;
+                admit::count_within("limit", limit, self.batch_max().max(SCROLL_LIMIT as usize))?;
+                let filter = convert::filter_from_optional(message.filter)?;
+                let after = Some(message.cursor).filter(|cursor| !cursor.is_empty());
+                let page = self
+                    .engine
+                    .scroll(&message.collection, filter, after, limit, !message.without_text)
+                    .await?;
+                let mut answer = proto::ScrollResponse::default();
+                let mut page_bytes = 0;
+                let mut last_id: Option<PointId> = None;
+                for point in page.points {
+                    let id = point.id.clone();
+                    let document = convert::stored_to(point);
+                    page_bytes += document.encoded_len();
+                    if page_bytes > PAGE_BYTES && last_id.is_some() {
+                        // Cut here; the next page begins with this document.
+                        answer.next_cursor = last_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
+                        return Ok(answer);
+                    }
+                    answer.documents.push(document);
+                    last_id = Some(id);
+                }
+                answer.next_cursor = page.next.map(|id| id.as_str().to_owned()).unwrap_or_default();
+                Ok(answer)
+            })
+            .await
+    }
+
+    async fn count(
+        &self,
+        request: Request<proto::CountRequest>,
+    ) -> Result<Response<proto::CountResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let filter = convert::filter_from_optional(message.filter)?;
+                let documents = self.engine.count(&message.collection, filter).await?;
+                Ok(proto::CountResponse { documents })
+            })
+            .await
+    }
+}

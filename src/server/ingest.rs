@@ -1,0 +1,228 @@
+//! The ingest stream: requests -> answers, in order, one for one.
+//!
+//! Promises: an answer says that its documents are durable; at most [`READ_AHEAD`] requests are worked on, so that
+//! the next is tokenised and encoded while the one before is committed, and HTTP/2 flow control slows down a client
+//! that writes faster; a request that names a document of one still in work waits for it, so the last one sent wins.
+//! A request that fails as a whole ends the stream after the answers before it. While the server drains nothing
+//! more is read, what was read is finished and answered, and the stream ends with UNAVAILABLE.
+//! A client that goes away takes its unfinished work with it.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::Instrument;
+
+use super::{ServerError, admit, convert, metrics::Metrics, status};
+use crate::{
+    Error,
+    engine::{Engine, EngineError},
+    proto::{DocumentResult, IngestRequest, IngestResponse},
+};
+
+/// Requests of one stream that are worked on at once: one commits, one is encoded, one is tokenised.
+const READ_AHEAD: usize = 3;
+
+type Answer = Result<IngestResponse, Status>;
+
+/// Turns requests into work. A trait so that the pump can be tested without an engine.
+pub(crate) trait Worker: Send + 'static {
+    fn work(
+        &mut self,
+        request: IngestRequest,
+    ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static;
+}
+
+/// Reads, works, answers, until the stream ends.
+pub(crate) async fn pump(
+    mut requests: impl Stream<Item = Result<IngestRequest, Status>> + Unpin,
+    answers: mpsc::Sender<Answer>,
+    draining: CancellationToken,
+    context: admit::Request,
+    mut worker: impl Worker,
+) {
+    let mut pending = VecDeque::<Pending>::new();
+    let mut waiting: Option<IngestRequest> = None;
+    let mut reading = true;
+    let mut ending = None;
+    loop {
+        if let Some(request) =
+            waiting.take_if(|request| !pending.iter().any(|p| p.shares_a_document(request)))
+        {
+            pending.push_back(Pending::start(request, &mut worker, &context));
+        }
+        if pending.is_empty() && !reading {
+            break;
+        }
+        let room = waiting.is_none() && pending.len() < READ_AHEAD;
+        tokio::select! {
+            biased;
+            () = answers.closed() => return,
+            answer = first(&mut pending), if !pending.is_empty() => {
+                pending.pop_front();
+                let failed = answer.is_err();
+                if answers.send(answer).await.is_err() || failed {
+                    return;
+                }
+            }
+            () = passed(context.client_deadline) => {
+                // Nobody waits for what is pending; dropping it takes it back.
+                pending.clear();
+                ending = Some(context.refuse(&EngineError::Expired.into()));
+                break;
+            }
+            () = draining.cancelled(), if reading => {
+                reading = false;
+                ending = Some(context.refuse(&EngineError::Closing.into()));
+            }
+            message = requests.next(), if reading && room => match message {
+                Some(Ok(request)) => waiting = Some(request),
+                Some(Err(refused)) => {
+                    reading = false;
+                    ending = Some(if status::is_oversized(refused.code()) {
+                        context.refuse(&context.message_too_large())
+                    } else {
+                        refused
+                    });
+                }
+                None => reading = false,
+            },
+        }
+    }
+    if let Some(status) = ending {
+        // A client that has gone does not need to hear it.
+        let _ = answers.send(Err(status)).await;
+    }
+}
+
+/// The answer of the oldest request in work.
+async fn first(pending: &mut VecDeque<Pending>) -> Answer {
+    match pending.front_mut() {
+        Some(oldest) => oldest.answer().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn passed(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A request in work. Dropped, it is taken back as far as it has not begun.
+struct Pending {
+    ids: HashSet<String>,
+    task: JoinHandle<Result<IngestResponse, Error>>,
+    context: admit::Request,
+}
+
+impl Pending {
+    fn start(request: IngestRequest, worker: &mut impl Worker, context: &admit::Request) -> Self {
+        let ids = request.documents.iter().map(|document| document.id.clone()).collect();
+        let task = tokio::spawn(worker.work(request).in_current_span());
+        Pending { ids, task, context: context.clone() }
+    }
+
+    fn shares_a_document(&self, request: &IngestRequest) -> bool {
+        request.documents.iter().any(|document| self.ids.contains(&document.id))
+    }
+
+    async fn answer(&mut self) -> Answer {
+        let outcome = (&mut self.task)
+            .await
+            .unwrap_or_else(|e| Err(EngineError::Panicked { reason: e.to_string() }.into()));
+        outcome.map_err(|error| self.context.refuse(&error))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Gives the documents of each request to the engine.
+pub(crate) struct Work {
+    engine: Arc<Engine>,
+    metrics: Arc<Metrics>,
+    context: admit::Request,
+    /// Named by the first request; later ones may leave it out.
+    collection: String,
+}
+
+impl Work {
+    pub(crate) fn new(engine: Arc<Engine>, metrics: Arc<Metrics>, context: admit::Request) -> Self {
+        Work { engine, metrics, context, collection: String::new() }
+    }
+}
+
+impl Worker for Work {
+    fn work(
+        &mut self,
+        request: IngestRequest,
+    ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
+        if !request.collection.is_empty() {
+            self.collection.clone_from(&request.collection);
+        }
+        let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+        let (context, collection) = (self.context.next_message(), self.collection.clone());
+        async move {
+            if collection.is_empty() {
+                let reason = "the first request of the stream must name the collection";
+                return Err(ServerError::field("collection", reason).into());
+            }
+            context.within_deadline(write(&engine, &metrics, &context, &collection, request)).await
+        }
+    }
+}
+
+/// Writes the documents of one request, each by itself.
+async fn write(
+    engine: &Engine,
+    metrics: &Metrics,
+    context: &admit::Request,
+    collection: &str,
+    request: IngestRequest,
+) -> Result<IngestResponse, Error> {
+    let limit = engine.config().limits.batch_max;
+    if request.documents.len() > limit {
+        admit::count_within("documents in one request", request.documents.len(), limit)?;
+    }
+    let failed = |id: String, error: Error| {
+        metrics.document_failed();
+        status::log_if_ours(&error, &context.id);
+        convert::failure_to(id, &error)
+    };
+    let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
+    let (mut documents, mut places) = (Vec::new(), Vec::new());
+    for (place, document) in request.documents.into_iter().enumerate() {
+        let id = document.id.clone();
+        match convert::document_from(document) {
+            Ok(document) => {
+                documents.push(document);
+                places.push((place, id));
+            }
+            Err(error) => results[place] = failed(id, error),
+        }
+    }
+    let outcomes = engine.ingest(collection, documents, context.deadline()).await?;
+    for ((place, id), outcome) in places.into_iter().zip(outcomes) {
+        results[place] = match outcome {
+            Ok(outcome) => {
+                metrics.document(&outcome);
+                convert::outcome_to(outcome)
+            }
+            Err(error) => failed(id, error),
+        };
+    }
+    Ok(IngestResponse { sequence: request.sequence, results })
+}
+
+#[cfg(test)]
+mod tests;

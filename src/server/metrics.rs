@@ -1,0 +1,268 @@
+//! What happened -> Prometheus text. The only file that names `prometheus_client`; names are in `telemetry.rs`.
+//!
+//! Counters are fed by the requests; gauges of collections and of the process are sampled at each scrape.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::Registry,
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    engine::{DocumentOutcome, Engine, WriteStatus},
+    telemetry::names,
+};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByMethod {
+    method: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByMethodAndCode {
+    method: String,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByStatus {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByCollection {
+    collection: String,
+}
+
+/// Latency from half a millisecond to half a minute.
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 2.0, 17))
+}
+
+type Gauges = Family<ByCollection, Gauge<u64, AtomicU64>>;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<ByMethodAndCode, Counter>,
+    seconds: Family<ByMethod, Histogram, fn() -> Histogram>,
+    in_flight: Gauge,
+    documents: Family<ByStatus, Counter>,
+    texts: Counter,
+    tokens: Counter,
+    collections: [Gauges; 3],
+    resident_bytes: Gauge<u64, AtomicU64>,
+    healthy: Gauge,
+    /// One scrape at a time, since each clears and fills the gauges of the collections.
+    scraping: tokio::sync::Mutex<()>,
+}
+
+impl Metrics {
+    /// `device` is where the encoder runs; empty without one.
+    pub(crate) fn new(device: &str) -> Self {
+        let mut registry = Registry::with_prefix("distilface");
+        let requests = Family::default();
+        let seconds = Family::<ByMethod, Histogram, fn() -> Histogram>::new_with_constructor(latency);
+        let in_flight = Gauge::default();
+        let documents = Family::default();
+        let (texts, tokens) = (Counter::default(), Counter::default());
+        let collections: [Gauges; 3] = Default::default();
+        let resident_bytes = Gauge::default();
+        let healthy = Gauge::default();
+
+        registry.register(names::REQUESTS, "Requests answered", requests.clone());
+        registry.register(names::REQUEST_SECONDS, "From arrival to the end of the answer", seconds.clone());
+        registry.register(names::REQUESTS_IN_FLIGHT, "Requests being worked on", in_flight.clone());
+        registry.register(names::DOCUMENTS, "Documents by what became of them", documents.clone());
+        registry.register(names::ENCODED_TEXTS, "Texts encoded for requests", texts.clone());
+        registry.register(names::ENCODED_TOKENS, "Tokens of those texts", tokens.clone());
+        for (gauges, (name, help)) in collections.iter().zip([
+            (names::COLLECTION_DOCUMENTS, "Documents of a collection"),
+            (names::COLLECTION_PASSAGES, "Vectors of a collection that can be found"),
+            (names::COLLECTION_INDEXED, "Vectors of a collection that are in the graph"),
+        ]) {
+            registry.register(name, help, gauges.clone());
+        }
+        registry.register(names::RESIDENT_BYTES, "Memory of the process", resident_bytes.clone());
+        registry.register(names::HEALTHY, "1 while every collection takes writes", healthy.clone());
+        let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("device", device.to_owned())];
+        registry.register(names::BUILD, "Program and device", Info::new(build));
+
+        Metrics {
+            registry,
+            requests,
+            seconds,
+            in_flight,
+            documents,
+            texts,
+            tokens,
+            collections,
+            resident_bytes,
+            healthy,
+            scraping: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A request came in.
+    pub(crate) fn began(&self) {
+        self.in_flight.inc();
+    }
+
+    /// A request ended.
+    pub(crate) fn ended(&self, method: &str, code: &'static str, elapsed: Duration) {
+        self.in_flight.dec();
+        self.requests.get_or_create(&ByMethodAndCode { method: method.to_owned(), code }).inc();
+        self.seconds.get_or_create(&ByMethod { method: method.to_owned() }).observe(elapsed.as_secs_f64());
+    }
+
+    /// A document was written, or found unchanged.
+    pub(crate) fn document(&self, outcome: &DocumentOutcome) {
+        let status = match outcome.status {
+            WriteStatus::Inserted => "inserted",
+            WriteStatus::Updated => "updated",
+            WriteStatus::Unchanged => "unchanged",
+        };
+        self.documents.get_or_create(&ByStatus { status }).inc();
+        if outcome.status != WriteStatus::Unchanged && outcome.tokens > 0 {
+            self.encoded(outcome.passages.into(), outcome.tokens.into());
+        }
+    }
+
+    /// A document of an ingest failed.
+    pub(crate) fn document_failed(&self) {
+        self.documents.get_or_create(&ByStatus { status: "failed" }).inc();
+    }
+
+    /// Texts were encoded.
+    pub(crate) fn encoded(&self, texts: u64, tokens: u64) {
+        self.texts.inc_by(texts);
+        self.tokens.inc_by(tokens);
+    }
+
+    /// Everything as Prometheus reads it. A collection whose counts cannot be had is left out of this scrape.
+    pub(crate) async fn scrape(&self, engine: &Engine) -> String {
+        let _one_at_a_time = self.scraping.lock().await;
+        self.healthy.set(engine.healthy().is_ok().into());
+        self.resident_bytes.set(resident_bytes().unwrap_or(0));
+        for gauges in &self.collections {
+            gauges.clear();
+        }
+        for info in engine.collections().await.unwrap_or_default() {
+            if let Ok(stats) = engine.stats(&info.name).await {
+                let label = ByCollection { collection: info.name };
+                for (gauges, value) in
+                    self.collections.iter().zip([stats.documents, stats.passages, stats.indexed])
+                {
+                    gauges.get_or_create(&label).set(value);
+                }
+            }
+        }
+        self.text()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+/// Serves `/metrics`, and `/healthz` for those who cannot ask gRPC, until its task is aborted.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, engine: Arc<Engine>) {
+    let health = {
+        let engine = Arc::clone(&engine);
+        move || async move {
+            match engine.healthy() {
+                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            }
+        }
+    };
+    let scrape = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.scrape(&engine).await) };
+    let router = Router::new().route("/metrics", get(scrape)).route("/healthz", get(health));
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "metrics are no longer served");
+    }
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the kernel says this process keeps in memory. Linux only.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_in_the_text() {
+        let metrics = Metrics::new("cpu");
+        metrics.began();
+        metrics.began();
+        metrics.ended("Search/Search", "OK", Duration::from_millis(3));
+        metrics.document(&DocumentOutcome {
+            id: "a".into(),
+            status: WriteStatus::Inserted,
+            passages: 2,
+            tokens: 40,
+            truncated: false,
+        });
+        metrics.document_failed();
+        let text = metrics.text();
+        for line in [
+            "distilface_requests_total{method=\"Search/Search\",code=\"OK\"} 1",
+            "distilface_requests_in_flight 1",
+            "distilface_request_seconds_count{method=\"Search/Search\"} 1",
+            "distilface_documents_total{status=\"inserted\"} 1",
+            "distilface_documents_total{status=\"failed\"} 1",
+            "distilface_encoded_texts_total 2",
+            "distilface_encoded_tokens_total 40",
+            "device=\"cpu\"",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn unchanged_documents_cost_no_tokens() {
+        let metrics = Metrics::new("");
+        metrics.document(&DocumentOutcome {
+            id: "a".into(),
+            status: WriteStatus::Unchanged,
+            passages: 2,
+            tokens: 40,
+            truncated: false,
+        });
+        assert!(metrics.text().contains("distilface_encoded_tokens_total 0"));
+    }
+
+    #[test]
+    fn the_process_keeps_something_in_memory() {
+        if cfg!(target_os = "linux") {
+            assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The Search service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{admit, convert, metrics::Metrics};
+use crate::{
+    engine::{Engine, SearchAnswer},
+    proto::{self, search_server::Search},
+};
+
+/// Ranked hits.
+#[derive(Debug)]
+pub(crate) struct SearchService {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl SearchService {
+    fn answer(&self, answer: SearchAnswer, explain: bool) -> proto::SearchResponse {
+        if answer.tokens > 0 {
+            self.metrics.encoded(1, answer.tokens.into());
+        }
+        let device = self.engine.encoder().map_or("", |encoder| &encoder.device().device);
+        convert::answer_to(answer, explain.then_some(device))
+    }
+}
+
+#[tonic::async_trait]
+impl Search for SearchService {
+    async fn search(
+        &self,
+        request: Request<proto::SearchRequest>,
+    ) -> Result<Response<proto::SearchResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let search = convert::search_from(message)?;
+                let answer = self.engine.search(&search.collection, search.query, context.deadline()).await?;
+                Ok(self.answer(answer, search.explain))
+            })
+            .await
+    }
+
+    async fn search_batch(
+        &self,
+        request: Request<proto::SearchBatchRequest>,
+    ) -> Result<Response<proto::SearchBatchResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                admit::count_within(
+                    "queries in one request",
+                    message.requests.len(),
+                    self.engine.config().limits.queries_max,
+                )?;
+                let (mut queries, mut explain) = (Vec::new(), Vec::new());
+                for request in message.requests {
+                    let search = convert::search_from(request)?;
+                    explain.push(search.explain);
+                    queries.push((search.collection, search.query));
+                }
+                let answers = self.engine.search_batch(queries, context.deadline()).await?;
+                let responses = answers
+                    .into_iter()
+                    .zip(explain)
+                    .map(|(answer, explain)| self.answer(answer, explain))
+                    .collect();
+                Ok(proto::SearchBatchResponse { responses })
+            })
+            .await
+    }
+}

@@ -1,0 +1,232 @@
+//! [`Error`] -> `tonic::Status`; the only file where a status is made.
+//!
+//! Promises: a client that knows only the code can act, one that reads the details can act better
+//! (`ErrorInfo` with the kind, `RequestInfo`, `RetryInfo` where waiting helps, `BadRequest` where a field is to
+//! blame). What is our fault is logged in full and told in one sentence with the request's id.
+
+use std::error::Error as _;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{Error, ErrorKind, server::ServerError};
+
+/// `ErrorInfo.domain` of every failure.
+pub(crate) const DOMAIN: &str = "distilface";
+
+/// Longest message in bytes. It travels in an HTTP/2 header, and many clients refuse more than 8 KiB of those.
+const MESSAGE_BYTES_MAX: usize = 2048;
+
+/// What a client hears of a failure. Logs it, if it is ours.
+pub(crate) fn of(error: &Error, request_id: &str) -> Status {
+    let kind = error.kind();
+    let (mut code, reason) = code_and_reason(kind);
+    if let Error::Server(ServerError::MessageTooLarge { .. } | ServerError::AnswerTooLarge { .. }) = error {
+        // As gRPC libraries say it; unlike RESOURCE_EXHAUSTED nobody retries it.
+        code = Code::OutOfRange;
+    }
+    let message = match kind {
+        ErrorKind::Internal | ErrorKind::Corrupt => {
+            log_if_ours(error, request_id);
+            let what = if kind == ErrorKind::Corrupt { "stored data is damaged" } else { "internal error" };
+            format!("{what}; the server's log says more under request id {request_id}")
+        }
+        ErrorKind::Invalid
+        | ErrorKind::NotFound
+        | ErrorKind::Exists
+        | ErrorKind::Precondition
+        | ErrorKind::Overloaded
+        | ErrorKind::Unavailable
+        | ErrorKind::Timeout => chain(error),
+    };
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::new()).set_request_info(request_id, "");
+    if let Some(delay) = error.retry_after() {
+        details.set_retry_info(Some(delay));
+    }
+    if let Some(field) = field(error) {
+        details.add_bad_request_violation(field, cut(&message));
+    }
+    Status::with_error_details(code, cut(&message), details)
+}
+
+/// Writes a failure of ours into the log in full; others are the client's to act on.
+pub(crate) fn log_if_ours(error: &Error, request_id: &str) {
+    if let kind @ (ErrorKind::Internal | ErrorKind::Corrupt) = error.kind() {
+        tracing::error!(request_id, kind = code_and_reason(kind).1, error = chain(error), "request failed");
+    }
+}
+
+/// House style, section 4.
+fn code_and_reason(kind: ErrorKind) -> (Code, &'static str) {
+    match kind {
+        ErrorKind::Invalid => (Code::InvalidArgument, "INVALID"),
+        ErrorKind::NotFound => (Code::NotFound, "NOT_FOUND"),
+        ErrorKind::Exists => (Code::AlreadyExists, "EXISTS"),
+        ErrorKind::Precondition => (Code::FailedPrecondition, "PRECONDITION"),
+        ErrorKind::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
+        ErrorKind::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
+        ErrorKind::Timeout => (Code::DeadlineExceeded, "TIMEOUT"),
+        ErrorKind::Corrupt => (Code::DataLoss, "CORRUPT"),
+        ErrorKind::Internal => (Code::Internal, "INTERNAL"),
+    }
+}
+
+/// Which field of the request is to blame, where that is known.
+fn field(error: &Error) -> Option<&str> {
+    match error {
+        Error::Server(ServerError::Field { field, .. }) => Some(field),
+        Error::Engine(crate::engine::EngineError::OutOfRange { name, .. }) => Some(name),
+        Error::Filter(_) | Error::Collection(crate::collection::CollectionError::Filter(_)) => Some("filter"),
+        Error::Vector(_) => Some("vector"),
+        _ => None,
+    }
+}
+
+/// A message and the messages of its sources, as far as they add something.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn cut(message: &str) -> String {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return message.to_owned();
+    }
+    let mut end = MESSAGE_BYTES_MAX;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &message[..end])
+}
+
+/// The name of a code as the gRPC specification writes it, for metrics and logs.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Whether `tonic` refused a message for its size. It does so before any code of ours sees the request, with
+/// OUT_OF_RANGE, which no method of ours answers with but for a size.
+pub(crate) fn is_oversized(code: Code) -> bool {
+    code == Code::OutOfRange
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, path::PathBuf};
+
+    use super::*;
+    use crate::{
+        collection::filter::FilterError, encoder::EncoderError, engine::EngineError, store::StoreError,
+    };
+
+    /// One error of each kind.
+    fn example(kind: ErrorKind) -> Error {
+        match kind {
+            ErrorKind::Invalid => ServerError::field("query", "secret-word is missing").into(),
+            ErrorKind::NotFound => {
+                EngineError::NoCollection { name: "secret-word".into(), known: "none".into() }.into()
+            }
+            ErrorKind::Exists => EngineError::CollectionExists { name: "secret-word".into() }.into(),
+            ErrorKind::Precondition => EngineError::NoEncoder { collection: "secret-word".into() }.into(),
+            ErrorKind::Overloaded => StoreError::DiskFull { path: "secret-word".into() }.into(),
+            ErrorKind::Unavailable => EngineError::Closing.into(),
+            ErrorKind::Timeout => EngineError::Expired.into(),
+            ErrorKind::Corrupt => {
+                StoreError::Corrupt { path: PathBuf::from("secret-word"), reason: "crc".into() }.into()
+            }
+            ErrorKind::Internal => EncoderError::Failed { reason: "secret-word".into() }.into(),
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_own_code_and_names_itself_and_the_request() {
+        let mut codes = HashSet::new();
+        for kind in ErrorKind::ALL {
+            let error = example(kind);
+            assert_eq!(error.kind(), kind);
+            let status = of(&error, "r-1");
+            assert!(codes.insert(status.code()), "{kind:?} shares its code");
+            let details = status.get_error_details();
+            let info = details.error_info().expect("every failure says its kind");
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (code_and_reason(kind).1, DOMAIN));
+            assert_eq!(details.request_info().expect("every failure names its request").request_id, "r-1");
+            assert_eq!(details.retry_info().is_some(), kind == ErrorKind::Overloaded);
+        }
+    }
+
+    #[test]
+    fn what_is_our_fault_is_told_without_its_insides() {
+        for kind in ErrorKind::ALL {
+            let message = of(&example(kind), "r-1").message().to_owned();
+            match kind {
+                ErrorKind::Internal | ErrorKind::Corrupt => {
+                    assert!(!message.contains("secret-word") && message.contains("r-1"), "{message}");
+                }
+                ErrorKind::Unavailable | ErrorKind::Timeout => assert!(!message.is_empty()),
+                _ => assert!(message.contains("secret-word"), "{message}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_field_is_named_in_the_details() {
+        let filter = FilterError::Syntax { position: 3, message: "no".into() };
+        for (error, field) in [
+            (example(ErrorKind::Invalid), "query"),
+            (EngineError::OutOfRange { name: "k", min: 1, max: 2, got: 0 }.into(), "k"),
+            (filter.clone().into(), "filter"),
+            (crate::collection::CollectionError::from(filter).into(), "filter"),
+        ] {
+            let details = of(&error, "r").get_error_details();
+            assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
+        }
+    }
+
+    #[test]
+    fn sources_are_told_once() {
+        let source = std::io::Error::other("no such device");
+        let error = Error::from(ServerError::Bind {
+            address: ([127, 0, 0, 1], 1).into(),
+            setting: "server.listen (--listen)",
+            source,
+        });
+        assert_eq!(chain(&error).matches("no such device").count(), 1);
+        let source = std::io::Error::other("no such device");
+        let error = Error::from(StoreError::Io { path: "f".into(), source });
+        assert!(chain(&error).ends_with(": no such device"), "{}", chain(&error));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let status = of(&EngineError::BadRequest { reason: "ä".repeat(MESSAGE_BYTES_MAX) }.into(), "r");
+        assert!(status.message().len() <= MESSAGE_BYTES_MAX + 3 && status.message().ends_with('…'));
+    }
+}
