@@ -50,6 +50,8 @@ use hnsw_rs::{
 };
 
 mod levels;
+#[cfg(test)]
+mod tests;
 
 use levels::{LAYERS, Levels};
 

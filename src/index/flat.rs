@@ -24,6 +24,9 @@ use super::{
 };
 use crate::vector::{Dim, Metric};
 
+#[cfg(test)]
+mod tests;
+
 /// Size of a full chunk: small enough to scan under a lock in well under a millisecond.
 const CHUNK_BYTES: usize = 1 << 20;
 
