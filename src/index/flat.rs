@@ -19,7 +19,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    IndexError, IndexKind, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items, check_query,
+    Allow, IndexError, IndexKind, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items, check_query,
     manifest::{self, Manifest},
 };
 use crate::vector::{Dim, Metric};
@@ -157,12 +157,7 @@ impl FlatIndex {
     }
 
     /// The exact nearest `k` of all allowed slots, nearest first, ties by slot: min(`k`, allowed) of them.
-    pub fn nearest(
-        &self,
-        query: &[f32],
-        k: usize,
-        allow: Option<&(dyn Fn(Slot) -> bool + Sync)>,
-    ) -> Vec<Neighbor> {
+    pub fn nearest(&self, query: &[f32], k: usize, allow: Option<Allow<'_>>) -> Vec<Neighbor> {
         debug_assert!(k > 0, "k must be at least 1");
         debug_assert_eq!(query.len(), self.dim.len());
         let (full, len, mut nearest) = {
@@ -223,13 +218,7 @@ impl FlatIndex {
         Ok(index)
     }
 
-    fn scan_chunk(
-        &self,
-        chunk: &Chunk,
-        query: &[f32],
-        allow: Option<&(dyn Fn(Slot) -> bool + Sync)>,
-        nearest: &mut Nearest,
-    ) {
+    fn scan_chunk(&self, chunk: &Chunk, query: &[f32], allow: Option<Allow<'_>>, nearest: &mut Nearest) {
         for (&slot, row) in chunk.slots.iter().zip(chunk.values.chunks_exact(self.dim.len())) {
             if allow.is_none_or(|allow| allow(slot)) {
                 nearest.offer(slot, self.metric.distance(query, row));

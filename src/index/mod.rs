@@ -158,6 +158,9 @@ pub fn load(
     })
 }
 
+/// Which slots may be answered.
+pub type Allow<'a> = &'a (dyn Fn(Slot) -> bool + Sync);
+
 /// One search.
 pub struct SearchParams<'a> {
     /// Hits wanted, at least 1.
@@ -165,7 +168,7 @@ pub struct SearchParams<'a> {
     /// Candidates kept by a graph, at least `k`.
     pub ef: usize,
     /// Slots that may be answered; `None`: all.
-    pub allow: Option<&'a (dyn Fn(Slot) -> bool + Sync)>,
+    pub allow: Option<Allow<'a>>,
 }
 
 /// What every index can do. Vectors are already checked ([`crate::vector::Vector`]) and of the index's dimension.
