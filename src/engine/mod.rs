@@ -1,22 +1,44 @@
 //! One encoder, many collections: text in, hits out. The library's front door; where async begins.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::{
     collection::{
-        CollectionStats, Page, SearchTrace,
+        CollectionOptions, CollectionStats, Outcome, Page, SearchTrace, Write,
         filter::Filter,
-        point::{Hit, Payload, StoredPoint},
+        point::{Hit, Payload, PointId, StoredPoint},
     },
     config::Config,
-    encoder::{Chunking, Embedding, EncodeTimes, Encoder, TextKind},
+    encoder::{Chunking, EncodeTimes, Encoder},
     error::{ErrorKind, Result},
     index::IndexParams,
-    model::Fingerprint,
-    vector::Metric,
+    model::{Fingerprint, ModelDir},
+    store::DataLock,
+    vector::{Dim, Metric},
 };
+
+mod catalog;
+mod documents;
+mod pools;
+mod search;
+
+use catalog::{Names, Open};
+pub use documents::Prepared;
+use pools::Pools;
+
+/// Tokens of a passage where nothing else is asked for; less where the model takes less.
+pub const CHUNK_TOKENS_DEFAULT: usize = 254;
+/// Ids deleted in one atomic step of a deletion by filter.
+const DELETE_IDS_STEP: usize = 1024;
 
 /// What a collection is, as the catalogue keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,75 +158,253 @@ pub struct Deadline(pub Option<Instant>);
 
 /// One encoder, many collections. Cheap to share (`Arc`).
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    config: Config,
+    encoder: Option<Arc<Encoder>>,
+    names: Arc<Names>,
+    pools: Pools,
+    /// Room of the encoder's bulk queue; whoever finds it full waits here instead of being refused.
+    bulk: Arc<Semaphore>,
+    bulk_room: u32,
+    closing: AtomicBool,
+    /// Held until the last user of the engine is gone.
+    _lock: DataLock,
+}
 
-#[expect(unused_variables, clippy::unused_async, missing_docs, reason = "skeleton")]
+/// The name in [`crate::config::EncoderConfig::model`] that runs a process without an encoder.
+pub const NO_MODEL: &str = "none";
+
 impl Engine {
-    /// Opens the data folder (locking it), the catalogue, the encoder and every collection. Synchronous: call it before serving.
-    /// A missing runtime or model is an error unless no collection needs one and `config.encoder.model` is `none`.
+    /// Opens the data folder (locking it), the encoder, the catalogue and every collection.
+    /// Synchronous and slow: call it before serving. A collection of another model opens too;
+    /// what needs the encoder is refused there ([`EngineError::WrongModel`]).
     ///
     /// # Errors
     /// Config, store, model, runtime errors.
     pub fn open(config: &Config) -> Result<Arc<Self>> {
-        unimplemented!()
+        let lock = DataLock::acquire(&config.data.dir)?;
+        let encoder = match config.encoder.model.as_str() {
+            NO_MODEL => None,
+            name => {
+                let model = ModelDir::find(&config.data.home, name)?;
+                let encoder = Encoder::open(&model, &config.data.home, &config.encoder)?;
+                let device = encoder.device();
+                tracing::info!(
+                    model = encoder.name(),
+                    device = device.device,
+                    reason = device.reason,
+                    "encoder ready"
+                );
+                Some(Arc::new(encoder))
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let options =
+            CollectionOptions { store_cache_bytes: config.data.store_cache_bytes, build_threads: threads };
+        let names = Arc::new(Names::open(&config.data.dir, options)?);
+        let bulk_room =
+            u32::try_from(config.encoder.queue_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Ok(Arc::new(Engine {
+            config: config.clone(),
+            encoder,
+            names,
+            pools: Pools::new(threads)?,
+            bulk: Arc::new(Semaphore::new(bulk_room as usize)),
+            bulk_room,
+            closing: AtomicBool::new(false),
+            _lock: lock,
+        }))
     }
 
+    /// `None` where the process runs without one.
+    pub fn encoder(&self) -> Option<&Arc<Encoder>> {
+        self.encoder.as_ref()
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes a collection; the flag tells whether it is new.
+    ///
+    /// # Errors
+    /// [`EngineError::BadName`], [`EngineError::CollectionExists`], [`EngineError::CollectionDiffers`],
+    /// [`EngineError::AliasTaken`], [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; vector, index, store errors.
     pub async fn create_collection(&self, new: NewCollection) -> Result<(CollectionInfo, bool)> {
-        unimplemented!()
-    }
-    /// By name or alias, like every `collection` below.
-    pub async fn collection(&self, name: &str) -> Result<CollectionInfo> {
-        unimplemented!()
-    }
-    pub async fn collections(&self) -> Result<Vec<CollectionInfo>> {
-        unimplemented!()
-    }
-    pub async fn delete_collection(&self, name: &str) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn set_alias(&self, alias: &str, collection: &str) -> Result<Option<String>> {
-        unimplemented!()
-    }
-    pub async fn delete_alias(&self, alias: &str) -> Result<()> {
-        unimplemented!()
-    }
-    pub async fn stats(&self, collection: &str) -> Result<CollectionStats> {
-        unimplemented!()
+        let if_not_exists = new.if_not_exists;
+        let info = self.plan_collection(new)?;
+        let names = Arc::clone(&self.names);
+        self.pools.work(move || names.create(info, if_not_exists)).await?
     }
 
-    /// All documents or none; each id once. Answered when durable.
-    pub async fn upsert(
+    fn plan_collection(&self, new: NewCollection) -> Result<CollectionInfo> {
+        self.check_open()?;
+        new.index.validate()?;
+        let (dimension, model, chunking) = if new.vectors_only {
+            let reason = "a vectors_only collection needs its dimension".to_owned();
+            let dimension = new.dimension.ok_or(EngineError::BadRequest { reason })?;
+            (Dim::new(dimension)?, None, None)
+        } else {
+            let encoder = self.encoder.as_ref().ok_or(EngineError::EncoderOff)?;
+            let dim = encoder.dim();
+            if let Some(dimension) = new.dimension.filter(|&d| d != dim.as_u32()) {
+                let reason = format!(
+                    "dimension {dimension} was asked for, but model {} has {}; leave it out, or set vectors_only",
+                    encoder.name(),
+                    dim.as_u32()
+                );
+                return Err(EngineError::BadRequest { reason }.into());
+            }
+            let model = CollectionModel {
+                name: encoder.name().to_owned(),
+                fingerprint: encoder.fingerprint().clone(),
+            };
+            let chunking = if new.chunking_disabled {
+                None
+            } else {
+                let room = encoder.room();
+                let max_tokens = new.chunk_max_tokens.unwrap_or(room.min(CHUNK_TOKENS_DEFAULT));
+                if !(1..=room).contains(&max_tokens) {
+                    return Err(out_of_range("chunking.max_tokens", 1, room, max_tokens).into());
+                }
+                let overlap_tokens = new.chunk_overlap_tokens.unwrap_or(max_tokens / 8);
+                if overlap_tokens >= max_tokens {
+                    return Err(
+                        out_of_range("chunking.overlap_tokens", 0, max_tokens - 1, overlap_tokens).into()
+                    );
+                }
+                Some(Chunking { max_tokens, overlap_tokens })
+            };
+            (dim, Some(model), chunking)
+        };
+        Ok(CollectionInfo {
+            name: new.name,
+            dimension: dimension.as_u32(),
+            metric: new.metric,
+            index: new.index,
+            chunking,
+            model,
+            created_at: now_micros(),
+            aliases: Vec::new(),
+        })
+    }
+
+    /// By name or alias, like every `collection` below.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`].
+    pub async fn collection(&self, name: &str) -> Result<CollectionInfo> {
+        self.check_open()?;
+        let directory = self.names.now();
+        Ok(directory.info(directory.find(name)?))
+    }
+
+    /// All, by name.
+    ///
+    /// # Errors
+    /// [`EngineError::Closing`].
+    pub async fn collections(&self) -> Result<Vec<CollectionInfo>> {
+        self.check_open()?;
+        let directory = self.names.now();
+        Ok(directory.collections.values().map(|open| directory.info(open)).collect())
+    }
+
+    /// Removes a collection, its aliases and its files.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`], [`EngineError::BadRequest`] for an alias; store errors.
+    pub async fn delete_collection(&self, name: &str) -> Result<()> {
+        self.change(name, |names, name| names.delete(&name)).await
+    }
+
+    /// Points an alias at a collection, in one step for every later request; answers what it named before.
+    ///
+    /// # Errors
+    /// [`EngineError::BadName`], [`EngineError::AliasTaken`], [`EngineError::NoCollection`]; store errors.
+    pub async fn set_alias(&self, alias: &str, collection: &str) -> Result<Option<String>> {
+        let alias = alias.to_owned();
+        self.change(collection, move |names, collection| names.set_alias(&alias, &collection)).await
+    }
+
+    /// # Errors
+    /// [`EngineError::NoAlias`]; store errors.
+    pub async fn delete_alias(&self, alias: &str) -> Result<()> {
+        self.change(alias, |names, alias| names.delete_alias(&alias)).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        name: &str,
+        f: impl FnOnce(&Names, String) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open()?;
+        let (names, name) = (Arc::clone(&self.names), name.to_owned());
+        self.pools.work(move || f(&names, name)).await?
+    }
+
+    /// Finds a collection and runs `f` on it in the work pool.
+    async fn with<T: Send + 'static>(
         &self,
         collection: &str,
-        documents: Vec<Document>,
-        deadline: Deadline,
-    ) -> Result<Vec<DocumentOutcome>> {
-        unimplemented!()
+        f: impl FnOnce(&Open) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.check_open()?;
+        let open = Arc::clone(self.names.now().find(collection)?);
+        self.pools.work(move || f(&open)).await?
     }
-    /// Each document by itself: a bad one is an error in its place and the rest goes on.
-    /// The outer error is of the whole call (no such collection, disk full).
-    pub async fn ingest(
-        &self,
-        collection: &str,
-        documents: Vec<Document>,
-        deadline: Deadline,
-    ) -> Result<Vec<Result<DocumentOutcome>>> {
-        unimplemented!()
+
+    /// # Errors
+    /// [`EngineError::NoCollection`].
+    pub async fn stats(&self, collection: &str) -> Result<CollectionStats> {
+        self.with(collection, |open| Ok(open.collection.stats())).await
     }
+
+    /// Stored documents in the order asked; `None` for those not there.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; bad ids; store errors.
     pub async fn get(
         &self,
         collection: &str,
         ids: Vec<String>,
         with_vectors: bool,
     ) -> Result<Vec<Option<StoredPoint>>> {
-        unimplemented!()
+        let ids = self.ids(&ids)?;
+        self.with(collection, move |open| Ok(open.collection.get(&ids, true, with_vectors)?)).await
     }
+
+    /// Deletes by id; answers how many were there.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
     pub async fn delete(&self, collection: &str, ids: Vec<String>) -> Result<u64> {
-        unimplemented!()
+        self.check_open()?;
+        let ids = self.ids(&ids)?;
+        let open = Arc::clone(self.names.now().find(collection)?);
+        delete_ids(&open, ids).await
     }
+
+    /// Deletes what matches; answers how many. In steps: after a failure a part may be deleted.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`]; filter and store errors.
     pub async fn delete_matching(&self, collection: &str, filter: Filter) -> Result<u64> {
-        unimplemented!()
+        self.check_open()?;
+        let open = Arc::clone(self.names.now().find(collection)?);
+        let task = Arc::clone(&open);
+        let ids = self.pools.work(move || task.collection.matching_ids(&filter)).await??;
+        let mut deleted = 0;
+        for some in ids.chunks(DELETE_IDS_STEP) {
+            deleted += delete_ids(&open, some.to_vec()).await?;
+        }
+        Ok(deleted)
     }
+
+    /// A page of documents after id `after`, ordered by id.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; filter and store errors.
     pub async fn scroll(
         &self,
         collection: &str,
@@ -213,60 +413,128 @@ impl Engine {
         limit: usize,
         with_text: bool,
     ) -> Result<Page> {
-        unimplemented!()
+        let most = self.config.limits.batch_max;
+        if !(1..=most).contains(&limit) {
+            return Err(out_of_range("limit", 1, most, limit).into());
+        }
+        let after = after.map(PointId::new).transpose()?;
+        self.with(collection, move |open| {
+            Ok(open.collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text)?)
+        })
+        .await
     }
+
+    /// Documents that match.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`]; filter errors.
     pub async fn count(&self, collection: &str, filter: Option<Filter>) -> Result<u64> {
-        unimplemented!()
+        self.with(collection, move |open| Ok(open.collection.count(filter.as_ref())?)).await
     }
 
-    pub async fn search(
-        &self,
-        collection: &str,
-        query: SearchQuery,
-        deadline: Deadline,
-    ) -> Result<SearchAnswer> {
-        unimplemented!()
-    }
-    /// Texts are encoded together.
-    pub async fn search_batch(
-        &self,
-        queries: Vec<(String, SearchQuery)>,
-        deadline: Deadline,
-    ) -> Result<Vec<SearchAnswer>> {
-        unimplemented!()
-    }
-
-    pub async fn embed(
-        &self,
-        texts: Vec<String>,
-        kind: TextKind,
-        deadline: Deadline,
-    ) -> Result<Vec<Embedding>> {
-        unimplemented!()
-    }
-    pub async fn similarity(
-        &self,
-        text: String,
-        others: Vec<String>,
-        deadline: Deadline,
-    ) -> Result<Vec<f32>> {
-        unimplemented!()
-    }
-    /// `None` where the process runs without one.
-    pub fn encoder(&self) -> Option<&Arc<Encoder>> {
-        unimplemented!()
-    }
-    pub fn config(&self) -> &Config {
-        unimplemented!()
-    }
     /// Whether every collection takes writes; the reason if one does not. For the health service.
+    ///
+    /// # Errors
+    /// The reason, in words.
     pub fn healthy(&self) -> std::result::Result<(), String> {
-        unimplemented!()
+        if self.closing.load(Ordering::Relaxed) {
+            return Err("shutting down".to_owned());
+        }
+        self.names.failed().map_or(Ok(()), Err)
     }
 
-    /// Flushes and closes everything. Idempotent.
+    /// Waits until every stored vector is in its graph. For benches and evaluation.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`].
+    pub async fn wait_indexed(&self, collection: &str) -> Result<()> {
+        self.with(collection, |open| {
+            open.collection.wait_indexed();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Refuses new calls, flushes and closes everything. Idempotent.
+    ///
+    /// # Errors
+    /// The first that a collection meets; acknowledged writes are durable even then.
     pub async fn close(&self) -> Result<()> {
-        unimplemented!()
+        self.closing.store(true, Ordering::SeqCst);
+        let names = Arc::clone(&self.names);
+        self.pools.work(move || names.close()).await?
+    }
+
+    fn check_open(&self) -> Result<(), EngineError> {
+        if self.closing.load(Ordering::Relaxed) { Err(EngineError::Closing) } else { Ok(()) }
+    }
+
+    /// The encoder for a collection's texts: none for `vectors_only`, an error if it is another than the collection's.
+    fn encoder_for(&self, info: &CollectionInfo) -> Result<Option<Arc<Encoder>>, EngineError> {
+        let Some(model) = &info.model else { return Ok(None) };
+        let encoder =
+            self.encoder.as_ref().ok_or_else(|| EngineError::NoEncoder { collection: info.name.clone() })?;
+        if *encoder.fingerprint() != model.fingerprint {
+            return Err(EngineError::WrongModel {
+                collection: info.name.clone(),
+                expected_name: model.name.clone(),
+                expected: short(&model.fingerprint.0),
+                got_name: encoder.name().to_owned(),
+                got: short(&encoder.fingerprint().0),
+            });
+        }
+        Ok(Some(Arc::clone(encoder)))
+    }
+
+    fn ids(&self, ids: &[String]) -> Result<Vec<PointId>> {
+        let limit = self.config.limits.batch_max;
+        if ids.is_empty() || ids.len() > limit {
+            return Err(out_of_range("the number of ids", 1, limit, ids.len()).into());
+        }
+        Ok(ids.iter().map(|id| PointId::new(id.as_str())).collect::<Result<_, _>>()?)
+    }
+
+    fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    fn bulk(&self) -> &Arc<Semaphore> {
+        &self.bulk
+    }
+
+    fn bulk_room(&self) -> u32 {
+        self.bulk_room
+    }
+}
+
+async fn delete_ids(open: &Open, mut ids: Vec<PointId>) -> Result<u64> {
+    // One id twice is one deletion.
+    ids.sort_unstable();
+    ids.dedup();
+    let outcomes = documents::submit(open, ids.into_iter().map(Write::Delete).collect()).await?;
+    Ok(outcomes.iter().filter(|o| **o == Outcome::Deleted).count() as u64)
+}
+
+fn short(fingerprint: &str) -> String {
+    fingerprint.chars().take(12).collect()
+}
+
+fn out_of_range(name: &'static str, min: usize, max: usize, got: usize) -> EngineError {
+    EngineError::OutOfRange { name, min: min as u64, max: max as u64, got: got as u64 }
+}
+
+fn now_micros() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Ask {
+    fn text(&self) -> Option<&str> {
+        if let Ask::Text(text) = self { Some(text) } else { None }
     }
 }
 

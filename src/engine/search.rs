@@ -1,0 +1,234 @@
+//! A question in, hits out: encode (or look up) the query's vector, then search the collection.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Ask, Deadline, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, out_of_range};
+use crate::{
+    collection::{Query, point::PointId},
+    encoder::{Class, Embedding, EncodeTimes, TextKind},
+    error::Result,
+    vector::{Dim, Vector},
+};
+
+/// Texts up to this many are encoded before bulk work.
+const QUERY_TEXTS_MAX: usize = 16;
+/// Largest `ef` of a search.
+const EF_MAX: usize = 4096;
+
+impl Engine {
+    /// The nearest documents, best first.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`], [`EngineError::WrongModel`],
+    /// [`EngineError::NoDocument`]; vector, filter, encoder and store errors.
+    pub async fn search(
+        &self,
+        collection: &str,
+        query: SearchQuery,
+        deadline: Deadline,
+    ) -> Result<SearchAnswer> {
+        let mut answers = self.search_batch(vec![(collection.to_owned(), query)], deadline).await?;
+        Ok(answers.pop().expect("one answer per query"))
+    }
+
+    /// Several searches, answered in order. Texts are encoded together.
+    ///
+    /// # Errors
+    /// The first that any of them meets, as [`Engine::search`].
+    pub async fn search_batch(
+        &self,
+        queries: Vec<(String, SearchQuery)>,
+        deadline: Deadline,
+    ) -> Result<Vec<SearchAnswer>> {
+        let started = Instant::now();
+        self.check_open()?;
+        let limit = self.config().limits.queries_max;
+        if queries.is_empty() || queries.len() > limit {
+            return Err(out_of_range("the number of queries", 1, limit, queries.len()).into());
+        }
+        let directory = self.names().now();
+        let mut opens = Vec::with_capacity(queries.len());
+        for (collection, query) in &queries {
+            let open = Arc::clone(directory.find(collection)?);
+            self.check_query(&open, query)?;
+            opens.push(open);
+        }
+        let texts: Vec<String> =
+            queries.iter().filter_map(|(_, q)| q.ask.text().map(str::to_owned)).collect();
+        let (embeddings, encode) = self.encode_queries(texts, deadline).await?;
+        let mut embeddings = embeddings.into_iter();
+        let tasks: Vec<_> = queries
+            .into_iter()
+            .zip(opens)
+            .map(|((_, query), open)| {
+                let embedding = query.ask.text().and_then(|_| embeddings.next());
+                self.pools().search(move || find(&open, query, embedding))
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(tasks.len());
+        for task in join_all(tasks).await {
+            let mut answer = task??;
+            answer.encode = encode;
+            answer.total = started.elapsed();
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    fn check_query(&self, open: &Open, query: &SearchQuery) -> Result<()> {
+        let k_max = self.config().limits.k_max;
+        if !(1..=k_max).contains(&query.k) {
+            return Err(out_of_range("k", 1, k_max, query.k).into());
+        }
+        if let Some(ef) = query.ef.filter(|ef| !(1..=EF_MAX).contains(ef)) {
+            return Err(out_of_range("ef", 1, EF_MAX, ef).into());
+        }
+        if query.score_threshold.is_some_and(|t| !t.is_finite()) {
+            return Err(EngineError::BadRequest { reason: "score_threshold must be finite".into() }.into());
+        }
+        if let Some(text) = query.ask.text() {
+            if self.encoder_for(&open.info)?.is_none() {
+                return Err(EngineError::VectorsOnly { collection: open.info.name.clone() }.into());
+            }
+            self.check_text("the query", text)?;
+        }
+        Ok(())
+    }
+
+    async fn encode_queries(
+        &self,
+        texts: Vec<String>,
+        deadline: Deadline,
+    ) -> Result<(Vec<Embedding>, EncodeTimes)> {
+        if texts.is_empty() {
+            return Ok((Vec::new(), EncodeTimes::default()));
+        }
+        let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
+        self.encode_slice(encoder, texts, TextKind::Query, Class::Query, deadline, None).await?.wait().await
+    }
+
+    /// Texts as vectors, in order.
+    ///
+    /// # Errors
+    /// [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; encoder errors.
+    pub async fn embed(
+        &self,
+        texts: Vec<String>,
+        kind: TextKind,
+        deadline: Deadline,
+    ) -> Result<Vec<Embedding>> {
+        self.check_open()?;
+        let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
+        let limit = self.config().limits.batch_max;
+        if texts.is_empty() || texts.len() > limit {
+            return Err(out_of_range("the number of texts", 1, limit, texts.len()).into());
+        }
+        for (i, text) in texts.iter().enumerate() {
+            self.check_text(&format!("text {}", i + 1), text)?;
+        }
+        if texts.len() <= QUERY_TEXTS_MAX {
+            let encoding = self.encode_slice(encoder, texts, kind, Class::Query, deadline, None).await?;
+            return Ok(encoding.wait().await?.0);
+        }
+        self.encode_bulk(encoder, texts, kind, deadline).await
+    }
+
+    /// Cosine of `text` with each of `others`, in order.
+    ///
+    /// # Errors
+    /// As [`Engine::embed`].
+    pub async fn similarity(
+        &self,
+        text: String,
+        others: Vec<String>,
+        deadline: Deadline,
+    ) -> Result<Vec<f32>> {
+        let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
+        let dim = encoder.dim();
+        if others.is_empty() {
+            return Err(out_of_range("the number of texts", 1, self.config().limits.batch_max, 0).into());
+        }
+        let mut texts = vec![text];
+        texts.extend(others);
+        let vectors = self
+            .embed(texts, TextKind::Raw, deadline)
+            .await?
+            .into_iter()
+            .map(|e| Vector::new(e.values, dim, crate::vector::Metric::Cosine))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (first, rest) = vectors.split_first().expect("there are at least two texts");
+        Ok(rest
+            .iter()
+            .map(|v| 1.0 - crate::vector::Metric::Cosine.distance(first.as_slice(), v.as_slice()))
+            .collect())
+    }
+
+    /// Empty text is allowed for embedding (the model has a vector for it) but finds nothing sensible: refused too.
+    fn check_text(&self, what: &str, text: &str) -> Result<()> {
+        let limit = self.config().limits.text_bytes_max;
+        let reason = if text.trim().is_empty() {
+            format!("{what} is empty")
+        } else if text.len() > limit {
+            format!("{what} has {} bytes, the limit is {limit}", text.len())
+        } else {
+            return Ok(());
+        };
+        Err(EngineError::BadRequest { reason }.into())
+    }
+}
+
+/// Runs on a search thread.
+fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>) -> Result<SearchAnswer> {
+    let (dim, metric) = (Dim::new(open.info.dimension)?, open.info.metric);
+    let (mut tokens, mut truncated, mut exclude) = (0, false, None);
+    let values = match query.ask {
+        Ask::Text(_) => {
+            let embedding = embedding.ok_or(EngineError::Closing)?;
+            (tokens, truncated) = (embedding.tokens, embedding.truncated);
+            embedding.values
+        }
+        Ask::Vector(values) => values,
+        Ask::Document(id) => {
+            let point_id = PointId::new(id.as_str())?;
+            let stored = open.collection.get(std::slice::from_ref(&point_id), false, true)?.pop().flatten();
+            exclude = Some(point_id);
+            stored
+                .and_then(|s| s.vector)
+                .ok_or_else(|| EngineError::NoDocument { collection: open.info.name.clone(), id })?
+        }
+    };
+    let (hits, trace) = open.collection.search(&Query {
+        vector: Vector::new(values, dim, metric)?,
+        k: query.k,
+        filter: query.filter,
+        ef: query.ef,
+        exact: query.exact,
+        score_threshold: query.score_threshold,
+        by_passage: query.by_passage,
+        exclude,
+        with_payload: query.with_payload,
+        with_text: query.with_text,
+    })?;
+    let (encode, total) = Default::default();
+    Ok(SearchAnswer { hits, tokens, truncated, encode, trace, total })
+}
+
+/// Awaits all, polling them together.
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        let mut left = false;
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none() {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => left = true,
+                }
+            }
+        }
+        if left { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
