@@ -1,0 +1,167 @@
+//! Reads a judged collection in BEIR layout: a corpus, queries, and judgements (Thakur et al. 2021, arXiv 2104.08663).
+//!
+//! `corpus.jsonl` or `corpus.jsonl.gz` (unpacked by the `gzip` program), `queries.jsonl`, `qrels.tsv` or `qrels/test.tsv`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Deserialize;
+
+use super::{EvalError, measures::Judgements, read};
+
+/// One document of a corpus.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "the names are BEIR's")]
+pub struct CorpusDocument {
+    #[serde(rename = "_id")]
+    pub id: String,
+    #[serde(default)]
+    pub title: String,
+    pub text: String,
+}
+
+/// A judged collection.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct JudgedCollection {
+    pub name: String,
+    pub corpus: Vec<CorpusDocument>,
+    /// Queries with at least one relevant judgement: id, text, judgements; by id.
+    pub queries: Vec<(String, String, Judgements)>,
+}
+
+#[derive(Deserialize)]
+struct QueryLine {
+    #[serde(rename = "_id")]
+    id: String,
+    text: String,
+}
+
+/// Reads `dir`; `split` names another pair of files: `train` reads `queries-train.jsonl` and `qrels-train.tsv`.
+///
+/// # Errors
+/// [`EvalError`] naming file and line.
+pub fn load(dir: &Path, split: Option<&str>) -> Result<JudgedCollection, EvalError> {
+    let suffix = split.map(|s| format!("-{s}")).unwrap_or_default();
+    let corpus_path = first_existing(dir, &["corpus.jsonl".into(), "corpus.jsonl.gz".into()])?;
+    let corpus = lines::<CorpusDocument>(&corpus_path, &text(&corpus_path)?)?;
+    let queries_path = first_existing(dir, &[format!("queries{suffix}.jsonl"), "queries.jsonl".into()])?;
+    let queries = lines::<QueryLine>(&queries_path, &text(&queries_path)?)?;
+    let split = split.unwrap_or("test");
+    let qrels_path = first_existing(dir, &[format!("qrels{suffix}.tsv"), format!("qrels/{split}.tsv")])?;
+    let mut judged = qrels(&qrels_path)?;
+    let queries = queries
+        .into_iter()
+        .filter_map(|q| {
+            let judgements = judged.remove(&q.id).filter(|j| j.values().any(|g| *g > 0.0))?;
+            Some((q.id, q.text, judgements))
+        })
+        .collect::<Vec<_>>();
+    if queries.is_empty() {
+        return Err(EvalError::Folder {
+            path: dir.to_owned(),
+            reason: "no query has a relevant judgement".into(),
+        });
+    }
+    let name =
+        dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
+    Ok(JudgedCollection { name, corpus, queries })
+}
+
+fn first_existing(dir: &Path, names: &[String]) -> Result<PathBuf, EvalError> {
+    names.iter().map(|n| dir.join(n)).find(|p| p.exists()).ok_or_else(|| EvalError::Folder {
+        path: dir.to_owned(),
+        reason: format!("it has none of {}; a folder in BEIR layout is needed", names.join(", ")),
+    })
+}
+
+fn text(path: &Path) -> Result<String, EvalError> {
+    if path.extension().is_none_or(|e| e != "gz") {
+        return read(path);
+    }
+    let unpack = |source| EvalError::Read { path: path.to_owned(), source };
+    let output = Command::new("gzip").arg("-dc").arg(path).output().map_err(unpack)?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(EvalError::Folder { path: path.to_owned(), reason });
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|e| unpack(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))
+}
+
+fn lines<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, EvalError> {
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|e| EvalError::Line {
+                path: path.to_owned(),
+                line: i + 1,
+                reason: e.to_string(),
+            })
+        })
+        .collect()
+}
+
+fn qrels(path: &Path) -> Result<BTreeMap<String, Judgements>, EvalError> {
+    let mut judged: BTreeMap<String, Judgements> = BTreeMap::new();
+    for (i, line) in read(path)?.lines().enumerate().skip(1) {
+        let mut fields = line.split('\t');
+        let row = (fields.next(), fields.next(), fields.next().map(|s| s.trim().parse::<f64>()));
+        let (Some(query), Some(document), Some(Ok(gain))) = row else {
+            let reason = "expected query-id, corpus-id and a number, parted by tabs".to_owned();
+            return Err(EvalError::Line { path: path.to_owned(), line: i + 1, reason });
+        };
+        judged.entry(query.to_owned()).or_default().insert(document.to_owned(), gain);
+    }
+    Ok(judged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(qrels: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("corpus.jsonl"),
+            "{\"_id\":\"1\",\"text\":\"a\"}\n\n{\"_id\":\"2\",\"title\":\"t\",\"text\":\"b\"}\n",
+        )
+        .unwrap();
+        std::fs::write(
+            dir.path().join("queries.jsonl"),
+            "{\"_id\":\"q\",\"text\":\"?\"}\n{\"_id\":\"r\",\"text\":\"!\"}\n",
+        )
+        .unwrap();
+        std::fs::write(dir.path().join("qrels.tsv"), qrels).unwrap();
+        dir
+    }
+
+    #[test]
+    fn reads_the_layout_and_leaves_out_queries_without_a_relevant_document() {
+        let dir = folder("query-id\tcorpus-id\tscore\nq\t2\t1\nr\t1\t0\n");
+        let set = load(dir.path(), None).unwrap();
+        assert_eq!(set.corpus.len(), 2);
+        assert_eq!(set.queries.len(), 1);
+        assert_eq!(set.queries[0].2["2"], 1.0);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let dir = folder("query-id\tcorpus-id\tscore\nq\t2\tyes\n");
+        let error = load(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("qrels.tsv, line 2"), "{error}");
+        std::fs::write(dir.path().join("corpus.jsonl"), "{\"_id\":1}\n").unwrap();
+        let error = load(dir.path(), None).unwrap_err().to_string();
+        assert!(error.contains("corpus.jsonl, line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_another_kind_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path(), None).unwrap_err().to_string().contains("BEIR"));
+    }
+}
