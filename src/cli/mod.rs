@@ -13,14 +13,17 @@ use crate::{
     telemetry,
 };
 
+mod bench;
 mod client;
 mod collection;
 mod completions;
 mod config;
 mod document;
 mod embed;
+mod eval;
 pub mod failure;
 pub mod layout;
+mod load;
 mod model;
 pub mod output;
 mod search;
@@ -101,6 +104,10 @@ enum Command {
     Document(document::DocumentArgs),
     /// List, show, import and verify models
     Model(model::ModelArgs),
+    /// Measure quality on reference values and judged collections
+    Eval(eval::EvalArgs),
+    /// Measure time and memory on this machine
+    Bench(bench::BenchArgs),
     /// Print the effective settings and where each comes from
     Config(config::ConfigArgs),
     /// Write a completion script for a shell
@@ -201,6 +208,8 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Collection(args) => block_on(app, collection::run(app, args)),
         Command::Document(args) => block_on(app, document::run(app, args)),
         Command::Model(args) => block_on(app, model::run(app, args)),
+        Command::Eval(args) => eval::run(app, args),
+        Command::Bench(args) => block_on(app, bench::run(app, args)),
         Command::Config(args) => config::run(&args, &app.out, &app.loaded),
         Command::Completions(args) => completions::run(&args, &app.out),
     }

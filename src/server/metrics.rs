@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     engine::{DocumentOutcome, Engine, WriteStatus},
-    telemetry::names,
+    telemetry::{self, names},
 };
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -161,7 +161,7 @@ impl Metrics {
     pub(crate) async fn scrape(&self, engine: &Engine) -> String {
         let _one_at_a_time = self.scraping.lock().await;
         self.healthy.set(engine.healthy().is_ok().into());
-        self.resident_bytes.set(resident_bytes().unwrap_or(0));
+        self.resident_bytes.set(telemetry::resident_bytes().unwrap_or(0));
         for gauges in &self.collections {
             gauges.clear();
         }
@@ -204,14 +204,6 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, engine: 
 }
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What the kernel says this process keeps in memory. Linux only.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
 
 #[cfg(test)]
 mod tests {
@@ -262,7 +254,7 @@ mod tests {
     #[test]
     fn the_process_keeps_something_in_memory() {
         if cfg!(target_os = "linux") {
-            assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+            assert!(telemetry::resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
         }
     }
 }

@@ -1,0 +1,341 @@
+//! `distilface bench`: time and memory of this build on this machine, each figure beside what it is compared with.
+
+use std::{
+    fmt::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Subcommand;
+use serde::Serialize;
+use tonic::transport::{Channel, Endpoint};
+
+use super::{App, client, eval::Scratch, load};
+use crate::{
+    encoder::{Encoder, EncoderCounters, TextKind},
+    engine::{Engine, NewCollection},
+    eval::beir::{self, CorpusDocument},
+    proto, server,
+};
+
+const COLLECTION: &str = "bench";
+/// Documents of one request, as `distilface ingest` sends them.
+const REQUEST_DOCUMENTS: usize = 64;
+
+/// Measure time and memory
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Documents/s of ingestion through gRPC against the bare encoder on the same texts, in turn
+    Ingest {
+        /// Folder in BEIR layout
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Only the first N documents
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        /// How often each side runs; the medians are compared
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Latency of warm text queries through gRPC over TCP, split into stages
+    Query {
+        /// Folder in BEIR layout; its queries are asked
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
+        /// How often every query is asked
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Hits per query
+        #[arg(short, default_value_t = 10)]
+        k: u32,
+    },
+    /// Resident memory: after ingesting a folder, then under a load of mixed lengths
+    Memory {
+        /// Folder in BEIR layout
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Length of the load
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Clients that ask at once
+        #[arg(long, default_value_t = 4)]
+        clients: u64,
+    },
+}
+
+/// Ingestion against the bare encoder.
+#[derive(Debug, Serialize)]
+struct IngestReport {
+    documents: usize,
+    passages: usize,
+    device: String,
+    /// Medians, documents per second.
+    ingest_documents_per_second: f64,
+    encoder_documents_per_second: f64,
+    /// Ingest over encoder.
+    ratio: f64,
+    /// Share of padding in the tokens that the encoder computed.
+    padding_share: f64,
+}
+
+/// Memory after ingestion and under load.
+#[derive(Debug, Serialize)]
+struct MemoryReport {
+    device: String,
+    documents: usize,
+    start_bytes: u64,
+    after_ingest_bytes: u64,
+    load: load::SoakReport,
+}
+
+/// Runs the measurement.
+pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
+    match args.what {
+        What::Ingest { dir, limit, rounds } => {
+            let mut corpus = corpus(&dir)?;
+            corpus.truncate(limit.unwrap_or(usize::MAX));
+            let report = ingest(app, &corpus, rounds.max(1)).await?;
+            app.out.result(&report, |r| {
+                format!(
+                    "{} documents, {} passages, {}\n  ingest through gRPC {:.1} documents/s\n  bare encoder        {:.1} documents/s\n  ratio               {:.3}\n  padding             {:.1} % of the tokens computed",
+                    r.documents, r.passages, r.device, r.ingest_documents_per_second, r.encoder_documents_per_second, r.ratio,
+                    100.0 * r.padding_share,
+                )
+            })
+        }
+        What::Query { dir, rounds, k } => {
+            let set = beir::load(&dir, None)?;
+            let served = Served::start(app, "query").await?;
+            app.out.note(&format!("ingesting {} documents", set.corpus.len()));
+            send(&served.channel, &set.corpus).await?;
+            served.engine.wait_indexed(COLLECTION).await?;
+            let texts: Vec<String> = set.queries.into_iter().map(|(_, text, _)| text).collect();
+            let report = load::queries(served.channel.clone(), COLLECTION, &texts, k, rounds.max(1)).await?;
+            served.stop().await?;
+            app.out.result(&report, query_table)
+        }
+        What::Memory { dir, seconds, clients } => {
+            let corpus = corpus(&dir)?;
+            let served = Served::start(app, "memory").await?;
+            let start_bytes = resident_bytes();
+            app.out.note(&format!("ingesting {} documents", corpus.len()));
+            send(&served.channel, &corpus).await?;
+            served.engine.wait_indexed(COLLECTION).await?;
+            let after_ingest_bytes = resident_bytes();
+            app.out.note(&format!("{clients} clients with mixed lengths for {seconds} s"));
+            let load =
+                load::soak(served.channel.clone(), Duration::from_secs(seconds), clients, resident_bytes)
+                    .await?;
+            let device = served.device();
+            served.stop().await?;
+            let report =
+                MemoryReport { device, documents: corpus.len(), start_bytes, after_ingest_bytes, load };
+            app.out.result(&report, memory_table)
+        }
+    }
+}
+
+fn corpus(dir: &std::path::Path) -> anyhow::Result<Vec<CorpusDocument>> {
+    let mut corpus = beir::load(dir, None)?.corpus;
+    corpus.retain(|d| !(d.title.trim().is_empty() && d.text.trim().is_empty()));
+    Ok(corpus)
+}
+
+/// A server on a free loopback port over a database that is removed afterwards.
+struct Served {
+    engine: Arc<Engine>,
+    running: server::Running,
+    channel: Channel,
+    _folder: Scratch,
+}
+
+impl Served {
+    async fn start(app: &App, what: &str) -> anyhow::Result<Self> {
+        let folder = Scratch::new(what)?;
+        let mut config = app.loaded.config.clone();
+        folder.0.clone_into(&mut config.data.dir);
+        config.server.listen = ([127, 0, 0, 1], 0).into();
+        config.server.metrics_listen = None;
+        let engine = client::open_engine(config, &app.out).await?;
+        engine
+            .create_collection(NewCollection { name: COLLECTION.into(), ..NewCollection::default() })
+            .await?;
+        let running = server::start(Arc::clone(&engine)).await?;
+        let endpoint = Endpoint::from_shared(format!("http://{}", running.address))?.tcp_nodelay(true);
+        let channel = endpoint.connect().await.context("connecting to the server that was just started")?;
+        Ok(Served { engine, running, channel, _folder: folder })
+    }
+
+    fn device(&self) -> String {
+        self.engine.encoder().map_or_else(String::new, |e| e.device().device.clone())
+    }
+
+    async fn stop(self) -> anyhow::Result<()> {
+        let Served { running, channel, engine, _folder } = self;
+        drop((channel, engine));
+        Ok(running.stop().await?)
+    }
+}
+
+async fn send(channel: &Channel, corpus: &[CorpusDocument]) -> anyhow::Result<()> {
+    let mut client = proto::documents_client::DocumentsClient::new(channel.clone());
+    let requests: Vec<proto::IngestRequest> = corpus
+        .chunks(REQUEST_DOCUMENTS)
+        .zip(0..)
+        .map(|(some, sequence)| proto::IngestRequest {
+            collection: COLLECTION.into(),
+            sequence,
+            documents: some
+                .iter()
+                .map(|d| proto::Document {
+                    id: d.id.clone(),
+                    title: d.title.clone(),
+                    text: d.text.clone(),
+                    ..proto::Document::default()
+                })
+                .collect(),
+        })
+        .collect();
+    let mut answers = client.ingest(tokio_stream::iter(requests)).await?.into_inner();
+    let mut stored = 0;
+    while let Some(answer) = answers.message().await? {
+        for result in answer.results {
+            anyhow::ensure!(result.error.is_empty(), "document {}: {}", result.id, result.error);
+            stored += 1;
+        }
+    }
+    anyhow::ensure!(stored == corpus.len(), "{stored} of {} documents were stored", corpus.len());
+    Ok(())
+}
+
+async fn ingest(app: &App, corpus: &[CorpusDocument], rounds: usize) -> anyhow::Result<IngestReport> {
+    let (mut through, mut bare) = (Vec::new(), Vec::new());
+    let (mut passages, mut device, mut padding_share) = (0, String::new(), 0.0);
+    for round in 1..=rounds {
+        let served = Served::start(app, "ingest").await?;
+        let encoder =
+            Arc::clone(served.engine.encoder().context("this needs an encoder: leave --model none out")?);
+        device = served.device();
+        // The texts as ingestion cuts them: both sides encode the same.
+        let chunking = served.engine.collection(COLLECTION).await?.chunking;
+        let texts = passage_texts(&encoder, corpus, chunking)?;
+        passages = texts.len();
+        let started = Instant::now();
+        let before = counted(encoder.counters());
+        let worker = Arc::clone(&encoder);
+        tokio::task::spawn_blocking(move || worker.encode(&texts, TextKind::Document)).await??;
+        let after = counted(encoder.counters());
+        bare.push(corpus.len() as f64 / started.elapsed().as_secs_f64());
+        padding_share = 1.0 - (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64;
+
+        let started = Instant::now();
+        send(&served.channel, corpus).await?;
+        through.push(corpus.len() as f64 / started.elapsed().as_secs_f64());
+        app.out.note(&format!(
+            "round {round}: bare encoder {:.1}, ingest {:.1} documents/s",
+            bare[bare.len() - 1],
+            through[through.len() - 1]
+        ));
+        drop(encoder);
+        served.stop().await?;
+    }
+    let (ingest, encoder) = (median(through), median(bare));
+    Ok(IngestReport {
+        documents: corpus.len(),
+        passages,
+        device,
+        ingest_documents_per_second: ingest,
+        encoder_documents_per_second: encoder,
+        ratio: ingest / encoder,
+        padding_share,
+    })
+}
+
+fn passage_texts(
+    encoder: &Encoder,
+    corpus: &[CorpusDocument],
+    chunking: Option<crate::encoder::Chunking>,
+) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for d in corpus {
+        let ranges = match chunking {
+            Some(chunking) => encoder.chunk(&d.title, &d.text, chunking).map_err(crate::Error::from)?,
+            None => vec![0..d.text.len()],
+        };
+        texts.extend(ranges.into_iter().map(|r| Encoder::passage_text(&d.title, &d.text[r]).into_owned()));
+    }
+    Ok(texts)
+}
+
+/// Real tokens and tokens computed.
+fn counted(counters: &EncoderCounters) -> (u64, u64) {
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    (get(&counters.tokens), get(&counters.padded_tokens))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Resident memory of this process, which is client and server in one; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    crate::telemetry::resident_bytes().unwrap_or(0)
+}
+
+fn query_table(r: &load::QueryReport) -> String {
+    let mut text = format!(
+        "{} queries, {}, plans {:?}\n{:<10} {:>8} {:>8} {:>8} {:>8}  (ms)\n",
+        r.queries, r.device, r.plans, "", "p50", "p90", "p99", "max"
+    );
+    for (name, p) in [
+        ("client", r.client),
+        ("server", r.server),
+        ("tokenize", r.tokenize),
+        ("queue", r.queue),
+        ("encode", r.encode),
+        ("search", r.search),
+        ("fetch", r.fetch),
+    ] {
+        let ms = |us: u64| us as f64 / 1000.0;
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{name:<10} {:>8.3} {:>8.3} {:>8.3} {:>8.3}",
+            ms(p.p50_us),
+            ms(p.p90_us),
+            ms(p.p99_us),
+            ms(p.max_us)
+        );
+    }
+    text.trim_end().to_owned()
+}
+
+fn memory_table(r: &MemoryReport) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    format!(
+        "{}\n  after start                  {:>7.0} MiB\n  after {:>6} documents       {:>7.0} MiB\n  load, first quarter at most  {:>7.0} MiB\n  load, last quarter at most   {:>7.0} MiB\n  peak                         {:>7.0} MiB\n  {} requests, {} texts in {:.0} s, {} refused",
+        r.device,
+        mib(r.start_bytes),
+        r.documents,
+        mib(r.after_ingest_bytes),
+        mib(r.load.first_quarter_bytes),
+        mib(r.load.last_quarter_bytes),
+        mib(r.load.peak_bytes),
+        r.load.requests,
+        r.load.texts,
+        r.load.seconds,
+        r.load.refused,
+    )
+}

@@ -1,0 +1,216 @@
+//! Time and memory of a running server, measured from a client's side.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tonic::transport::Channel;
+
+use crate::{
+    eval::{EvalError, SplitMix},
+    proto,
+};
+
+/// A distribution of durations, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Percentiles {
+    pub p50_us: u64,
+    pub p90_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+/// Collects durations.
+#[derive(Debug)]
+pub struct Timings(Histogram<u64>);
+
+impl Default for Timings {
+    fn default() -> Self {
+        Timings(Histogram::new(3).expect("three digits are a valid precision"))
+    }
+}
+
+impl Timings {
+    /// Adds one, in microseconds.
+    pub fn record(&mut self, micros: u64) {
+        self.0.saturating_record(micros);
+    }
+
+    /// What was collected.
+    pub fn percentiles(&self) -> Percentiles {
+        let at = |q| self.0.value_at_quantile(q);
+        Percentiles { p50_us: at(0.5), p90_us: at(0.9), p99_us: at(0.99), max_us: self.0.max() }
+    }
+}
+
+/// Where the time of a text query goes, one query at a time, everything warm.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct QueryReport {
+    pub queries: usize,
+    pub device: String,
+    pub plans: std::collections::BTreeMap<String, usize>,
+    /// As the client sees it, through gRPC.
+    pub client: Percentiles,
+    /// As the server sees it.
+    pub server: Percentiles,
+    pub tokenize: Percentiles,
+    pub queue: Percentiles,
+    pub encode: Percentiles,
+    pub search: Percentiles,
+    pub fetch: Percentiles,
+}
+
+/// Asks every text `rounds` times, after one round that is not counted.
+///
+/// # Errors
+/// [`EvalError::Call`].
+pub async fn queries(
+    channel: Channel,
+    collection: &str,
+    texts: &[String],
+    k: u32,
+    rounds: usize,
+) -> Result<QueryReport, EvalError> {
+    let mut client = proto::search_client::SearchClient::new(channel);
+    let mut timings: [Timings; 7] = std::array::from_fn(|_| Timings::default());
+    let mut plans = std::collections::BTreeMap::new();
+    let mut device = String::new();
+    for round in 0..=rounds {
+        for text in texts {
+            let request = proto::SearchRequest {
+                collection: collection.to_owned(),
+                query: Some(proto::search_request::Query::Text(text.clone())),
+                k,
+                explain: true,
+                ..proto::SearchRequest::default()
+            };
+            let started = Instant::now();
+            let response = client.search(request).await.map_err(EvalError::call)?.into_inner();
+            let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let explain = response.explain.unwrap_or_default();
+            if round == 0 {
+                device = explain.device;
+                continue;
+            }
+            *plans.entry(explain.plan).or_insert(0) += 1;
+            let stages = [
+                took,
+                explain.total_us,
+                explain.tokenize_us,
+                explain.queue_us,
+                explain.encode_us,
+                explain.search_us,
+                explain.fetch_us,
+            ];
+            for (timing, micros) in timings.iter_mut().zip(stages) {
+                timing.record(micros);
+            }
+        }
+    }
+    let [client, server, tokenize, queue, encode, search, fetch] = timings.map(|t| t.percentiles());
+    let queries = texts.len() * rounds;
+    Ok(QueryReport { queries, device, plans, client, server, tokenize, queue, encode, search, fetch })
+}
+
+/// Resident memory under a load of mixed lengths.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SoakReport {
+    pub seconds: f64,
+    pub requests: u64,
+    pub texts: u64,
+    pub refused: u64,
+    pub before_bytes: u64,
+    /// Highest seen in the first quarter of the time, and in the last.
+    pub first_quarter_bytes: u64,
+    pub last_quarter_bytes: u64,
+    pub peak_bytes: u64,
+}
+
+/// Embeds batches of random numbers of texts of random lengths from several clients at once for `time`, reading
+/// memory with `resident_bytes` twice a second.
+///
+/// # Errors
+/// [`EvalError::Call`] for anything but a refusal because of load.
+pub async fn soak(
+    channel: Channel,
+    time: Duration,
+    clients: u64,
+    resident_bytes: impl Fn() -> u64,
+) -> Result<SoakReport, EvalError> {
+    let started = Instant::now();
+    let before_bytes = resident_bytes();
+    let tasks: Vec<_> =
+        (0..clients).map(|seed| tokio::spawn(soak_client(channel.clone(), seed, started, time))).collect();
+    let (mut first, mut last) = (before_bytes, 0);
+    let mut peak_bytes = before_bytes;
+    while started.elapsed() < time {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = resident_bytes();
+        peak_bytes = peak_bytes.max(now);
+        if started.elapsed() < time / 4 {
+            first = first.max(now);
+        } else if started.elapsed() > time * 3 / 4 {
+            last = last.max(now);
+        }
+    }
+    let (mut requests, mut texts, mut refused) = (0, 0, 0);
+    for task in tasks {
+        let (r, t, f) = task.await.map_err(|e| EvalError::Call { reason: e.to_string() })??;
+        requests += r;
+        texts += t;
+        refused += f;
+    }
+    Ok(SoakReport {
+        seconds: started.elapsed().as_secs_f64(),
+        requests,
+        texts,
+        refused,
+        before_bytes,
+        first_quarter_bytes: first,
+        last_quarter_bytes: last,
+        peak_bytes,
+    })
+}
+
+async fn soak_client(
+    channel: Channel,
+    seed: u64,
+    started: Instant,
+    time: Duration,
+) -> Result<(u64, u64, u64), EvalError> {
+    const WORDS: [&str; 8] =
+        ["river", "engine", "quietly", "of", "seventeen", "photosynthesis", "the", "law"];
+    let mut client = proto::encoder_client::EncoderClient::new(channel);
+    let mut random = SplitMix::new(seed);
+    let (mut requests, mut texts, mut refused) = (0, 0, 0);
+    while started.elapsed() < time {
+        // Mostly small requests, now and then a large one, as a day of use would have.
+        let batch = if random.below(10) == 0 { 1 + random.below(256) } else { 1 + random.below(8) };
+        let request = proto::EmbedRequest {
+            texts: (0..batch).map(|_| random_text(&mut random)).collect(),
+            kind: proto::TextKind::Document.into(),
+        };
+        match client.embed(request).await {
+            Ok(_) => {
+                requests += 1;
+                texts += batch;
+            }
+            Err(status) if status.code() == tonic::Code::ResourceExhausted => {
+                refused += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(status) => return Err(EvalError::call(status)),
+        }
+    }
+    Ok((requests, texts, refused))
+}
+
+/// 1 to 512 words, short texts more often than long ones.
+fn random_text(random: &mut SplitMix) -> String {
+    const WORDS: [&str; 8] =
+        ["river", "engine", "quietly", "of", "seventeen", "photosynthesis", "the", "law"];
+    let longest = 1 << random.below(10);
+    let count = 1 + random.below(longest);
+    let words: Vec<&str> = (0..count).map(|_| WORDS[random.below(8) as usize]).collect();
+    words.join(" ")
+}
