@@ -59,6 +59,7 @@ pub enum Error {
     Filter(#[from] crate::collection::filter::FilterError),
     Engine(#[from] crate::engine::EngineError),
     Server(#[from] crate::server::ServerError),
+    Setup(#[from] crate::setup::SetupError),
 }
 
 /// `Result` with this crate's [`Error`].
@@ -80,6 +81,7 @@ impl Error {
             Error::Filter(e) => e.kind(),
             Error::Engine(e) => e.kind(),
             Error::Server(e) => e.kind(),
+            Error::Setup(e) => e.kind(),
         }
     }
 

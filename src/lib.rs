@@ -13,6 +13,7 @@ pub mod onnx;
 pub mod proto;
 pub mod runtime;
 pub mod server;
+pub mod setup;
 pub mod store;
 pub mod telemetry;
 pub mod vector;

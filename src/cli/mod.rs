@@ -18,6 +18,7 @@ mod client;
 mod collection;
 mod completions;
 mod config;
+mod doctor;
 mod document;
 mod embed;
 mod eval;
@@ -28,6 +29,7 @@ mod model;
 pub mod output;
 mod search;
 mod serve;
+mod setup;
 mod values;
 
 use client::Target;
@@ -90,6 +92,7 @@ struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Setup(setup::SetupArgs),
     /// Run the server
     Serve(serve::ServeArgs),
     /// Find documents by meaning
@@ -108,6 +111,7 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Measure time and memory on this machine
     Bench(bench::BenchArgs),
+    Doctor(doctor::DoctorArgs),
     /// Print the effective settings and where each comes from
     Config(config::ConfigArgs),
     /// Write a completion script for a shell
@@ -210,6 +214,8 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Model(args) => block_on(app, model::run(app, args)),
         Command::Eval(args) => eval::run(app, args),
         Command::Bench(args) => block_on(app, bench::run(app, args)),
+        Command::Setup(args) => setup::run(&args, &app.out, &app.loaded.config),
+        Command::Doctor(args) => doctor::run(&args, &app.out, &app.loaded),
         Command::Config(args) => config::run(&args, &app.out, &app.loaded),
         Command::Completions(args) => completions::run(&args, &app.out),
     }

@@ -1,0 +1,141 @@
+//! The machine as far as it matters for speed: processor features, cores, memory.
+//!
+//! Read from `/proc` and the control group, so on other systems than Linux only cores and architecture are known.
+
+use serde::Serialize;
+
+/// What the machine has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Machine {
+    pub system: String,
+    pub architecture: String,
+    /// As the processor names itself.
+    pub processor: Option<String>,
+    /// That this process may use.
+    pub cores: usize,
+    pub memory_bytes: Option<u64>,
+    pub memory_available_bytes: Option<u64>,
+    /// Limit of the container or service, where there is one.
+    pub memory_limit_bytes: Option<u64>,
+    /// Features that make the encoder or the index faster, and whether they are there.
+    pub features: Vec<Feature>,
+}
+
+/// A processor feature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Feature {
+    pub name: &'static str,
+    pub present: bool,
+    pub serves: &'static str,
+}
+
+/// Name for people, what it is good for, and the kernel's names of it (any of them will do).
+type Known = (&'static str, &'static str, &'static [&'static str]);
+
+const X86_64: [Known; 5] = [
+    ("avx2", "all arithmetic", &["avx2"]),
+    ("avx512", "all arithmetic", &["avx512f"]),
+    ("vnni", "8-bit arithmetic", &["avx512_vnni", "avx_vnni"]),
+    ("bf16", "16-bit encoding with openvino", &["avx512_bf16"]),
+    ("amx", "the fastest encoding, with openvino", &["amx_bf16"]),
+];
+const AARCH64: [Known; 4] = [
+    ("neon", "all arithmetic", &["asimd"]),
+    ("dotprod", "8-bit arithmetic", &["asimddp"]),
+    ("i8mm", "8-bit arithmetic", &["i8mm"]),
+    ("bf16", "16-bit arithmetic", &["bf16"]),
+];
+
+impl Machine {
+    /// Looks at this machine.
+    pub(super) fn look() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let meminfo = read("/proc/meminfo");
+        let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+        let memory_bytes = kib_line(&meminfo, "MemTotal");
+        Machine {
+            system: std::env::consts::OS.to_owned(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            processor: line(&cpuinfo, "model name").map(str::to_owned),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes,
+            memory_available_bytes: kib_line(&meminfo, "MemAvailable"),
+            memory_limit_bytes: limit
+                .iter()
+                .find_map(|path| read(path).trim().parse().ok())
+                // Version 1 groups without a limit hold a huge number instead of none.
+                .filter(|&limit: &u64| memory_bytes.is_none_or(|all| limit < all)),
+            features: features(std::env::consts::ARCH, &cpuinfo),
+        }
+    }
+
+    /// Is there a feature of this name?
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|f| f.name == feature && f.present)
+    }
+}
+
+fn features(architecture: &str, cpuinfo: &str) -> Vec<Feature> {
+    let (known, label): (&[Known], &str) = match architecture {
+        "x86_64" => (&X86_64, "flags"),
+        "aarch64" => (&AARCH64, "Features"),
+        _ => (&[], ""),
+    };
+    // Without the file nothing is known, and "absent" would be a lie.
+    let Some(flags) = line(cpuinfo, label) else { return Vec::new() };
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    known
+        .iter()
+        .map(|&(name, serves, kernel)| Feature {
+            name,
+            serves,
+            present: kernel.iter().any(|k| flags.contains(k)),
+        })
+        .collect()
+}
+
+/// The value of the first `label : value` line.
+fn line<'a>(text: &'a str, label: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == label).then(|| value.trim())
+    })
+}
+
+fn kib_line(text: &str, label: &str) -> Option<u64> {
+    let kib: u64 = line(text, label)?.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_come_from_the_kernels_list() {
+        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx_vnni avx512f_not\n";
+        let found = features("x86_64", cpuinfo);
+        let present: Vec<&str> = found.iter().filter(|f| f.present).map(|f| f.name).collect();
+        assert_eq!(present, ["avx2", "vnni"]);
+        assert_eq!(found.len(), X86_64.len());
+        let arm = features("aarch64", "Features : fp asimd asimddp\n");
+        assert_eq!(arm.iter().filter(|f| f.present).count(), 2);
+        assert!(features("x86_64", "").is_empty(), "nothing known, nothing claimed");
+        assert!(features("riscv64", cpuinfo).is_empty());
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let meminfo = "MemTotal:       24576000 kB\nMemAvailable:    1000 kB\n";
+        assert_eq!(kib_line(meminfo, "MemTotal"), Some(24_576_000 * 1024));
+        assert_eq!(kib_line(meminfo, "SwapTotal"), None);
+    }
+
+    #[test]
+    fn this_machine_has_cores() {
+        assert!(Machine::look().cores >= 1);
+    }
+}

@@ -1,0 +1,318 @@
+//! What is there, what is chosen and why, and what is missing with the command that mends it: the doctor's view.
+//!
+//! Promises: changes nothing but a probe file that it removes again; a broken part is a finding, not an end.
+//! Leaves out: the server, which tells its own health.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use serde::Serialize;
+
+use super::{error::with_sources, machine::Machine};
+use crate::{
+    config::Config,
+    encoder::{Encoder, TextKind},
+    model::{ModelDir, ModelError},
+    runtime,
+};
+
+/// Encoded to prove that model and runtime work together.
+const SENTENCE: &str = "The quick brown fox jumps over the lazy dog.";
+
+/// All that the doctor knows.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Survey {
+    pub version: &'static str,
+    pub machine: Machine,
+    pub home: PathBuf,
+    pub data: Data,
+    pub runtime: Runtime,
+    pub models: Vec<Model>,
+    /// The configured model at work; `None`: it does not work, and a finding says why.
+    pub encoder: Option<Trial>,
+    /// Worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Survey {
+    /// Looks at the machine, the home and the data folder, and tries the configured model. Takes seconds.
+    pub fn take(config: &Config) -> Self {
+        let mut findings = Vec::new();
+        let machine = Machine::look();
+        let home = config.data.home.clone();
+        let data = look_at_data(&config.data.dir, &mut findings);
+        let runtime = look_at_runtime(&home, &machine, &mut findings);
+        let models = look_at_models(&home, &mut findings);
+        // Without the library the trial could only repeat that it is missing.
+        let encoder = runtime.library.is_ok().then(|| try_model(config, &mut findings)).flatten();
+        findings.sort_by_key(|f| f.severity);
+        Survey { version: env!("CARGO_PKG_VERSION"), machine, home, data, runtime, models, encoder, findings }
+    }
+
+    /// Is everything there that serving needs?
+    pub fn healthy(&self) -> bool {
+        self.findings.iter().all(|f| f.severity != Severity::Missing)
+    }
+}
+
+/// The data folder.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Data {
+    pub path: PathBuf,
+    pub exists: bool,
+    /// Or can be made.
+    pub writable: bool,
+    /// Who has it open, where somebody has.
+    pub locked_by: Option<String>,
+}
+
+/// ONNX Runtime and its providers.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Runtime {
+    pub library: Result<PathBuf, String>,
+    pub version: Option<String>,
+    pub openvino: Result<PathBuf, String>,
+    pub cuda: Result<String, String>,
+}
+
+/// A model under the home folder.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Model {
+    pub name: String,
+    pub path: PathBuf,
+    pub dimension: u32,
+    pub max_tokens: usize,
+    pub licence: String,
+    pub fingerprint: String,
+}
+
+/// One sentence, encoded.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Trial {
+    pub model: String,
+    /// As configured.
+    pub asked: String,
+    pub device: String,
+    pub reason: String,
+    pub dimension: usize,
+    pub tokens: u32,
+    pub load_seconds: f64,
+    /// The second of two calls: the first one warms up.
+    pub encode_seconds: f64,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Serving does not work without it.
+    Missing,
+    /// Serving works, but not as it could or as somebody may expect.
+    Warning,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Finding {
+    pub severity: Severity,
+    pub what: String,
+    /// The command or deed that mends it.
+    pub mend: Option<String>,
+}
+
+fn look_at_runtime(home: &Path, machine: &Machine, findings: &mut Vec<Finding>) -> Runtime {
+    let report = runtime::inspect(home);
+    let runtime = Runtime {
+        library: report.library,
+        version: report.version,
+        openvino: report.openvino,
+        cuda: report.cuda,
+    };
+    if let Err(reason) = &runtime.library {
+        let mend = "distilface setup (or point ORT_DYLIB_PATH at a libonnxruntime)";
+        findings.push(missing(format!("ONNX Runtime: {reason}"), mend));
+    } else if let (Err(reason), "linux", "x86_64") =
+        (&runtime.openvino, machine.system.as_str(), machine.architecture.as_str())
+    {
+        let gain = if machine.has("amx") {
+            "encoding is several times slower without it"
+        } else {
+            "encoding may be faster with it"
+        };
+        findings.push(Finding {
+            severity: Severity::Warning,
+            what: format!("Intel's provider cannot be used, and {gain}: {reason}"),
+            mend: Some("distilface setup --only openvino".to_owned()),
+        });
+    }
+    runtime
+}
+
+fn look_at_models(home: &Path, findings: &mut Vec<Finding>) -> Vec<Model> {
+    let mut models = Vec::new();
+    for found in ModelDir::list(home) {
+        match found {
+            Ok(dir) => models.push(Model {
+                name: dir.manifest.name,
+                path: dir.path,
+                dimension: dir.manifest.dimension,
+                max_tokens: dir.manifest.max_tokens,
+                licence: dir.manifest.licence,
+                fingerprint: dir.fingerprint.0,
+            }),
+            Err(e) => findings.push(Finding {
+                severity: Severity::Warning,
+                what: format!("a model is broken: {}", with_sources(&e)),
+                mend: None,
+            }),
+        }
+    }
+    models
+}
+
+fn try_model(config: &Config, findings: &mut Vec<Finding>) -> Option<Trial> {
+    let fail = |findings: &mut Vec<Finding>, e: &dyn std::error::Error, mend: &str| {
+        findings.push(missing(format!("the model {}: {}", config.encoder.model, with_sources(e)), mend));
+    };
+    let setup = "distilface setup";
+    let dir = match ModelDir::find(&config.data.home, &config.encoder.model) {
+        Ok(dir) => dir,
+        Err(e @ ModelError::NotFound { .. }) => {
+            fail(findings, &e, setup);
+            return None;
+        }
+        Err(e) => {
+            fail(findings, &e, "distilface setup --force --only model, or import the model again");
+            return None;
+        }
+    };
+    let started = Instant::now();
+    let encoder = match Encoder::open(&dir, &config.data.home, &config.encoder) {
+        Ok(encoder) => encoder,
+        Err(e) => {
+            fail(findings, &e, "distilface setup --verify, or another encoder.device");
+            return None;
+        }
+    };
+    let load_seconds = started.elapsed().as_secs_f64();
+    let encode = || {
+        let started = Instant::now();
+        let embeddings = encoder.encode(&[SENTENCE], TextKind::Raw)?;
+        Ok::<_, crate::encoder::EncoderError>((embeddings, started.elapsed().as_secs_f64()))
+    };
+    match encode().and_then(|_| encode()) {
+        Ok((embeddings, encode_seconds)) => {
+            let embedding = embeddings.into_iter().next()?;
+            let report = encoder.device();
+            Some(Trial {
+                model: encoder.name().to_owned(),
+                asked: config.encoder.device.clone(),
+                device: report.device.clone(),
+                reason: report.reason.clone(),
+                dimension: embedding.values.len(),
+                tokens: embedding.tokens,
+                load_seconds,
+                encode_seconds,
+            })
+        }
+        Err(e) => {
+            fail(findings, &e, "distilface setup --verify, or another encoder.device");
+            None
+        }
+    }
+}
+
+fn look_at_data(path: &Path, findings: &mut Vec<Finding>) -> Data {
+    // A folder that does not exist yet is made on the first start, if the nearest one above it lets us.
+    let nearest = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
+    let probe = nearest.join(format!(".distilface-doctor-{}", std::process::id()));
+    let written = File::create_new(&probe);
+    let writable = written.is_ok();
+    // The probe is empty and ours; that it stays is the only harm if this fails.
+    let _ = std::fs::remove_file(&probe);
+    if let Err(e) = written {
+        findings.push(missing(
+            format!("the data folder {} cannot be written: {e}", path.display()),
+            "mend its permissions, or choose another with --data or data.dir",
+        ));
+    }
+    Data { path: path.to_owned(), exists: path.is_dir(), writable, locked_by: locked_by(path) }
+}
+
+fn missing(what: String, mend: &str) -> Finding {
+    Finding { severity: Severity::Missing, what, mend: Some(mend.to_owned()) }
+}
+
+/// The holder that `store` notes in its lock file. The probe holds a shared lock for an instant.
+fn locked_by(data: &Path) -> Option<String> {
+    let path = data.join("LOCK");
+    let file = File::open(&path).ok()?;
+    match file.try_lock_shared() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            Some(match holder.trim() {
+                "" => "another process".to_owned(),
+                number => format!("process {number}"),
+            })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_in(folder: &Path) -> Config {
+        let mut config = Config::default();
+        config.data.home = folder.join("home");
+        config.data.dir = folder.join("home/db");
+        config
+    }
+
+    #[test]
+    fn an_empty_home_is_told_with_the_command_that_fills_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = Survey::take(&config_in(folder.path()));
+        assert!(!seen.healthy());
+        assert!(seen.models.is_empty() && seen.encoder.is_none());
+        assert!(seen.data.writable && !seen.data.exists);
+        // Another library may be named by the environment of the test run; the model is missing in any case.
+        let mends: Vec<&str> = seen.findings.iter().filter_map(|f| f.mend.as_deref()).collect();
+        assert!(mends.iter().any(|m| m.starts_with("distilface setup")), "{:?}", seen.findings);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "looking changes nothing");
+    }
+
+    #[test]
+    fn a_data_folder_that_cannot_be_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mut findings = Vec::new();
+        let data = look_at_data(&file.join("db"), &mut findings);
+        assert!(!data.writable);
+        assert!(findings[0].what.contains("cannot be written"), "{findings:?}");
+        assert!(findings[0].mend.as_deref().unwrap().contains("--data"), "{findings:?}");
+    }
+
+    #[test]
+    fn the_holder_of_the_data_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(locked_by(folder.path()), None);
+        let path = folder.path().join("LOCK");
+        std::fs::write(&path, "4711\n").unwrap();
+        assert_eq!(locked_by(folder.path()), None, "a file left behind means nothing");
+        let held = File::open(&path).unwrap();
+        held.lock().unwrap();
+        assert_eq!(locked_by(folder.path()).as_deref(), Some("process 4711"));
+    }
+}
