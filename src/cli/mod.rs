@@ -30,6 +30,7 @@ pub mod output;
 mod search;
 mod serve;
 mod setup;
+pub mod source;
 mod values;
 
 use client::Target;

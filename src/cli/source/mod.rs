@@ -1,0 +1,265 @@
+//! Paths -> a lazy sequence of documents, each with the place it was read from.
+//!
+//! Folders, text, Markdown, HTML, JSON lines, CSV and TSV, standard input. What cannot be read is a [`SourceError`] in
+//! the sequence, with file and line, and reading goes on behind it. Memory holds one line or one text file at a time,
+//! each of at most [`RECORD_BYTES_MAX`]. Nothing is printed here; whether the document suits a collection is decided
+//! by the engine.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    io::Read,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::collection::point::Payload;
+
+mod fields;
+mod html;
+mod json;
+mod lines;
+mod table;
+mod text;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use fields::{FieldMap, ValueType};
+
+/// Longest line, record or text file that is read; longer ones are errors.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// A document as a file gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceDocument {
+    /// Never empty. From the file, else its relative path, else a hash of the content.
+    pub id: String,
+    /// May be empty.
+    pub title: String,
+    /// Empty only where there is a title or a vector.
+    pub text: String,
+    #[expect(missing_docs)]
+    pub payload: Payload,
+    #[expect(missing_docs)]
+    pub vector: Option<Vec<f32>>,
+    /// `file:line`, for messages.
+    pub place: String,
+}
+
+/// Why something could not be read. What follows it in the sequence is not affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}{}: {reason}", line.map(|line| format!(":{line}")).unwrap_or_default())]
+pub struct SourceError {
+    /// As the user gave it, or found below a folder that the user gave.
+    pub file: String,
+    /// From 1; none where the fault is not in a line.
+    pub line: Option<u64>,
+    #[expect(missing_docs)]
+    pub reason: String,
+}
+
+impl SourceError {
+    fn new(file: &str, line: impl Into<Option<u64>>, reason: impl Into<String>) -> Self {
+        SourceError { file: file.to_owned(), line: line.into(), reason: reason.into() }
+    }
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One document per file; the first short line is its title.
+    Text,
+    /// One document per file; front matter, headings and links are understood.
+    Markdown,
+    /// One document per file.
+    Html,
+    /// One JSON object per line.
+    JsonLines,
+    /// A list of JSON objects, objects one after another, or JSON lines.
+    Json,
+    /// A header row, then a document per row.
+    Csv,
+    /// CSV with tabs.
+    Tsv,
+}
+
+impl Format {
+    /// By a file name's extension, in lower case.
+    fn of_extension(extension: &str) -> Option<Format> {
+        Some(match extension {
+            "txt" | "text" => Format::Text,
+            "md" | "markdown" => Format::Markdown,
+            "html" | "htm" => Format::Html,
+            "jsonl" | "ndjson" => Format::JsonLines,
+            "json" => Format::Json,
+            "csv" => Format::Csv,
+            "tsv" => Format::Tsv,
+            _ => return None,
+        })
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "text" | "txt" => Format::Text,
+            "markdown" | "md" => Format::Markdown,
+            "html" => Format::Html,
+            "jsonl" => Format::JsonLines,
+            "json" => Format::Json,
+            "csv" => Format::Csv,
+            "tsv" => Format::Tsv,
+            _ => {
+                return Err(format!(
+                    "unknown format {name:?}; give one of text, markdown, html, jsonl, json, csv, tsv"
+                ));
+            }
+        })
+    }
+}
+
+/// How far reading has come, for a progress bar.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Grows while the sequence is read; ahead of the documents by what is buffered.
+    pub bytes_read: AtomicU64,
+    /// Size of all files when they were found. Standard input counts 0: its size is not known.
+    pub bytes_total: u64,
+}
+
+/// What the user said about the files.
+#[derive(Debug, Clone, Default)]
+pub struct SourceOptions {
+    /// For standard input (where it is required) and files named one by one; found by extension where absent.
+    pub format: Option<Format>,
+    /// Which fields of JSON and CSV are what.
+    pub fields: FieldMap,
+}
+
+/// The documents of all paths, in order: paths as given, folders by name.
+pub struct Sources {
+    waiting: VecDeque<Result<Input, SourceError>>,
+    current: Option<Documents>,
+    skipped: BTreeMap<String, u64>,
+    progress: Arc<Progress>,
+    fields: Arc<FieldMap>,
+    stdin: Option<Box<dyn Read + Send>>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+type Documents = Box<dyn Iterator<Item = Result<SourceDocument, SourceError>> + Send>;
+
+/// One file (or standard input) that is to be read.
+#[derive(Debug)]
+struct Input {
+    /// `None`: standard input.
+    path: Option<PathBuf>,
+    /// For messages.
+    name: String,
+    /// Below the folder that was given, with `/`; a single file's name; empty for standard input.
+    relative: String,
+    format: Format,
+}
+
+impl Sources {
+    /// Finds the files; reads nothing yet. `-` is standard input.
+    ///
+    /// # Errors
+    /// A path that does not exist; `-` without a format or twice.
+    pub fn open(paths: &[PathBuf], options: SourceOptions) -> Result<Self, SourceError> {
+        Self::open_with_stdin(paths, options, Box::new(std::io::stdin()))
+    }
+
+    fn open_with_stdin(
+        paths: &[PathBuf],
+        options: SourceOptions,
+        stdin: Box<dyn Read + Send>,
+    ) -> Result<Self, SourceError> {
+        let found = walk::find(paths, options.format)?;
+        Ok(Sources {
+            waiting: found.inputs,
+            current: None,
+            skipped: found.skipped,
+            progress: Arc::new(Progress { bytes_read: AtomicU64::new(0), bytes_total: found.bytes_total }),
+            fields: Arc::new(options.fields),
+            stdin: Some(stdin),
+        })
+    }
+
+    /// Shared with a progress bar.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Files that were left out since their extension is not known: how many of each (without an extension: "").
+    /// Complete from the start.
+    pub fn skipped(&self) -> &BTreeMap<String, u64> {
+        &self.skipped
+    }
+
+    fn start(&mut self, input: Input) -> Result<Documents, SourceError> {
+        let raw: Box<dyn Read + Send> = match &input.path {
+            Some(path) => match std::fs::File::open(path) {
+                Ok(file) => Box::new(file),
+                Err(e) => return Err(SourceError::new(&input.name, None, format!("cannot open it: {e}"))),
+            },
+            None => self.stdin.take().expect("`walk::find` refuses a second `-`"),
+        };
+        let counted = Box::new(Counted { inner: raw, progress: Arc::clone(&self.progress) });
+        let fields = Arc::clone(&self.fields);
+        let reader = lines::without_bom(counted).map_err(|reason| {
+            SourceError::new(&input.name, Some(1).filter(|_| reason.in_text), reason.text)
+        })?;
+        Ok(match input.format {
+            Format::Text | Format::Markdown | Format::Html => {
+                Box::new(std::iter::once_with(move || text::document(&input, reader, &fields)))
+            }
+            Format::JsonLines => Box::new(json::Lines::new(input.name, reader, fields)),
+            Format::Json => json::documents(input.name, reader, fields),
+            Format::Csv => Box::new(table::Rows::new(input.name, reader, fields, b',')),
+            Format::Tsv => Box::new(table::Rows::new(input.name, reader, fields, b'\t')),
+        })
+    }
+}
+
+impl Iterator for Sources {
+    type Item = Result<SourceDocument, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(document) = self.current.as_mut().and_then(Iterator::next) {
+                return Some(document);
+            }
+            self.current = None;
+            match self.waiting.pop_front()?.and_then(|input| self.start(input)) {
+                Ok(documents) => self.current = Some(documents),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+struct Counted {
+    inner: Box<dyn Read + Send>,
+    progress: Arc<Progress>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.inner.read(buffer)?;
+        self.progress.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,341 @@
+use std::{fs, io::Cursor, path::Path};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::collection::point::Value;
+
+type Read1 = Result<SourceDocument, SourceError>;
+
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    folder
+}
+
+fn open(paths: &[&Path], options: SourceOptions) -> Sources {
+    Sources::open(&paths.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), options).unwrap()
+}
+
+/// All that one file gives.
+fn read(name: &str, content: &[u8]) -> Vec<Read1> {
+    let folder = folder(&[(name, content)]);
+    open(&[&folder.path().join(name)], SourceOptions::default()).collect()
+}
+
+fn ids(documents: &[Read1]) -> Vec<&str> {
+    documents.iter().map(|document| document.as_ref().unwrap().id.as_str()).collect()
+}
+
+fn error(read: &Read1) -> (Option<u64>, &str) {
+    let error = read.as_ref().unwrap_err();
+    (error.line, &error.reason)
+}
+
+fn s(text: &str) -> Value {
+    Value::String(text.into())
+}
+
+#[test]
+fn folder_is_read_in_order_and_unknown_files_are_counted() {
+    let folder = folder(&[
+        ("b.txt", b"Second file\n\nwith text."),
+        ("a/z.md", b"---\ntype: post\nlang: en\n---\n# Heading\n\nA [link](http://x)."),
+        ("a/deep/page.HTML", b"<title>Page</title><p>Hello &amp; good day"),
+        ("c.jsonl", b"{\"id\": \"j\", \"text\": \"t\"}\n"),
+        ("d.csv", b"id,text\nrow,t\n"),
+        (".hidden/x.txt", b"no"),
+        (".x.txt", b"no"),
+        ("pic.png", b"\0"),
+        ("pic2.PNG", b"\0"),
+        ("Makefile", b"all:"),
+        ("settings.json", b"{}"),
+    ]);
+    let sources = open(&[folder.path()], SourceOptions::default());
+    let skipped: BTreeMap<String, u64> =
+        [("", 1), ("json", 1), ("png", 2)].map(|(k, v)| (k.to_owned(), v)).into();
+    assert_eq!(*sources.skipped(), skipped);
+    let progress = sources.progress();
+    assert_eq!(progress.bytes_read.load(Ordering::Relaxed), 0);
+    let documents: Vec<_> = sources.collect();
+    assert_eq!(ids(&documents), ["a/deep/page.HTML", "a/z.md", "b.txt", "j", "row"]);
+    assert!(progress.bytes_total > 0);
+    assert_eq!(progress.bytes_read.load(Ordering::Relaxed), progress.bytes_total);
+
+    let [page, markdown, plain, line, row] = documents.map_all();
+    assert_eq!((page.title.as_str(), page.text.as_str()), ("Page", "Hello & good day"));
+    assert_eq!(page.payload["type"], s("html"));
+    assert_eq!((markdown.title.as_str(), markdown.text.as_str()), ("Heading", "# Heading\n\nA link."));
+    assert_eq!(markdown.payload["front_matter.type"], s("post"));
+    assert_eq!((&markdown.payload["type"], &markdown.payload["lang"]), (&s("md"), &s("en")));
+    assert_eq!(plain.title, "Second file");
+    let expected = [("bytes", Value::Integer(23)), ("path", s("b.txt")), ("type", s("txt"))];
+    assert_eq!(plain.payload, expected.map(|(k, v)| (k.to_owned(), v)).into());
+    assert_eq!(plain.place, format!("{}:1", folder.path().join("b.txt").display()));
+    assert!(line.place.ends_with("c.jsonl:1"));
+    assert!(row.place.ends_with("d.csv:2"));
+}
+
+trait MapAll {
+    fn map_all<const N: usize>(self) -> [SourceDocument; N];
+}
+
+impl MapAll for Vec<Read1> {
+    fn map_all<const N: usize>(self) -> [SourceDocument; N] {
+        self.into_iter().map(Result::unwrap).collect::<Vec<_>>().try_into().unwrap()
+    }
+}
+
+#[test]
+fn title_of_a_text_is_its_first_line_if_short_else_the_name() {
+    let long = format!("{}\nrest", "x".repeat(81));
+    assert_eq!(read("stem.name.txt", long.as_bytes())[0].as_ref().unwrap().title, "stem.name");
+    let documents = read("n.txt", b"\xef\xbb\xbf\r\n Title \r\nrest\r\n");
+    let document = documents[0].as_ref().unwrap();
+    assert_eq!((document.title.as_str(), document.text.as_str()), ("Title", "Title \nrest"));
+    assert_eq!(document.payload["bytes"], Value::Integer(20));
+}
+
+#[test]
+fn bad_text_files_are_named_and_reading_goes_on() {
+    let folder = folder(&[
+        ("a.txt", b"ok\nb\xe4d"),
+        ("b.md", b" \n"),
+        ("c.html", b"<p> </p>"),
+        ("d.txt", b""),
+        ("e.txt", b"\xff\xfeh\0"),
+        ("f.txt", b"good"),
+    ]);
+    let read: Vec<_> = open(&[folder.path()], SourceOptions::default()).collect();
+    assert_eq!(error(&read[0]).0, Some(2));
+    assert!(error(&read[0]).1.starts_with("byte 4: not UTF-8"), "{read:?}");
+    assert!(read[0].as_ref().unwrap_err().to_string().contains("a.txt:2: byte 4"));
+    for empty in &read[1..4] {
+        assert_eq!(error(empty), (None, "empty"));
+    }
+    assert!(error(&read[4]).1.contains("UTF-16"));
+    assert_eq!(ids(&read[5..]), ["f.txt"]);
+}
+
+#[test]
+fn json_lines_go_on_behind_broken_ones() {
+    let read = read(
+        "f.jsonl",
+        b"\xef\xbb\xbf{\"_id\": \"1\", \"title\": \"T\", \"text\": \"a\"}\r\n\n{\"_id\": \"2\", \n[1]\n5\n{\"_id\":\"3\"}\n\xff\n{\"text\": \"b\"}",
+    );
+    assert_eq!(read.len(), 7);
+    let first = read[0].as_ref().unwrap();
+    assert_eq!((first.id.as_str(), first.title.as_str(), first.text.as_str()), ("1", "T", "a"));
+    assert!(first.place.ends_with("f.jsonl:1") && first.payload.is_empty());
+    for (read, line, part) in [
+        (&read[1], 3, "broken JSON, column 13: EOF"),
+        (&read[2], 4, "a list where an object"),
+        (&read[3], 5, "a single value where an object"),
+        (&read[4], 6, "no text"),
+        (&read[5], 7, "not UTF-8"),
+    ] {
+        assert_eq!(error(read).0, Some(line));
+        assert!(error(read).1.contains(part), "{read:?}");
+    }
+    assert!(read[6].as_ref().unwrap().id.starts_with("sha-"));
+    assert_eq!(error(&self::read("e.jsonl", b"")[0]), (None, "empty"));
+}
+
+#[test]
+fn json_files_hold_lists_objects_or_lines() {
+    let list = b" [\n {\"id\": 1, \"text\": \"a\"},\n\n {\"id\": 2,\n \"text\": \"b\"}, 5]\n";
+    let documents = read("f.json", list);
+    assert_eq!(ids(&documents[..2]), ["1", "2"]);
+    assert!(documents[1].as_ref().unwrap().place.ends_with(":4"));
+    assert_eq!(
+        error(&documents[2]),
+        (Some(5), "a single value where an object such as {\"id\": …, \"text\": …} is wanted")
+    );
+    assert_eq!(
+        ids(&read("f.json", b"{\n\"id\": 1,\n\"text\": \"a\"}\n\n{\"id\": 2, \"text\": \"b\"}")),
+        ["1", "2"]
+    );
+    let lines = read("f.json", b"{\"id\": 1, \"text\": \"a\"}\n{\n{\"id\": 2, \"text\": \"b\"}\n");
+    assert_eq!((ids(&lines[..1]), error(&lines[1]).0, ids(&lines[2..])), (vec!["1"], Some(2), vec!["2"]));
+    for (content, line, part) in [
+        (&b"[{\"id\": 1, \"text\": \"a\"}, {]"[..], Some(1), "the rest of the file is left out"),
+        (b"[{\"id\": 1, \"text\": \"a\"}\n", Some(2), "the list has no end"),
+        (b"[{\"id\": 1, \"text\": \"a\"}]\n x", Some(2), "behind the end"),
+    ] {
+        let documents = read("f.json", content);
+        assert_eq!(ids(&documents[..1]), ["1"]);
+        assert_eq!(documents.len(), 2);
+        assert_eq!(error(&documents[1]).0, line);
+        assert!(error(&documents[1]).1.contains(part), "{documents:?}");
+    }
+    assert_eq!(error(&read("f.json", b" \n")[0]), (None, "empty"));
+    assert_eq!(error(&read("f.json", b"[\n\xff]")[0]).0, Some(2));
+    assert!(read("f.json", b"[]").is_empty());
+}
+
+#[test]
+fn tables_keep_line_numbers_over_quotes_blanks_and_carriage_returns() {
+    let rows = b"id,text,n,when\n1,\"two\nlines, \"\"quoted\"\"\",007,\n\n\n2,b,5\n3,c,1.5,2024\n4,d,x,true";
+    for content in
+        [rows.to_vec(), String::from_utf8(rows.to_vec()).unwrap().replace('\n', "\r\n").into_bytes()]
+    {
+        let read = read("t.csv", &content);
+        assert_eq!(read.len(), 4, "{read:?}");
+        let first = read[0].as_ref().unwrap();
+        assert_eq!(first.text.replace('\r', ""), "two\nlines, \"quoted\"");
+        assert_eq!(first.payload, [("n".to_owned(), s("007"))].into());
+        assert!(first.place.ends_with("t.csv:2"));
+        assert_eq!(error(&read[1]), (Some(6), "the row has 3 cells, the header has 4"));
+        let third = read[2].as_ref().unwrap();
+        assert!(third.place.ends_with("t.csv:7"), "{}", third.place);
+        assert_eq!(
+            (&third.payload["n"], &third.payload["when"]),
+            (&Value::Float(1.5), &Value::Integer(2024))
+        );
+        let last = read[3].as_ref().unwrap();
+        assert!(last.place.ends_with("t.csv:8"), "{}", last.place);
+        assert_eq!(last.payload["when"], Value::Bool(true));
+    }
+    let read = read("t.tsv", b"\xef\xbb\xbfdoc_id\t\tbody\na\tx\t\"b, c\"\n");
+    let document = read[0].as_ref().unwrap();
+    assert_eq!((document.id.as_str(), document.text.as_str()), ("a", "b, c"));
+    assert_eq!(document.payload, [("column_2".to_owned(), s("x"))].into());
+}
+
+#[test]
+fn bad_tables_say_where() {
+    let read_csv = |content: &[u8]| read("t.csv", content);
+    assert_eq!(error(&read_csv(b"")[0]), (None, "empty"));
+    assert!(read_csv(b"id,text\n").is_empty());
+    assert!(error(&read_csv(b"id,id\n1,2\n")[0]).1.contains("\"id\" twice"));
+    assert!(error(&read_csv(b"id,t\xff\n1,2\n")[0]).1.starts_with("byte 4: not UTF-8"));
+    assert_eq!(read_csv(b"id,id\n1,2\n").len(), 1);
+    let documents = read_csv(b"\xef\xbb\xbfid,text\n1,a\xff\n2,b\n3,\n");
+    assert_eq!(error(&documents[0]).0, Some(2));
+    assert!(error(&documents[0]).1.starts_with("byte 14: not UTF-8"), "{documents:?}");
+    assert_eq!(ids(&documents[1..2]), ["2"]);
+    assert!(error(&documents[2]).1.contains("no text"));
+
+    let content = format!("id,text\n1,a\n2,\"{}", "x\n".repeat(1 << 18));
+    let input = lines::without_bom(Box::new(Cursor::new(content.into_bytes()))).unwrap();
+    let mut rows = table::Rows::with_max("t.csv".into(), input, Arc::default(), b',', 1 << 10);
+    assert_eq!(rows.next().unwrap().unwrap().id, "1");
+    let unclosed = rows.next().unwrap();
+    assert_eq!(error(&unclosed).0, Some(3));
+    assert!(error(&unclosed).1.contains("a quote that is not closed"), "{unclosed:?}");
+    assert!(rows.next().is_none());
+}
+
+#[test]
+fn many_rows_are_read_within_the_bound() {
+    let content =
+        "id,text\n".to_owned() + &(0..50_000).map(|i| format!("{i},text {i}\n")).collect::<String>();
+    let input = lines::without_bom(Box::new(Cursor::new(content.into_bytes()))).unwrap();
+    let rows = table::Rows::with_max("t.csv".into(), input, Arc::default(), b',', 64);
+    let last =
+        rows.map(Result::unwrap).enumerate().inspect(|(i, row)| assert_eq!(row.id, i.to_string())).last();
+    assert_eq!(last.unwrap().1.place, "t.csv:50001");
+}
+
+#[test]
+fn standard_input_needs_a_format_and_comes_once() {
+    let dash = [PathBuf::from("-")];
+    let with = |format| SourceOptions { format, ..Default::default() };
+    let read = |format, content: &'static [u8]| -> Vec<Read1> {
+        Sources::open_with_stdin(&dash, with(Some(format)), Box::new(content)).unwrap().collect()
+    };
+    let documents = read(Format::JsonLines, b"{\"id\": \"a\", \"text\": \"t\"}\nx");
+    assert_eq!(documents[0].as_ref().unwrap().place, "standard input:1");
+    assert_eq!(documents[1].as_ref().unwrap_err().file, "standard input");
+    assert_eq!(ids(&read(Format::Csv, b"id,text\na,b")), ["a"]);
+    let documents = read(Format::Text, b"Title\ntext");
+    let document = documents[0].as_ref().unwrap();
+    assert!(document.id.starts_with("sha-") && !document.payload.contains_key("path"));
+    assert_eq!((document.title.as_str(), &document.payload["type"]), ("Title", &s("txt")));
+
+    assert!(Sources::open(&dash, with(None)).unwrap_err().reason.contains("needs --format"));
+    let twice = [dash[0].clone(), dash[0].clone()];
+    assert!(Sources::open(&twice, with(Some(Format::Csv))).unwrap_err().reason.contains("twice"));
+    assert_eq!("tsv".parse(), Ok(Format::Tsv));
+    assert!("pdf".parse::<Format>().unwrap_err().contains("jsonl"));
+}
+
+#[test]
+fn format_overrides_the_extension_of_a_file_but_not_of_a_folder() {
+    let folder = folder(&[("data.log", b"{\"id\": \"a\", \"text\": \"t\"}\n"), ("b.txt", b"text")]);
+    let options = SourceOptions { format: Some(Format::JsonLines), ..Default::default() };
+    let documents: Vec<_> = open(&[&folder.path().join("data.log"), folder.path()], options).collect();
+    assert_eq!(ids(&documents), ["a", "b.txt"]);
+    let sources = open(&[&folder.path().join("data.log")], SourceOptions::default());
+    assert_eq!(sources.skipped().get("log"), Some(&1));
+    assert_eq!(sources.count(), 0);
+}
+
+#[test]
+fn missing_path_is_refused_at_once_and_lost_file_in_its_turn() {
+    let folder = folder(&[("a.txt", b"a"), ("b.txt", b"b")]);
+    let missing = folder.path().join("none");
+    let error = Sources::open(std::slice::from_ref(&missing), SourceOptions::default()).unwrap_err();
+    assert!(error.file == missing.display().to_string() && error.reason.contains("cannot open"));
+    let sources = open(&[folder.path()], SourceOptions::default());
+    fs::remove_file(folder.path().join("a.txt")).unwrap();
+    let read: Vec<_> = sources.collect();
+    assert!(self::error(&read[0]).1.contains("cannot open"));
+    assert_eq!(ids(&read[1..]), ["b.txt"]);
+}
+
+#[test]
+fn files_that_would_share_an_id_are_reported() {
+    let folder = folder(&[("x/a.txt", b"1"), ("y/a.txt", b"2"), ("x/l.jsonl", b""), ("y/l.jsonl", b"")]);
+    let read: Vec<_> =
+        open(&[&folder.path().join("x"), &folder.path().join("y")], SourceOptions::default()).collect();
+    assert_eq!(ids(&read[..1]), ["a.txt"]);
+    assert!(error(&read[2]).1.contains("same id (\"a.txt\")"), "{read:?}");
+    assert_eq!(read.len(), 4);
+}
+
+#[test]
+fn beir_folder_gives_its_corpus_only() {
+    let folder = folder(&[
+        ("corpus.jsonl", b"{\"_id\": \"d\", \"title\": \"\", \"text\": \"t\", \"metadata\": {}}\n"),
+        ("queries.jsonl", b"{\"_id\": \"q\", \"text\": \"t\"}\n"),
+        ("qrels/test.tsv", b"query-id\tcorpus-id\tscore\nq\td\t1\n"),
+    ]);
+    assert_eq!(ids(&open(&[folder.path()], SourceOptions::default()).collect::<Vec<_>>()), ["d"]);
+    fs::remove_file(folder.path().join("queries.jsonl")).unwrap();
+    assert_eq!(open(&[folder.path()], SourceOptions::default()).count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_back_are_left_out_and_broken_ones_reported() {
+    use std::{
+        ffi::OsStr,
+        os::unix::{ffi::OsStrExt, fs::symlink},
+    };
+
+    let folder = folder(&[("a/f.txt", b"text")]);
+    symlink(folder.path(), folder.path().join("a/back")).unwrap();
+    symlink(folder.path().join("gone.txt"), folder.path().join("b.txt")).unwrap();
+    fs::write(folder.path().join(OsStr::from_bytes(b"c\xff.txt")), "x").unwrap();
+    let read: Vec<_> = open(&[folder.path()], SourceOptions::default()).collect();
+    assert_eq!(ids(&read[..1]), ["a/f.txt"]);
+    assert!(error(&read[1]).1.contains("cannot open"));
+    assert_eq!(error(&read[2]).1, "its name is not UTF-8");
+    assert_eq!(read.len(), 3);
+}
+
+#[test]
+fn types_apply_to_front_matter_too() {
+    let folder =
+        folder(&[("a.md", b"---\nday: 1970-01-01\n---\ntext"), ("b.md", b"---\nday: soon\n---\ntext")]);
+    let types = [("day".to_owned(), ValueType::Datetime)].into();
+    let options = SourceOptions { fields: FieldMap { types, ..Default::default() }, ..Default::default() };
+    let read: Vec<_> = open(&[folder.path()], options).collect();
+    assert_eq!(read[0].as_ref().unwrap().payload["day"], Value::Datetime(0));
+    assert!(error(&read[1]).1.contains("cannot be read as datetime"));
+}
