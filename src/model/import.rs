@@ -141,3 +141,6 @@ fn name_of(from: &Path) -> String {
 fn unsupported(path: &Path, reason: impl Into<String>) -> ModelError {
     ModelError::Unsupported { path: path.to_owned(), reason: reason.into() }
 }
+
+#[cfg(test)]
+mod tests;

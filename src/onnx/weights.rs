@@ -66,11 +66,6 @@ impl Weights {
         Ok(transpose(&self.tensor(names, &[outputs, inputs])?, outputs, inputs))
     }
 
-    /// First dimension of a tensor, for shapes that only the weights know.
-    pub fn rows(&self, name: &str) -> Option<usize> {
-        self.find(&[name.to_owned()]).ok().and_then(|(_, info)| info.shape.first().copied())
-    }
-
     fn find(&self, names: &[String]) -> Result<(String, &TensorInfo), OnnxError> {
         for prefix in PREFIXES {
             for name in names {
@@ -148,7 +143,6 @@ mod tests {
             let weights = Weights::new(file(&[(stored, Dtype::F32, &[1], &data)])).unwrap();
             let found = weights.tensor(&["norm.weight".into(), "norm.gamma".into()], &[1]).unwrap();
             assert_eq!(found, data);
-            assert_eq!(weights.rows("absent"), None);
         }
     }
 
