@@ -23,7 +23,7 @@ const INSERT_BATCH: usize = 64;
 const COPY_BATCH: usize = 1024;
 
 /// Fewer tombstones are never worth a rebuild.
-const TOMBSTONES_MIN: u64 = 1024;
+const TOMBSTONES_MIN: u64 = if cfg!(test) { 64 } else { 1024 };
 
 /// Attempts to build a graph before searches stay exact until a restart.
 const FAILURES_MAX: u32 = 3;

@@ -22,10 +22,11 @@ use super::{
 use crate::index::{IndexError, Neighbor, SearchParams, Slot, VectorIndex as _};
 
 /// Up to this many vectors a scan is faster than a walk through the graph.
-pub(super) const SCAN_MAX: u64 = 2_000;
+/// (Tests lower this and the like, to see every plan with little data.)
+pub(super) const SCAN_MAX: u64 = if cfg!(test) { 300 } else { 2_000 };
 
 /// Up to this many matching vectors they are scanned.
-const FILTERED_SCAN_MAX: u64 = 10_000;
+const FILTERED_SCAN_MAX: u64 = if cfg!(test) { 200 } else { 10_000 };
 
 /// Where fewer than one in so many vectors match, they are scanned: the graph would look at as many to find `ef`.
 const FILTERED_SCAN_SHARE: u64 = 20;

@@ -12,6 +12,7 @@ use std::{
 use super::{
     Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Query, Write,
     filter::{Filter, RangeBounds},
+    memory::Graph,
     point::{ContentHash, Hit, Passage, Payload, Point, PointId, Value},
 };
 use crate::{
@@ -21,7 +22,9 @@ use crate::{
     vector::{Dim, Metric, Vector},
 };
 
+mod durability;
 mod model;
+mod searching;
 
 /// A small generator with a seed (SplitMix64), so that a failure can be had again.
 #[derive(Debug, Clone)]

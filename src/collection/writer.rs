@@ -52,7 +52,7 @@ pub(super) struct Job {
     pub(super) bytes: usize,
 }
 
-/// Documents buried by one batch, and what readers of the state before it hold.
+/// What readers of the state before a batch hold, and the documents it buried.
 type Grave = (Arc<()>, Vec<u32>);
 
 pub(super) struct Writer {
@@ -201,7 +201,7 @@ impl Writer {
         let buried: Vec<u32> = plan.departures.iter().map(|departure| departure.doc).collect();
         let before = self.shared.write_memory().apply(&plan.departures, plan.arrivals);
         match before {
-            Ok(generation) if buried.is_empty() => drop(generation),
+            // Also if it buried nothing: a reader of a state before may know documents that later batches bury.
             Ok(generation) => self.graves.push_back((generation, buried)),
             // Durable, but not searchable: a bug of ours. A restart finds it.
             Err(error) => {
@@ -274,10 +274,17 @@ impl Writer {
 
     /// Adds the purge of documents that no reader can still want. Returns how many of the first grave.
     fn plan_purge(&mut self, batch: &mut StoreBatch) -> Result<usize, CollectionError> {
-        let Some((generation, docs)) = self.graves.front() else { return Ok(0) };
-        if Arc::strong_count(generation) > 1 {
-            return Ok(0);
+        // Oldest first: what a grave holds is known to readers of its own generation and of all before.
+        while let Some((readers, docs)) = self.graves.front_mut() {
+            if Arc::get_mut(readers).is_none() {
+                return Ok(0);
+            }
+            if !docs.is_empty() {
+                break;
+            }
+            self.graves.pop_front();
         }
+        let Some((_, docs)) = self.graves.front() else { return Ok(0) };
         let purged = docs.len().min(PURGE_MAX);
         for doc in &docs[docs.len() - purged..] {
             batch.purge(*doc, &self.shared.store)?;
@@ -286,7 +293,9 @@ impl Writer {
     }
 
     fn forget_purged(&mut self, purged: usize) {
-        if let Some((_, docs)) = self.graves.front_mut() {
+        if purged > 0
+            && let Some((_, docs)) = self.graves.front_mut()
+        {
             docs.truncate(docs.len() - purged);
             if docs.is_empty() {
                 self.graves.pop_front();

@@ -10,6 +10,8 @@ mod documents;
 mod lock;
 pub(crate) mod record;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::Catalog;
 pub(crate) use documents::{Head, Store, StoreBatch};

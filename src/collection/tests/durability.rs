@@ -1,0 +1,377 @@
+//! What is acknowledged is on disk, and what is wrong with the disk is said.
+
+use super::*;
+
+fn create(disk: &Arc<FaultyDisk>, dir: &Path) -> Arc<Collection> {
+    Collection::create_on(dir, spec(IndexKind::Flat), &options(), Arc::clone(disk) as _).unwrap()
+}
+
+fn names(collection: &Collection) -> Vec<String> {
+    let page = collection.scroll(None, None, 10_000, true).unwrap();
+    page.points.iter().map(|point| format!("{} {}", point.id, point.text)).collect()
+}
+
+#[test]
+fn a_write_is_synced_before_it_is_acknowledged_and_an_unchanged_one_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let collection = create(&disk, &dir.path().join("c"));
+    let mut random = Random(1);
+    let point = point("a", 1, 2, &mut random);
+    let before = disk.syncs.load(Ordering::SeqCst);
+    assert_eq!(collection.write(vec![upsert(point.clone())]).unwrap(), [Outcome::Inserted]);
+    let after = disk.syncs.load(Ordering::SeqCst);
+    assert_eq!(after, before + 1);
+    assert_eq!(collection.write(vec![upsert(point)]).unwrap(), [Outcome::Unchanged]);
+    assert_eq!(collection.write(vec![Write::Delete(id("b"))]).unwrap(), [Outcome::NotFound]);
+    assert_eq!(disk.syncs.load(Ordering::SeqCst), after);
+}
+
+#[test]
+fn a_failed_sync_makes_the_collection_read_only_until_it_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("c");
+    let disk = Arc::new(FaultyDisk::default());
+    let collection = create(&disk, &place);
+    let mut random = Random(2);
+    collection.write(vec![upsert(point("a", 1, 2, &mut random))]).unwrap();
+    assert_eq!(collection.read_only(), None);
+    disk.sync_fails.store(true, Ordering::SeqCst);
+    let error = collection.write(vec![upsert(point("b", 1, 2, &mut random))]).unwrap_err();
+    assert!(matches!(error, CollectionError::ReadOnly { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+    assert!(collection.read_only().unwrap().contains("the device is gone"));
+    // Not even when the disk seems well again.
+    disk.sync_fails.store(false, Ordering::SeqCst);
+    let syncs = disk.syncs.load(Ordering::SeqCst);
+    assert!(matches!(
+        collection.write(vec![Write::Delete(id("a"))]).unwrap_err(),
+        CollectionError::ReadOnly { .. }
+    ));
+    assert_eq!(disk.syncs.load(Ordering::SeqCst), syncs);
+    // Reads go on, and what was not acknowledged is not seen.
+    assert_eq!(names(&collection).len(), 1);
+    assert_eq!(collection.search(&query(vector(&mut random), 5)).unwrap().0.len(), 1);
+    drop(collection);
+    let collection = Collection::open(&place, options()).unwrap();
+    collection.write(vec![upsert(point("c", 1, 2, &mut random))]).unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_writes_while_reads_and_deletes_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let collection = create(&disk, &dir.path().join("c"));
+    let mut random = Random(3);
+    for name in ["a", "b", "c"] {
+        collection.write(vec![upsert(point(name, 1, 2, &mut random))]).unwrap();
+    }
+    disk.free.store(8 << 20, Ordering::SeqCst);
+    let error = collection.write(vec![upsert(point("d", 1, 2, &mut random))]).unwrap_err();
+    assert!(
+        matches!(&error, CollectionError::Store(e) if matches!(**e, StoreError::DiskFull { .. })),
+        "{error}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    assert_eq!(names(&collection).len(), 3);
+    assert_eq!(collection.write(vec![Write::Delete(id("a"))]).unwrap(), [Outcome::Deleted]);
+    // Committed together or not, deletes do not suffer for upserts.
+    let (sender, answers) = std::sync::mpsc::channel();
+    for n in 0..40 {
+        let write = match n {
+            20 => Write::Delete(id("b")),
+            _ => upsert(point(&format!("e {n}"), 1, 1, &mut random)),
+        };
+        let sender = sender.clone();
+        collection.submit(vec![write], Box::new(move |result| sender.send((n, result)).unwrap()));
+    }
+    drop(sender);
+    for (n, result) in answers {
+        assert_eq!(result.is_ok(), n == 20, "{n}: {result:?}");
+    }
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    collection.write(vec![upsert(point("d", 1, 2, &mut random))]).unwrap();
+    assert_eq!(collection.count(None).unwrap(), 2);
+    assert_eq!(collection.read_only(), None);
+}
+
+#[test]
+fn bad_calls_are_refused_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let collection = create(&Arc::default(), &dir.path().join("c"));
+    let mut random = Random(4);
+    let twice = vec![upsert(point("a", 1, 1, &mut random)), Write::Delete(id("a"))];
+    assert!(matches!(collection.write(twice).unwrap_err(), CollectionError::DuplicateId { id } if id == "a"));
+    let mut empty = point("a", 1, 1, &mut random);
+    empty.passages.clear();
+    let mut outside = point("a", 1, 1, &mut random);
+    outside.passages[0].range.end += 1;
+    let mut wrong = point("a", 1, 1, &mut random);
+    wrong.passages[0].vector = Vector::new(vec![1.0; 3], Dim::new(3).unwrap(), Metric::Cosine).unwrap();
+    for bad in [empty, outside, wrong] {
+        let error = collection.write(vec![upsert(point("b", 1, 1, &mut random)), upsert(bad)]).unwrap_err();
+        assert!(matches!(error, CollectionError::BadPoint { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+    assert_eq!(collection.count(None).unwrap(), 0);
+}
+
+#[test]
+fn a_full_queue_refuses_and_a_callers_panic_harms_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let collection = create(&Arc::default(), &dir.path().join("c"));
+    let mut random = Random(5);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel::<()>();
+    collection.submit(
+        vec![upsert(point("a", 1, 1, &mut random))],
+        Box::new(move |_| {
+            begun.send(()).unwrap();
+            held.recv().unwrap();
+            panic!("a caller's own fault");
+        }),
+    );
+    begins.recv().unwrap();
+    let refused = Arc::new(AtomicU64::new(0));
+    for _ in 0..super::super::writer::QUEUE_MAX + 5 {
+        let refused = Arc::clone(&refused);
+        collection.submit(
+            vec![Write::Delete(id("nobody"))],
+            Box::new(move |result| {
+                if let Err(error) = result {
+                    assert!(matches!(error, CollectionError::QueueFull { .. }), "{error}");
+                    assert_eq!(error.kind(), ErrorKind::Overloaded);
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+            }),
+        );
+    }
+    assert_eq!(refused.load(Ordering::SeqCst), 5);
+    release.send(()).unwrap();
+    while collection.shared.queued.load(Ordering::SeqCst) > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(collection.write(vec![Write::Delete(id("a"))]).unwrap(), [Outcome::Deleted]);
+}
+
+#[test]
+fn a_second_open_is_told_that_it_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("c");
+    let _collection = create(&Arc::default(), &place);
+    let error = Collection::open(&place, options()).unwrap_err();
+    assert!(
+        matches!(&error, CollectionError::Store(e) if matches!(**e, StoreError::Locked { .. })),
+        "{error}"
+    );
+    let error = Collection::create(&place, spec(IndexKind::Flat), options()).unwrap_err();
+    assert!(matches!(error, CollectionError::Io { .. }), "{error}");
+}
+
+#[test]
+fn a_closed_collection_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let collection = create(&Arc::default(), &dir.path().join("c"));
+    collection.close().unwrap();
+    collection.close().unwrap();
+    let mut random = Random(6);
+    let error = collection.write(vec![upsert(point("a", 1, 1, &mut random))]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(matches!(collection.get(&[id("a")], true, true).unwrap_err(), CollectionError::Closed));
+    assert!(matches!(
+        collection.search(&query(vector(&mut random), 1)).unwrap_err(),
+        CollectionError::Closed
+    ));
+}
+
+#[test]
+fn parameters_out_of_bounds_make_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("c");
+    let mut spec = spec(IndexKind::HnswRs);
+    spec.index.m = 1;
+    let error = Collection::create(&place, spec, options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(!place.exists());
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = walkdir::WalkDir::new(dir)
+        .into_iter()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(&file, target).unwrap();
+    }
+    // sled wants its empty folder back too.
+    std::fs::create_dir_all(to.join("state/blobs")).unwrap();
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Flip(u64),
+    Cut(u64),
+    Remove,
+    Nothing,
+}
+
+fn damage(file: &Path, damage: Damage) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let len = bytes.len() as u64;
+    match damage {
+        Damage::Flip(at) if len > 0 => {
+            bytes[usize::try_from(at % len).unwrap()] ^= 0x10;
+            std::fs::write(file, bytes).unwrap();
+        }
+        Damage::Cut(at) if len > 0 => {
+            bytes.truncate(usize::try_from(at % len).unwrap());
+            std::fs::write(file, bytes).unwrap();
+        }
+        Damage::Remove => std::fs::remove_file(file).unwrap(),
+        _ => {}
+    }
+}
+
+#[test]
+fn index_files_lost_or_damaged_cost_time_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(7);
+    let good = dir.path().join("good");
+    let collection = Collection::create(&good, spec(IndexKind::HnswRs), options()).unwrap();
+    let points: Vec<Write> =
+        (0..350).map(|i| upsert(point(&format!("doc {i}"), i, 1, &mut random))).collect();
+    collection.write(points).unwrap();
+    collection.wait_indexed();
+    let query = query(vector(&mut random), 10);
+    let truth = collection.search(&Query { exact: true, ..query.clone() }).unwrap().0;
+    collection.close().unwrap();
+    drop(collection);
+    let index_files = files(&good.join("index"));
+    assert!(index_files.len() >= 3, "{index_files:?}");
+    let mut kinds = vec![(index_files[0].clone(), Damage::Nothing)];
+    for file in &index_files {
+        for what in [Damage::Flip(random.next()), Damage::Cut(random.next()), Damage::Remove] {
+            kinds.push((file.clone(), what));
+        }
+    }
+    for (n, (file, what)) in kinds.into_iter().enumerate() {
+        let place = dir.path().join(format!("{n}"));
+        copy(&good, &place);
+        damage(&place.join(file.strip_prefix(&good).unwrap()), what);
+        let collection = Collection::open(&place, options()).unwrap();
+        let kept = place.join("index").exists();
+        assert_eq!(kept, matches!(what, Damage::Nothing), "{} {what:?}", file.display());
+        collection.wait_indexed();
+        assert_eq!(collection.stats().indexed, 350);
+        let (hits, trace) = collection.search(&query).unwrap();
+        assert_eq!((trace.plan, hits.len()), ("graph", 10), "{trace:?}");
+        assert_eq!(collection.search(&Query { exact: true, ..query.clone() }).unwrap().0, truth);
+    }
+}
+
+#[test]
+fn a_graph_of_a_later_state_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(8);
+    let place = dir.path().join("c");
+    let collection = Collection::create(&place, spec(IndexKind::HnswRs), options()).unwrap();
+    collection.write(vec![upsert(point("a", 1, 5, &mut random))]).unwrap();
+    collection.close().unwrap();
+    drop(collection);
+    let backup = dir.path().join("backup");
+    copy(&place, &backup);
+    let collection = Collection::open(&place, options()).unwrap();
+    collection.write(vec![Write::Delete(id("a"))]).unwrap();
+    collection.write(vec![upsert(point("b", 1, 5, &mut random))]).unwrap();
+    collection.wait_indexed();
+    collection.close().unwrap();
+    drop(collection);
+    // The documents of the backup with the graph of today.
+    std::fs::remove_dir_all(place.join("state")).unwrap();
+    copy(&backup.join("state"), &place.join("state"));
+    let collection = Collection::open(&place, options()).unwrap();
+    assert!(!place.join("index").exists());
+    assert_eq!(collection.count(None).unwrap(), 1);
+    collection.wait_indexed();
+    assert_eq!(collection.stats().indexed, 5);
+}
+
+/// Damage anywhere in sled's files is refused, or what opens is a state that was acknowledged; it never panics, and
+/// never a document is lost out of the middle.
+#[test]
+fn a_damaged_store_is_corrupt_or_an_earlier_state_but_never_something_else() {
+    let seed = 9;
+    println!("seed {seed}");
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(seed);
+    let good = dir.path().join("good");
+    let collection = Collection::create(&good, spec(IndexKind::Flat), options()).unwrap();
+    let mut states = vec![names(&collection)];
+    for step in 0..60u64 {
+        let name = format!("doc {}", random.below(25));
+        let write = if random.below(4) == 0 {
+            Write::Delete(id(&name))
+        } else {
+            let mut point = point(&name, step, 1 + random.below(3) as u32, &mut random);
+            // More than sled's segment in all, and little that compresses.
+            point.title = (0..20_000).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
+            upsert(point)
+        };
+        collection.write(vec![write]).unwrap();
+        states.push(names(&collection));
+    }
+    collection.close().unwrap();
+    drop(collection);
+    let store_files = files(&good.join("state"));
+    let (mut corrupt, mut opened) = (0, 0);
+    for n in 0..80 {
+        let place = dir.path().join("damaged");
+        let _ = std::fs::remove_dir_all(&place);
+        copy(&good, &place);
+        let file = match n % 4 {
+            0 => store_files[random.below(store_files.len() as u64) as usize].clone(),
+            _ => good.join("state/db"),
+        };
+        let what = match n % 10 {
+            0 => Damage::Remove,
+            1..=3 => Damage::Cut(random.next()),
+            _ => Damage::Flip(random.next()),
+        };
+        damage(&place.join(file.strip_prefix(&good).unwrap()), what);
+        match Collection::open(&place, options()) {
+            Ok(collection) => match collection.scroll(None, None, 10_000, true) {
+                Ok(_) => {
+                    let found = names(&collection);
+                    assert!(
+                        states.contains(&found),
+                        "round {n}: {} {what:?}: {} documents",
+                        file.display(),
+                        found.len()
+                    );
+                    opened += 1;
+                }
+                // Texts are read when they are asked for.
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    corrupt += 1;
+                }
+            },
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{} {what:?}: {error}", file.display());
+                assert!(error.to_string().contains("damaged"), "{error}");
+                corrupt += 1;
+            }
+        }
+    }
+    println!("{corrupt} refused, {opened} opened");
+    assert!(corrupt > 0 && opened > 0);
+}

@@ -1,0 +1,259 @@
+//! Every plan gives the right answer, whatever the indexer is doing.
+
+use super::*;
+use crate::index::{IndexError, Neighbor, SearchParams, Slot, Stamp, VectorIndex};
+
+/// A collection of `n` one-passage documents, `doc 0`...
+fn filled(dir: &Path, kind: IndexKind, n: u64, random: &mut Random) -> Arc<Collection> {
+    let collection = Collection::create(dir, spec(kind), options()).unwrap();
+    let points: Vec<Write> = (0..n).map(|i| upsert(point(&format!("doc {i}"), i, 1, random))).collect();
+    for batch in points.chunks(200) {
+        collection.write(batch.to_vec()).unwrap();
+    }
+    collection
+}
+
+#[test]
+fn each_plan_is_taken_and_agrees_with_the_exact_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(11);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 1500, &mut random);
+    collection.wait_indexed();
+    assert_eq!(collection.stats().indexed, 1500);
+    let cases = [
+        (None, "graph"),
+        (Some(eq("tag", Value::String("red".into()))), "filtered_graph"),
+        (
+            Some(Filter::And(vec![eq("tag", Value::String("red".into())), eq("n", Value::Integer(3))])),
+            "filtered_exact",
+        ),
+    ];
+    for (filter, plan) in cases {
+        let (mut same, mut all) = (0, 0);
+        for _ in 0..50 {
+            let query = Query { filter: filter.clone(), ..query(vector(&mut random), 10) };
+            let (hits, trace) = collection.search(&query).unwrap();
+            assert_eq!(trace.plan, plan, "{trace:?}");
+            let (truth, exact) = collection.search(&Query { exact: true, ..query }).unwrap();
+            assert_eq!(exact.plan, if filter.is_some() { "filtered_exact" } else { "exact" });
+            assert_eq!((hits.len(), truth.len()), (10, 10));
+            same += ids(&hits).iter().filter(|id| ids(&truth).contains(id)).count();
+            all += truth.len();
+        }
+        let recall = same as f64 / all as f64;
+        assert!(recall >= if plan.ends_with("graph") { 0.95 } else { 1.0 }, "{plan}: recall {recall}");
+    }
+}
+
+#[test]
+fn a_small_collection_is_scanned() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(12);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 20, &mut random);
+    collection.wait_indexed();
+    let (hits, trace) = collection.search(&query(vector(&mut random), 50)).unwrap();
+    assert_eq!((hits.len(), trace.plan, trace.scanned), (20, "exact", 20));
+}
+
+#[test]
+fn a_filter_always_gives_as_many_as_match() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(13);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 900, &mut random);
+    collection.wait_indexed();
+    // Most of what the graph knows near any query is gone.
+    let gone: Vec<Write> =
+        (0..900).filter(|i| i % 3 != 0).map(|i| Write::Delete(id(&format!("doc {i}")))).collect();
+    collection.write(gone).unwrap();
+    let filters = [
+        eq("tag", Value::String("red".into())),
+        eq("n", Value::Integer(2)),
+        eq("tag", Value::String("blue".into())),
+    ];
+    for k in [1, 10, 100, 299, 300, 1000] {
+        for filter in &filters {
+            let matching = collection.count(Some(filter)).unwrap() as usize;
+            let query = Query { filter: Some(filter.clone()), ..query(vector(&mut random), k) };
+            let (hits, trace) = collection.search(&query).unwrap();
+            assert_eq!(hits.len(), k.min(matching), "k {k}, {trace:?}");
+        }
+        let (hits, _) = collection.search(&query(vector(&mut random), k)).unwrap();
+        assert_eq!(hits.len(), k.min(300));
+    }
+}
+
+#[test]
+fn passages_of_one_document_never_crowd_out_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(14);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 200, &mut random);
+    let mut long = point("long", 1, 600, &mut random);
+    let near = vector(&mut random);
+    for passage in &mut long.passages {
+        passage.vector = near.clone();
+    }
+    collection.write(vec![upsert(long)]).unwrap();
+    collection.wait_indexed();
+    let (hits, trace) = collection.search(&query(near.clone(), 10)).unwrap();
+    assert_eq!(hits.len(), 10, "{trace:?}");
+    assert_eq!((hits[0].id.as_str(), hits[0].ordinal), ("long", 0));
+    assert_eq!(ids(&hits).iter().filter(|id| **id == "long").count(), 1);
+    let (hits, _) = collection.search(&Query { by_passage: true, ..query(near, 700) }).unwrap();
+    assert_eq!(hits.iter().filter(|hit| hit.id.as_str() == "long").count(), 600);
+    assert_eq!(hits[..600].iter().map(|hit| hit.ordinal).collect::<Vec<_>>(), (0..600).collect::<Vec<_>>());
+}
+
+#[test]
+fn equal_scores_are_ordered_by_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(15);
+    let same = vector(&mut random);
+    let mut names: Vec<String> = (0..50).map(|i| format!("doc {:02}", (i * 37) % 50)).collect();
+    let collection = Collection::create(&dir.path().join("c"), spec(IndexKind::Flat), options()).unwrap();
+    for name in &names {
+        let mut point = point(name, 0, 1, &mut random);
+        point.passages[0].vector = same.clone();
+        collection.write(vec![upsert(point)]).unwrap();
+    }
+    names.sort();
+    for k in [1, 7, 50] {
+        let (hits, _) = collection.search(&query(same.clone(), k)).unwrap();
+        assert_eq!(ids(&hits), names[..k]);
+    }
+}
+
+#[test]
+fn a_write_is_found_at_once_and_a_deleted_document_never_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(16);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
+    let deleted: Arc<Vec<AtomicBool>> = Arc::new((0..400).map(|_| AtomicBool::new(false)).collect());
+    let stop = Arc::new(AtomicBool::new(false));
+    let searches = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..2)
+        .map(|n| {
+            let (collection, deleted, stop, searches) =
+                (Arc::clone(&collection), Arc::clone(&deleted), Arc::clone(&stop), Arc::clone(&searches));
+            std::thread::spawn(move || {
+                let mut random = Random(100 + n);
+                while !stop.load(Ordering::SeqCst) {
+                    let gone: Vec<String> = deleted
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, gone)| gone.load(Ordering::SeqCst))
+                        .map(|(i, _)| format!("doc {i}"))
+                        .collect();
+                    let query = Query {
+                        with_text: true,
+                        exact: random.below(2) == 0,
+                        filter: (random.below(2) == 0).then(|| eq("tag", Value::String("red".into()))),
+                        ..query(vector(&mut random), 30)
+                    };
+                    // Never an error either: what is deleted meanwhile stays readable.
+                    let (hits, _) = collection.search(&query).unwrap();
+                    assert_eq!(hits.len(), 30);
+                    assert!(!ids(&hits).iter().any(|id| gone.iter().any(|gone| gone == id)));
+                    collection.scroll(None, None, 20, true).unwrap();
+                    searches.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for i in 0..200 {
+        collection.write(vec![Write::Delete(id(&format!("doc {i}")))]).unwrap();
+        deleted[i].store(true, Ordering::SeqCst);
+        let new = point(&format!("new {i}"), 3 * i as u64, 2, &mut random);
+        let probe = new.passages[1].vector.clone();
+        collection.write(vec![upsert(new)]).unwrap();
+        let (hits, trace) = collection.search(&query(probe, 1)).unwrap();
+        assert_eq!((ids(&hits)[0], hits[0].ordinal), (format!("new {i}").as_str(), 1), "{trace:?}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    assert!(searches.load(Ordering::SeqCst) > 0);
+    collection.wait_indexed();
+    assert_eq!(collection.stats().indexed, 200 + 400);
+}
+
+#[test]
+fn tombstones_are_built_away() {
+    for kind in [IndexKind::Flat, IndexKind::HnswRs] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut random = Random(17);
+        let collection = filled(&dir.path().join("c"), kind, 400, &mut random);
+        collection.wait_indexed();
+        let gone: Vec<Write> = (0..300).map(|i| Write::Delete(id(&format!("doc {i}")))).collect();
+        collection.write(gone).unwrap();
+        let begun = std::time::Instant::now();
+        while collection.stats().tombstones > 0 {
+            assert!(begun.elapsed().as_secs() < 30, "{kind:?}: {:?}", collection.stats());
+            std::thread::yield_now();
+        }
+        let (hits, _) = collection.search(&query(vector(&mut random), 1000)).unwrap();
+        assert_eq!(hits.len(), 100);
+    }
+}
+
+/// An index that fails whatever it is asked.
+#[derive(Debug)]
+struct Broken;
+
+impl VectorIndex for Broken {
+    fn kind(&self) -> IndexKind {
+        IndexKind::HnswRs
+    }
+    fn dim(&self) -> Dim {
+        dim()
+    }
+    fn metric(&self) -> Metric {
+        Metric::Cosine
+    }
+    fn len(&self) -> usize {
+        400
+    }
+    fn highest(&self) -> Option<Slot> {
+        Some(Slot(399))
+    }
+    fn insert(&self, _items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+        Err(IndexError::Failed { kind: IndexKind::HnswRs, reason: "injected".into() })
+    }
+    fn search(&self, _query: &[f32], _params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {
+        Err(IndexError::Failed { kind: IndexKind::HnswRs, reason: "injected".into() })
+    }
+    fn save(&self, _dir: &Path, _stamp: Stamp) -> Result<(), IndexError> {
+        Err(IndexError::Failed { kind: IndexKind::HnswRs, reason: "injected".into() })
+    }
+}
+
+#[test]
+fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(18);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
+    collection.wait_indexed();
+    collection.shared.write_memory().graph = Some(Graph { index: Arc::new(Broken), indexed: 400 });
+    let query = query(vector(&mut random), 5);
+    let (hits, trace) = collection.search(&query).unwrap();
+    assert_eq!(trace.plan, "exact");
+    let (truth, _) = collection.search(&Query { exact: true, ..query.clone() }).unwrap();
+    assert_eq!(hits, truth);
+    let begun = std::time::Instant::now();
+    while collection.search(&query).unwrap().1.plan != "graph" {
+        assert!(begun.elapsed().as_secs() < 30, "{:?}", collection.search(&query).unwrap().1);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_query_of_another_dimension_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let collection = filled(&dir.path().join("c"), IndexKind::Flat, 3, &mut Random(19));
+    let wrong = Vector::new(vec![1.0; 3], Dim::new(3).unwrap(), Metric::Cosine).unwrap();
+    let error = collection.search(&query(wrong, 1)).unwrap_err();
+    assert!(
+        matches!(&error, CollectionError::Index(e) if matches!(**e, IndexError::WrongDim { .. })),
+        "{error}"
+    );
+}

@@ -1,0 +1,232 @@
+//! The store against plain maps, against damage that only it can see, and against sled's habits.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, sync::atomic::Ordering};
+
+use proptest::prelude::*;
+
+use super::{
+    Catalog, Store, StoreBatch, StoreError,
+    disk::{RealDisk, faulty::FaultyDisk},
+    state::{Changes, PIECE_BYTES, State},
+};
+
+fn open(dir: &Path) -> State {
+    State::open(dir, 4 << 20, Arc::new(RealDisk)).unwrap()
+}
+
+fn create(dir: &Path) -> State {
+    State::create(dir, 4 << 20, Arc::new(RealDisk)).unwrap()
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize, seed: u32) -> Vec<u8> {
+    let mut x = seed | 1;
+    (0..len)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            (x >> 16) as u8
+        })
+        .collect()
+}
+
+#[test]
+fn values_of_every_length_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = create(dir.path());
+    let lengths = [0, 1, PIECE_BYTES - 10, PIECE_BYTES - 9, PIECE_BYTES, 3 * PIECE_BYTES, 400_000];
+    let mut changes = Changes::default();
+    for (n, len) in (0u8..).zip(lengths) {
+        changes.put(&[b'k', n], &noise(len, 7));
+    }
+    state.commit(changes).unwrap();
+    drop(state);
+    let state = open(dir.path());
+    for (n, len) in (0u8..).zip(lengths) {
+        assert_eq!(state.get(&[b'k', n]).unwrap().unwrap().0, noise(len, 7));
+    }
+    assert_eq!(state.scan(b"k").unwrap().count(), lengths.len());
+    assert!(state.get(b"other").unwrap().is_none());
+    let mut changes = Changes::default();
+    state.remove(&mut changes, &[b'k', 6]).unwrap();
+    state.commit(changes).unwrap();
+    assert!(state.get(&[b'k', 6]).unwrap().is_none());
+    assert_eq!(state.scan(b"k").unwrap().count(), lengths.len() - 1);
+}
+
+/// sled never syncs a page that it spills into a file of its own; ours must never be that large.
+#[test]
+fn no_page_is_spilled_into_a_blob() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = create(dir.path());
+    for round in 0..6u8 {
+        let mut changes = Changes::default();
+        for n in 0..200u8 {
+            changes.put(&[b'k', n], &noise(9 * PIECE_BYTES, u32::from(round) * 1000 + u32::from(n)));
+        }
+        state.commit(changes).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("blobs")).unwrap().count(), 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_failed_sync_is_final_and_a_full_disk_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let state = State::create(dir.path(), 4 << 20, Arc::clone(&disk) as _).unwrap();
+    let change = |grow: bool| {
+        let mut changes = Changes::default();
+        if grow {
+            changes.grow();
+        }
+        changes.put(b"k", b"v");
+        changes
+    };
+    disk.free.store(5 << 20, Ordering::SeqCst);
+    assert!(matches!(state.commit(change(true)).unwrap_err(), StoreError::DiskFull { .. }));
+    state.commit(change(false)).unwrap();
+    disk.free.store(0, Ordering::SeqCst);
+    assert!(matches!(state.commit(change(false)).unwrap_err(), StoreError::DiskFull { .. }));
+    assert_eq!(state.failed(), None);
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    disk.sync_fails.store(true, Ordering::SeqCst);
+    assert!(matches!(state.commit(change(true)).unwrap_err(), StoreError::Io { .. }));
+    disk.sync_fails.store(false, Ordering::SeqCst);
+    assert!(matches!(state.commit(change(true)).unwrap_err(), StoreError::Io { .. }));
+    assert!(state.failed().unwrap().contains("the device is gone"));
+}
+
+#[test]
+fn a_missing_or_locked_database_is_said_to_be_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || (4 << 20, Arc::new(RealDisk));
+    let (cache, disk) = options();
+    assert!(matches!(State::open(dir.path(), cache, disk).unwrap_err(), StoreError::Corrupt { .. }));
+    let _state = create(dir.path());
+    let (cache, disk) = options();
+    assert!(matches!(State::open(dir.path(), cache, disk).unwrap_err(), StoreError::Locked { .. }));
+    let (cache, disk) = options();
+    assert!(matches!(State::create(dir.path(), cache, disk).unwrap_err(), StoreError::Io { .. }));
+}
+
+/// A store of three documents, and what a change made behind its back does to opening it.
+fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u32>, StoreError> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path(), &"spec".to_owned(), 4 << 20, Arc::new(RealDisk)).unwrap();
+    let mut batch = StoreBatch::default();
+    for doc in 0..3u32 {
+        let vectors = [[doc as f32, 1.0], [2.0, 3.0]];
+        batch.put(doc, doc * 2, vec![doc as u8; 10], "some text", vectors.iter().map(|v| v.as_slice()));
+    }
+    store.commit(batch).unwrap();
+    let mut batch = StoreBatch::default();
+    batch.bury(1, &store.head(1).unwrap().unwrap());
+    store.commit(batch).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let state = open(dir.path());
+    let mut changes = Changes::default();
+    tamper(&state, &mut changes);
+    state.commit(changes).unwrap();
+    drop(state);
+    let store = Store::open(dir.path(), 4 << 20, Arc::new(RealDisk))?;
+    assert_eq!(store.spec::<String>()?, "spec");
+    let mut docs = Vec::new();
+    let buried = store.load(|loaded| {
+        assert_eq!(loaded.head.body, vec![loaded.doc as u8; 10]);
+        assert_eq!(loaded.vectors, [loaded.doc as f32, 1.0, 2.0, 3.0]);
+        assert_eq!(store.text(loaded.doc, &loaded.head)?, "some text");
+        docs.push(loaded.doc);
+        Ok::<_, StoreError>(())
+    })?;
+    assert_eq!(buried, [1]);
+    assert_eq!((store.next_doc(), store.next_vector(), store.sequence()), (3, 6, 2));
+    Ok(docs)
+}
+
+#[test]
+fn what_was_written_is_what_is_loaded() {
+    assert_eq!(tampered(|_, _| {}).unwrap(), [0, 2]);
+}
+
+#[test]
+fn lost_exchanged_and_revived_documents_are_damage() {
+    let cases: [(&str, fn(&State, &mut Changes)); 6] = [
+        ("a whole document", |state, changes| {
+            for kind in [b'd', b't', b'v'] {
+                state.remove(changes, &[kind, 0, 0, 0, 2]).unwrap();
+            }
+        }),
+        ("vectors", |state, changes| state.remove(changes, &[b'v', 0, 0, 0, 2]).unwrap()),
+        ("a head", |state, changes| state.remove(changes, &[b'd', 0, 0, 0, 0]).unwrap()),
+        ("a text", |state, changes| state.remove(changes, &[b't', 0, 0, 0, 0]).unwrap()),
+        ("a burial", |state, changes| state.remove(changes, &[b'x', 0, 0, 0, 1]).unwrap()),
+        ("other vectors", |_, changes| {
+            changes.put(&[b'v', 0, 0, 0, 0], &[0; 16]);
+        }),
+    ];
+    for (what, tamper) in cases {
+        let error = tampered(tamper).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_as_such() {
+    let error = tampered(|_, changes| {
+        changes.put(b"f", &2u32.to_le_bytes());
+    })
+    .unwrap_err();
+    assert!(matches!(error, StoreError::NewerFormat { got: 2, supported: 1, .. }), "{error}");
+    let error = tampered(|state, changes| state.remove(changes, b"f").unwrap()).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn the_catalogue_is_a_map_that_survives(
+        steps in prop::collection::vec(
+            (prop::collection::btree_map("[ab]{1,3}", prop::option::of(0usize..9000), 1..4), any::<bool>()), 1..12)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("catalog");
+        let mut catalog = Catalog::open(&place).unwrap();
+        let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (n, (entries, reopen)) in (0u32..).zip(steps) {
+            let entries: Vec<(String, Option<Vec<u8>>)> =
+                entries.into_iter().map(|(name, len)| (name, len.map(|len| noise(len, n)))).collect();
+            let borrowed: Vec<(&str, Option<&[u8]>)> =
+                entries.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+            catalog.put_all(&borrowed).unwrap();
+            for (name, value) in entries {
+                match value {
+                    Some(value) => model.insert(name, value),
+                    None => model.remove(&name),
+                };
+            }
+            if reopen {
+                drop(catalog);
+                catalog = Catalog::open(&place).unwrap();
+            }
+            for prefix in ["", "a", "ab"] {
+                let expected: Vec<(String, Vec<u8>)> = model
+                    .iter()
+                    .filter(|(name, _)| name.starts_with(prefix))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect();
+                prop_assert_eq!(catalog.scan(prefix).unwrap(), expected);
+            }
+            prop_assert_eq!(catalog.get("a").unwrap(), model.get("a").cloned());
+        }
+    }
+}
+
+#[test]
+fn a_locked_catalogue_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let _catalog = Catalog::open(dir.path()).unwrap();
+    assert!(matches!(Catalog::open(dir.path()).unwrap_err(), StoreError::Locked { .. }));
+}
