@@ -270,6 +270,9 @@ impl Drop for State {
     }
 }
 
+/// A key, its value, and the value's checksum.
+pub(crate) type Entry = (Vec<u8>, Vec<u8>, u32);
+
 /// Values in the order of their keys.
 pub(crate) struct Scan<'a> {
     dir: &'a Path,
@@ -283,7 +286,7 @@ impl Scan<'_> {
         guarded(self.dir, || self.pieces.next().transpose())
     }
 
-    fn value(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>, u32)>, StoreError> {
+    fn value(&mut self) -> Result<Option<Entry>, StoreError> {
         let first = match self.next.take() {
             Some(piece) => piece,
             None => match self.piece()? {
@@ -324,7 +327,7 @@ fn split_piece_key(key: &[u8]) -> Option<(&[u8], u32)> {
 }
 
 impl Iterator for Scan<'_> {
-    type Item = Result<(Vec<u8>, Vec<u8>, u32), StoreError>;
+    type Item = Result<Entry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.value().transpose()

@@ -152,7 +152,8 @@ fn what_was_written_is_what_is_loaded() {
 
 #[test]
 fn lost_exchanged_and_revived_documents_are_damage() {
-    let cases: [(&str, fn(&State, &mut Changes)); 6] = [
+    type Tamper = fn(&State, &mut Changes);
+    let cases: [(&str, Tamper); 6] = [
         ("a whole document", |state, changes| {
             for kind in [b'd', b't', b'v'] {
                 state.remove(changes, &[kind, 0, 0, 0, 2]).unwrap();

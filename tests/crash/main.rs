@@ -6,6 +6,8 @@
 //!
 //! A kill is not a power cut: the kernel keeps what it was given. Sync is tested where the store is.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test; what cannot be unwrapped is a failure of it")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
