@@ -121,9 +121,30 @@ struct CreateArgs {
     if_not_exists: bool,
 }
 
+impl CreateArgs {
+    fn check(&self) -> anyhow::Result<()> {
+        // Zero means the default on the wire, so a zero that was typed must be refused here.
+        let given = [
+            ("--dimension", self.dimension),
+            ("--m", self.m),
+            ("--ef-construction", self.ef_construction),
+            ("--ef-search", self.ef_search),
+            ("--chunk-tokens", self.chunk_tokens),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, value)| *value == Some(0)) {
+            return Err(usage(format!("{flag} must be at least 1; leave it out for the default")));
+        }
+        Ok(())
+    }
+}
+
 pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
-    if let CollectionCommand::Delete { name, yes } = &args.command {
-        confirm_deletion(&app.out, *yes, &format!("Delete collection {name:?} with all its documents?"))?;
+    match &args.command {
+        CollectionCommand::Delete { name, yes } => {
+            confirm_deletion(&app.out, *yes, &format!("Delete collection {name:?} with all its documents?"))?;
+        }
+        CollectionCommand::Create(args) => args.check()?,
+        _ => {}
     }
     let out = &app.out;
     with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
@@ -193,17 +214,6 @@ async fn create(out: &Output, session: &Session, args: &CreateArgs) -> anyhow::R
         Some(IndexArg::Flat) => IndexKind::Flat,
         Some(IndexArg::HnswRs) => IndexKind::HnswRs,
     };
-    // Zero means the default on the wire, so a zero that was typed must be refused here.
-    let given = [
-        ("--dimension", args.dimension),
-        ("--m", args.m),
-        ("--ef-construction", args.ef_construction),
-        ("--ef-search", args.ef_search),
-        ("--chunk-tokens", args.chunk_tokens),
-    ];
-    if let Some((flag, _)) = given.iter().find(|(_, value)| *value == Some(0)) {
-        return Err(usage(format!("{flag} must be at least 1; leave it out for the default")));
-    }
     let config = CollectionConfig {
         name: args.name.clone(),
         dimension: args.dimension.unwrap_or_default(),

@@ -106,7 +106,7 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
             let response = session.documents().get(request).await?.into_inner();
             for document in &response.documents {
                 if out.is_json() {
-                    out.json_line(&values::document_json(document))?;
+                    out.json_line(&values::stored_json(document))?;
                 } else {
                     out.line(&format!("{}\n", document_words(out, document, usize::MAX)))?;
                 }

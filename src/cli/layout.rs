@@ -139,12 +139,16 @@ pub fn table(headers: &[&str], rows: &[Vec<String>], width: usize) -> String {
     lines.join("\n")
 }
 
-/// `label  value` lines, the values in one column, wrapped to `width`.
+/// `label  value` lines, the values in one column, wrapped to `width`; below their labels where that is too narrow.
 pub fn pairs(pairs: &[(&str, String)], width: usize) -> String {
     let label = pairs.iter().map(|(label, _)| columns(label)).max().unwrap_or(0) + 2;
-    let lines =
-        pairs.iter().map(|(name, value)| wrap_after(&pad(name, label), value, width, LongWords::Keep));
-    lines.collect::<Vec<_>>().join("\n")
+    let line = |(name, value): &(&str, String)| {
+        if label + WIDTH_MIN > width || label > 2 * width / 3 {
+            return format!("{name}\n{}", wrap_after("  ", value, width, LongWords::Keep));
+        }
+        wrap_after(&pad(name, label), value, width, LongWords::Keep)
+    };
+    pairs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A count with thousands set apart: `12,345`.
@@ -222,6 +226,13 @@ mod tests {
         let rows = vec![vec!["docs".to_owned(), "12".to_owned()], vec!["a".into(), "3".into()]];
         assert_eq!(table(&["name", "#count"], &rows, 40), "name  count\ndocs     12\na         3");
         assert_eq!(table(&["name", "#count"], &rows, 10), "name:  docs\ncount: 12\n\nname:  a\ncount: 3");
+    }
+
+    #[test]
+    fn pairs_stand_side_by_side_where_there_is_room() {
+        let rows = [("plan", "exact".to_owned()), ("candidates", "12".to_owned())];
+        assert_eq!(pairs(&rows, 40), "plan        exact\ncandidates  12");
+        assert_eq!(pairs(&rows, 15), "plan\n  exact\ncandidates\n  12");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod document;
 mod embed;
 mod eval;
 pub mod failure;
+mod ingest;
 pub mod layout;
 mod load;
 mod model;
@@ -96,6 +97,8 @@ enum Command {
     Setup(setup::SetupArgs),
     /// Run the server
     Serve(serve::ServeArgs),
+    /// Put a folder, files or stdin into a collection
+    Ingest(ingest::IngestArgs),
     /// Find documents by meaning
     Search(search::SearchArgs),
     /// Turn texts into vectors
@@ -207,6 +210,7 @@ fn overrides(globals: &Globals, command: &Command) -> anyhow::Result<Vec<Overrid
 fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => block_on(app, serve::run(app, &args)),
+        Command::Ingest(args) => block_on(app, ingest::run(app, args)),
         Command::Search(args) => block_on(app, search::run(app, args)),
         Command::Embed(args) => block_on(app, embed::run(app, args)),
         Command::Similarity(args) => block_on(app, embed::run_similarity(app, args)),

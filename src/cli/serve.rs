@@ -29,7 +29,7 @@ pub async fn run(app: &App, _args: &ServeArgs) -> anyhow::Result<()> {
         engine = client::open_engine(config, &app.out) => engine?,
         () = app.interrupt.cancelled() => return Err(Stop::Interrupted.into()),
     };
-    let running = match server::start(engine.clone()).await {
+    let mut running = match server::start(engine.clone()).await {
         Ok(running) => running,
         Err(error) => {
             engine.close().await?;
@@ -48,7 +48,13 @@ pub async fn run(app: &App, _args: &ServeArgs) -> anyhow::Result<()> {
         }
         app.out.note("Ctrl-C stops it, letting running requests finish; a second one stops at once.");
     }
-    app.interrupt.cancelled().await;
+    tokio::select! {
+        () = app.interrupt.cancelled() => {}
+        error = running.failed() => {
+            engine.close().await?;
+            return Err(crate::Error::from(error).into());
+        }
+    }
     info!(drain_timeout_s = app.loaded.config.server.drain_timeout.as_secs_f64(), "stopping");
     app.out.note("stopping: running requests finish first");
     running.stop().await?;

@@ -55,8 +55,8 @@ pub fn passage_json(passage: &Passage) -> Json {
     }
 }
 
-/// A stored document in the form that `distilface ingest` reads again: its fields beside `id`, `title`, `text`.
-pub fn document_json(stored: &StoredDocument) -> Json {
+/// What was sent for a document, in the form that `distilface ingest` reads again.
+pub fn document_json(stored: &StoredDocument) -> Map<String, Json> {
     let document = stored.document.clone().unwrap_or_default();
     let Document { id, title, text, payload, vector } = document;
     let mut object = Map::new();
@@ -71,11 +71,17 @@ pub fn document_json(stored: &StoredDocument) -> Json {
         object.insert("vector".into(), json!(vector.values));
     }
     object.insert("payload".into(), payload_json(&payload));
+    object
+}
+
+/// [`document_json`] with what the database knows of it besides.
+pub fn stored_json(stored: &StoredDocument) -> Map<String, Json> {
+    let mut object = document_json(stored);
     object.insert("passages".into(), stored.passages.iter().map(passage_json).collect());
     if let Some(updated) = &stored.updated_at {
         object.insert("updated_at".into(), json!(time(updated)));
     }
-    Json::Object(object)
+    object
 }
 
 #[cfg(test)]

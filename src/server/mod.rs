@@ -6,7 +6,7 @@
 
 mod admit;
 mod collections;
-mod convert;
+pub(crate) mod convert;
 mod documents;
 mod encoder;
 mod ingest;

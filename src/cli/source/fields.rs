@@ -93,7 +93,7 @@ impl FieldMap {
         let content = |record: &Map<String, Json>| {
             content_id(&serde_json::to_vec(record).expect("a map with text keys is valid JSON"))
         };
-        let id = match find(&record, self.id.as_deref(), &ID_NAMES, "--id")? {
+        let id = match find(&record, self.id.as_deref(), &ID_NAMES, "--id-field")? {
             Some(name) => {
                 let id = take_text(&mut record, &name)?;
                 if id.is_empty() {
@@ -107,13 +107,13 @@ impl FieldMap {
             let name = find(&record, chosen.as_deref(), names, option)?;
             name.map(|name| take_text(&mut record, &name)).transpose()
         };
-        let title = text_of(&self.title, &TITLE_NAMES, "--title")?;
-        let text = text_of(&self.text, &TEXT_NAMES, "--text")?;
+        let title = text_of(&self.title, &TITLE_NAMES, "--title-field")?;
+        let text = text_of(&self.text, &TEXT_NAMES, "--text-field")?;
         let vector = self.take_vector(&mut record)?;
         if vector.is_none() {
             if text.is_none() {
                 return Err(format!(
-                    "no text: it has none of the fields {}; name the field with --text",
+                    "no text: it has none of the fields {}; name the field with --text-field",
                     TEXT_NAMES.join(", ")
                 ));
             }
@@ -177,7 +177,7 @@ impl FieldMap {
     fn take_vector(&self, record: &mut Map<String, Json>) -> Result<Option<Vec<f32>>, String> {
         let name = match &self.vector {
             Some(name) => {
-                find(record, Some(name), &[], "--vector")?.expect("a chosen field is there or an error")
+                find(record, Some(name), &[], "--vector-field")?.expect("a chosen field is there or an error")
             }
             None => VECTOR_NAME.to_owned(),
         };
@@ -396,9 +396,12 @@ mod tests {
         assert_eq!((document.id.as_str(), document.title.as_str(), document.text.as_str()), ("d", "h", "s"));
         assert_eq!(document.vector, Some(vec![0.5, 1.0]));
         assert_eq!(document.payload.len(), 2);
-        for (field, option) in
-            [("doi", "--id"), ("head", "--title"), ("story", "--text"), ("emb", "--vector")]
-        {
+        for (field, option) in [
+            ("doi", "--id-field"),
+            ("head", "--title-field"),
+            ("story", "--text-field"),
+            ("emb", "--vector-field"),
+        ] {
             let mut record = full.clone();
             record.as_object_mut().unwrap().remove(field);
             let error = read(&map, record).unwrap_err();

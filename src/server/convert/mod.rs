@@ -4,7 +4,7 @@
 //! names the field and what is allowed. Leaves out limits (`admit.rs`) and meaning (the engine).
 
 mod filter;
-mod value;
+pub(crate) mod value;
 
 pub(crate) use filter::{filter_from, optional as filter_from_optional};
 

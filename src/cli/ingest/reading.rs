@@ -1,0 +1,137 @@
+//! The flags that say what is read -> records for the pump.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::pump::{Fault, Record};
+use crate::{
+    cli::{
+        failure::usage,
+        layout,
+        source::{FieldMap, Format, Progress, SourceDocument, SourceOptions, Sources, ValueType},
+    },
+    proto::{Document, Vector},
+    server::convert::value::payload_to,
+};
+
+/// What is read, and which of its fields are what.
+#[derive(Debug, clap::Args)]
+pub struct SourceArgs {
+    /// Folders, files (.txt .md .html .jsonl .json .csv .tsv), or - for stdin
+    #[arg(required = true, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
+    paths: Vec<PathBuf>,
+    /// Form of stdin and of files named one by one: text, markdown, html, jsonl, json, csv or tsv
+    /// [default: by the file's name; jsonl for stdin]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Field with the document's id [default: id, _id or doc_id, else made from the content]
+    #[arg(long, value_name = "FIELD")]
+    id_field: Option<String>,
+    /// Field with the title [default: title]
+    #[arg(long, value_name = "FIELD")]
+    title_field: Option<String>,
+    /// Field with the text [default: text, body, content or abstract]
+    #[arg(long, value_name = "FIELD")]
+    text_field: Option<String>,
+    /// Field with a vector, for collections without an encoder [default: vector]
+    #[arg(long, value_name = "FIELD")]
+    vector_field: Option<String>,
+    /// Read a field as string, integer, float, bool or datetime; may be repeated
+    #[arg(long = "type", value_name = "FIELD=TYPE", value_parser = field_type)]
+    types: Vec<(String, ValueType)>,
+}
+
+/// `FIELD=TYPE`. The last `=` counts, since field names may hold one and types do not.
+fn field_type(given: &str) -> Result<(String, ValueType), String> {
+    let (field, kind) = given.rsplit_once('=').filter(|(field, _)| !field.is_empty()).ok_or_else(|| {
+        "give FIELD=TYPE, such as year=integer; types: string, integer, float, bool, datetime".to_owned()
+    })?;
+    Ok((field.to_owned(), kind.parse()?))
+}
+
+impl SourceArgs {
+    /// Finds what is to be read.
+    ///
+    /// # Errors
+    /// A path that does not exist: wrong use.
+    pub fn open(&self) -> anyhow::Result<Source> {
+        let stdin = self.paths.iter().any(|path| path.as_os_str() == "-");
+        let options = SourceOptions {
+            format: self.format.or((stdin && self.paths.len() == 1).then_some(Format::JsonLines)),
+            fields: FieldMap {
+                id: self.id_field.clone(),
+                title: self.title_field.clone(),
+                text: self.text_field.clone(),
+                vector: self.vector_field.clone(),
+                types: self.types.iter().cloned().collect::<BTreeMap<_, _>>(),
+            },
+        };
+        let sources = Sources::open(&self.paths, options).map_err(|error| usage(error.to_string()))?;
+        Ok(Source { progress: sources.progress(), sources, stdin })
+    }
+}
+
+/// Files that were found and not yet read.
+pub struct Source {
+    sources: Sources,
+    progress: Arc<Progress>,
+    stdin: bool,
+}
+
+impl Source {
+    /// Bytes of all files; `None` where stdin is among them.
+    pub fn bytes_total(&self) -> Option<u64> {
+        (!self.stdin).then_some(self.progress.bytes_total)
+    }
+
+    /// Files whose names end in nothing we read, in words.
+    pub fn skipped(&self) -> Option<String> {
+        let skipped = self.sources.skipped();
+        let kinds = skipped.iter().take(8).map(|(extension, n)| match extension.as_str() {
+            "" => format!("{n} without extension"),
+            extension => format!("{n} .{extension}"),
+        });
+        let kinds = kinds.collect::<Vec<_>>().join(", ");
+        let more = if skipped.len() > 8 { ", and others" } else { "" };
+        let files = layout::counted(skipped.values().sum(), "file");
+        (!skipped.is_empty()).then(|| format!("left out {files} of a kind that is not read: {kinds}{more}"))
+    }
+
+    /// Each record or fault with the bytes that were read by then.
+    pub fn records(self) -> impl Iterator<Item = (Result<Record, Fault>, u64)> + Send {
+        let Source { sources, progress, .. } = self;
+        sources.map(move |read| {
+            let record = read.map(record).map_err(|error| {
+                let place = match error.line {
+                    Some(line) => format!("{}:{line}", error.file),
+                    None => error.file,
+                };
+                Fault { place, reason: error.reason }
+            });
+            (record, progress.bytes_read.load(Ordering::Relaxed))
+        })
+    }
+}
+
+fn record(read: SourceDocument) -> Record {
+    let SourceDocument { id, title, text, payload, vector, place } = read;
+    let vector = vector.map(|values| Vector { values });
+    Record { place, document: Document { id, title, text, payload: payload_to(&payload), vector } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_and_its_type_are_read_at_the_last_equals_sign() {
+        assert_eq!(field_type("year=integer").unwrap(), ("year".into(), ValueType::Integer));
+        assert_eq!(field_type("a=b=bool").unwrap(), ("a=b".into(), ValueType::Bool));
+        for bad in ["year", "=integer", "year=number", ""] {
+            assert!(field_type(bad).unwrap_err().contains("integer"), "{bad}");
+        }
+    }
+}

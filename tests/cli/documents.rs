@@ -1,0 +1,84 @@
+//! Collections, aliases, documents and models.
+
+use super::harness::*;
+
+#[test]
+fn a_collection_lives_from_create_to_delete() {
+    let Some(place) = Place::new() else { return };
+    place
+        .run(&["collection", "create", "x", "--index", "flat", "--chunk-tokens", "32"])
+        .code(0)
+        .says("created");
+    place.run(&["collection", "create", "x"]).code(1).says("exists");
+    let made = place.run(&["collection", "show", "x", "--json"]).code(0).json();
+    assert_eq!((&made["index"]["kind"], &made["chunking"]["max_tokens"]), (&"flat".into(), &32.into()));
+    place.run(&["collection", "list"]).code(0).prints("cosine");
+    place.run(&["collection", "alias", "y", "x"]).code(0);
+    assert_eq!(place.run(&["collection", "show", "y", "--json"]).code(0).json()["aliases"][0], "y");
+    run_with_stdin(&mut place.cli(&["ingest", "-", "-c", "y"]), lines(0..4).as_bytes()).code(0);
+    let stats = place.run(&["collection", "stats", "y", "--json"]).code(0).json();
+    assert_eq!((&stats["documents"], &stats["fields"][0]["field"]), (&4.into(), &"n".into()));
+    place.run(&["collection", "stats", "x"]).code(0).prints("Fields");
+    place.run(&["collection", "unalias", "y"]).code(0);
+    place.run(&["collection", "show", "y"]).code(1).says("y");
+    place.run(&["collection", "delete", "x"]).code(2).says("--yes");
+    place.run(&["collection", "delete", "x", "--yes"]).code(0);
+    place.run(&["collection", "show", "x"]).code(1);
+    place.run(&["collection", "create", "bad name"]).code(2).says("name");
+}
+
+#[test]
+fn documents_are_got_counted_listed_and_deleted() {
+    let Some(place) = Place::new() else { return };
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..150).as_bytes()).code(0);
+    place.run(&["document", "get", "doc-7"]).code(0).prints("Text number 7 about things.").prints("n=7");
+    let ran = place.run(&["document", "get", "doc-1", "nope"]).code(1);
+    ran.prints("doc-1").says("nope");
+    let got = place.run(&["document", "get", "doc-1", "--vectors", "--json"]).code(0).json_lines();
+    assert!(got[0]["vector"].is_array() && got[0]["updated_at"].is_string());
+
+    assert_eq!(place.run(&["document", "scroll", "--all", "--json"]).code(0).json_lines().len(), 150);
+    let some = place.run(&["document", "scroll", "-n", "3", "--filter", "n < 100"]).code(0);
+    some.says("--cursor");
+    place.run(&["document", "count"]).code(0).prints("150");
+
+    place.run(&["document", "delete", "doc-1"]).code(2).says("--yes");
+    place.run(&["document", "delete", "doc-1", "doc-none", "--yes"]).code(0).prints("deleted 1 document");
+    let deleted =
+        place.run(&["document", "delete", "--filter", "n >= 100", "--yes", "--json"]).code(0).json();
+    assert_eq!(deleted["deleted"], 50);
+    assert_eq!(place.count("default"), 99);
+    let hits = place.run(&["search", "number 120", "-k", "200", "--json"]).code(0).json();
+    assert_eq!(hits["hits"].as_array().unwrap().len(), 99);
+}
+
+#[test]
+fn models_are_listed_verified_and_a_damaged_one_is_told() {
+    let Some(place) = Place::new() else { return };
+    let model = place.run(&["model", "show", "--json"]).code(0).json();
+    let from = std::path::PathBuf::from(model["path"].as_str().unwrap());
+    let to = place.path("home/models/copy");
+    std::fs::create_dir_all(&to).unwrap();
+    for entry in std::fs::read_dir(&from).unwrap().flatten().filter(|e| e.path().is_file()) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    let command = |args: &[&str]| run(bare().env("DISTILFACE_HOME", place.path("home")).args(args));
+    command(&["model", "list"]).code(0).prints("dimension");
+    command(&["model", "verify"]).code(0).prints("good");
+    let tokenizer = to.join("tokenizer.json");
+    let mut bytes = std::fs::read(&tokenizer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&tokenizer, bytes).unwrap();
+    command(&["model", "verify"]).code(1).says("sha256");
+    assert_eq!(command(&["model", "verify", "--json"]).code(1).json_error()["kind"], "corrupt");
+    command(&["model", "show", "nope"]).code(1).says("distilface setup");
+    command(&["model", "import", "/no/such/folder"]).code(1);
+}
+
+#[test]
+fn a_missing_model_is_told_with_how_to_get_one() {
+    let Some(place) = Place::new() else { return };
+    let ran = run(place.cli(&["search", "x"]).env("DISTILFACE_ENCODER__MODEL", "nope")).code(1);
+    ran.says("no model \"nope\"").says("distilface setup");
+}

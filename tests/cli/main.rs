@@ -1,0 +1,12 @@
+//! The built command line, as a user meets it: arguments in, stdout, stderr and an exit code out.
+//!
+//! Needs ONNX Runtime under `DISTILFACE_HOME` (see `distilface setup`) for everything that touches a database;
+//! those tests say that they were skipped where it is absent, and fail in CI.
+
+mod config;
+mod documents;
+mod harness;
+mod ingest;
+mod search;
+mod serve;
+mod usage;

@@ -1,0 +1,105 @@
+//! The server as a process: its address, its end, and what keeps it from starting.
+
+use super::harness::*;
+
+#[test]
+fn a_client_finds_the_server_and_a_signal_ends_it() {
+    let Some(place) = Place::new() else { return };
+    let server = place.serve();
+    run_with_stdin(&mut place.remote(&server, &["ingest", "-"]), lines(0..5).as_bytes())
+        .code(0)
+        .prints("5 inserted");
+    let found = run(&mut place.remote(&server, &["search", "number 3", "--json"])).code(0).json();
+    assert_eq!(found["hits"].as_array().unwrap().len(), 5);
+    let models = run(&mut place.remote(&server, &["model", "list", "--json"])).code(0).json();
+    assert!(models.as_array().unwrap().iter().any(|m| m["loaded"] == true), "{models}");
+    server.signal("-TERM");
+    server.ended().code(0);
+    assert_eq!(place.count("default"), 5);
+}
+
+#[test]
+fn one_folder_has_one_owner() {
+    let Some(place) = Place::new() else { return };
+    let server = place.serve();
+    let ran = place.run(&["search", "x"]).code(1);
+    ran.says("in use by another process").says(place.data().to_str().unwrap());
+    let mut second = place.command();
+    second.arg("serve").arg("--data").arg(place.data()).args([
+        "--listen",
+        "127.0.0.1:0",
+        "--metrics-listen",
+        "off",
+    ]);
+    run(&mut second).code(1).says("in use by another process");
+    server.signal("-INT");
+    server.ended().code(0);
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let Some(place) = Place::new() else { return };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = place.command();
+    command.arg("serve").arg("--data").arg(place.data()).args([
+        "--listen",
+        &address,
+        "--metrics-listen",
+        "off",
+    ]);
+    run(&mut command).code(1).says(&format!("cannot listen on {address}")).says("--listen");
+    // It let go of the folder again.
+    place.run(&["collection", "list"]).code(0);
+}
+
+#[test]
+fn a_file_in_place_of_the_folder_is_told() {
+    let Some(place) = Place::new() else { return };
+    place.file("data", "not a folder");
+    place.run(&["collection", "list"]).code(1).says(place.data().to_str().unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_written_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(place) = Place::new() else { return };
+    let closed = place.path("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o555)).unwrap();
+    if std::fs::write(closed.join("probe"), "").is_ok() {
+        eprintln!("skipped: this user may write everywhere (root)");
+        return;
+    }
+    let mut command = place.command();
+    command.arg("--data").arg(closed.join("db")).args(["collection", "list"]);
+    run(&mut command).code(1).says("closed").says("denied");
+}
+
+#[test]
+fn an_address_for_everybody_must_be_meant() {
+    let ran = run(bare().args(["serve", "--listen", "0.0.0.0:0"])).code(2);
+    ran.says("--allow-remote");
+}
+
+#[test]
+fn the_address_line_is_for_people_too() {
+    use std::io::{BufRead, BufReader};
+    let Some(place) = Place::new() else { return };
+    let mut command = place.command();
+    command.arg("serve").arg("--data").arg(place.data()).args([
+        "--listen",
+        "127.0.0.1:0",
+        "--metrics-listen",
+        "127.0.0.1:0",
+    ]);
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.starts_with("listening on http://127.0.0.1:") && !first.ends_with(":0"), "{first}");
+    assert!(lines.next().unwrap().unwrap().ends_with("/metrics"));
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
