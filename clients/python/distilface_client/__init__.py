@@ -1,0 +1,110 @@
+"""Client of distilface, a semantic search database: text in, ranked hits out.
+
+    from distilface_client import Client, Document
+
+    with Client("127.0.0.1:7700") as client:
+        client.create_collection("notes", if_not_exists=True)
+        client.upsert("notes", [Document("1", "The cat sleeps on the sofa.", payload={"year": 2024})])
+        for hit in client.search("notes", "a resting pet", k=3):
+            print(hit.score, hit.id, hit.passage.text)
+
+`AsyncClient` is the same for asyncio. Every failure is a `DistilfaceError`.
+"""
+
+from ._ingest import DEFAULT_BATCH
+from ._methods import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Retry
+from .aio import AsyncClient
+from .client import Client
+from .errors import (
+    AlreadyExists,
+    DataLoss,
+    DeadlineExceeded,
+    DistilfaceError,
+    FailedPrecondition,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+)
+from .filters import Field, Filter, all_of, any_of, field
+from .payload import Payload, PayloadValue
+from .types import (
+    Chunking,
+    CollectionInfo,
+    CollectionStats,
+    Document,
+    Embedding,
+    Embeddings,
+    Explain,
+    Fetched,
+    FieldStats,
+    HealthStatus,
+    Hit,
+    IndexConfig,
+    IndexKind,
+    Metric,
+    Model,
+    Passage,
+    Query,
+    SearchResult,
+    StoredDocument,
+    TextKind,
+    WriteResult,
+    WriteStatus,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_BATCH",
+    "DEFAULT_TIMEOUT",
+    "AlreadyExists",
+    "AsyncClient",
+    "Chunking",
+    "Client",
+    "CollectionInfo",
+    "CollectionStats",
+    "DataLoss",
+    "DeadlineExceeded",
+    "DistilfaceError",
+    "Document",
+    "Embedding",
+    "Embeddings",
+    "Explain",
+    "FailedPrecondition",
+    "Fetched",
+    "Field",
+    "FieldStats",
+    "FieldViolation",
+    "Filter",
+    "HealthStatus",
+    "Hit",
+    "IndexConfig",
+    "IndexKind",
+    "Internal",
+    "InvalidArgument",
+    "Metric",
+    "Model",
+    "NotFound",
+    "Overloaded",
+    "Passage",
+    "Payload",
+    "PayloadValue",
+    "Query",
+    "Retry",
+    "SearchResult",
+    "StoredDocument",
+    "TextKind",
+    "TooLarge",
+    "Unavailable",
+    "WriteResult",
+    "WriteStatus",
+    "__version__",
+    "all_of",
+    "any_of",
+    "field",
+]

@@ -1,0 +1,1 @@
+"""Written by generate.py from the .proto files; not edited by hand."""

@@ -1,0 +1,196 @@
+"""The server's methods with their types, how a call is addressed, and which calls may be repeated.
+
+Shared by both clients: nothing here waits or sends.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import grpc
+
+from ._generated import (
+    collections_pb2 as c,
+)
+from ._generated import (
+    collections_pb2_grpc,
+    documents_pb2_grpc,
+    encoder_pb2_grpc,
+    search_pb2_grpc,
+    wire_pb2,
+)
+from ._generated import (
+    documents_pb2 as d,
+)
+from ._generated import (
+    encoder_pb2 as e,
+)
+from ._generated import (
+    search_pb2 as s,
+)
+from .errors import REQUEST_ID, DeadlineExceeded
+
+DEFAULT_ADDRESS = "127.0.0.1:7700"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_MESSAGE_BYTES_MAX = 64 << 20
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Method(Generic[Q, R]):
+    """A method of the server. `repeatable`: it only reads, so a failed call may be made again."""
+
+    service: str
+    name: str
+    repeatable: bool = False
+
+
+CREATE: Method[c.CreateCollectionRequest, c.CreateCollectionResponse] = Method("Collections", "Create")
+COLLECTION: Method[c.GetCollectionRequest, c.GetCollectionResponse] = Method("Collections", "Get", True)
+COLLECTIONS: Method[c.ListCollectionsRequest, c.ListCollectionsResponse] = Method("Collections", "List", True)
+DROP: Method[c.DeleteCollectionRequest, c.DeleteCollectionResponse] = Method("Collections", "Delete")
+SET_ALIAS: Method[c.SetAliasRequest, c.SetAliasResponse] = Method("Collections", "SetAlias")
+DELETE_ALIAS: Method[c.DeleteAliasRequest, c.DeleteAliasResponse] = Method("Collections", "DeleteAlias")
+STATS: Method[c.CollectionStatsRequest, c.CollectionStatsResponse] = Method("Collections", "Stats", True)
+UPSERT: Method[d.UpsertRequest, d.UpsertResponse] = Method("Documents", "Upsert")
+GET: Method[d.GetDocumentsRequest, d.GetDocumentsResponse] = Method("Documents", "Get", True)
+DELETE: Method[d.DeleteDocumentsRequest, d.DeleteDocumentsResponse] = Method("Documents", "Delete")
+SCROLL: Method[d.ScrollRequest, d.ScrollResponse] = Method("Documents", "Scroll", True)
+COUNT: Method[d.CountRequest, d.CountResponse] = Method("Documents", "Count", True)
+SEARCH: Method[s.SearchRequest, s.SearchResponse] = Method("Search", "Search", True)
+SEARCH_BATCH: Method[s.SearchBatchRequest, s.SearchBatchResponse] = Method("Search", "SearchBatch", True)
+EMBED: Method[e.EmbedRequest, e.EmbedResponse] = Method("Encoder", "Embed", True)
+SIMILARITY: Method[e.SimilarityRequest, e.SimilarityResponse] = Method("Encoder", "Similarity", True)
+MODELS: Method[e.ModelsRequest, e.ModelsResponse] = Method("Encoder", "Models", True)
+HEALTH: Method[wire_pb2.HealthCheckRequest, wire_pb2.HealthCheckResponse] = Method("Health", "Check", True)
+
+
+class Health:
+    """The stub of grpc.health.v1, whose messages the client carries under another name."""
+
+    def __init__(self, channel: Any) -> None:
+        self.Check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=wire_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=wire_pb2.HealthCheckResponse.FromString,
+        )
+
+
+def stubs(channel: Any) -> dict[str, Any]:
+    """The generated stubs over a channel, by service."""
+    return {
+        "Collections": collections_pb2_grpc.CollectionsStub(channel),
+        "Documents": documents_pb2_grpc.DocumentsStub(channel),
+        "Search": search_pb2_grpc.SearchStub(channel),
+        "Encoder": encoder_pb2_grpc.EncoderStub(channel),
+        "Health": Health(channel),
+    }
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and after which pauses a reading call is repeated when the server is unavailable.
+
+    Writes are never repeated by the client, and nothing is repeated past the call's timeout.
+    """
+
+    attempts: int = 4
+    """In all; 1 never repeats."""
+    first_pause: float = 0.1
+    """Seconds; each further pause is twice as long."""
+    longest_pause: float = 2.0
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the attempt of this number, counted from 1; half of it is left to chance."""
+        longest: float = min(self.longest_pause, self.first_pause * 2 ** (attempt - 1))
+        return longest * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server is."""
+
+    target: str
+    secure: bool
+    loopback: bool
+
+    @classmethod
+    def parse(cls, address: str) -> Address:
+        """From `host:port`, with or without `http://` or `https://` (which means TLS)."""
+        scheme, separator, rest = address.partition("://")
+        if not separator:
+            scheme, rest = "http", address
+        elif scheme not in ("http", "https"):
+            # unix:///path and the like are gRPC's own.
+            return cls(address, secure=False, loopback=True)
+        rest = rest.rstrip("/")
+        host, colon, port = rest.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"bad address {address!r}: expected host:port, such as {DEFAULT_ADDRESS}")
+        return cls(rest, secure=scheme == "https", loopback=_is_loopback(host.strip("[]")))
+
+
+def channel_options(address: Address, message_bytes_max: int) -> list[tuple[str, Any]]:
+    """Options of a channel."""
+    from . import __version__
+
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", message_bytes_max),
+        ("grpc.max_send_message_length", message_bytes_max),
+        ("grpc.primary_user_agent", f"distilface-client/{__version__}"),
+        # So that a repeated call meets a fresh attempt to connect instead of the last failure.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+    ]
+    if address.loopback:
+        # gRPC would send even these through a proxy that the environment names.
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def credentials_for(address: Address, given: grpc.ChannelCredentials | None) -> grpc.ChannelCredentials | None:
+    """What a channel is secured with; None: nothing."""
+    if given is None and address.secure:
+        return grpc.ssl_channel_credentials()
+    return given
+
+
+def time_left(end: float, request_id: str) -> float | None:
+    """Seconds until a moment of the monotonic clock, as gRPC wants them: None for ever.
+
+    Raises `DeadlineExceeded` if there are none: gRPC may send a request whose time has already run out.
+    """
+    if end == math.inf:
+        return None
+    left = end - time.monotonic()
+    if left <= 0:
+        code = grpc.StatusCode.DEADLINE_EXCEEDED
+        raise DeadlineExceeded("the time ran out before the request was sent", code=code, request_id=request_id)
+    return left
+
+
+def new_request_id() -> str:
+    """An id under which the server's log will know a call."""
+    return uuid.uuid4().hex
+
+
+def metadata_for(request_id: str) -> tuple[tuple[str, str], ...]:
+    """What travels beside a request."""
+    return ((REQUEST_ID, request_id),)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,368 @@
+"""The client for asyncio: the calls of `client.Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from . import _methods as m
+from . import messages
+from ._generated import collections_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
+from ._ingest import DEFAULT_BATCH, WINDOW, Batches
+from .errors import DistilfaceError, Unavailable, from_rpc
+from .filters import Filter, to_filter
+from .types import (
+    Chunking,
+    CollectionInfo,
+    CollectionStats,
+    Document,
+    Embeddings,
+    Fetched,
+    HealthStatus,
+    IndexConfig,
+    Metric,
+    Model,
+    Query,
+    SearchResult,
+    StoredDocument,
+    TextKind,
+    WriteResult,
+)
+
+
+class AsyncClient:
+    """A connection to a distilface server for one event loop; close it, or use it in `async with`.
+
+    Arguments, answers and errors are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        address: str = m.DEFAULT_ADDRESS,
+        *,
+        timeout: float = m.DEFAULT_TIMEOUT,
+        retry: m.Retry | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        message_bytes_max: int = m.DEFAULT_MESSAGE_BYTES_MAX,
+    ) -> None:
+        where = m.Address.parse(address)
+        options = m.channel_options(where, message_bytes_max)
+        secret = m.credentials_for(where, credentials)
+
+        def channel(grpc_or_aio: Any) -> Any:
+            if secret:
+                return grpc_or_aio.secure_channel(where.target, secret, options)
+            return grpc_or_aio.insecure_channel(where.target, options)
+
+        self._open = channel
+        self._channel: grpc.aio.Channel = channel(grpc.aio)
+        self._stream_channel: grpc.Channel | None = None
+        self._stubs = m.stubs(self._channel)
+        self._timeout = timeout
+        self._retry = retry or m.Retry()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; calls that are running fail."""
+        if self._stream_channel is not None:
+            self._stream_channel.close()
+        await self._channel.close()
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: Metric = Metric.COSINE,
+        index: IndexConfig | None = None,
+        chunking: Chunking | None = None,
+        vectors_only: bool = False,
+        if_not_exists: bool = False,
+        timeout: float | None = None,
+    ) -> CollectionInfo:
+        """Makes a collection and says what it became.
+
+        `dimension`: the model's if left out; required for `vectors_only`, where documents bring their vectors.
+        `if_not_exists`: answer a collection that exists with the same settings instead of refusing.
+        Raises `AlreadyExists`, `InvalidArgument`.
+        """
+        request = messages.create_collection(name, dimension, metric, index, chunking, vectors_only, if_not_exists)
+        return messages.collection_info((await self._call(m.CREATE, request, timeout)).collection)
+
+    async def collection(self, name: str, *, timeout: float | None = None) -> CollectionInfo:
+        """What a collection is. Raises `NotFound`."""
+        request = collections_pb2.GetCollectionRequest(name=name)
+        return messages.collection_info((await self._call(m.COLLECTION, request, timeout)).collection)
+
+    async def collections(self, *, timeout: float | None = None) -> list[CollectionInfo]:
+        """Every collection."""
+        answer = await self._call(m.COLLECTIONS, collections_pb2.ListCollectionsRequest(), timeout)
+        return [messages.collection_info(wire) for wire in answer.collections]
+
+    async def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Deletes a collection with all its documents. Raises `NotFound`."""
+        await self._call(m.DROP, collections_pb2.DeleteCollectionRequest(name=name), timeout)
+
+    async def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> str | None:
+        """Points an alias at a collection, in one step for every later request.
+
+        Answers the collection that the alias named before, if any.
+        """
+        request = collections_pb2.SetAliasRequest(alias=alias, collection=collection)
+        return (await self._call(m.SET_ALIAS, request, timeout)).previous or None
+
+    async def delete_alias(self, alias: str, *, timeout: float | None = None) -> None:
+        """Deletes an alias; the collection stays. Raises `NotFound`."""
+        await self._call(m.DELETE_ALIAS, collections_pb2.DeleteAliasRequest(alias=alias), timeout)
+
+    async def stats(self, collection: str, *, timeout: float | None = None) -> CollectionStats:
+        """Counts of a collection."""
+        request = collections_pb2.CollectionStatsRequest(name=collection)
+        return messages.collection_stats(await self._call(m.STATS, request, timeout))
+
+    async def upsert(
+        self, collection: str, documents: Iterable[Document], *, timeout: float | None = None
+    ) -> list[WriteResult]:
+        """Writes documents, all or none; they are on disk when this returns.
+
+        One bad document refuses the request and changes nothing. Results are in the order of the documents.
+        For more than a few hundred use `ingest`.
+        """
+        wire = [messages.document(document) for document in documents]
+        request = documents_pb2.UpsertRequest(collection=collection, documents=wire)
+        return [messages.write_result(result) for result in (await self._call(m.UPSERT, request, timeout)).results]
+
+    def ingest(
+        self,
+        collection: str,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        *,
+        batch: int = DEFAULT_BATCH,
+        timeout: float | None = None,
+    ) -> AsyncIterator[WriteResult]:
+        """Writes any number of documents over one stream and yields what became of each, in order.
+
+        Iterate over it to the end, with `async for`: documents are taken from `documents`, which may be asynchronous,
+        only as fast as results are consumed and the server can encode. A yielded document is on disk. A bad one is
+        yielded with `WriteStatus.FAILED` and the rest goes on; what concerns all of them, such as an unknown
+        collection, is raised. Leaving the loop early cancels what is not answered yet. `timeout` is for the whole
+        stream; no limit if left out.
+        """
+        return self._ingest(Batches(collection, batch), documents, timeout)
+
+    async def get(
+        self,
+        collection: str,
+        ids: str | Iterable[str],
+        *,
+        with_vectors: bool = False,
+        timeout: float | None = None,
+    ) -> Fetched:
+        """Documents by id: those found, in the order asked, and the ids that are missing."""
+        request = documents_pb2.GetDocumentsRequest(
+            collection=collection, ids=messages.id_list(ids), with_vectors=with_vectors
+        )
+        answer = await self._call(m.GET, request, timeout)
+        return Fetched(tuple(messages.stored_document(wire) for wire in answer.documents), tuple(answer.missing))
+
+    async def delete(
+        self,
+        collection: str,
+        ids: str | Iterable[str] | None = None,
+        *,
+        filter: str | Filter | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Deletes documents by id or by filter; answers how many there were."""
+        request = messages.delete_documents(collection, ids, filter)
+        return (await self._call(m.DELETE, request, timeout)).deleted
+
+    async def scroll(
+        self,
+        collection: str,
+        *,
+        filter: str | Filter | None = None,
+        page: int = 100,
+        with_text: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncIterator[StoredDocument]:
+        """Every document that matches, ordered by id; fetched by `page` at a time, each within `timeout`."""
+        condition = to_filter(filter)
+        cursor = ""
+        while True:
+            request = documents_pb2.ScrollRequest(
+                collection=collection, filter=condition, limit=page, cursor=cursor, without_text=not with_text
+            )
+            answer = await self._call(m.SCROLL, request, timeout)
+            for wire in answer.documents:
+                yield messages.stored_document(wire)
+            cursor = answer.next_cursor
+            if not cursor:
+                return
+
+    async def count(self, collection: str, *, filter: str | Filter | None = None, timeout: float | None = None) -> int:
+        """How many documents match, or are there."""
+        request = documents_pb2.CountRequest(collection=collection, filter=to_filter(filter))
+        return (await self._call(m.COUNT, request, timeout)).documents
+
+    async def search(
+        self,
+        collection: str,
+        text: str | None = None,
+        *,
+        vector: Sequence[float] | None = None,
+        like: str | None = None,
+        k: int = 10,
+        filter: str | Filter | None = None,
+        ef: int | None = None,
+        exact: bool = False,
+        threshold: float | None = None,
+        by_passage: bool = False,
+        with_payload: bool = True,
+        with_text: bool = True,
+        explain: bool = False,
+        timeout: float | None = None,
+    ) -> SearchResult:
+        """The `k` documents nearest to a text, a vector, or the document of the id `like` (itself left out).
+
+        `filter`: only documents that match, as text or made with `field`; min(k, matching) hits come back.
+        `ef`: candidates that the graph keeps, the collection's if left out; `exact`: compare with every vector.
+        `threshold`: leave out hits that score less. `by_passage`: one hit per passage instead of per document.
+        """
+        query = Query(
+            collection=collection,
+            text=text,
+            vector=vector,
+            like=like,
+            k=k,
+            filter=filter,
+            ef=ef,
+            exact=exact,
+            threshold=threshold,
+            by_passage=by_passage,
+            with_payload=with_payload,
+            with_text=with_text,
+            explain=explain,
+        )
+        return messages.search_result(await self._call(m.SEARCH, messages.search(query), timeout))
+
+    async def search_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[SearchResult]:
+        """Several searches at once, answered in order; one bad query refuses all of them."""
+        request = search_pb2.SearchBatchRequest(requests=[messages.search(query) for query in queries])
+        answer = await self._call(m.SEARCH_BATCH, request, timeout)
+        return [messages.search_result(wire) for wire in answer.responses]
+
+    async def embed(
+        self, texts: Sequence[str], *, kind: TextKind = TextKind.RAW, timeout: float | None = None
+    ) -> Embeddings:
+        """Texts as vectors, in order."""
+        return messages.embeddings(await self._call(m.EMBED, messages.embed(texts, kind), timeout))
+
+    async def similarity(self, text: str, others: Sequence[str], *, timeout: float | None = None) -> list[float]:
+        """The cosine of a text and each of the others."""
+        request = encoder_pb2.SimilarityRequest(text=text, others=messages.text_list(others))
+        return list((await self._call(m.SIMILARITY, request, timeout)).scores)
+
+    async def models(self, *, timeout: float | None = None) -> list[Model]:
+        """The encoders that the server knows."""
+        answer = await self._call(m.MODELS, encoder_pb2.ModelsRequest(), timeout)
+        return [messages.model(wire) for wire in answer.models]
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> HealthStatus:
+        """What the server says about itself, or about one service such as `distilface.v1.Search`."""
+        request = wire_pb2.HealthCheckRequest(service=service)
+        return messages.health_status(await self._call(m.HEALTH, request, timeout))
+
+    async def wait_ready(self, timeout: float = 30.0) -> None:
+        """Waits until the server is serving. Raises `Unavailable` if it is not within `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while True:
+            left = end - time.monotonic()
+            try:
+                if await self.health(timeout=max(left, 0.001)) is HealthStatus.SERVING:
+                    return
+                failure = None
+            except DistilfaceError as error:
+                failure = error
+            if time.monotonic() + 0.05 >= end:
+                raise messages.not_ready(timeout) from failure
+            await asyncio.sleep(0.05)
+
+    async def _call(self, method: m.Method[Any, m.R], request: Any, timeout: float | None) -> m.R:
+        stub = getattr(self._stubs[method.service], method.name)
+        request_id = m.new_request_id()
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        attempt = 1
+        while True:
+            try:
+                answer: m.R = await stub(
+                    request, timeout=m.time_left(end, request_id), metadata=m.metadata_for(request_id)
+                )
+                return answer
+            except grpc.RpcError as error:
+                failure = from_rpc(error, request_id)
+                pause = self._retry.pause(attempt)
+                again = method.repeatable and isinstance(failure, Unavailable)
+                if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
+                    raise failure from error
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    async def _ingest(
+        self, batches: Batches, documents: Iterable[Document] | AsyncIterable[Document], timeout: float | None
+    ) -> AsyncIterator[WriteResult]:
+        # grpc.aio loses the server's status if the stream ends while a request is being written, and says
+        # "Internal error from Core" instead. gRPC's blocking stream does not, so that one is used, on a thread.
+        requests: queue.SimpleQueue[documents_pb2.IngestRequest | None] = queue.SimpleQueue()
+        request_id = m.new_request_id()
+        call: Any = self._streams().Ingest(
+            iter(requests.get, None), timeout=timeout, metadata=m.metadata_for(request_id)
+        )
+        source = aiter(documents) if isinstance(documents, AsyncIterable) else _asynchronous(documents)
+        more = True
+        try:
+            while True:
+                while more and batches.unanswered < WINDOW:
+                    document = await anext(source, None)
+                    more = document is not None
+                    request = batches.flush() if document is None else batches.add(document)
+                    if request is not None:
+                        requests.put(request)
+                    if not more:
+                        requests.put(None)
+                if batches.unanswered == 0:
+                    break
+                for result in batches.answered(await asyncio.to_thread(next, call, None)):
+                    yield result
+            batches.ended(await asyncio.to_thread(next, call, None))
+        except grpc.RpcError as error:
+            raise from_rpc(error, request_id) from error
+        finally:
+            # This also ends the thread that waits for an answer.
+            requests.put(None)
+            call.cancel()
+
+    def _streams(self) -> Any:
+        """The stub of `Documents` for streams, over a channel that the first of them opens."""
+        if self._stream_channel is None:
+            self._stream_channel = self._open(grpc)
+        return m.stubs(self._stream_channel)["Documents"]
+
+
+async def _asynchronous(documents: Iterable[Document]) -> AsyncIterator[Document]:
+    for document in documents:
+        yield document

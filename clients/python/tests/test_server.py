@@ -1,0 +1,361 @@
+"""Every call against the real server, with its errors."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from distilface_client import (
+    AlreadyExists,
+    Chunking,
+    Client,
+    DeadlineExceeded,
+    DistilfaceError,
+    Document,
+    FailedPrecondition,
+    HealthStatus,
+    IndexConfig,
+    IndexKind,
+    InvalidArgument,
+    Metric,
+    NotFound,
+    Query,
+    Retry,
+    TextKind,
+    TooLarge,
+    WriteStatus,
+    field,
+)
+
+from .conftest import Server
+
+MOMENT = dt.datetime(2024, 3, 5, 12, 30, 0, 123456, tzinfo=dt.timezone.utc)
+ANIMALS = [
+    Document(
+        "cat", "The cat sleeps on the sofa.", "Cats", {"year": 2001, "tags": ["pet", "soft"], "published": MOMENT}
+    ),
+    Document("dog", "The dog barks at the postman.", "Dogs", {"year": 2005, "tags": ["pet"], "score": 0.5}),
+    Document("whale", "The whale dives into the deep sea.", "Whales", {"year": 2010, "wild": True}),
+]
+
+
+@pytest.fixture
+def name() -> str:
+    """A collection's name that no other test uses."""
+    return f"t-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def animals(client: Client, name: str) -> Iterator[str]:
+    """A collection with three documents."""
+    client.create_collection(name)
+    client.upsert(name, ANIMALS)
+    yield name
+    client.delete_collection(name)
+
+
+@pytest.fixture
+def vectors(client: Client, name: str) -> Iterator[str]:
+    """A collection of vectors without an encoder."""
+    client.create_collection(name, dimension=3, vectors_only=True, metric=Metric.EUCLIDEAN)
+    client.upsert(name, [Document("x", vector=[1, 0, 0]), Document("y", vector=(0.0, 1.0, 0.0))])
+    yield name
+    client.delete_collection(name)
+
+
+def test_a_collection_is_what_it_was_asked_to_be(client: Client, name: str) -> None:
+    made = client.create_collection(
+        name,
+        metric=Metric.DOT,
+        index=IndexConfig(IndexKind.FLAT),
+        chunking=Chunking(max_tokens=20, overlap_tokens=4),
+    )
+    assert (made.name, made.metric, made.index.kind) == (name, Metric.DOT, IndexKind.FLAT)
+    assert (made.chunking.max_tokens, made.chunking.overlap_tokens) == (20, 4)
+    assert made.dimension == client.models()[0].dimension
+    assert made.model
+    assert made.model_fingerprint
+    assert abs((dt.datetime.now(dt.timezone.utc) - made.created_at).total_seconds()) < 60
+    assert client.collection(name) == made
+    assert made in client.collections()
+    client.delete_collection(name)
+    with pytest.raises(NotFound):
+        client.collection(name)
+
+
+def test_a_collection_is_made_once(client: Client, animals: str) -> None:
+    with pytest.raises(AlreadyExists, match=animals):
+        client.create_collection(animals)
+    assert client.create_collection(animals, if_not_exists=True).name == animals
+    with pytest.raises(AlreadyExists, match="other settings"):
+        client.create_collection(animals, metric=Metric.DOT, if_not_exists=True)
+
+
+def test_an_alias_stands_for_its_collection(client: Client, animals: str) -> None:
+    alias = f"a-{animals}"
+    assert client.set_alias(alias, animals) is None
+    assert client.set_alias(alias, animals) == animals
+    assert client.count(alias) == 3
+    assert client.collection(alias).name == animals
+    assert client.collection(animals).aliases == (alias,)
+    client.delete_alias(alias)
+    with pytest.raises(NotFound):
+        client.count(alias)
+    with pytest.raises(NotFound):
+        client.delete_alias(alias)
+
+
+def test_documents_come_back_as_they_went(client: Client, animals: str) -> None:
+    fetched = client.get(animals, ["whale", "nobody", "cat"], with_vectors=True)
+    assert fetched.missing == ("nobody",)
+    whale, cat = fetched.documents
+    assert (cat.id, cat.text, cat.title) == ("cat", ANIMALS[0].text, "Cats")
+    assert cat.payload == {"published": MOMENT, "tags": ["pet", "soft"], "year": 2001}
+    assert whale.payload == {"wild": True, "year": 2010}
+    assert cat.passages[0].start == 0
+    assert cat.vector is not None
+    assert math.isclose(math.hypot(*cat.vector), 1.0, rel_tol=1e-4)
+    assert cat.updated_at.utcoffset() == dt.timedelta(0)
+    assert client.get(animals, "cat").documents[0].vector is None
+
+
+def test_writing_says_what_happened(client: Client, animals: str) -> None:
+    again = [ANIMALS[0], Document("dog", "The dog sleeps too."), Document("bee", "The bee hums.")]
+    results = client.upsert(animals, again)
+    assert [(r.id, r.status) for r in results] == [
+        ("cat", WriteStatus.UNCHANGED),
+        ("dog", WriteStatus.UPDATED),
+        ("bee", WriteStatus.INSERTED),
+    ]
+    assert results[2].passages == 1
+    assert results[2].tokens > 0
+    assert not results[2].truncated
+
+
+def test_ingest_answers_each_document_and_goes_on_after_a_bad_one(client: Client, animals: str) -> None:
+    def source() -> Iterator[Document]:
+        for i in range(500):
+            yield Document("" if i == 100 else f"n{i:03}", f"Document number {i} of many.", payload={"i": i})
+
+    results = list(client.ingest(animals, source(), batch=32))
+    assert len(results) == 500
+    assert [r.id for r in results[:2]] == ["n000", "n001"]
+    failed = [r for r in results if r.status is WriteStatus.FAILED]
+    assert failed == [results[100]]
+    assert failed[0].error
+    assert client.count(animals, filter=field("i") >= 0) == 499
+    again = {
+        r.status for r in client.ingest(animals, [Document("n001", "Document number 1 of many.", payload={"i": 1})])
+    }
+    assert again == {WriteStatus.UNCHANGED}
+
+
+def test_ingest_into_nothing_is_not_found(client: Client, name: str) -> None:
+    with pytest.raises(NotFound, match=name):
+        list(client.ingest(name, (Document(f"{i}", "text") for i in range(1000))))
+
+
+def test_long_documents_have_passages(client: Client, name: str) -> None:
+    client.create_collection(name, chunking=Chunking(max_tokens=16))
+    text = " ".join(f"Sentence number {i} says something about the sea and the sky." for i in range(20))
+    (written,) = client.upsert(name, [Document("long", text)])
+    assert written.passages > 1
+    (stored,) = client.get(name, ["long"]).documents
+    assert len(stored.passages) == written.passages
+    hits = client.search(name, "the sea", k=50, by_passage=True)
+    assert len(hits) == written.passages
+    assert len(client.search(name, "the sea", k=50)) == 1
+    passage = hits[0].passage
+    assert text.encode()[passage.start : passage.end].decode() == passage.text
+    client.delete_collection(name)
+
+
+def test_scroll_walks_over_every_page(client: Client, animals: str) -> None:
+    client.upsert(animals, [Document(f"n{i}", f"Text {i}") for i in range(7)])
+    ids = [document.id for document in client.scroll(animals, page=3)]
+    assert ids == sorted(ids)
+    assert len(ids) == 10
+    texts = [d.text for d in client.scroll(animals, filter="year >= 2005", with_text=False)]
+    assert texts == ["", ""]
+
+
+def test_delete_by_id_and_by_filter(client: Client, animals: str) -> None:
+    assert client.delete(animals, "nobody") == 0
+    assert client.delete(animals, ["cat"]) == 1
+    assert client.delete(animals, filter=field("year") > 2005) == 1
+    assert [d.id for d in client.scroll(animals)] == ["dog"]
+    with pytest.raises(TypeError, match="either ids or a filter"):
+        client.delete(animals)
+
+
+@pytest.mark.parametrize(
+    ("condition", "ids"),
+    [
+        (field("year") >= 2005, {"dog", "whale"}),
+        (field("year").between(2001, 2005), {"cat", "dog"}),
+        (field("year").is_in([2001, 2010]), {"cat", "whale"}),
+        (field("tags").contains("soft"), {"cat"}),
+        (field("tags") == "pet", {"cat", "dog"}),
+        (field("wild").exists(), {"whale"}),
+        (field("wild").missing() & (field("score") < 1.0), {"dog"}),
+        (~(field("year") == 2001), {"dog", "whale"}),
+        ((field("wild") == True) | (field("published") == MOMENT), {"cat", "whale"}),  # noqa: E712
+        ('year >= 2005 or tags contains "soft"', {"cat", "dog", "whale"}),
+        ("not exists(tags)", {"whale"}),
+    ],
+)
+def test_filters_mean_what_they_say(client: Client, animals: str, condition: Any, ids: set[str]) -> None:
+    assert {hit.id for hit in client.search(animals, "an animal", filter=condition)} == ids
+    assert client.count(animals, filter=condition) == len(ids)
+
+
+def test_search_finds_the_text_itself_first(client: Client, animals: str) -> None:
+    result = client.search(animals, "Cats\nThe cat sleeps on the sofa.", k=2, explain=True)
+    assert len(result) == 2
+    best = result[0]
+    assert (best.id, best.title) == ("cat", "Cats")
+    assert best.passage.text == ANIMALS[0].text
+    assert best.payload["year"] == 2001
+    assert best.score >= result[1].score
+    assert [hit.id for hit in result] == [hit.id for hit in result.hits]
+    assert result.tokens > 2
+    assert not result.truncated
+    assert result.explain is not None
+    assert result.explain.plan
+    assert result.explain.total_us > 0
+    plain = client.search(animals, "cat", with_payload=False, with_text=False, exact=True)
+    assert plain.explain is None
+    assert plain[0].payload == {}
+    assert plain[0].passage.text == ""
+
+
+def test_search_by_document_leaves_it_out(client: Client, animals: str) -> None:
+    assert {hit.id for hit in client.search(animals, like="cat")} == {"dog", "whale"}
+    with pytest.raises(NotFound, match="nobody"):
+        client.search(animals, like="nobody")
+
+
+def test_search_by_vector(client: Client, vectors: str) -> None:
+    hits = client.search(vectors, vector=[0.9, 0.0, 0.0])
+    assert [hit.id for hit in hits] == ["x", "y"]
+    assert hits[0].score == pytest.approx(1 / 1.1, rel=1e-4)
+    assert [hit.id for hit in client.search(vectors, vector=[0.9, 0.0, 0.0], threshold=0.8)] == ["x"]
+    assert client.get(vectors, "y", with_vectors=True).documents[0].vector == (0.0, 1.0, 0.0)
+
+
+def test_batches_are_answered_in_order(client: Client, animals: str) -> None:
+    queries = [
+        Query(animals, like="cat", k=1),
+        Query(animals, "dog", k=2, filter="year = 2010"),
+        Query(animals, "x", k=3),
+    ]
+    assert [len(result) for result in client.search_batch(queries)] == [1, 1, 3]
+    with pytest.raises(InvalidArgument):
+        client.search_batch([Query(animals, "x"), Query(animals, "x", k=0)])
+
+
+def test_exactly_one_thing_is_searched_for(client: Client, animals: str) -> None:
+    with pytest.raises(TypeError, match="exactly one"):
+        client.search(animals)
+    with pytest.raises(TypeError, match="exactly one"):
+        client.search(animals, "text", like="cat")
+
+
+def test_embeddings_and_similarity(client: Client) -> None:
+    result = client.embed(["one text", "another text"], kind=TextKind.DOCUMENT)
+    (model,) = [m for m in client.models() if m.loaded]
+    assert len(result) == 2
+    assert len(result[0].values) == model.dimension
+    assert result.model_fingerprint == model.fingerprint
+    assert result[0].tokens > 2
+    same, other = client.similarity("one text", ["one text", "something else entirely"])
+    assert same == pytest.approx(1.0, abs=1e-4)
+    assert other < same
+    assert model.device
+    with pytest.raises(TypeError, match="list of texts"):
+        client.embed("one text")
+    with pytest.raises(TypeError, match="list of texts"):
+        client.similarity("one", "text")
+
+
+def test_stats_count(client: Client, animals: str) -> None:
+    stats = client.stats(animals)
+    assert (stats.documents, stats.passages) == (3, 3)
+    assert stats.vector_bytes > 0
+    fields = {f.field: f for f in stats.fields}
+    assert fields["year"].types == ("integer",)
+    assert fields["tags"].documents == 2
+
+
+def test_health(client: Client) -> None:
+    assert client.health() is HealthStatus.SERVING
+    with pytest.raises(NotFound):
+        client.health("no.such.Service")
+
+
+def test_errors_carry_message_reason_and_request_id(client: Client, animals: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        client.search(animals, "x", k=0)
+    error = caught.value
+    assert (error.reason, error.violations[0].field) == ("INVALID", "k")
+    assert "k must be between 1" in error.message
+    assert error.request_id
+    assert error.request_id in str(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        (lambda c, n: c.search("nowhere", "x"), NotFound, "nowhere"),
+        (lambda c, n: c.create_collection("no spaces allowed"), InvalidArgument, "name"),
+        (lambda c, n: c.search(n, "x", k=1_000_000), InvalidArgument, "k must be"),
+        (lambda c, n: c.search(n, ""), InvalidArgument, ""),
+        (lambda c, n: c.search(n, "x", filter="year >="), InvalidArgument, "position"),
+        (lambda c, n: c.search(n, "x", filter=field("year") > "old"), InvalidArgument, "year"),
+        (lambda c, n: c.search(n, vector=[1.0]), DistilfaceError, "dimension"),
+        (lambda c, n: c.search(n, vector=[math.nan] * 8), DistilfaceError, ""),
+        (lambda c, n: c.upsert(n, [Document("1", "a"), Document("1", "b")]), InvalidArgument, "twice"),
+        (lambda c, n: c.upsert(n, [Document("", "a")]), InvalidArgument, "id"),
+        (lambda c, n: c.upsert(n, [Document("1", "x" * (5 << 20))]), InvalidArgument, ""),
+        (lambda c, n: c.upsert(n, [Document("1", "x" * (17 << 20))]), TooLarge, "message"),
+        (lambda c, n: c.set_alias("alias", "nowhere"), NotFound, "nowhere"),
+    ],
+)
+def test_bad_requests_are_refused(
+    client: Client, animals: str, call: Any, kind: type[DistilfaceError], said: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        call(client, animals)
+    assert said in caught.value.message
+    assert caught.value.request_id
+    assert client.count(animals) == 3
+
+
+def test_text_needs_an_encoder(client: Client, vectors: str) -> None:
+    with pytest.raises((InvalidArgument, FailedPrecondition), match="vector"):
+        client.search(vectors, "text")
+
+
+def test_payloads_are_checked_before_they_are_sent(client: Client, animals: str) -> None:
+    with pytest.raises(ValueError, match="document 'x', payload field 'n'"):
+        client.upsert(animals, [Document("x", "text", payload={"n": 2**63})])
+    naive = dt.datetime(2024, 1, 1)
+    with pytest.raises(ValueError, match="no time zone"):
+        client.upsert(animals, [Document("x", "text", payload={"at": naive})])
+
+
+def test_a_deadline_in_the_past_is_exceeded(client: Client, animals: str) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        client.search(animals, "x", timeout=0)
+    assert caught.value.request_id
+
+
+def test_an_address_as_serve_prints_it(server: Server) -> None:
+    assert server.address.startswith("http://")
+    with Client(server.address, retry=Retry(attempts=1), timeout=5) as client:
+        client.wait_ready()
