@@ -82,7 +82,10 @@ fn text(answer: &Answer<'_>, out: &Output) -> String {
         (
             "onnxruntime",
             match (&runtime.library, &runtime.version) {
-                (Ok(path), Some(version)) => format!("{version}, {}", path.display()),
+                // Some builds have no number but a description of their build, which the path says shorter.
+                (Ok(path), Some(version)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
+                    format!("{version}, {}", path.display())
+                }
                 (library, _) => yes_no(library),
             },
         ),

@@ -17,7 +17,7 @@ use crate::{
 /// already is left alone, and an interrupted run goes on where it was.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "About 260 MB on disk, of which 150 MB are Intel's provider. Mirrors and proxies are pip's: \
+    after_help = "About 370 MB on disk, of which 160 MB are Intel's provider. Mirrors and proxies are pip's: \
                         see `pip config`."
 )]
 pub struct SetupArgs {

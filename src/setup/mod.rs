@@ -119,12 +119,19 @@ pub struct Item {
     pub licence: String,
     pub status: Status,
     pub path: PathBuf,
-    /// On disk, generated files not counted.
+    /// On disk, with what was generated from it.
     pub bytes: u64,
     /// Bytes that this run downloaded.
     pub downloaded_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+impl Item {
+    fn weighed(mut self) -> Self {
+        self.bytes = place::folder_bytes(&self.path);
+        self
+    }
 }
 
 /// What a run did.
@@ -201,22 +208,22 @@ struct Run<'a> {
 impl Run<'_> {
     /// The package's item if nothing has to be done for it.
     fn look(&mut self, package: &Package) -> Result<Option<Item>, SetupError> {
-        let item = |status, bytes, note: Option<&str>| Item {
+        let item = |status, note: Option<&str>| Item {
             package: package.name.clone(),
             version: package.version.clone(),
             role: package.role,
             licence: package.licence.clone(),
             status,
             path: self.options.home.join(&package.folder),
-            bytes,
+            bytes: 0,
             downloaded_bytes: 0,
             note: note.map(str::to_owned),
         };
         if self.options.only.is_some_and(|only| only != package.role) {
-            return Ok(Some(item(Status::Skipped, 0, Some("not asked for"))));
+            return Ok(Some(item(Status::Skipped, Some("not asked for"))));
         }
         if self.options.no_openvino && package.role == Role::Openvino {
-            return Ok(Some(item(Status::Skipped, 0, Some("left out by --no-openvino"))));
+            return Ok(Some(item(Status::Skipped, Some("left out by --no-openvino"))));
         }
         let platform = pins::this_platform();
         let Some(wheel) = package.wheel_for(&platform) else {
@@ -227,14 +234,13 @@ impl Run<'_> {
                     known: package.platforms(),
                 });
             }
-            return Ok(Some(item(Status::Skipped, 0, Some("does not exist for this machine"))));
+            return Ok(Some(item(Status::Skipped, Some("does not exist for this machine"))));
         };
-        let bytes = wheel.unpacked_bytes();
         if self.options.force {
             return Ok(None);
         }
         match self.found(package, wheel)? {
-            Found::Whole => Ok(Some(Item { bytes, ..item(Status::Present, bytes, None) })),
+            Found::Whole => Ok(Some(item(Status::Present, None).weighed())),
             Found::Nothing | Found::Broken => Ok(None),
         }
     }
@@ -325,20 +331,22 @@ impl Run<'_> {
             licence: package.licence.clone(),
             status: Status::Installed,
             path: self.options.home.join(&package.folder),
-            bytes: wheel.unpacked_bytes(),
+            bytes: 0,
             downloaded_bytes: 0,
             note: None,
         };
         // Another run may have done it while we waited for the lock.
         if !self.options.force && self.found(package, wheel)? == Found::Whole {
             item.status = Status::Present;
-            return Ok(item);
+            return Ok(item.weighed());
         }
         match self.fetch_and_place(package, wheel) {
-            Ok(downloaded) => item.downloaded_bytes = downloaded,
+            Ok(downloaded) => {
+                item.downloaded_bytes = downloaded;
+                item = item.weighed();
+            }
             Err(e) if !package.required && self.options.only.is_none() => {
                 item.status = Status::Failed;
-                item.bytes = 0;
                 item.note = Some(error::with_sources(&e));
             }
             Err(e) => return Err(e),

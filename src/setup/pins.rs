@@ -2,7 +2,7 @@
 //!
 //! Promises: unknown keys and unsafe paths are refused. Leaves out: fetching and checking.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,11 @@ impl Pins {
             }
         }
         Ok(pins)
+    }
+
+    /// Under the home folder, of the package with this role.
+    pub(super) fn folder(&self, role: Role) -> Option<&Path> {
+        self.packages.iter().find(|p| p.role == role).map(|p| p.folder.as_path())
     }
 
     /// Version of the package with this role.
@@ -182,8 +187,6 @@ pub(super) fn this_platform() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) fn download(
         child.stdout.take().map(|out| keep_lines(out, &kept[0], LINES_KEPT[0])),
         child.stderr.take().map(|err| keep_lines(err, &kept[1], LINES_KEPT[1])),
     ];
-    let status = wait(&mut child, || progress(folder_bytes(&scratch).min(pin.bytes)))
+    let status = wait(&mut child, || progress(place::folder_bytes(&scratch).min(pin.bytes)))
         .map_err(|e| io_error("wait for", Path::new(&python), e))?;
     for reader in readers.into_iter().flatten() {
         // A reader that panicked has only lost lines of a message.
@@ -133,16 +133,4 @@ fn keep_lines(from: impl Read + Send + 'static, lines: &Lines, max: usize) -> st
             }
         }
     })
-}
-
-fn folder_bytes(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
-            Ok(meta) => meta.len(),
-            // pip removes its files while we look.
-            Err(_) => 0,
-        })
-        .sum()
 }

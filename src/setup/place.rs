@@ -180,6 +180,18 @@ fn copy(mut from: impl Read, mut to: impl Write, progress: &mut dyn FnMut(u64)) 
     Ok(Sum { bytes, sha256 })
 }
 
+/// All files in a folder, as far as they can be seen: somebody may remove them meanwhile.
+pub(super) fn folder_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// Removes a folder that may not exist.
 pub(super) fn remove_folder(path: &Path) -> Result<(), SetupError> {
     absent_is_fine(fs::remove_dir_all(path), path)

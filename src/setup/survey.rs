@@ -11,7 +11,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{error::with_sources, machine::Machine};
+use super::{
+    error::with_sources,
+    machine::Machine,
+    pins::{Pins, Role},
+};
 use crate::{
     config::Config,
     encoder::{Encoder, TextKind},
@@ -140,21 +144,28 @@ fn look_at_runtime(home: &Path, machine: &Machine, findings: &mut Vec<Finding>) 
     if let Err(reason) = &runtime.library {
         let mend = "distilface setup (or point ORT_DYLIB_PATH at a libonnxruntime)";
         findings.push(missing(format!("ONNX Runtime: {reason}"), mend));
-    } else if let (Err(reason), "linux", "x86_64") =
-        (&runtime.openvino, machine.system.as_str(), machine.architecture.as_str())
-    {
-        let gain = if machine.has("amx") {
-            "encoding is several times slower without it"
-        } else {
-            "encoding may be faster with it"
-        };
-        findings.push(Finding {
-            severity: Severity::Warning,
-            what: format!("Intel's provider cannot be used, and {gain}: {reason}"),
-            mend: Some("distilface setup --only openvino".to_owned()),
-        });
+    } else if let Err(reason) = &runtime.openvino {
+        let installed = Pins::embedded().folder(Role::Openvino).is_some_and(|f| home.join(f).is_dir());
+        findings.extend(openvino_finding(machine, installed, reason));
     }
     runtime
+}
+
+/// Intel's provider is worth a word only where it exists, and where it would run.
+fn openvino_finding(machine: &Machine, installed: bool, reason: &str) -> Option<Finding> {
+    let exists = machine.system == "linux" && machine.architecture == "x86_64";
+    // It takes processors of its maker only, so elsewhere there is nothing to mend.
+    let intel = machine.processor.as_ref().is_some_and(|name| name.contains("Intel"));
+    if !exists || !intel {
+        return None;
+    }
+    let gain = if machine.has("amx") { "encoding is several times slower" } else { "encoding may be slower" };
+    let command = if installed { "distilface setup --only openvino --verify" } else { "distilface setup" };
+    Some(Finding {
+        severity: Severity::Warning,
+        what: format!("Intel's provider cannot be used, {gain} without it: {reason}"),
+        mend: Some(command.to_owned()),
+    })
 }
 
 fn look_at_models(home: &Path, findings: &mut Vec<Finding>) -> Vec<Model> {
@@ -290,6 +301,25 @@ mod tests {
         let mends: Vec<&str> = seen.findings.iter().filter_map(|f| f.mend.as_deref()).collect();
         assert!(mends.iter().any(|m| m.starts_with("distilface setup")), "{:?}", seen.findings);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "looking changes nothing");
+    }
+
+    #[test]
+    fn a_provider_is_missed_only_where_it_would_run() {
+        let machine = |system: &str, architecture: &str, processor: &str| Machine {
+            system: system.into(),
+            architecture: architecture.into(),
+            processor: Some(processor.into()),
+            ..Machine::look()
+        };
+        let xeon = machine("linux", "x86_64", "Intel(R) Xeon(R)");
+        let absent = openvino_finding(&xeon, false, "no file").unwrap();
+        assert_eq!((absent.severity, absent.mend.as_deref()), (Severity::Warning, Some("distilface setup")));
+        assert!(absent.what.contains("no file"), "{}", absent.what);
+        let broken = openvino_finding(&xeon, true, "cut short").unwrap();
+        assert!(broken.mend.unwrap().contains("--verify"));
+        for elsewhere in [machine("linux", "x86_64", "AMD EPYC"), machine("macos", "aarch64", "Apple M4")] {
+            assert!(openvino_finding(&elsewhere, false, "no file").is_none());
+        }
     }
 
     #[test]
