@@ -178,8 +178,6 @@ async fn soak_client(
     started: Instant,
     time: Duration,
 ) -> Result<(u64, u64, u64), EvalError> {
-    const WORDS: [&str; 8] =
-        ["river", "engine", "quietly", "of", "seventeen", "photosynthesis", "the", "law"];
     let mut client = proto::encoder_client::EncoderClient::new(channel);
     let mut random = SplitMix::new(seed);
     let (mut requests, mut texts, mut refused) = (0, 0, 0);

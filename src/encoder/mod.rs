@@ -313,3 +313,6 @@ impl EncoderError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

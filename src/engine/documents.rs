@@ -1,8 +1,7 @@
 //! Documents in: check, compare with what is stored, cut, encode, write.
 //!
-//! A write has two halves. [`Engine::prepare_ingest`] costs time (the encoder) and changes nothing;
-//! [`Engine::commit_ingest`] is quick and makes the change durable. A stream prepares several requests at once
-//! but commits them in order, so that of two versions of one document the later sent is the one kept.
+//! A write has two halves. `prepare` costs time (the encoder) and changes nothing; `commit` is quick and makes the
+//! change durable. A call that fails in the first half has written nothing.
 
 use std::sync::Arc;
 
@@ -39,16 +38,10 @@ enum Step {
 }
 
 /// Documents that were checked and encoded, not yet written.
-pub struct Prepared {
+struct Prepared {
     open: Arc<Open>,
     /// In the order they were sent.
     steps: Vec<(String, Step)>,
-}
-
-impl std::fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Prepared({} documents)", self.steps.len())
-    }
 }
 
 /// A document that passed the checks, cut into passages.
@@ -70,7 +63,7 @@ impl Engine {
         documents: Vec<Document>,
         deadline: Deadline,
     ) -> Result<Vec<DocumentOutcome>> {
-        let mut prepared = self.prepare_ingest(collection, documents, deadline).await?;
+        let mut prepared = self.check_and_prepare(collection, documents, deadline).await?;
         for (_, step) in &mut prepared.steps {
             if let Step::Refused(_) = step {
                 let Step::Refused(error) =
@@ -81,7 +74,7 @@ impl Engine {
                 return Err(error);
             }
         }
-        self.commit_ingest(prepared, deadline).await?.into_iter().collect()
+        self.commit(prepared, deadline).await?.into_iter().collect()
     }
 
     /// Each document by itself: a bad one is an error in its place and the rest goes on. Answered when durable.
@@ -94,15 +87,11 @@ impl Engine {
         documents: Vec<Document>,
         deadline: Deadline,
     ) -> Result<Vec<Result<DocumentOutcome>>> {
-        let prepared = self.prepare_ingest(collection, documents, deadline).await?;
-        self.commit_ingest(prepared, deadline).await
+        let prepared = self.check_and_prepare(collection, documents, deadline).await?;
+        self.commit(prepared, deadline).await
     }
 
-    /// The first half of [`Engine::ingest`].
-    ///
-    /// # Errors
-    /// As [`Engine::ingest`].
-    pub async fn prepare_ingest(
+    async fn check_and_prepare(
         &self,
         collection: &str,
         documents: Vec<Document>,
@@ -110,8 +99,8 @@ impl Engine {
     ) -> Result<Prepared> {
         self.check_open()?;
         let limit = self.config().limits.batch_max;
-        if documents.is_empty() || documents.len() > limit {
-            return Err(super::out_of_range("the number of documents", 1, limit, documents.len()).into());
+        if documents.len() > limit {
+            return Err(super::out_of_range("the number of documents", 0, limit, documents.len()).into());
         }
         let open = Arc::clone(self.names().now().find(collection)?);
         let encoder = self.encoder_for(&open.info)?;
@@ -188,15 +177,8 @@ impl Engine {
         Ok(steps.collect())
     }
 
-    /// The second half of [`Engine::ingest`]: writes what was prepared and answers when it is durable.
-    ///
-    /// # Errors
-    /// As [`Engine::ingest`].
-    pub async fn commit_ingest(
-        &self,
-        prepared: Prepared,
-        deadline: Deadline,
-    ) -> Result<Vec<Result<DocumentOutcome>>> {
+    /// Writes what was prepared and answers when it is durable.
+    async fn commit(&self, prepared: Prepared, deadline: Deadline) -> Result<Vec<Result<DocumentOutcome>>> {
         self.check_open()?;
         let Prepared { open, mut steps } = prepared;
         self.refresh(&open, &mut steps, deadline).await?;

@@ -32,7 +32,6 @@ mod pools;
 mod search;
 
 use catalog::{Names, Open};
-pub use documents::Prepared;
 use pools::Pools;
 
 /// Tokens of a passage where nothing else is asked for; less where the model takes less.
@@ -604,3 +603,6 @@ impl EngineError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

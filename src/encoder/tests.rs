@@ -1,0 +1,217 @@
+//! The encoder contract on the tiny model: same text, same vector, in any company; nothing lost, nothing silent.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::{config::default_home, eval::cosine};
+
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
+}
+
+fn open(change: impl FnOnce(&mut EncoderConfig)) -> Encoder {
+    let mut config = EncoderConfig { device: "cpu".into(), threads: 1, ..EncoderConfig::default() };
+    change(&mut config);
+    Encoder::open(&ModelDir::open(&tiny()).unwrap(), &default_home(), &config)
+        .expect("ONNX Runtime is needed: run `make setup` first")
+}
+
+fn ask(
+    encoder: &Encoder,
+    texts: &[&str],
+    class: Class,
+    limits: Limits,
+) -> mpsc::Receiver<Result<Vec<Embedding>, EncoderError>> {
+    let (send, receive) = mpsc::channel();
+    encoder.submit(
+        texts,
+        TextKind::Raw,
+        class,
+        limits,
+        Box::new(move |r| send.send(r.map(|(e, _)| e)).unwrap()),
+    );
+    receive
+}
+
+const TEXTS: [&str; 7] = [
+    "",
+    "a",
+    "the cat sat on the mat",
+    "Rain!",
+    "one two three four five six seven",
+    "zażółć 漢字 🙂",
+    "the cat sat on the mat, and then it went away again because the rain had come",
+];
+
+#[test]
+fn a_text_has_one_vector_alone_and_in_any_batch() {
+    let encoder = open(|_| {});
+    let alone: Vec<_> =
+        TEXTS.iter().map(|t| encoder.encode(&[t], TextKind::Raw).unwrap().remove(0)).collect();
+    for start in 0..TEXTS.len() {
+        let order: Vec<usize> = (0..TEXTS.len()).map(|i| (i * 3 + start) % TEXTS.len()).collect();
+        let texts: Vec<&str> = order.iter().map(|&i| TEXTS[i]).collect();
+        for (&i, together) in order.iter().zip(encoder.encode(&texts, TextKind::Raw).unwrap()) {
+            assert!(1.0 - cosine(&alone[i].values, &together.values) < 1e-5, "text {i}");
+            assert_eq!(alone[i].tokens, together.tokens);
+        }
+    }
+    // Different texts are not all one vector.
+    assert!(cosine(&alone[2].values, &alone[4].values) < 0.999);
+}
+
+#[test]
+fn vectors_are_unit_length_and_of_the_models_dimension() {
+    let encoder = open(|_| {});
+    for embedding in encoder.encode(&TEXTS, TextKind::Document).unwrap() {
+        assert_eq!(embedding.values.len(), encoder.dim().len());
+        let norm: f32 = embedding.values.iter().map(|v| v * v).sum();
+        assert!((norm - 1.0).abs() < 1e-4, "{norm}");
+    }
+}
+
+#[test]
+fn truncation_is_counted_and_reported() {
+    let encoder = open(|_| {});
+    let long = "rain ".repeat(encoder.max_tokens() * 3);
+    let fits = "rain ".repeat(encoder.room());
+    let results = encoder.encode(&[long.as_str(), fits.as_str()], TextKind::Raw).unwrap();
+    assert!(results[0].truncated && results[0].tokens as usize > encoder.max_tokens() * 3);
+    assert!(!results[1].truncated);
+    assert_eq!(results[1].tokens as usize, encoder.max_tokens());
+    // What lies past the limit changes nothing.
+    let cut = encoder.encode(&[fits.trim_end()], TextKind::Raw).unwrap();
+    assert!(1.0 - cosine(&results[0].values, &cut[0].values) < 1e-6);
+}
+
+#[test]
+fn passages_fit_the_model_with_their_title() {
+    let encoder = open(|_| {});
+    let text = "The rain fell on the river. It was cold and dark outside. ".repeat(20);
+    let title = "Weather in the north";
+    let ranges =
+        encoder.chunk(title, &text, Chunking { max_tokens: encoder.room(), overlap_tokens: 8 }).unwrap();
+    assert!(ranges.len() > 3);
+    for range in ranges {
+        let (_, count) = encoder.token_ids(&Encoder::passage_text(title, &text[range])).unwrap();
+        assert!(count <= encoder.max_tokens(), "{count}");
+    }
+    for (max_tokens, overlap_tokens) in [(0, 0), (8, 8), (8, 9)] {
+        let error = encoder.chunk("", &text, Chunking { max_tokens, overlap_tokens }).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_title_longer_than_a_passage_leaves_room_for_the_text() {
+    let encoder = open(|_| {});
+    let title = "rain ".repeat(500);
+    let ranges =
+        encoder.chunk(&title, &"river ".repeat(100), Chunking { max_tokens: 30, overlap_tokens: 3 }).unwrap();
+    assert!(ranges.len() > 1);
+}
+
+#[test]
+fn expired_and_cancelled_requests_are_answered_without_being_encoded() {
+    let encoder = open(|_| {});
+    let before = encoder.counters().texts.load(Ordering::Relaxed);
+    let past = Limits { deadline: Some(Instant::now() - Duration::from_secs(1)), cancelled: None };
+    let flag = Arc::new(AtomicBool::new(true));
+    let cancelled = Limits { deadline: None, cancelled: Some(flag) };
+    let expired = ask(&encoder, &["a"], Class::Bulk, past).recv().unwrap();
+    let cancelled = ask(&encoder, &["a"], Class::Query, cancelled).recv().unwrap();
+    assert!(matches!(expired, Err(EncoderError::Expired)));
+    assert!(matches!(cancelled, Err(EncoderError::Cancelled)));
+    assert_eq!(encoder.counters().texts.load(Ordering::Relaxed), before);
+    assert_eq!(encoder.counters().waiting.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_so() {
+    let encoder = open(|c| c.queue_max = 4);
+    // Keeps the encoder thread in a callback until told.
+    let (hold, held) = mpsc::channel::<()>();
+    let (entered, inside) = mpsc::channel();
+    encoder.submit(
+        &["a"],
+        TextKind::Raw,
+        Class::Bulk,
+        Limits::default(),
+        Box::new(move |_| {
+            entered.send(()).unwrap();
+            held.recv().unwrap();
+        }),
+    );
+    inside.recv().unwrap();
+    let fits = ask(&encoder, &["a", "b", "c"], Class::Bulk, Limits::default());
+    let refused = ask(&encoder, &["d", "e"], Class::Bulk, Limits::default()).recv().unwrap().unwrap_err();
+    assert!(matches!(refused, EncoderError::QueueFull { limit: 4 }));
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    // Queries have a queue of their own and go first.
+    let query = ask(&encoder, &["q"], Class::Query, Limits::default());
+    hold.send(()).unwrap();
+    assert_eq!(query.recv().unwrap().unwrap().len(), 1);
+    assert_eq!(fits.recv().unwrap().unwrap().len(), 3);
+}
+
+#[test]
+fn dropping_the_encoder_answers_everybody() {
+    let encoder = open(|_| {});
+    let answers: Vec<_> = (0..50).map(|_| ask(&encoder, &TEXTS, Class::Bulk, Limits::default())).collect();
+    drop(encoder);
+    for answer in answers {
+        let answer = answer.recv().expect("every request is answered");
+        assert!(matches!(answer, Ok(_) | Err(EncoderError::Closed)));
+    }
+}
+
+#[test]
+fn a_panicking_callback_does_not_stop_the_encoder() {
+    let encoder = open(|_| {});
+    encoder.submit(&["a"], TextKind::Raw, Class::Bulk, Limits::default(), Box::new(|_| panic!("as planned")));
+    assert_eq!(encoder.encode(&["b"], TextKind::Raw).unwrap().len(), 1);
+}
+
+#[test]
+fn no_texts_are_no_work() {
+    let encoder = open(|_| {});
+    assert!(encoder.encode(&[] as &[&str], TextKind::Raw).unwrap().is_empty());
+}
+
+#[test]
+fn an_unusable_device_or_tokenizer_is_refused() {
+    let model = ModelDir::open(&tiny()).unwrap();
+    let config = EncoderConfig { device: "tpu".into(), ..EncoderConfig::default() };
+    assert_eq!(Encoder::open(&model, &default_home(), &config).unwrap_err().kind(), ErrorKind::Invalid);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, "{}").unwrap();
+    let error = Tokenizer::open(&path, 64).unwrap_err();
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    let error = Tokenizer::open(&model.tokenizer_path(), 2).unwrap_err();
+    assert!(error.to_string().contains("special tokens"), "{error}");
+}
+
+#[test]
+fn cuda_without_a_device_is_an_error_and_auto_goes_past_it() {
+    let model = ModelDir::open(&tiny()).unwrap();
+    if crate::runtime::inspect(&default_home()).cuda.is_ok() {
+        println!("skipped: this machine has CUDA");
+        return;
+    }
+    let config = |device: &str| EncoderConfig { device: device.into(), ..EncoderConfig::default() };
+    let error = Encoder::open(&model, &default_home(), &config("cuda:0")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+    assert!(error.to_string().contains("cuda:0"), "{error}");
+    let auto = Encoder::open(&model, &default_home(), &config("auto")).unwrap();
+    assert!(!auto.device().device.contains("cuda") && !auto.device().reason.is_empty());
+}
