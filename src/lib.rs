@@ -1,4 +1,43 @@
 //! distilface: a semantic search database. Text in, ranked hits out.
+//!
+//! # The path of data
+//!
+//! Text becomes tokens, tokens become a vector, the vector is kept and indexed, and a query walks the same path and
+//! comes back as hits.
+//!
+//! ```text
+//! main -> cli -> server -> engine -> collection -> index, store --> vector, config, error
+//!          |                  \----> encoder -> model, onnx, runtime
+//!          \---> eval, setup ---> engine, encoder, model, runtime
+//! ```
+//!
+//! | module | turns | into |
+//! |---|---|---|
+//! | [`setup`] | wheels | runtime libraries and the default model |
+//! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
+//! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
+//! | [`encoder`] | text | vectors: tokenize, cut, batch |
+//! | [`index`] | a vector | the nearest slots |
+//! | [`store`] | records | bytes on disk that are there after a kill |
+//! | [`collection`] | points | store and index kept in step; filters; search plans |
+//! | [`engine`] | text | hits: one encoder, many collections; where async begins |
+//! | [`server`] | gRPC | engine calls (with [`cli`], alone names `tonic`) |
+//! | [`eval`] | judged collections, reference values | measures |
+//! | [`cli`] | arguments | all of it; the only module that prints |
+//!
+//! `encoder`, `index` and `store` are siblings and do not know each other. `collection` sees vectors, never the encoder.
+//! Nothing below `server` knows the wire. A test reads the sources and checks these walls.
+//!
+//! # The invariants
+//!
+//! 1. The store is the truth; the index is a cache of it. Deleting every index file loses time, never data.
+//! 2. A write reaches the store before the index, and is answered only when it is durable.
+//! 3. A [`vector::Vector`] is finite and of the right dimension from the moment it exists; under cosine it also has unit
+//!    length. Nobody further in checks again.
+//! 4. An [`index::Slot`] is never reused. Upsert takes new slots; the old ones become tombstones until the next rebuild.
+//! 5. Queries and documents pass the same encoder; a collection records the model's fingerprint and refuses another.
+//! 6. One text and one model give one embedding, alone or in a batch, padded or not, within a stated tolerance.
+//! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
 
 pub mod cli;
 pub mod collection;
@@ -17,5 +56,12 @@ pub mod setup;
 pub mod store;
 pub mod telemetry;
 pub mod vector;
+#[cfg(test)]
+mod walls;
 
 pub use error::{Error, ErrorKind, Result};
+
+/// The examples of the README, so that they are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -67,14 +67,21 @@ pub(super) fn passages(
 fn units(text: &str, places: &TokenPlaces, tokens_max: usize) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut token = 0;
-    for (start, sentence) in text.split_sentence_bound_indices() {
-        let end = start + sentence.len();
+    let mut start = 0;
+    for (sentence_start, sentence) in text.split_sentence_bound_indices() {
+        let mut end = sentence_start + sentence.len();
         let first = token;
         while token < places.ranges.len() && places.ranges[token].start < end {
+            // A token is never cut, should a tokenizer see no border where the annex sees one.
+            end = floor_char(text, places.ranges[token].end.max(end));
             token += 1;
+        }
+        if end <= start {
+            continue;
         }
         if token - first <= tokens_max {
             units.push(Unit { range: start..end, tokens: token - first });
+            start = end;
             continue;
         }
         // Too long: cut in front of the last word that still fits.
@@ -88,6 +95,7 @@ fn units(text: &str, places: &TokenPlaces, tokens_max: usize) -> Vec<Unit> {
             (from, from_byte) = (cut, cut_byte);
         }
         units.push(Unit { range: from_byte..end, tokens: token - from });
+        start = end;
     }
     units
 }
@@ -148,7 +156,7 @@ mod tests {
     #[test]
     fn an_overlong_sentence_is_cut_between_words() {
         assert_eq!(cut("a b c d e f g", 3, 0), ["a b c", "d e f", "g"]);
-        assert_eq!(cut("Hi. a b c d e f g. End.", 3, 0), ["Hi.", "a b c", "d e f", "g. End."]);
+        assert_eq!(cut("Hi. A b c d e f g. End.", 3, 0), ["Hi.", "A b c", "d e f", "g. End."]);
     }
 
     proptest! {

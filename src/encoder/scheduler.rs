@@ -222,7 +222,7 @@ impl Request {
     fn fail(&self, error: EncoderError) {
         let done = self.lock().done.take();
         if let Some(done) = done {
-            done(Err(error));
+            answer(done, Err(error));
         }
     }
 
@@ -263,8 +263,15 @@ impl Request {
         let done = progress.done.take();
         drop(progress);
         if let Some(done) = done {
-            done(Ok((embeddings, times)));
+            answer(done, Ok((embeddings, times)));
         }
+    }
+}
+
+/// A callback that panics must not take the thread, and every other request of its batch, with it.
+fn answer(done: EncodeDone, result: Result<(Vec<Embedding>, EncodeTimes), EncoderError>) {
+    if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+        tracing::error!("the receiver of an encoder's answer panicked");
     }
 }
 
@@ -276,7 +283,7 @@ impl Shared {
     fn work(&self, mut session: Session) {
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         while let Some((length, batch)) = self.next_batch() {
-            // A callback that panics must not take the thread, and every other request, with it.
+            // A bug of ours or of a library must not end the thread that all requests wait for.
             let result = catch_unwind(AssertUnwindSafe(|| {
                 self.run_batch(&mut session, length, &batch, &mut ids, &mut mask);
             }));

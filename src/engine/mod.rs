@@ -139,6 +139,23 @@ pub struct SearchQuery {
     pub with_text: bool,
 }
 
+impl SearchQuery {
+    /// The `k` nearest documents with payload and passage text, and nothing special.
+    pub fn new(ask: Ask, k: usize) -> Self {
+        SearchQuery {
+            ask,
+            k,
+            filter: None,
+            ef: None,
+            exact: false,
+            score_threshold: None,
+            by_passage: false,
+            with_payload: true,
+            with_text: true,
+        }
+    }
+}
+
 /// Hits and how they were found.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the names say it")]

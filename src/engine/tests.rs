@@ -33,17 +33,7 @@ fn document(id: &str, text: &str) -> Document {
 }
 
 fn question(ask: Ask) -> SearchQuery {
-    SearchQuery {
-        ask,
-        k: 10,
-        filter: None,
-        ef: None,
-        exact: false,
-        score_threshold: None,
-        by_passage: false,
-        with_payload: true,
-        with_text: true,
-    }
+    SearchQuery::new(ask, 10)
 }
 
 const NEVER: Deadline = Deadline(None);

@@ -127,15 +127,11 @@ async fn rank(
     let mut graph = 0;
     for (_, text, judgements) in &set.queries {
         let query = SearchQuery {
-            ask: Ask::Text(text.clone()),
-            k: K,
-            filter: None,
             ef: options.ef,
             exact,
-            score_threshold: None,
-            by_passage: false,
             with_payload: false,
             with_text: false,
+            ..SearchQuery::new(Ask::Text(text.clone()), K)
         };
         let answer = engine.search(COLLECTION, query, Deadline::default()).await?;
         graph += usize::from(answer.trace.plan == "graph");
