@@ -6,10 +6,25 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{
-    eval::{EvalError, SplitMix},
-    proto,
-};
+use crate::{eval::SplitMix, proto};
+
+/// Why a load could not be driven to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A request was refused that should not be.
+    #[error("a call failed: {reason}")]
+    Call {
+        /// Code and message.
+        reason: String,
+    },
+}
+
+impl LoadError {
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+    fn call(status: tonic::Status) -> Self {
+        LoadError::Call { reason: format!("{:?}: {}", status.code(), status.message()) }
+    }
+}
 
 /// A distribution of durations, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -63,14 +78,14 @@ pub struct QueryReport {
 /// Asks every text `rounds` times, after one round that is not counted.
 ///
 /// # Errors
-/// [`EvalError::Call`].
+/// [`LoadError`].
 pub async fn queries(
     channel: Channel,
     collection: &str,
     texts: &[String],
     k: u32,
     rounds: usize,
-) -> Result<QueryReport, EvalError> {
+) -> Result<QueryReport, LoadError> {
     let mut client = proto::search_client::SearchClient::new(channel);
     let mut timings: [Timings; 7] = std::array::from_fn(|_| Timings::default());
     let mut plans = std::collections::BTreeMap::new();
@@ -85,7 +100,7 @@ pub async fn queries(
                 ..proto::SearchRequest::default()
             };
             let started = Instant::now();
-            let response = client.search(request).await.map_err(EvalError::call)?.into_inner();
+            let response = client.search(request).await.map_err(LoadError::call)?.into_inner();
             let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             let explain = response.explain.unwrap_or_default();
             if round == 0 {
@@ -130,13 +145,13 @@ pub struct SoakReport {
 /// memory with `resident_bytes` twice a second.
 ///
 /// # Errors
-/// [`EvalError::Call`] for anything but a refusal because of load.
+/// [`LoadError`] for anything but a refusal because of load.
 pub async fn soak(
     channel: Channel,
     time: Duration,
     clients: u64,
     resident_bytes: impl Fn() -> u64,
-) -> Result<SoakReport, EvalError> {
+) -> Result<SoakReport, LoadError> {
     let started = Instant::now();
     let before_bytes = resident_bytes();
     let tasks: Vec<_> =
@@ -155,7 +170,7 @@ pub async fn soak(
     }
     let (mut requests, mut texts, mut refused) = (0, 0, 0);
     for task in tasks {
-        let (r, t, f) = task.await.map_err(|e| EvalError::Call { reason: e.to_string() })??;
+        let (r, t, f) = task.await.map_err(|e| LoadError::Call { reason: e.to_string() })??;
         requests += r;
         texts += t;
         refused += f;
@@ -177,7 +192,7 @@ async fn soak_client(
     seed: u64,
     started: Instant,
     time: Duration,
-) -> Result<(u64, u64, u64), EvalError> {
+) -> Result<(u64, u64, u64), LoadError> {
     let mut client = proto::encoder_client::EncoderClient::new(channel);
     let mut random = SplitMix::new(seed);
     let (mut requests, mut texts, mut refused) = (0, 0, 0);
@@ -197,7 +212,7 @@ async fn soak_client(
                 refused += 1;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            Err(status) => return Err(EvalError::call(status)),
+            Err(status) => return Err(LoadError::call(status)),
         }
     }
     Ok((requests, texts, refused))

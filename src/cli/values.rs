@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::collection::datetime;
 use crate::proto::{Document, Passage, StoredDocument, Value, value::Kind};
 
 /// A payload value as JSON; times as RFC 3339.
@@ -39,10 +40,8 @@ pub fn payload_words(payload: &BTreeMap<String, Value>) -> String {
 
 /// A time as RFC 3339 in UTC; one that no calendar holds as its bare seconds.
 pub fn time(t: &prost_types::Timestamp) -> String {
-    match jiff::Timestamp::new(t.seconds, t.nanos) {
-        Ok(time) => time.to_string(),
-        Err(_) => format!("{}s", t.seconds),
-    }
+    let micros = t.seconds.saturating_mul(1_000_000).saturating_add(i64::from(t.nanos) / 1000);
+    if datetime::in_bounds(micros) { datetime::format(micros) } else { format!("{}s", t.seconds) }
 }
 
 /// A part of a text.

@@ -22,15 +22,6 @@ pub enum EvalError {
     Folder { path: PathBuf, reason: String },
     #[error(transparent)]
     Run(#[from] crate::Error),
-    #[error("a call failed: {reason}")]
-    Call { reason: String },
-}
-
-impl EvalError {
-    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-    pub(crate) fn call(status: tonic::Status) -> Self {
-        EvalError::Call { reason: format!("{:?}: {}", status.code(), status.message()) }
-    }
 }
 
 /// The SplitMix64 generator (Steele, Lea & Flood 2014): seeded, small, good enough to shuffle and to vary loads.
