@@ -49,23 +49,29 @@ done
 DISTILFACE_URL=$url
 export DISTILFACE_URL
 # The first call that is answered proves that it is ready.
-"$bin" collection list > /dev/null
+"$bin" collection list --quiet > /dev/null
 echo "listening on $url, data in $work/db"
 
 say "== ingest: the sample texts and this project's documentation"
 "$bin" ingest -c sample --type published=datetime models/sample/documents.jsonl
-find README.md src -name '*.md' -exec "$bin" ingest -c docs {} +
+# In a folder of their own they keep their paths, which become their ids.
+rm -rf "$work/docs"
+find README.md .github clients docker models src -name '*.md' \
+  -exec sh -c 'mkdir -p "$0/$(dirname -- "$1")" && cp "$1" "$0/$1"' "$work/docs" {} \;
+"$bin" ingest -c docs "$work/docs"
 
 ask() {
-  say "== $*"
-  "$bin" search "$@" -k 3 --lines 3
+  collection=$1 question=$2
+  shift 2
+  say "== $question   $*"
+  "$bin" search -c "$collection" -k 3 --lines 3 "$question" "$@"
 }
-ask -c sample "What will become of our own star when its fuel is used up?"
-ask -c sample "my steak never gets a nice crust"
-ask -c sample "how do plants talk to each other" --payload
-ask -c sample "inventions that changed how people live" --filter 'year >= 1800 and year < 1900' --payload
-ask -c sample "keeping a wound from getting infected" --filter 'difficulty = "easy"' --explain
-ask -c docs "what happens to a write when the power goes out"
+ask sample "What will become of our own star when its fuel is used up?"
+ask sample "my steak never gets a nice crust"
+ask sample "how do plants turn light into food" --payload
+ask sample "inventions that changed how people live" --filter 'year >= 1800 and year < 1900' --payload
+ask sample "keeping a wound from getting infected" --filter 'difficulty = "easy"' --explain
+ask docs "what happens to a write when the power goes out"
 
 say "== stop"
 stop
