@@ -83,9 +83,9 @@ audit: ## licences, bans and sources of all dependencies; advisories where their
 	  echo "cargo-deny is missing; installing it (some minutes, once)"; \
 	  $(CARGO) install --locked cargo-deny || { \
 	    echo "cargo-deny could not be installed; install it yourself: cargo install --locked cargo-deny" >&2; exit 1; }; }
-	$(CARGO) deny --locked --all-features check --config .deny.toml licenses bans sources
-	@if $(CARGO) deny fetch --config .deny.toml db >/dev/null 2>&1; then \
-	  $(CARGO) deny --locked --all-features check --config .deny.toml advisories; \
+	$(CARGO) deny --locked --all-features check --hide-inclusion-graph licenses bans sources
+	@if $(CARGO) deny --locked fetch db >/dev/null 2>&1; then \
+	  $(CARGO) deny --locked --all-features check --hide-inclusion-graph advisories; \
 	else echo "advisories: not checked, their database cannot be reached from here"; fi
 
 bench: tools ## criterion benchmarks

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{
     error::with_sources,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::Config,
     encoder::{Encoder, TextKind},
+    engine::NO_MODEL,
     model::{ModelDir, ModelError},
     runtime,
 };
@@ -36,7 +37,7 @@ pub struct Survey {
     pub data: Data,
     pub runtime: Runtime,
     pub models: Vec<Model>,
-    /// The configured model at work; `None`: it does not work, and a finding says why.
+    /// The configured model at work; `None`: none is configured, or it does not work and a finding says why.
     pub encoder: Option<Trial>,
     /// Worst first.
     pub findings: Vec<Finding>,
@@ -51,8 +52,10 @@ impl Survey {
         let data = look_at_data(&config.data.dir, &mut findings);
         let runtime = look_at_runtime(&home, &machine, &mut findings);
         let models = look_at_models(&home, &mut findings);
+        let model = find_model(config, &mut findings);
         // Without the library the trial could only repeat that it is missing.
-        let encoder = runtime.library.is_ok().then(|| try_model(config, &mut findings)).flatten();
+        let model = model.filter(|_| runtime.library.is_ok());
+        let encoder = model.and_then(|dir| try_model(&dir, config, &mut findings));
         findings.sort_by_key(|f| f.severity);
         Survey { version: env!("CARGO_PKG_VERSION"), machine, home, data, runtime, models, encoder, findings }
     }
@@ -79,10 +82,21 @@ pub struct Data {
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Runtime {
+    #[serde(serialize_with = "outcome")]
     pub library: Result<PathBuf, String>,
     pub version: Option<String>,
+    #[serde(serialize_with = "outcome")]
     pub openvino: Result<PathBuf, String>,
+    #[serde(serialize_with = "outcome")]
     pub cuda: Result<String, String>,
+}
+
+/// `{"ok": …}` or `{"error": …}`.
+fn outcome<T: Serialize, S: Serializer>(result: &Result<T, String>, to: S) -> Result<S::Ok, S::Error> {
+    match result {
+        Ok(value) => to.collect_map([("ok", value)]),
+        Err(reason) => to.collect_map([("error", reason)]),
+    }
 }
 
 /// A model under the home folder.
@@ -143,7 +157,7 @@ fn look_at_runtime(home: &Path, machine: &Machine, findings: &mut Vec<Finding>) 
     };
     if let Err(reason) = &runtime.library {
         let mend = "distilface setup (or point ORT_DYLIB_PATH at a libonnxruntime)";
-        findings.push(missing(format!("ONNX Runtime: {reason}"), mend));
+        findings.push(missing(reason.clone(), mend));
     } else if let Err(reason) = &runtime.openvino {
         let installed = Pins::embedded().folder(Role::Openvino).is_some_and(|f| home.join(f).is_dir());
         findings.extend(openvino_finding(machine, installed, reason));
@@ -190,27 +204,32 @@ fn look_at_models(home: &Path, findings: &mut Vec<Finding>) -> Vec<Model> {
     models
 }
 
-fn try_model(config: &Config, findings: &mut Vec<Finding>) -> Option<Trial> {
-    let fail = |findings: &mut Vec<Finding>, e: &dyn std::error::Error, mend: &str| {
+fn find_model(config: &Config, findings: &mut Vec<Finding>) -> Option<ModelDir> {
+    if config.encoder.model == NO_MODEL {
+        return None;
+    }
+    let error = match ModelDir::find(&config.data.home, &config.encoder.model) {
+        Ok(dir) => return Some(dir),
+        Err(error) => error,
+    };
+    let mend = match error {
+        ModelError::NotFound { .. } => "distilface setup",
+        _ => "distilface setup --force --only model, or import the model again",
+    };
+    findings.push(missing(with_sources(&error), mend));
+    None
+}
+
+fn try_model(dir: &ModelDir, config: &Config, findings: &mut Vec<Finding>) -> Option<Trial> {
+    let fail = |findings: &mut Vec<Finding>, e: &dyn std::error::Error| {
+        let mend = "distilface setup --verify, or another encoder.device";
         findings.push(missing(format!("the model {}: {}", config.encoder.model, with_sources(e)), mend));
     };
-    let setup = "distilface setup";
-    let dir = match ModelDir::find(&config.data.home, &config.encoder.model) {
-        Ok(dir) => dir,
-        Err(e @ ModelError::NotFound { .. }) => {
-            fail(findings, &e, setup);
-            return None;
-        }
-        Err(e) => {
-            fail(findings, &e, "distilface setup --force --only model, or import the model again");
-            return None;
-        }
-    };
     let started = Instant::now();
-    let encoder = match Encoder::open(&dir, &config.data.home, &config.encoder) {
+    let encoder = match Encoder::open(dir, &config.data.home, &config.encoder) {
         Ok(encoder) => encoder,
         Err(e) => {
-            fail(findings, &e, "distilface setup --verify, or another encoder.device");
+            fail(findings, &e);
             return None;
         }
     };
@@ -236,7 +255,7 @@ fn try_model(config: &Config, findings: &mut Vec<Finding>) -> Option<Trial> {
             })
         }
         Err(e) => {
-            fail(findings, &e, "distilface setup --verify, or another encoder.device");
+            fail(findings, &e);
             None
         }
     }
@@ -299,7 +318,7 @@ mod tests {
         assert!(seen.data.writable && !seen.data.exists);
         // Another library may be named by the environment of the test run; the model is missing in any case.
         let mends: Vec<&str> = seen.findings.iter().filter_map(|f| f.mend.as_deref()).collect();
-        assert!(mends.iter().any(|m| m.starts_with("distilface setup")), "{:?}", seen.findings);
+        assert!(mends.contains(&"distilface setup"), "{:?}", seen.findings);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "looking changes nothing");
     }
 
