@@ -26,6 +26,9 @@ pub use layers::{Loaded, Origin, Override};
 pub const RESERVED_VARIABLES: [&str; 4] =
     ["DISTILFACE_HOME", "DISTILFACE_CONFIG", "DISTILFACE_SHARED", "DISTILFACE_URL"];
 
+/// The life of the process, without the library of the graph telling its own at every start.
+pub const LOG_FILTER_DEFAULT: &str = "info,hnsw_rs=warn";
+
 /// All settings of a process.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -113,7 +116,7 @@ pub struct LimitsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// A `tracing` filter such as `info` or `distilface=debug`. Default `info`.
+    /// A `tracing` filter such as `info` or `distilface=debug`. Default [`LOG_FILTER_DEFAULT`].
     pub filter: String,
     /// `text` or `json`. Default `text`.
     pub format: LogFormat,
@@ -177,7 +180,7 @@ impl Default for LimitsConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { filter: "info".into(), format: LogFormat::Text }
+        LogConfig { filter: LOG_FILTER_DEFAULT.into(), format: LogFormat::Text }
     }
 }
 

@@ -117,7 +117,11 @@ impl Session {
     /// # Errors
     /// What closing the engine says.
     pub async fn close(self) -> anyhow::Result<()> {
-        match self.engine {
+        let Session { channel, engine } = self;
+        // The server inside this process goes first: it would take the engine's end for a fault.
+        drop(channel);
+        tokio::task::yield_now().await;
+        match engine {
             Some(engine) => Ok(engine.close().await.context("closing the data folder")?),
             None => Ok(()),
         }

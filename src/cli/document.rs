@@ -169,7 +169,7 @@ async fn scroll(
             if out.is_json() {
                 out.json_line(&values::document_json(document))?;
             } else {
-                out.line(&document_words(out, document, 2))?;
+                out.line(&format!("{}\n", document_words(out, document, 2)))?;
             }
         }
         if page.next_cursor.is_empty() {

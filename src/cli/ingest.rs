@@ -3,7 +3,10 @@
 //! Running it again does no harm: documents whose content is the same are counted and cost nothing. That is also how an
 //! interrupted run goes on. What cannot be read or stored is told with its file and line, and the rest goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -13,7 +16,7 @@ use super::{
     App,
     client::{OnInterrupt, Session, with_session},
     failure::Stop,
-    layout,
+    layout::{self, LongWords},
     output::{Output, Style},
     search::COLLECTION_DEFAULT,
 };
@@ -76,6 +79,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             interrupt: &app.interrupt,
             progress: app.out.progress("ingesting", total),
             tally,
+            faults: HashMap::new(),
         };
         // The collection is looked for when there is something to put into it: its first document tells what kind of
         // collection it must be, and a folder without documents makes none.
@@ -184,11 +188,14 @@ fn summary(out: &Output, collection: &str, tally: &Tally, elapsed: Duration) -> 
         if n > 0 { out.paint(style, &text) } else { text }
     });
     let passages = layout::counted(tally.passages, "passage");
-    let time = layout::duration(elapsed);
-    let rate = rate(tally, elapsed);
-    format!(
-        "{}: {}\n{passages} in {time} ({rate:.1} documents/s)",
-        out.paint(Style::Bold, collection),
-        counts.join(", ")
-    )
+    let mut second = format!("{passages} in {}", layout::duration(elapsed));
+    if tally.inserted + tally.updated > 0 {
+        second.push_str(&format!(" ({:.1} documents/s)", rate(tally, elapsed)));
+    }
+    let second = layout::wrap(&second, out.width(), LongWords::Keep).join("\n");
+    let name = out.paint(Style::Bold, collection);
+    // The longest count is about 15 columns; painted text has no width that could be measured.
+    let between = if out.width() < layout::columns(collection) + 60 { "\n  " } else { ", " };
+    let first = if between == ", " { " " } else { between };
+    format!("{name}:{first}{}\n{second}", counts.join(between))
 }

@@ -7,7 +7,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 /// Narrower than this nothing is readable, so nothing is made narrower.
-const WIDTH_MIN: usize = 10;
+const WIDTH_MIN: usize = 8;
 
 /// Columns that `text` takes.
 pub fn columns(text: &str) -> usize {
@@ -29,7 +29,7 @@ pub enum LongWords {
     Keep,
 }
 
-/// Lines of at most `width` columns (at least 10), broken at white space. Empty text gives no line.
+/// Lines of at most `width` columns (but no narrower than 8), broken at white space. Empty text gives no line.
 pub fn wrap(text: &str, width: usize, long_words: LongWords) -> Vec<String> {
     let width = width.max(WIDTH_MIN);
     let text = one_line(text);
@@ -187,6 +187,7 @@ pub fn duration(time: std::time::Duration) -> String {
     match seconds {
         s if s < 0.001 => format!("{} µs", time.as_micros()),
         s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
+        s if s < 60.0 && s.fract() == 0.0 => format!("{s:.0} s"),
         s if s < 60.0 => format!("{s:.1} s"),
         s if s < 3600.0 => format!("{} min {:.0} s", time.as_secs() / 60, (s % 60.0).floor()),
         _ => format!("{} h {} min", time.as_secs() / 3600, time.as_secs() % 3600 / 60),
@@ -255,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_too_wide_and_no_word_is_lost(text in any::<String>(), width in 10usize..60) {
+        fn no_line_is_too_wide_and_no_word_is_lost(text in any::<String>(), width in WIDTH_MIN..60) {
             let lines = wrap(&text, width, LongWords::Break);
             for line in &lines {
                 // One grapheme may be wider than its parts suggest; it stands alone in its line then.

@@ -204,8 +204,8 @@ impl Output {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
             // Narrow windows get the bare figures: a bar of three cells tells nothing.
             let template = match (total.is_some(), self.width >= 70) {
-                (true, true) => "{prefix} {bar:20} {percent:>3}%  {msg}  {eta} left",
-                (true, false) => "{percent:>3}% {msg} {eta} left",
+                (true, true) => "{prefix} {bar:20} {percent:>3}%  {msg}",
+                (true, false) => "{percent:>3}% {msg}",
                 (false, _) => "{spinner} {prefix} {msg}",
             };
             let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
@@ -214,7 +214,8 @@ impl Output {
             bar.enable_steady_tick(Duration::from_millis(200));
             *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
         }
-        Progress { out: self, what: what.to_owned(), total, plain: shown && !drawn, told: Instant::now() }
+        let now = Instant::now();
+        Progress { out: self, what: what.to_owned(), total, plain: shown && !drawn, begun: now, told: now }
     }
 
     fn wrapped(&self, first: &str, text: &str) -> String {
@@ -256,21 +257,31 @@ pub struct Progress<'a> {
     what: String,
     total: Option<u64>,
     plain: bool,
+    begun: Instant,
     told: Instant,
 }
 
 impl Progress<'_> {
     /// How many of the total bytes are done, and in words.
     pub fn set(&mut self, done: u64, message: &str) {
-        if let Some(bar) = &*self.out.bar.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.set_position(done);
-            bar.set_message(message.to_owned());
-        }
+        let left = self.left(done).map(|left| format!(", {} left", layout::duration(left)));
+        let message = format!("{message}{}", left.unwrap_or_default());
         if self.plain && self.told.elapsed() >= PLAIN_EVERY {
             self.told = Instant::now();
             let percent = self.total.filter(|t| *t > 0).map(|t| format!("{}%, ", (done * 100 / t).min(100)));
             self.out.note(&format!("{}: {}{message}", self.what, percent.unwrap_or_default()));
         }
+        if let Some(bar) = &*self.out.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.set_position(done);
+            bar.set_message(message);
+        }
+    }
+
+    /// At the pace so far, in whole seconds; unknown while little is done.
+    fn left(&self, done: u64) -> Option<Duration> {
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        let total = self.total.filter(|total| done > 0 && *total > done && elapsed > 1.0)?;
+        Some(Duration::from_secs((elapsed * (total - done) as f64 / done as f64).ceil() as u64))
     }
 
     /// Another total, where it became known.

@@ -172,9 +172,11 @@ fn hit_words(out: &Output, args: &SearchArgs, rank: usize, hit: &proto::Hit) -> 
 
 fn explain_words(out: &Output, explain: &Explain) -> String {
     let time = |us: u64| layout::duration(std::time::Duration::from_micros(us));
-    let mut pairs = vec![
-        ("plan", format!("{} ({})", explain.plan, explain.reason)),
-        ("candidates", explain.ef.to_string()),
+    let mut pairs = vec![("plan", format!("{} ({})", explain.plan, explain.reason))];
+    if explain.ef > 0 {
+        pairs.push(("candidates", explain.ef.to_string()));
+    }
+    pairs.extend([
         ("compared exactly", layout::thousands(explain.scanned)),
         ("matching documents", layout::thousands(explain.matching_documents)),
         ("tokenize", time(explain.tokenize_us)),
@@ -184,7 +186,7 @@ fn explain_words(out: &Output, explain: &Explain) -> String {
         ("search", time(explain.search_us)),
         ("fetch", time(explain.fetch_us)),
         ("total", time(explain.total_us)),
-    ];
+    ]);
     if !explain.device.is_empty() {
         pairs.push(("device", explain.device.clone()));
     }

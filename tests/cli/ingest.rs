@@ -77,6 +77,16 @@ fn a_bad_line_is_told_with_its_number_and_the_rest_is_stored() {
 }
 
 #[test]
+fn a_file_full_of_faults_does_not_flood_the_terminal() {
+    let Some(place) = Place::new() else { return };
+    place.file("bad.jsonl", "nonsense\n".repeat(40));
+    let ran = place.run(&["ingest", "bad.jsonl", "-c", "x"]).code(3);
+    ran.says("bad.jsonl:10: ").says("only counted").prints("40 failed");
+    assert_eq!(ran.stderr.lines().count(), 11, "{ran:?}");
+    assert_eq!(place.run(&["ingest", "bad.jsonl", "-c", "x", "--json"]).code(3).stderr.lines().count(), 40);
+}
+
+#[test]
 fn a_document_that_the_server_refuses_is_told_with_its_line() {
     let Some(place) = Place::new() else { return };
     let id = "i".repeat(600);

@@ -3,6 +3,9 @@
 //! Needs ONNX Runtime under `DISTILFACE_HOME` (see `distilface setup`) for everything that touches a database;
 //! those tests say that they were skipped where it is absent, and fail in CI.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail there")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 mod config;
 mod documents;
 mod harness;

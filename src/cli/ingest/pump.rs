@@ -29,8 +29,8 @@ const IN_FLIGHT: usize = 4;
 const BATCH_DOCUMENTS: usize = 64;
 /// Bytes of one request, reached only by long texts.
 const BATCH_BYTES: usize = 1 << 20;
-/// Faults told one by one to a person; a program gets all of them.
-const FAULTS_TOLD: u64 = 50;
+/// Faults of one file that a person is told; a program is told all.
+const FAULTS_TOLD: u64 = 10;
 
 /// A document and where it was read.
 #[derive(Debug)]
@@ -145,6 +145,8 @@ pub struct Pump<'a> {
     pub interrupt: &'a CancellationToken,
     pub progress: Progress<'a>,
     pub tally: Tally,
+    /// How many each file had.
+    pub faults: HashMap<String, u64>,
 }
 
 impl Pump<'_> {
@@ -192,13 +194,16 @@ impl Pump<'_> {
         }
     }
 
-    /// Tells of something that was not stored.
+    /// Tells of something that was not stored. A program hears all, a person the first of each file.
     pub fn fault(&mut self, fault: &Fault) {
         self.tally.failed += 1;
-        if self.tally.failed <= FAULTS_TOLD || self.out.is_json() {
+        let file = fault.place.rsplit_once(':').map_or(&*fault.place, |(file, _)| file);
+        let met = self.faults.entry(file.to_owned()).or_default();
+        *met += 1;
+        if self.out.is_json() || *met <= FAULTS_TOLD {
             self.out.warn(&format!("{}: {}", fault.place, fault.reason));
-        } else if self.tally.failed == FAULTS_TOLD + 1 {
-            self.out.warn("more documents fail; they are only counted from here on (--json tells all)");
+        } else if *met == FAULTS_TOLD + 1 {
+            self.out.warn(&format!("{file}: more faults are only counted (--json tells all)"));
         }
     }
 
