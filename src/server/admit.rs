@@ -37,7 +37,12 @@ use crate::{
 /// Metadata that carries a request's id, both ways.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 const GRPC_STATUS: &str = "grpc-status";
+/// Every status of ours has details; those that tonic makes by itself have none.
+const GRPC_DETAILS: &str = "grpc-status-details-bin";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// A message of a stream has this many times the time of a request: it may hold a thousand long documents and waits
+/// behind those before it.
+const MESSAGE_PATIENCE: u32 = 10;
 const PACKAGE: &str = "/distilface.v1.";
 
 /// What all requests of a server share.
@@ -120,10 +125,10 @@ impl Request {
         Deadline(Some(self.deadline))
     }
 
-    /// The same request with the deadline of a message that comes in now: how a long stream gives each of its
-    /// messages the time that a single request has.
+    /// The same request with the deadline of a message that comes in now: a stream may last as long as its client
+    /// lets it, its messages may not.
     pub(crate) fn next_message(&self) -> Self {
-        let fresh = Instant::now() + self.request_timeout;
+        let fresh = Instant::now() + self.request_timeout * MESSAGE_PATIENCE;
         Request { deadline: self.client_deadline.map_or(fresh, |d| d.min(fresh)), ..self.clone() }
     }
 
@@ -162,17 +167,6 @@ impl Request {
     pub(crate) fn refuse(&self, error: &Error) -> Status {
         status::of(error, &self.id)
     }
-}
-
-/// Refuses more of something than the configuration allows in one request, and none of it.
-///
-/// # Errors
-/// [`EngineError::OutOfRange`].
-pub(crate) fn count_within(name: &'static str, got: usize, max: usize) -> Result<(), Error> {
-    if (1..=max).contains(&got) {
-        return Ok(());
-    }
-    Err(EngineError::OutOfRange { name, min: 1, max: max as u64, got: got as u64 }.into())
 }
 
 /// Puts [`Admit`] in front of the services.
@@ -245,7 +239,9 @@ where
             let response = match status_in(response.headers()) {
                 // The answer follows in the body, and the status after it.
                 None => response.map(|body| Body::new(FollowedBody { body, following })),
-                Some(code) if status::is_oversized(code) => {
+                Some(code)
+                    if status::is_oversized(code) && !response.headers().contains_key(GRPC_DETAILS) =>
+                {
                     let refused = ServerError::MessageTooLarge { limit: message_bytes_max };
                     let refused = status::of(&refused.into(), &id);
                     following.end(refused.code());

@@ -29,12 +29,6 @@ pub(crate) struct DocumentsService {
     pub(crate) draining: CancellationToken,
 }
 
-impl DocumentsService {
-    fn batch_max(&self) -> usize {
-        self.engine.config().limits.batch_max
-    }
-}
-
 #[tonic::async_trait]
 impl Documents for DocumentsService {
     type IngestStream = ReceiverStream<Result<proto::IngestResponse, Status>>;
@@ -59,7 +53,6 @@ impl Documents for DocumentsService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                admit::count_within("documents in one request", message.documents.len(), self.batch_max())?;
                 let documents =
                     message.documents.into_iter().map(convert::document_from).collect::<Result<_, _>>()?;
                 let outcomes = self.engine.upsert(&message.collection, documents, context.deadline()).await?;
@@ -77,7 +70,6 @@ impl Documents for DocumentsService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                admit::count_within("ids in one request", message.ids.len(), self.batch_max())?;
                 let ids = message.ids.clone();
                 let found = self.engine.get(&message.collection, ids, message.with_vectors).await?;
                 let mut answer = proto::GetDocumentsResponse::default();
@@ -100,10 +92,7 @@ impl Documents for DocumentsService {
         context
             .answer(async {
                 let deleted = match (message.ids.is_empty(), message.filter) {
-                    (false, None) => {
-                        admit::count_within("ids in one request", message.ids.len(), self.batch_max())?;
-                        self.engine.delete(&message.collection, message.ids).await?
-                    }
+                    (false, None) => self.engine.delete(&message.collection, message.ids).await?,
                     (true, Some(filter)) => {
                         let filter = convert::filter_from(filter)?;
                         self.engine.delete_matching(&message.collection, filter).await?
@@ -132,7 +121,6 @@ impl Documents for DocumentsService {
         context
             .answer(async {
                 let limit = if message.limit == 0 { SCROLL_LIMIT } else { message.limit } as usize;
-                admit::count_within("limit", limit, self.batch_max().max(SCROLL_LIMIT as usize))?;
                 let filter = convert::filter_from_optional(message.filter)?;
                 let after = Some(message.cursor).filter(|cursor| !cursor.is_empty());
                 let page = self

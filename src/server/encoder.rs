@@ -27,8 +27,6 @@ impl Encoder for EncoderService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let limit = self.engine.config().limits.batch_max;
-                admit::count_within("texts in one request", message.texts.len(), limit)?;
                 let kind = convert::text_kind_from(message.kind)?;
                 let encoder = self.engine.encoder().ok_or(EngineError::EncoderOff)?;
                 let embeddings = self.engine.embed(message.texts, kind, context.deadline()).await?;
@@ -50,8 +48,6 @@ impl Encoder for EncoderService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let limit = self.engine.config().limits.batch_max;
-                admit::count_within("others in one request", message.others.len(), limit)?;
                 let scores = self.engine.similarity(message.text, message.others, context.deadline()).await?;
                 Ok(proto::SimilarityResponse { scores })
             })

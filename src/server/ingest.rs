@@ -65,14 +65,19 @@ pub(crate) async fn pump(
             () = answers.closed() => return,
             answer = first(&mut pending), if !pending.is_empty() => {
                 pending.pop_front();
-                let failed = answer.is_err();
-                if answers.send(answer).await.is_err() || failed {
-                    return;
+                match answer {
+                    Ok(answer) => {
+                        if answers.send(Ok(answer)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(failed) => {
+                        ending = Some(failed);
+                        break;
+                    }
                 }
             }
             () = passed(context.client_deadline) => {
-                // Nobody waits for what is pending; dropping it takes it back.
-                pending.clear();
                 ending = Some(context.refuse(&EngineError::Expired.into()));
                 break;
             }
@@ -94,6 +99,8 @@ pub(crate) async fn pump(
             },
         }
     }
+    // Nobody waits for what is still pending; dropping it takes it back.
+    drop((pending, worker));
     if let Some(status) = ending {
         // A client that has gone does not need to hear it.
         let _ = answers.send(Err(status)).await;
@@ -190,10 +197,6 @@ async fn write(
     collection: &str,
     request: IngestRequest,
 ) -> Result<IngestResponse, Error> {
-    let limit = engine.config().limits.batch_max;
-    if request.documents.len() > limit {
-        admit::count_within("documents in one request", request.documents.len(), limit)?;
-    }
     let failed = |id: String, error: Error| {
         metrics.document_failed();
         status::log_if_ours(&error, &context.id);

@@ -24,6 +24,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{DocumentOutcome, Engine, WriteStatus},
@@ -185,8 +186,13 @@ impl Metrics {
     }
 }
 
-/// Serves `/metrics`, and `/healthz` for those who cannot ask gRPC, until its task is aborted.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, engine: Arc<Engine>) {
+/// Serves `/metrics`, and `/healthz` for those who cannot ask gRPC, until `stopped`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    engine: Arc<Engine>,
+    stopped: CancellationToken,
+) {
     let health = {
         let engine = Arc::clone(&engine);
         move || async move {
@@ -198,7 +204,8 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, engine: 
     };
     let scrape = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.scrape(&engine).await) };
     let router = Router::new().route("/metrics", get(scrape)).route("/healthz", get(health));
-    if let Err(error) = axum::serve(listener, router).await {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
+    if let Err(error) = serving.await {
         tracing::error!(%error, "metrics are no longer served");
     }
 }

@@ -61,6 +61,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const STREAMS_PER_CONNECTION: u32 = 1024;
 /// How often the engine is asked whether it is healthy.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a scrape of the metrics may hold up the end.
+const HELPER_PATIENCE: Duration = Duration::from_secs(1);
 /// Buffer of the pipe that stands for a socket inside one process.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -75,7 +77,9 @@ pub struct Running {
     /// Dropping the server stops it as well, only that nobody waits for it.
     draining: DropGuard,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
-    metrics_serving: Option<JoinHandle<()>>,
+    /// What follows the engine's health and what serves metrics, until `stopped`.
+    helpers: Vec<JoinHandle<()>>,
+    stopped: DropGuard,
 }
 
 /// Binds the addresses of the engine's config and serves until [`Running::stop`].
@@ -101,13 +105,15 @@ pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
         TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
     let serving =
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned()));
-    tokio::spawn(health.follow(Arc::clone(&engine), draining.clone()));
+    let mut helpers = vec![tokio::spawn(health.follow(Arc::clone(&engine), draining.clone()))];
+    let stopped = CancellationToken::new();
     let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
-    let metrics_serving = metrics_listener
-        .map(|(listener, _)| tokio::spawn(metrics::serve(listener, metrics, Arc::clone(&engine))));
+    if let Some((listener, _)) = metrics_listener {
+        helpers.push(tokio::spawn(metrics::serve(listener, metrics, Arc::clone(&engine), stopped.clone())));
+    }
     tracing::info!(%address, ?metrics_address, "serving");
-    let draining = draining.drop_guard();
-    Ok(Running { address, metrics_address, engine, draining, serving, metrics_serving })
+    let (draining, stopped) = (draining.drop_guard(), stopped.drop_guard());
+    Ok(Running { address, metrics_address, engine, draining, serving, helpers, stopped })
 }
 
 async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), ServerError> {
@@ -158,7 +164,7 @@ impl Running {
     /// # Errors
     /// What closing the engine says.
     pub async fn stop(self) -> crate::Result<()> {
-        let Running { engine, draining, mut serving, metrics_serving, .. } = self;
+        let Running { engine, draining, mut serving, helpers, stopped, .. } = self;
         let drain_timeout = engine.config().server.drain_timeout;
         tracing::info!(drain_timeout_s = drain_timeout.as_secs_f64(), "draining");
         draining.disarm().cancel();
@@ -170,8 +176,12 @@ impl Running {
             }
         }
         let closed = engine.close().await;
-        if let Some(metrics) = metrics_serving {
-            metrics.abort();
+        stopped.disarm().cancel();
+        for mut helper in helpers {
+            // When this returns nobody holds the engine any more, and the data folder can be opened again.
+            if tokio::time::timeout(HELPER_PATIENCE, &mut helper).await.is_err() {
+                helper.abort();
+            }
         }
         tracing::info!("stopped");
         closed

@@ -50,11 +50,6 @@ impl Search for SearchService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                admit::count_within(
-                    "queries in one request",
-                    message.requests.len(),
-                    self.engine.config().limits.queries_max,
-                )?;
                 let (mut queries, mut explain) = (Vec::new(), Vec::new());
                 for request in message.requests {
                     let search = convert::search_from(request)?;

@@ -133,7 +133,7 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 }
 
 /// Whether `tonic` refused a message for its size. It does so before any code of ours sees the request, with
-/// OUT_OF_RANGE, which no method of ours answers with but for a size.
+/// OUT_OF_RANGE, and without details.
 pub(crate) fn is_oversized(code: Code) -> bool {
     code == Code::OutOfRange
 }

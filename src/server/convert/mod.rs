@@ -238,9 +238,6 @@ pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, Error
             return Err(ServerError::field("query", reason).into());
         }
     };
-    if let Some(threshold) = request.score_threshold.filter(|t| t.is_nan()) {
-        return Err(ServerError::field("score_threshold", format!("it is {threshold}; give a number")).into());
-    }
     Ok(Search {
         collection: request.collection,
         explain: request.explain,

@@ -81,16 +81,6 @@ fn a_search_for_nothing_is_refused() {
 }
 
 #[test]
-fn a_threshold_that_is_no_number_is_refused() {
-    let request = proto::SearchRequest {
-        query: Some(search_request::Query::Text("a".into())),
-        score_threshold: Some(f32::NAN),
-        ..Default::default()
-    };
-    assert_invalid(search_from(request), "score_threshold");
-}
-
-#[test]
 fn a_search_keeps_every_setting() {
     let request = proto::SearchRequest {
         collection: "c".into(),
