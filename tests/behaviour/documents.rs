@@ -1,0 +1,193 @@
+//! Documents one request at a time.
+
+use distilface::proto::{self, WriteStatus, value::Kind};
+use tonic::Code;
+
+use crate::harness::{
+    Server, assert_refused, by_text, doc, expression, ids, list, statuses, string, value, vector_doc,
+    with_payload,
+};
+
+fn get(ids: &[&str]) -> proto::GetDocumentsRequest {
+    proto::GetDocumentsRequest {
+        collection: "c".into(),
+        ids: ids.iter().map(ToString::to_string).collect(),
+        with_vectors: false,
+    }
+}
+
+fn upsert(documents: Vec<proto::Document>) -> proto::UpsertRequest {
+    proto::UpsertRequest { collection: "c".into(), documents }
+}
+
+fn delete(ids: &[&str]) -> proto::DeleteDocumentsRequest {
+    proto::DeleteDocumentsRequest {
+        collection: "c".into(),
+        ids: ids.iter().map(ToString::to_string).collect(),
+        filter: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_comes_back_as_it_was_sent() {
+    let mut server = Server::with_collection().await;
+    let time = prost_types::Timestamp { seconds: -1, nanos: 5_000 };
+    let mut sent = with_payload(
+        doc("ä/1", "Grüße, 世界 🚀. The cat."),
+        &[
+            ("s", string("text")),
+            ("i", Kind::Integer(i64::MIN)),
+            ("f", Kind::Float(-0.5)),
+            ("b", Kind::Bool(false)),
+            ("t", Kind::Datetime(time)),
+            ("l", list(&[string("a"), string("b")])),
+        ],
+    );
+    sent.title = "A title".into();
+    server.upsert("c", vec![sent.clone()]).await;
+    let answer = server.documents.get(get(&["ä/1", "missing"])).await.unwrap().into_inner();
+    assert_eq!(answer.missing, ["missing"]);
+    let stored = &answer.documents[0];
+    assert_eq!(stored.document.as_ref().unwrap(), &sent);
+    assert_eq!(stored.passages.len(), 1);
+    assert!(stored.updated_at.is_some());
+
+    let with_vectors = proto::GetDocumentsRequest { with_vectors: true, ..get(&["ä/1"]) };
+    let answer = server.documents.get(with_vectors).await.unwrap().into_inner();
+    let vector = answer.documents[0].document.as_ref().unwrap().vector.clone().unwrap();
+    assert_eq!(vector.values.len(), 32);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_inserted_then_unchanged_then_updated() {
+    let mut server = Server::with_collection().await;
+    for (text, expected) in
+        [("a cat", WriteStatus::Inserted), ("a cat", WriteStatus::Unchanged), ("a dog", WriteStatus::Updated)]
+    {
+        assert_eq!(statuses(&server.upsert("c", vec![doc("1", text)]).await), [expected]);
+    }
+    assert_eq!(server.count("c").await, 1);
+    // The payload belongs to the content.
+    let tagged = with_payload(doc("1", "a dog"), &[("tag", string("x"))]);
+    assert_eq!(statuses(&server.upsert("c", vec![tagged]).await), [WriteStatus::Updated]);
+    assert_eq!(ids(&server.find(by_text("c", "a dog", 5)).await), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_document_refuses_the_whole_upsert() {
+    let mut server = Server::with_collection().await;
+    let refused = server.documents.upsert(upsert(vec![doc("1", "a cat"), doc("2", " ")])).await;
+    assert_refused(refused, Code::InvalidArgument, &["\"2\"", "empty"]);
+    assert_eq!(server.count("c").await, 0);
+    let unknown_kind = proto::Document {
+        payload: [("x".to_owned(), proto::Value { kind: None })].into(),
+        ..doc("3", "a dog")
+    };
+    let refused = server.documents.upsert(upsert(vec![doc("1", "a cat"), unknown_kind])).await;
+    assert_refused(refused, Code::InvalidArgument, &["payload[\"x\"]", "no kind"]);
+    assert_eq!(server.count("c").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_document_is_never_returned() {
+    let mut server = Server::with_collection().await;
+    server.upsert("c", vec![doc("1", "the cat"), doc("2", "the kitten"), doc("3", "the dog")]).await;
+    let deleted = server.documents.delete(delete(&["1", "1", "nobody"])).await.unwrap().into_inner().deleted;
+    assert_eq!(deleted, 1);
+    let hits = server.find(by_text("c", "the cat", 10)).await;
+    assert_eq!(hits.len(), 2);
+    assert!(!ids(&hits).contains(&"1"));
+    assert_eq!(server.ids("c").await, ["2", "3"]);
+    assert_eq!(server.documents.get(get(&["1"])).await.unwrap().into_inner().missing, ["1"]);
+    // The same again is a new document.
+    assert_eq!(statuses(&server.upsert("c", vec![doc("1", "the cat")]).await), [WriteStatus::Inserted]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_deleted_by_what_their_payload_says() {
+    let mut server = Server::with_collection().await;
+    let documents =
+        (0..10).map(|i| with_payload(doc(i, "a bird"), &[("n", Kind::Integer(i))])).collect::<Vec<_>>();
+    server.upsert("c", documents).await;
+    let request = proto::DeleteDocumentsRequest { filter: expression("n >= 3"), ..delete(&[]) };
+    assert_eq!(server.documents.delete(request).await.unwrap().into_inner().deleted, 7);
+    assert_eq!(server.ids("c").await, ["0", "1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_names_either_ids_or_a_filter() {
+    let mut server = Server::with_collection().await;
+    server.upsert("c", vec![doc("1", "a bird")]).await;
+    assert_refused(server.documents.delete(delete(&[])).await, Code::InvalidArgument, &["ids or a filter"]);
+    let both = proto::DeleteDocumentsRequest { filter: expression("n = 1"), ..delete(&["1"]) };
+    assert_refused(server.documents.delete(both).await, Code::InvalidArgument, &["not both"]);
+    // An empty filter message must not mean "everything".
+    let open = Some(proto::Filter { form: None });
+    let open = proto::DeleteDocumentsRequest { filter: open, ..delete(&[]) };
+    assert_refused(server.documents.delete(open).await, Code::InvalidArgument, &["no form"]);
+    assert_eq!(server.count("c").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrolling_visits_each_document_once_in_order_of_ids() {
+    let mut server = Server::with_collection().await;
+    let documents = (0..25).map(|i| doc(format!("{i:02}"), format!("number {i}"))).collect();
+    server.upsert("c", documents).await;
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    let mut pages = 0;
+    loop {
+        let request = proto::ScrollRequest {
+            collection: "c".into(),
+            limit: 10,
+            cursor,
+            without_text: true,
+            ..Default::default()
+        };
+        let page = server.documents.scroll(request).await.unwrap().into_inner();
+        assert!(page.documents.len() <= 10);
+        assert!(page.documents.iter().all(|d| d.document.as_ref().unwrap().text.is_empty()));
+        seen.extend(page.documents.into_iter().map(|d| d.document.unwrap().id));
+        pages += 1;
+        cursor = page.next_cursor;
+        if cursor.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(pages, 3);
+    assert_eq!(seen, (0..25).map(|i| format!("{i:02}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_large_documents_ends_early_and_nothing_is_lost() {
+    let mut server = Server::with_vectors().await;
+    for i in 0..5 {
+        let text = "x".repeat(900_000);
+        server.upsert("v", vec![proto::Document { text, ..vector_doc(i, &[1.0, 0.0]) }]).await;
+    }
+    let request = proto::ScrollRequest { collection: "v".into(), ..Default::default() };
+    let page = server.documents.scroll(request).await.unwrap().into_inner();
+    assert_eq!(page.documents.len(), 2);
+    assert_eq!(page.next_cursor, "1");
+    assert_eq!(server.ids("v").await, ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counting_and_scrolling_take_filters() {
+    let mut server = Server::with_collection().await;
+    let documents =
+        (0..6).map(|i| with_payload(doc(i, "a bird"), &[("even", Kind::Bool(i % 2 == 0))])).collect();
+    server.upsert("c", documents).await;
+    let request = proto::CountRequest { collection: "c".into(), filter: expression("even = true") };
+    assert_eq!(server.documents.count(request).await.unwrap().into_inner().documents, 3);
+    let filter = Some(proto::Filter {
+        form: Some(proto::filter::Form::Condition(proto::Condition {
+            field: "even".into(),
+            test: Some(proto::condition::Test::Eq(value(Kind::Bool(false)))),
+        })),
+    });
+    let request = proto::ScrollRequest { collection: "c".into(), filter, ..Default::default() };
+    let page = server.documents.scroll(request).await.unwrap().into_inner();
+    let odd: Vec<_> = page.documents.into_iter().map(|d| d.document.unwrap().id).collect();
+    assert_eq!(odd, ["1", "3", "5"]);
+}

@@ -1,0 +1,86 @@
+//! Texts as vectors.
+
+use distilface::proto;
+use tonic::Code;
+
+use crate::harness::{Server, assert_refused};
+
+fn embed(texts: &[&str], kind: proto::TextKind) -> proto::EmbedRequest {
+    proto::EmbedRequest { texts: texts.iter().map(ToString::to_string).collect(), kind: kind.into() }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_has_one_vector_alone_and_in_a_batch() {
+    let mut server = Server::start().await;
+    let texts = ["a cat", "the government made a law about the election in the old city", "x"];
+    for kind in [proto::TextKind::Unspecified, proto::TextKind::Query, proto::TextKind::Document] {
+        let batch = server.encoder.embed(embed(&texts, kind)).await.unwrap().into_inner();
+        assert_eq!((batch.model.as_str(), batch.embeddings.len()), ("tiny", 3));
+        assert!(!batch.model_fingerprint.is_empty());
+        for (text, in_batch) in texts.iter().zip(&batch.embeddings) {
+            let alone = server.encoder.embed(embed(&[text], kind)).await.unwrap().into_inner();
+            let alone = &alone.embeddings[0];
+            assert_eq!(alone.values.len(), 32);
+            assert!((cosine(&alone.values, &alone.values) - 1.0).abs() < 1e-5, "not of unit length");
+            assert!(cosine(&alone.values, &in_batch.values) > 1.0 - 1e-5);
+            assert_eq!((alone.tokens, alone.truncated), (in_batch.tokens, false));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_past_the_models_limit_is_reported_as_truncated() {
+    let mut server = Server::start().await;
+    let long = "cat ".repeat(100);
+    let answer = server.encoder.embed(embed(&[&long], proto::TextKind::Query)).await.unwrap().into_inner();
+    assert!(answer.embeddings[0].truncated);
+    assert_eq!(answer.embeddings[0].tokens, 102);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_cut_short_says_so_where_chunking_is_off() {
+    let mut server = Server::start().await;
+    let chunking = Some(proto::ChunkingConfig { disabled: true, ..Default::default() });
+    server.create_with(proto::CollectionConfig { name: "c".into(), chunking, ..Default::default() }).await;
+    let results = server.upsert("c", vec![crate::harness::doc("1", "cat ".repeat(100))]).await;
+    assert!(results[0].truncated);
+    assert_eq!(results[0].passages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn similarity_is_the_cosine_with_each_other_text() {
+    let mut server = Server::start().await;
+    let others = ["the cat", "a law about the court", "a cat"].map(str::to_owned).to_vec();
+    let request = proto::SimilarityRequest { text: "a cat".into(), others };
+    let scores = server.encoder.similarity(request).await.unwrap().into_inner().scores;
+    assert_eq!(scores.len(), 3);
+    assert!((scores[2] - 1.0).abs() < 1e-5, "{scores:?}");
+    assert!(scores[0] > scores[1], "{scores:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loaded_model_is_listed_with_its_device() {
+    let mut server = Server::start().await;
+    let models = server.encoder.models(proto::ModelsRequest {}).await.unwrap().into_inner().models;
+    let tiny = &models[0];
+    assert_eq!((tiny.name.as_str(), tiny.architecture.as_str(), tiny.dimension), ("tiny", "bert", 32));
+    assert_eq!((tiny.max_tokens, tiny.pooling.as_str(), tiny.licence.as_str()), (64, "mean", "Apache-2.0"));
+    assert!(tiny.loaded && tiny.device.starts_with("cpu") && !tiny.device_reason.is_empty(), "{tiny:?}");
+    assert!(models[1..].iter().all(|model| !model.loaded));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_model_vectors_still_work_and_text_says_what_is_missing() {
+    let mut server = Server::start_with(|config| config.encoder.model = "none".into()).await;
+    let refused = server.encoder.embed(embed(&["a cat"], proto::TextKind::Query)).await;
+    assert_refused(refused, Code::FailedPrecondition, &["without an encoder"]);
+    let config =
+        proto::CollectionConfig { name: "v".into(), dimension: 2, vectors_only: true, ..Default::default() };
+    server.create_with(config).await;
+    server.upsert("v", vec![crate::harness::vector_doc("1", &[1.0, 0.0])]).await;
+    assert_eq!(server.find(crate::harness::by_vector("v", &[1.0, 0.0], 1)).await.len(), 1);
+}
