@@ -154,6 +154,12 @@ mod tests {
     }
 
     #[test]
+    fn a_token_across_a_sentence_border_is_not_cut() {
+        // One token to this tokenizer, two sentences to the annex.
+        assert_eq!(cut("A!ß ß?", 1, 0), ["A!ß", "ß?"]);
+    }
+
+    #[test]
     fn an_overlong_sentence_is_cut_between_words() {
         assert_eq!(cut("a b c d e f g", 3, 0), ["a b c", "d e f", "g"]);
         assert_eq!(cut("Hi. A b c d e f g. End.", 3, 0), ["Hi.", "A b c", "d e f", "g. End."]);
