@@ -116,7 +116,7 @@ pub fn inspect(home: &Path) -> RuntimeReport {
         cuda: Err("needs ONNX Runtime first".to_owned()),
     };
     let result = with_runtime(home, |loaded| {
-        report.version = Some(build_version());
+        report.version = Some(version(&loaded.library));
         report.openvino = provider::register_openvino(loaded, home).map(|()| provider::openvino_path(home));
         report.cuda = provider::cuda_available(loaded).map(|()| "the CUDA provider loads".to_owned());
         Ok(loaded.library.clone())
@@ -125,15 +125,27 @@ pub fn inspect(home: &Path) -> RuntimeReport {
     report
 }
 
-/// The version from the library's build description, or the whole description if it has another form.
-fn build_version() -> String {
-    let info = ort::info();
-    info.split([',', ' ']).find_map(|part| part.strip_prefix("git-branch=rel-")).unwrap_or(info).to_owned()
+/// The version in the library's file name (`libonnxruntime.so.1.31.1`), through links; else its build description,
+/// which names a commit and no version.
+fn version(library: &Path) -> String {
+    let file = library.canonicalize().unwrap_or_else(|_| library.to_owned());
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let version = name
+        .split_once(".so.")
+        .map(|(_, v)| v)
+        .or_else(|| name.strip_prefix("libonnxruntime.").and_then(|rest| rest.strip_suffix(".dylib")));
+    version.map_or_else(|| ort::info().to_owned(), str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_in_the_name() {
+        assert_eq!(version(Path::new("/x/libonnxruntime.so.1.31.1")), "1.31.1");
+        assert_eq!(version(Path::new("/x/libonnxruntime.1.31.1.dylib")), "1.31.1");
+    }
 
     #[test]
     fn a_missing_library_says_how_to_get_it() {
