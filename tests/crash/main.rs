@@ -26,6 +26,8 @@ use distilface::{
     vector::{Dim, Metric, Vector},
 };
 
+mod server;
+
 const ROUNDS: u64 = 50;
 
 /// Different documents; fewer than are written, so most writes replace.
