@@ -271,7 +271,7 @@ fn passage_texts(
     for d in corpus {
         let ranges = match chunking {
             Some(chunking) => encoder.chunk(&d.title, &d.text, chunking).map_err(crate::Error::from)?,
-            None => vec![0..d.text.len()],
+            None => std::iter::once(0..d.text.len()).collect(),
         };
         texts.extend(ranges.into_iter().map(|r| Encoder::passage_text(&d.title, &d.text[r]).into_owned()));
     }

@@ -61,7 +61,10 @@ pub(super) fn passages(
         }
         first = next;
     }
-    if passages.is_empty() { vec![0..0] } else { passages }
+    if passages.is_empty() {
+        passages.push(0..0);
+    }
+    passages
 }
 
 fn units(text: &str, places: &TokenPlaces, tokens_max: usize) -> Vec<Unit> {

@@ -396,7 +396,7 @@ fn cut(
 ) -> Result<Vec<std::ops::Range<usize>>> {
     match (encoder, info.chunking) {
         (Some(encoder), Some(chunking)) => Ok(encoder.chunk(&document.title, &document.text, chunking)?),
-        _ => Ok(vec![0..document.text.len()]),
+        _ => Ok(std::iter::once(0..document.text.len()).collect()),
     }
 }
 

@@ -105,6 +105,7 @@ async fn upsert_takes_all_or_none_and_ingest_each_by_itself() {
     }
     assert_eq!(engine.count("notes", None).await.unwrap(), 1);
     assert!(engine.ingest("notes", Vec::new(), NEVER).await.unwrap().is_empty());
+    assert_eq!(engine.upsert("notes", Vec::new(), NEVER).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ mod provider;
 mod session;
 
 pub use library::inspect;
-pub use session::{Session, TensorView};
+pub use session::{Output, Session, TensorView};
 
 /// Where inference runs, as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

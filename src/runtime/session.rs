@@ -17,6 +17,9 @@ pub enum TensorView<'a> {
     I64 { shape: &'a [usize], values: &'a [i64] },
 }
 
+/// An output of a run: shape and values, row-major.
+pub type Output = (Vec<usize>, Vec<f32>);
+
 /// A loaded graph on one device.
 #[derive(Debug)]
 pub struct Session {
@@ -48,16 +51,16 @@ impl Session {
         library::with_runtime(home, |loaded| {
             let (provider, report) = provider::resolve(loaded, home, choice)?;
             let build = || -> Result<OrtSession, String> {
-                let builder = OrtSession::builder(&loaded.environment).map_err(|e| e.to_string())?;
-                let builder = builder
-                    .with_optimization_level(GraphOptimizationLevel::All)
-                    .and_then(|b| b.with_intra_threads(threads))
-                    .and_then(|b| b.with_inter_threads(1))
-                    // Shapes vary, so a remembered layout would only be kept, not used.
-                    .and_then(|b| b.with_memory_pattern(false))
-                    // Spinning threads starve tokenising and search on small machines.
-                    .and_then(|b| b.with_intra_op_spinning(false))
-                    .map_err(|e| e.to_string())?;
+                let text = |e: &dyn std::fmt::Display| e.to_string();
+                let builder = OrtSession::builder(&loaded.environment).map_err(|e| text(&e))?;
+                let builder =
+                    builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| text(&e))?;
+                let builder = builder.with_intra_threads(threads).map_err(|e| text(&e))?;
+                let builder = builder.with_inter_threads(1).map_err(|e| text(&e))?;
+                // Shapes vary, so a remembered layout would only be kept, not used.
+                let builder = builder.with_memory_pattern(false).map_err(|e| text(&e))?;
+                // Spinning threads starve tokenising and search on small machines.
+                let builder = builder.with_intra_op_spinning(false).map_err(|e| text(&e))?;
                 let mut builder = provider::apply(builder, loaded, provider, threads)?;
                 builder.commit_from_file(file).map_err(|e| e.to_string())
             };
@@ -74,10 +77,7 @@ impl Session {
     ///
     /// # Errors
     /// [`RuntimeError::Run`] if an input does not fit the graph or an output is not float32.
-    pub fn run(
-        &mut self,
-        inputs: &[(&str, TensorView<'_>)],
-    ) -> Result<Vec<(Vec<usize>, Vec<f32>)>, RuntimeError> {
+    pub fn run(&mut self, inputs: &[(&str, TensorView<'_>)]) -> Result<Vec<Output>, RuntimeError> {
         let run = |reason: String| RuntimeError::Run { reason };
         let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (name, view) in inputs {
