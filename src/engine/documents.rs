@@ -63,16 +63,14 @@ impl Engine {
         documents: Vec<Document>,
         deadline: Deadline,
     ) -> Result<Vec<DocumentOutcome>> {
+        if documents.is_empty() {
+            let limit = self.config().limits.batch_max;
+            return Err(super::out_of_range("the number of documents", 1, limit, 0).into());
+        }
         let mut prepared = self.check_and_prepare(collection, documents, deadline).await?;
-        for (_, step) in &mut prepared.steps {
-            if let Step::Refused(_) = step {
-                let Step::Refused(error) =
-                    std::mem::replace(step, Step::Refused(EngineError::Closing.into()))
-                else {
-                    continue;
-                };
-                return Err(error);
-            }
+        let refused = prepared.steps.iter().position(|(_, step)| matches!(step, Step::Refused(_)));
+        if let Some((_, Step::Refused(error))) = refused.map(|place| prepared.steps.swap_remove(place)) {
+            return Err(error);
         }
         self.commit(prepared, deadline).await?.into_iter().collect()
     }
