@@ -86,7 +86,8 @@ pub struct EncoderConfig {
     pub device: String,
     /// Threads of one inference. 0: all cores. Default 0.
     pub threads: usize,
-    /// Tokens of one batch, padding included. Default 4096.
+    /// Tokens of one batch, padding included: larger ones are no faster, and a query waits for the one that runs.
+    /// Default 2048.
     pub batch_tokens_max: usize,
     /// Texts that may wait for the encoder; more are refused as overloaded. Default 4096.
     pub queue_max: usize,
@@ -158,7 +159,7 @@ impl Default for EncoderConfig {
             model: "minilm-l6".into(),
             device: "auto".into(),
             threads: 0,
-            batch_tokens_max: 4096,
+            batch_tokens_max: 2048,
             queue_max: 4096,
         }
     }

@@ -41,6 +41,8 @@ pub mod names {
     pub const ENCODED_TEXTS: &str = "encoded_texts";
     /// Tokens of those texts.
     pub const ENCODED_TOKENS: &str = "encoded_tokens";
+    /// Texts that wait for the encoder now.
+    pub const ENCODER_WAITING: &str = "encoder_waiting_texts";
     /// Documents of each collection.
     pub const COLLECTION_DOCUMENTS: &str = "collection_documents";
     /// Vectors of each collection that can be found.

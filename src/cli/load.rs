@@ -35,13 +35,16 @@ pub struct Percentiles {
     pub max_us: u64,
 }
 
+/// Longest duration told apart: ten minutes.
+const MICROS_MAX: u64 = 600_000_000;
+
 /// Collects durations.
 #[derive(Debug)]
 pub struct Timings(Histogram<u64>);
 
 impl Default for Timings {
     fn default() -> Self {
-        Timings(Histogram::new(3).expect("three digits are a valid precision"))
+        Timings(Histogram::new_with_max(MICROS_MAX, 3).expect("these are valid bounds"))
     }
 }
 
@@ -226,4 +229,32 @@ fn random_text(random: &mut SplitMix) -> String {
     let count = 1 + random.below(longest);
     let words: Vec<&str> = (0..count).map(|_| WORDS[random.below(8) as usize]).collect();
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_of_every_length_are_told_apart() {
+        let mut timings = Timings::default();
+        for micros in [50, 9_000, 9_000, 2_000_000, u64::MAX] {
+            timings.record(micros);
+        }
+        let p = timings.percentiles();
+        assert!(p.p50_us.abs_diff(9_000) < 10, "{p:?}");
+        assert!(p.max_us >= MICROS_MAX, "{p:?}");
+    }
+
+    #[test]
+    fn texts_are_from_one_word_to_many_and_the_same_for_a_seed() {
+        let lengths = |seed| -> Vec<usize> {
+            let mut random = SplitMix::new(seed);
+            (0..500).map(|_| random_text(&mut random).split(' ').count()).collect()
+        };
+        let found = lengths(1);
+        assert!(found.contains(&1) && found.iter().any(|n| *n > 200) && found.iter().all(|n| *n <= 512));
+        assert_eq!(found, lengths(1));
+        assert_ne!(found, lengths(2));
+    }
 }

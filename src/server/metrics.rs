@@ -3,7 +3,10 @@
 //! Counters are fed by the requests; gauges of collections and of the process are sampled at each scrape.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,7 @@ pub(crate) struct Metrics {
     documents: Family<ByStatus, Counter>,
     texts: Counter,
     tokens: Counter,
+    waiting: Gauge<u64, AtomicU64>,
     collections: [Gauges; 3],
     resident_bytes: Gauge<u64, AtomicU64>,
     healthy: Gauge,
@@ -85,6 +89,7 @@ impl Metrics {
         let in_flight = Gauge::default();
         let documents = Family::default();
         let (texts, tokens) = (Counter::default(), Counter::default());
+        let waiting = Gauge::default();
         let collections: [Gauges; 3] = Default::default();
         let resident_bytes = Gauge::default();
         let healthy = Gauge::default();
@@ -95,6 +100,7 @@ impl Metrics {
         registry.register(names::DOCUMENTS, "Documents by what became of them", documents.clone());
         registry.register(names::ENCODED_TEXTS, "Texts encoded for requests", texts.clone());
         registry.register(names::ENCODED_TOKENS, "Tokens of those texts", tokens.clone());
+        registry.register(names::ENCODER_WAITING, "Texts that wait for the encoder", waiting.clone());
         for (gauges, (name, help)) in collections.iter().zip([
             (names::COLLECTION_DOCUMENTS, "Documents of a collection"),
             (names::COLLECTION_PASSAGES, "Vectors of a collection that can be found"),
@@ -115,6 +121,7 @@ impl Metrics {
             documents,
             texts,
             tokens,
+            waiting,
             collections,
             resident_bytes,
             healthy,
@@ -163,6 +170,9 @@ impl Metrics {
         let _one_at_a_time = self.scraping.lock().await;
         self.healthy.set(engine.healthy().is_ok().into());
         self.resident_bytes.set(telemetry::resident_bytes().unwrap_or(0));
+        if let Some(encoder) = engine.encoder() {
+            self.waiting.set(encoder.counters().waiting.load(Ordering::Relaxed));
+        }
         for gauges in &self.collections {
             gauges.clear();
         }

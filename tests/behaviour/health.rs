@@ -106,6 +106,7 @@ async fn metrics_count_what_happened() {
         "distilface_collection_documents{collection=\"c\"} 2",
         "distilface_collection_passages{collection=\"c\"} 2",
         "distilface_healthy 1",
+        "distilface_encoder_waiting_texts 0",
         "distilface_requests_in_flight 0",
     ] {
         server.metrics_have(line).await;

@@ -172,7 +172,7 @@ fn tiny_model() -> &'static Path {
 /// A data folder with the tiny model, and files beside it.
 pub struct Place {
     folder: tempfile::TempDir,
-    home: PathBuf,
+    pub home: PathBuf,
 }
 
 impl Place {

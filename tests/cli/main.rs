@@ -8,6 +8,7 @@
 
 mod config;
 mod documents;
+mod eval;
 mod harness;
 mod ingest;
 mod search;
