@@ -1,7 +1,7 @@
 //! The command line: one file per command; the only module that prints.
 //!
-//! A command is a struct of arguments and a `run`. Those that touch a database speak gRPC through [`client`], to a
-//! server or to an engine inside this process, and print through [`output`]; [`failure`] makes exit codes of errors.
+//! A command is a struct of arguments and a `run`. Those that touch a database speak gRPC through `client`, to a
+//! server or to an engine inside this process, and print through `output`; `failure` makes exit codes of errors.
 
 use std::{path::PathBuf, process::ExitCode};
 
