@@ -25,6 +25,13 @@ use crate::{
 /// Texts that are handed to the encoder at a time, so that one large request does not fill its queue.
 const SLICE_TEXTS: usize = 256;
 
+/// Whether one bad document refuses the whole request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AllOrNone {
+    Yes,
+    No,
+}
+
 /// A document on its way in.
 enum Step {
     Refused(Error),
@@ -67,7 +74,7 @@ impl Engine {
             let limit = self.config().limits.batch_max;
             return Err(super::out_of_range("the number of documents", 1, limit, 0).into());
         }
-        let mut prepared = self.check_and_prepare(collection, documents, deadline).await?;
+        let mut prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, deadline).await?;
         let refused = prepared.steps.iter().position(|(_, step)| matches!(step, Step::Refused(_)));
         if let Some((_, Step::Refused(error))) = refused.map(|place| prepared.steps.swap_remove(place)) {
             return Err(error);
@@ -85,7 +92,7 @@ impl Engine {
         documents: Vec<Document>,
         deadline: Deadline,
     ) -> Result<Vec<Result<DocumentOutcome>>> {
-        let prepared = self.check_and_prepare(collection, documents, deadline).await?;
+        let prepared = self.check_and_prepare(collection, documents, AllOrNone::No, deadline).await?;
         self.commit(prepared, deadline).await
     }
 
@@ -93,6 +100,7 @@ impl Engine {
         &self,
         collection: &str,
         documents: Vec<Document>,
+        all_or_none: AllOrNone,
         deadline: Deadline,
     ) -> Result<Prepared> {
         self.check_open()?;
@@ -102,7 +110,7 @@ impl Engine {
         }
         let open = Arc::clone(self.names().now().find(collection)?);
         let encoder = self.encoder_for(&open.info)?;
-        let steps = self.prepare(&open, encoder.as_ref(), documents, deadline).await?;
+        let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, deadline).await?;
         Ok(Prepared { open, steps })
     }
 
@@ -111,11 +119,12 @@ impl Engine {
         open: &Arc<Open>,
         encoder: Option<&Arc<Encoder>>,
         documents: Vec<Document>,
+        all_or_none: AllOrNone,
         deadline: Deadline,
     ) -> Result<Vec<(String, Step)>> {
         let limits = self.config().limits.clone();
         let (task_open, task_encoder) = (Arc::clone(open), encoder.cloned());
-        let cuts: Vec<(String, Result<Result<Cut, Step>>)> = self
+        let mut cuts: Vec<(String, Result<Result<Cut, Step>>)> = self
             .pools()
             .work(move || {
                 let mut seen = std::collections::HashSet::new();
@@ -135,6 +144,14 @@ impl Engine {
                     .collect()
             })
             .await?;
+
+        // Nothing is encoded for a request that is refused anyway.
+        if all_or_none == AllOrNone::Yes
+            && let Some(place) = cuts.iter().position(|(_, cut)| cut.is_err())
+            && let (_, Err(error)) = cuts.swap_remove(place)
+        {
+            return Err(error);
+        }
 
         // One text per passage, of all documents together: full batches.
         let texts: Vec<String> = match encoder {
@@ -237,7 +254,7 @@ impl Engine {
         }
         let encoder = self.encoder_for(&open.info)?;
         let (places, documents): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
-        let fresh = self.prepare(open, encoder.as_ref(), documents, deadline).await?;
+        let fresh = self.prepare(open, encoder.as_ref(), documents, AllOrNone::No, deadline).await?;
         for (place, step) in places.into_iter().zip(fresh) {
             steps[place] = step;
         }

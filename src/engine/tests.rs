@@ -93,9 +93,12 @@ async fn upsert_takes_all_or_none_and_ingest_each_by_itself() {
             document("good", "twice"),
         ]
     };
+    let encoded = engine.encoder().unwrap().counters().texts.load(Ordering::Relaxed);
     let error = engine.upsert("notes", mixed(), NEVER).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert_eq!(engine.count("notes", None).await.unwrap(), 0);
+    // One that is refused costs the encoder nothing.
+    assert_eq!(engine.encoder().unwrap().counters().texts.load(Ordering::Relaxed), encoded);
 
     let outcomes = engine.ingest("notes", mixed(), NEVER).await.unwrap();
     assert_eq!(outcomes[0].as_ref().unwrap().status, WriteStatus::Inserted);
