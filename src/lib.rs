@@ -50,6 +50,7 @@ pub mod index;
 pub mod model;
 pub mod onnx;
 pub mod proto;
+mod random;
 pub mod runtime;
 pub mod server;
 pub mod setup;

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{eval::SplitMix, proto};
+use crate::{proto, random::SplitMix};
 
 /// Why a load could not be driven to its end.
 #[derive(Debug, thiserror::Error)]
@@ -197,7 +197,7 @@ async fn soak_client(
     time: Duration,
 ) -> Result<(u64, u64, u64), LoadError> {
     let mut client = proto::encoder_client::EncoderClient::new(channel);
-    let mut random = SplitMix::new(seed);
+    let mut random = SplitMix(seed);
     let (mut requests, mut texts, mut refused) = (0, 0, 0);
     while started.elapsed() < time {
         // Mostly small requests, now and then a large one, as a day of use would have.
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn texts_are_from_one_word_to_many_and_the_same_for_a_seed() {
         let lengths = |seed| -> Vec<usize> {
-            let mut random = SplitMix::new(seed);
+            let mut random = SplitMix(seed);
             (0..500).map(|_| random_text(&mut random).split(' ').count()).collect()
         };
         let found = lengths(1);

@@ -35,6 +35,12 @@ pub fn parse(text: &str) -> Option<i64> {
     in_bounds(micros).then_some(micros)
 }
 
+/// The present moment; 0 on a clock that stands before 1970.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// Writes a moment as `2024-01-31T10:00:00Z`, with a fraction only where it is not zero.
 /// A moment out of bounds is written as the nearest bound.
 pub fn format(micros: i64) -> String {

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::ErrorKind,
     index::{IndexKind, IndexParams},
+    random::SplitMix as Random,
     store::{StoreError, disk::faulty::FaultyDisk},
     vector::{Dim, Metric, Vector},
 };
@@ -26,26 +27,9 @@ mod durability;
 mod model;
 mod searching;
 
-/// A small generator with a seed (SplitMix64), so that a failure can be had again.
-#[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub(super) fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0
-    }
+/// -1 to 1.
+fn unit(random: &mut Random) -> f32 {
+    (random.next() >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0
 }
 
 fn dim() -> Dim {
@@ -69,7 +53,7 @@ fn id(name: &str) -> PointId {
 }
 
 fn vector(random: &mut Random) -> Vector {
-    Vector::new((0..dim().len()).map(|_| random.unit()).collect(), dim(), Metric::Cosine).unwrap()
+    Vector::new((0..dim().len()).map(|_| unit(random)).collect(), dim(), Metric::Cosine).unwrap()
 }
 
 /// A document of `passages` passages with some text; the hash is of its `version`.

@@ -12,12 +12,13 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use super::{
     CollectionError, Outcome, Shared, Write, WriteDone,
     body::Body,
+    datetime,
     memory::{Arrival, Departure},
     point::{Point, PointId},
     slots::Entry,
@@ -246,11 +247,7 @@ impl Writer {
                 _ => None,
             });
         }
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()
-            .and_then(|d| i64::try_from(d.as_micros()).ok())
-            .unwrap_or(0);
+        let now = datetime::now();
         let mut outcomes = Vec::with_capacity(steps.len());
         for ((write, known, unchanged), head) in steps.into_iter().zip(heads) {
             if let Some(outcome) = unchanged {

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     collection::{
-        CollectionOptions, CollectionStats, Outcome, Page, SearchTrace, Write,
+        CollectionOptions, CollectionStats, Outcome, Page, SearchTrace, Write, datetime,
         filter::Filter,
         point::{Hit, Payload, PointId, StoredPoint},
     },
@@ -301,7 +301,7 @@ impl Engine {
             index: new.index,
             chunking,
             model,
-            created_at: now_micros(),
+            created_at: datetime::now(),
             aliases: Vec::new(),
         })
     }
@@ -541,11 +541,6 @@ fn short(fingerprint: &str) -> String {
 
 fn out_of_range(name: &'static str, min: usize, max: usize, got: usize) -> EngineError {
     EngineError::OutOfRange { name, min: min as u64, max: max as u64, got: got as u64 }
-}
-
-fn now_micros() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Ask {

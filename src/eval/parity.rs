@@ -7,8 +7,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvalError, SplitMix, cosine, read};
-use crate::encoder::{Encoder, TextKind};
+use super::{EvalError, cosine, read};
+use crate::{
+    encoder::{Encoder, TextKind},
+    random::SplitMix,
+};
 
 /// What was compared and how far it is off.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -157,7 +160,7 @@ impl Reference {
 
 /// A seeded order of `0..n` (Fisher-Yates).
 fn shuffled(n: usize, seed: u64) -> Vec<usize> {
-    let mut random = SplitMix::new(seed);
+    let mut random = SplitMix(seed);
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
         let j = usize::try_from(random.below(i as u64 + 1)).expect("below a length");

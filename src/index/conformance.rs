@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::ErrorKind,
+    random::SplitMix,
     vector::{Dim, Metric, Vector},
 };
 
@@ -34,14 +35,8 @@ fn params(kind: IndexKind) -> IndexParams {
 
 /// Seeded vectors around a few dozen centres, as embeddings are; splitmix64.
 pub(super) fn clustered(n: usize, dim: usize, metric: Metric, seed: u64) -> Vec<Vec<f32>> {
-    let mut state = seed;
-    let mut uniform = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
+    let mut random = SplitMix(seed);
+    let mut uniform = move || (random.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
     let mut centres: Vec<Vec<f32>> = Vec::new();
     for _ in 0..30 {
         centres.push((0..dim).map(|_| uniform()).collect());

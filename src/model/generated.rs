@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{ModelDir, ModelError, WEIGHTS_FILE, checksum::FileSum, files};
-use crate::onnx::{EncoderGraph, Weights, encoder::WRITER_VERSION};
+use crate::onnx::{Weights, encoder::WRITER_VERSION};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -67,14 +67,7 @@ fn generate(model: &ModelDir) -> Result<Vec<u8>, ModelError> {
     model.compare(WEIGHTS_FILE, &FileSum::of_bytes(&content))?;
     let wrong = |source| ModelError::Onnx { path: path.clone(), source };
     let weights = Weights::new(content).map_err(wrong)?;
-    let manifest = &model.manifest;
-    let graph = EncoderGraph {
-        architecture: manifest.architecture,
-        shape: &manifest.shape,
-        pooling: manifest.pooling,
-        normalise: manifest.normalise,
-        hidden_outputs: false,
-    };
+    let graph = model.manifest.graph();
     graph.to_bytes(&weights).map_err(wrong)
 }
 

@@ -17,7 +17,7 @@ use super::{
     ImportOptions, MANIFEST_FILE, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, ModelDir, ModelError, Pooling,
     TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
 };
-use crate::onnx::{EncoderGraph, Weights};
+use crate::onnx::Weights;
 use hub::Source;
 
 /// Imports `from` into the folder `models`.
@@ -76,13 +76,7 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
 /// Writes the graph once and throws it away: every tensor is there, in its shape, in a type we read.
 fn check_weights(manifest: &Manifest, content: Vec<u8>, path: &Path) -> Result<bytes::Bytes, ModelError> {
     let content = bytes::Bytes::from(content);
-    let graph = EncoderGraph {
-        architecture: manifest.architecture,
-        shape: &manifest.shape,
-        pooling: manifest.pooling,
-        normalise: manifest.normalise,
-        hidden_outputs: false,
-    };
+    let graph = manifest.graph();
     Weights::new(content.clone())
         .and_then(|weights| graph.model(&weights))
         .map_err(|source| ModelError::Onnx { path: path.to_owned(), source })?;

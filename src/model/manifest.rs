@@ -10,7 +10,7 @@ use super::{
     checksum::{FileSum, hex},
 };
 use crate::{
-    onnx::{Architecture, Pooling, Shape},
+    onnx::{Architecture, EncoderGraph, Pooling, Shape},
     vector::Dim,
 };
 
@@ -61,6 +61,17 @@ pub struct Manifest {
 pub struct Fingerprint(pub String);
 
 impl Manifest {
+    /// The encoder that this manifest describes.
+    pub(super) fn graph(&self) -> EncoderGraph<'_> {
+        EncoderGraph {
+            architecture: self.architecture,
+            shape: &self.shape,
+            pooling: self.pooling,
+            normalise: self.normalise,
+            hidden_outputs: false,
+        }
+    }
+
     /// Reads and checks the text of a `model.toml`; `path` is for the errors.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 
+use crate::random::SplitMix;
+
 use super::{
     Architecture, FileSum, MANIFEST_FILE, MANIFEST_FORMAT, Manifest, ModelDir, Pooling, Prompts, Shape,
     TOKENIZER_FILE, WEIGHTS_FILE,
@@ -61,21 +63,13 @@ paint painting painter colour red green blue yellow black white picture museum a
 number numbers math sum count measure large small big long short high low fast slow new old good bad
 day night morning evening week month year time hour minute today tomorrow yesterday first last early late";
 
-/// A generator of well mixed numbers from a counter: Steele, Lea & Flood 2014 (SplitMix).
-struct Random(u64);
+/// Weights that follow from a seed.
+struct Random(SplitMix);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     /// Nearly normal, variance 1: twelve uniform numbers summed, in units of 2^-16, so that nothing is rounded.
     fn normal(&mut self) -> f32 {
-        let sum: i64 = (0..12).map(|_| (self.next() >> 48) as i64).sum();
+        let sum: i64 = (0..12).map(|_| (self.0.next() >> 48) as i64).sum();
         (sum - 6 * 65_536) as f32 / 65_536.0
     }
 
@@ -163,7 +157,7 @@ fn tensors(random: &mut Random, words: &[(String, Vec<f32>)]) -> Vec<(String, Ve
 
 /// The three files, by name.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
-    let mut random = Random(SEED);
+    let mut random = Random(SplitMix(SEED));
     let words = vocabulary(&mut random);
     let lines: String = words.iter().map(|(word, _)| format!("{word}\n")).collect();
     let tokenizer = tokenizer_json(&lines, &Options::default()).unwrap().into_bytes();
@@ -239,7 +233,7 @@ fn committed_model_is_what_this_file_makes() {
 
 #[test]
 fn every_ascii_word_has_pieces() {
-    let words = vocabulary(&mut Random(SEED));
+    let words = vocabulary(&mut Random(SplitMix(SEED)));
     let has = |piece: &str| words.iter().any(|(known, _)| known == piece);
     for byte in b'!'..=b'~' {
         let letter = char::from(byte).to_ascii_lowercase();

@@ -14,6 +14,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::random::SplitMix;
+
 use super::{
     StoreError,
     disk::Disk,
@@ -109,12 +111,9 @@ struct Entry {
 }
 
 /// What position-free sums are made of: every document counts with its number and its checksums, well mixed
-/// (the finaliser of SplitMix64), so that no lost, doubled or exchanged document goes unseen.
+/// (by SplitMix64; part of the format), so that no lost, doubled or exchanged document goes unseen.
 fn digest(doc: u32, head_crc: u32) -> u64 {
-    let mut z = (u64::from(doc) << 32 | u64::from(head_crc)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    SplitMix(u64::from(doc) << 32 | u64::from(head_crc)).next()
 }
 
 fn key(kind: u8, doc: u32) -> [u8; 5] {
