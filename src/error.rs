@@ -60,6 +60,7 @@ pub enum Error {
     Engine(#[from] crate::engine::EngineError),
     Server(#[from] crate::server::ServerError),
     Setup(#[from] crate::setup::SetupError),
+    Finetune(#[from] crate::finetune::FinetuneError),
 }
 
 /// `Result` with this crate's [`Error`].
@@ -82,6 +83,7 @@ impl Error {
             Error::Engine(e) => e.kind(),
             Error::Server(e) => e.kind(),
             Error::Setup(e) => e.kind(),
+            Error::Finetune(e) => e.kind(),
         }
     }
 

@@ -8,7 +8,7 @@
 //! ```text
 //! main -> cli -> server -> engine -> collection -> index, store --> vector, config, error
 //!          |                  \----> encoder -> model, onnx, runtime
-//!          \---> eval, setup ---> engine, encoder, model, runtime
+//!          \---> finetune, eval, setup ---> engine, encoder, model, onnx, runtime
 //! ```
 //!
 //! | module | turns | into |
@@ -22,6 +22,7 @@
 //! | [`collection`] | points | store and index kept in step; filters; search plans |
 //! | [`engine`] | text | hits: one encoder, many collections; where async begins |
 //! | [`server`] | gRPC | engine calls (with [`cli`], alone names `tonic`) |
+//! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
 //! | [`eval`] | judged collections, reference values | measures |
 //! | [`cli`] | arguments | all of it; the only module that prints |
 //!
@@ -46,6 +47,7 @@ pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod finetune;
 pub mod index;
 pub mod model;
 pub mod onnx;

@@ -28,6 +28,7 @@ pub mod layout;
 mod load;
 mod model;
 pub mod output;
+mod parsers;
 mod search;
 mod serve;
 mod setup;

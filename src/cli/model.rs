@@ -9,6 +9,7 @@ use super::{
     client::{OnInterrupt, Session, Target, with_session},
     layout,
     output::{Output, Style},
+    parsers,
 };
 use crate::{
     model::{ImportOptions, ModelDir, Pooling, Prompts},
@@ -41,14 +42,6 @@ enum ModelCommand {
     },
 }
 
-/// How token vectors become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum PoolingArg {
-    Cls,
-    Mean,
-    Max,
-}
-
 /// What the folder does not say.
 #[derive(Debug, clap::Args)]
 struct ImportArgs {
@@ -59,8 +52,8 @@ struct ImportArgs {
     #[arg(long)]
     name: Option<String>,
     /// How token vectors become one [default: what the folder says, else mean]
-    #[arg(long, value_enum)]
-    pooling: Option<PoolingArg>,
+    #[arg(long, value_parser = parsers::pooling())]
+    pooling: Option<Pooling>,
     /// Whether vectors get unit length [default: what the folder says]
     #[arg(long, value_name = "BOOL")]
     normalise: Option<bool>,
@@ -102,11 +95,7 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
             let prompts = args.query_prompt.is_some() || args.document_prompt.is_some();
             let options = ImportOptions {
                 name: args.name,
-                pooling: args.pooling.map(|pooling| match pooling {
-                    PoolingArg::Cls => Pooling::Cls,
-                    PoolingArg::Mean => Pooling::Mean,
-                    PoolingArg::Max => Pooling::Max,
-                }),
+                pooling: args.pooling,
                 normalise: args.normalise,
                 max_tokens: args.max_tokens,
                 licence: args.licence,

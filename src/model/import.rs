@@ -48,12 +48,13 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
 
     let weights_path = source.folder.join(WEIGHTS_FILE);
     let content = fs::read(&weights_path).map_err(|error| ModelError::from_io(&weights_path, error))?;
+    let pooling = options.pooling.or(source.pooling).unwrap_or(Pooling::Mean);
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
         name,
         architecture: source.architecture,
-        dimension: source.shape.hidden as u32,
-        pooling: options.pooling.or(source.pooling).unwrap_or(Pooling::Mean),
+        dimension: pooling.dimension(source.shape.hidden) as u32,
+        pooling,
         normalise: options.normalise.unwrap_or(source.normalise),
         max_tokens,
         licence: options.licence.or(source.licence).unwrap_or_else(|| "unknown".into()),

@@ -105,12 +105,7 @@ impl Manifest {
         for name in [WEIGHTS_FILE, TOKENIZER_FILE] {
             hasher.update(format!("{name} {}\n", self.file(name).sha256));
         }
-        let pooling = match pooling {
-            Pooling::Cls => "cls",
-            Pooling::Mean => "mean",
-            Pooling::Max => "max",
-        };
-        hasher.update(format!("pooling {pooling}\nnormalise {normalise}\n"));
+        hasher.update(format!("pooling {}\nnormalise {normalise}\n", pooling.name()));
         Fingerprint(hex(&hasher.finalize()))
     }
 
@@ -123,10 +118,14 @@ impl Manifest {
         check_name(&self.name)?;
         self.shape.check().map_err(|error| error.to_string())?;
         Dim::new(self.dimension).map_err(|error| error.to_string())?;
-        if self.dimension as usize != self.shape.hidden {
+        self.shape.check_pooling(self.pooling).map_err(|error| error.to_string())?;
+        let dimension = self.pooling.dimension(self.shape.hidden);
+        if self.dimension as usize != dimension {
             return Err(format!(
-                "dimension is {}, but shape.hidden is {}",
-                self.dimension, self.shape.hidden
+                "dimension is {}, but shape.hidden is {} and pooling {} makes {dimension} of it",
+                self.dimension,
+                self.shape.hidden,
+                self.pooling.name()
             ));
         }
         if !(MAX_TOKENS_LEAST..=self.shape.positions).contains(&self.max_tokens) {

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     OnnxError, Weights,
-    graph::{Axis, DataType, Graph, Value},
+    graph::{Axis, DataType, Graph, LENGTH_MIN, Value},
+    pooling::{self, Pooling},
     proto::ModelProto,
 };
 
@@ -32,11 +33,7 @@ pub const WRITER_VERSION: u32 = 1;
 pub const FILE_BYTES_MAX: usize = (1 << 31) - 1;
 
 /// Added to the attention scores of masked tokens. Its exponential is 0 in float32 beside any real score.
-const MASKED_SCORE: f32 = -10_000.0;
-/// Stands for a masked token under [`Pooling::Max`].
-const MASKED_VALUE: f32 = -1e9;
-/// Shortest length that normalisation divides by, as in PyTorch's `normalize`.
-const LENGTH_MIN: f32 = 1e-12;
+pub(super) const MASKED_SCORE: f32 = -10_000.0;
 
 /// Which encoder the weights are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,16 +42,6 @@ const LENGTH_MIN: f32 = 1e-12;
 pub enum Architecture {
     Bert,
     Distilbert,
-}
-
-/// How token vectors become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are the field's own")]
-pub enum Pooling {
-    Cls,
-    Mean,
-    Max,
 }
 
 /// Shape of the encoder, as in Hugging Face's `config.json`.
@@ -95,6 +82,24 @@ impl Shape {
         }
         Ok(())
     }
+
+    /// Whether an encoder of this shape has the hidden states that `pooling` reads.
+    ///
+    /// # Errors
+    /// [`OnnxError::BadShape`] if it has too few layers.
+    pub fn check_pooling(&self, pooling: Pooling) -> Result<(), OnnxError> {
+        if self.layers >= pooling.layers_min() {
+            return Ok(());
+        }
+        Err(OnnxError::BadShape {
+            reason: format!(
+                "pooling {} needs at least {} layers, and the encoder has {}",
+                pooling.name(),
+                pooling.layers_min(),
+                self.layers
+            ),
+        })
+    }
 }
 
 /// What to write.
@@ -134,6 +139,7 @@ impl EncoderGraph<'_> {
     /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`] by tensor.
     pub fn model(&self, weights: &Weights) -> Result<ModelProto, OnnxError> {
         self.shape.check()?;
+        self.shape.check_pooling(self.pooling)?;
         let mut writer = Writer { spec: self, weights, graph: Graph::new("encoder") };
         writer.write()?;
         Ok(writer.graph.into_model())
@@ -141,19 +147,48 @@ impl EncoderGraph<'_> {
 }
 
 /// Where each architecture keeps the tensors of one layer.
-struct LayerNames {
-    query: String,
-    key: String,
-    value: String,
-    attention_output: String,
-    attention_norm: String,
-    intermediate: String,
-    output: String,
-    output_norm: String,
+pub(super) struct LayerNames {
+    pub(super) query: String,
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) attention_output: String,
+    pub(super) attention_norm: String,
+    pub(super) intermediate: String,
+    pub(super) output: String,
+    pub(super) output_norm: String,
+}
+
+/// Name and shape of every tensor of an encoder, in the order in which Hugging Face's models hold them.
+pub fn tensors(architecture: Architecture, shape: &Shape) -> Vec<(String, Vec<usize>)> {
+    let Shape { layers, hidden, intermediate, vocabulary, positions, type_vocabulary, .. } = *shape;
+    let mut all: Vec<(String, Vec<usize>)> = vec![
+        ("embeddings.word_embeddings.weight".into(), vec![vocabulary, hidden]),
+        ("embeddings.position_embeddings.weight".into(), vec![positions, hidden]),
+    ];
+    if architecture == Architecture::Bert {
+        all.push(("embeddings.token_type_embeddings.weight".into(), vec![type_vocabulary, hidden]));
+    }
+    let mut both = |name: &str, weight: Vec<usize>| {
+        let bias = vec![weight[0]];
+        all.extend([(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)]);
+    };
+    both("embeddings.LayerNorm", vec![hidden]);
+    for layer in 0..layers {
+        let names = LayerNames::new(architecture, layer);
+        both(&names.query, vec![hidden, hidden]);
+        both(&names.key, vec![hidden, hidden]);
+        both(&names.value, vec![hidden, hidden]);
+        both(&names.attention_output, vec![hidden, hidden]);
+        both(&names.attention_norm, vec![hidden]);
+        both(&names.intermediate, vec![intermediate, hidden]);
+        both(&names.output, vec![hidden, intermediate]);
+        both(&names.output_norm, vec![hidden]);
+    }
+    all
 }
 
 impl LayerNames {
-    fn new(architecture: Architecture, layer: usize) -> Self {
+    pub(super) fn new(architecture: Architecture, layer: usize) -> Self {
         match architecture {
             Architecture::Bert => {
                 let name = |rest: &str| format!("encoder.layer.{layer}.{rest}");
@@ -204,11 +239,12 @@ impl Writer<'_> {
             hidden = self.layer(layer, &hidden, &scores_mask)?;
             states.push(hidden.clone());
         }
-        let pooled = self.pool(&hidden, &mask);
+        let pooled = pooling::pool(&mut self.graph, self.spec.pooling, &states, &mask);
         let embedding = self.finish(&pooled);
 
         let width = Axis::Fixed(self.spec.shape.hidden);
-        self.graph.output(&embedding, DataType::Float, &[Axis::Named("batch"), width]);
+        let dimension = Axis::Fixed(self.spec.pooling.dimension(self.spec.shape.hidden));
+        self.graph.output(&embedding, DataType::Float, &[Axis::Named("batch"), dimension]);
         if self.spec.hidden_outputs {
             for state in &states {
                 self.graph.output(state, DataType::Float, &[tokens[0], tokens[1], width]);
@@ -312,37 +348,6 @@ impl Writer<'_> {
         let context = self.graph.matmul(&at("context.heads"), &shares, &parts[2]);
         let context = self.graph.transpose(&at("context.split"), &context, &[0, 2, 1, 3]);
         Ok(self.graph.reshape(&at("context"), &context, &[0, 0, hidden as i64]))
-    }
-
-    /// `[batch, sequence, hidden]` -> `[batch, hidden]` over real tokens; a text without any gives zeros.
-    fn pool(&mut self, hidden: &Value, mask: &Value) -> Value {
-        let graph = &mut self.graph;
-        let weights = graph.unsqueeze("pool.mask", mask, &[2]);
-        let weights = graph.cast("pool.mask.float", &weights, DataType::Float);
-        match self.spec.pooling {
-            Pooling::Mean => {
-                let kept = graph.mul("pool.kept", hidden, &weights);
-                let sum = graph.reduce_sum("pool.sum", &kept, &[1], false);
-                let count = graph.reduce_sum("pool.count", &weights, &[1], false);
-                let one = graph.scalar(1.0);
-                let count = graph.node("Max", "pool.count.least", &[&count, &one], &[]);
-                graph.div("pooled", &sum, &count)
-            }
-            Pooling::Cls => {
-                let first = graph.integer(0);
-                let first = graph.gather("pool.first", hidden, &first, 1);
-                let any = graph.reduce_max("pool.any", &weights, &[1], false);
-                graph.mul("pooled", &first, &any)
-            }
-            Pooling::Max => {
-                let real = graph.cast("pool.mask.bool", &weights, DataType::Bool);
-                let masked = graph.scalar(MASKED_VALUE);
-                let kept = graph.node("Where", "pool.kept", &[&real, hidden, &masked], &[]);
-                let largest = graph.reduce_max("pool.largest", &kept, &[1], false);
-                let any = graph.reduce_max("pool.any", &weights, &[1], false);
-                graph.mul("pooled", &largest, &any)
-            }
-        }
     }
 
     /// Unit length if asked for; always the value named `embedding`.

@@ -1,8 +1,9 @@
 //! A builder of ONNX graphs: named values in, nodes and initializers out, in the order they were asked for.
 //!
 //! The same calls give the same bytes. An operation that a model is made of is one method here, so that its
-//! gradient has one place to stand when training graphs are written: each such method ends in [`Graph::node`],
-//! which is where a tape would record it. What the builder does not do: infer shapes or check types.
+//! gradient has one place to stand (`gradient.rs`): each such method ends in [`Graph::node`], and the list of nodes is
+//! the tape that reverse mode walks. Ranks and fixed lengths are followed (`shapes.rs`) as far as gradients need them.
+//! What the builder does not do: check types, or see that lengths agree.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -15,6 +16,7 @@ use super::proto::{
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
+use super::shapes;
 
 pub use super::proto::tensor_proto::DataType;
 
@@ -23,24 +25,34 @@ pub const OPSET: i64 = 20;
 /// Version of the file format, the one that goes with [`OPSET`] and is read by every runtime since 2024.
 pub const IR_VERSION: i64 = 10;
 
+/// Shortest length that normalisation divides by, as in PyTorch's `normalize`.
+pub const LENGTH_MIN: f32 = 1e-12;
+
 /// A tensor of the graph, by name: an input, an initializer or what a node gives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Value(Rc<str>);
 
 impl Value {
+    /// The value of this name, which some graph must hold.
+    pub(super) fn named(name: &str) -> Self {
+        Value(name.into())
+    }
+
     /// Its name in the file.
     pub fn name(&self) -> &str {
         &self.0
     }
 }
 
-/// One dimension of an input or output.
-#[derive(Debug, Clone, Copy)]
+/// One dimension of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
     /// Known when the graph is written.
     Fixed(usize),
     /// Known at run time; equal names are equal lengths.
     Named(&'static str),
+    /// Known at run time.
+    Unknown,
 }
 
 /// An attribute of a node.
@@ -56,9 +68,15 @@ pub enum Attribute {
 /// A graph being written.
 #[derive(Debug, Default)]
 pub struct Graph {
-    proto: GraphProto,
+    pub(super) proto: GraphProto,
     /// Constants by type and content, each written once.
     constants: HashMap<(DataType, Vec<usize>, Vec<u8>), Value>,
+    /// Content of the integer constants, by name: axes and shapes.
+    integers: HashMap<Value, Vec<i64>>,
+    /// Axes of every value whose rank is known.
+    shapes: HashMap<Value, Vec<Axis>>,
+    /// Gradient nodes written so far, for their names.
+    pub(super) gradient_nodes: usize,
 }
 
 impl Graph {
@@ -70,7 +88,9 @@ impl Graph {
     /// Declares an input.
     pub fn input(&mut self, name: &str, data_type: DataType, axes: &[Axis]) -> Value {
         self.proto.input.push(value_info(name, data_type, axes));
-        Value(name.into())
+        let value = Value(name.into());
+        self.shapes.insert(value.clone(), axes.to_vec());
+        value
     }
 
     /// Declares a value as an output, under the name it has.
@@ -81,6 +101,21 @@ impl Graph {
     /// Notes the shape of a value where the runtime cannot work it out; some of its fusions ask for known shapes.
     pub fn describe(&mut self, value: &Value, data_type: DataType, axes: &[Axis]) {
         self.proto.value_info.push(value_info(value.name(), data_type, axes));
+        self.shapes.insert(value.clone(), axes.to_vec());
+    }
+
+    /// Axes of a value, where they are known.
+    pub(super) fn axes(&self, value: &Value) -> Option<&[Axis]> {
+        self.shapes.get(value).map(Vec::as_slice)
+    }
+
+    pub(super) fn set_axes(&mut self, value: &Value, axes: Vec<Axis>) {
+        self.shapes.insert(value.clone(), axes);
+    }
+
+    /// Content of an integer constant.
+    pub(super) fn integers_of(&self, value: &Value) -> Option<&[i64]> {
+        self.integers.get(value).map(Vec::as_slice)
     }
 
     /// Adds a tensor of weights: float32, little-endian, row-major. The bytes are shared, not copied.
@@ -96,12 +131,16 @@ impl Graph {
     /// A list of int64, such as a shape or a list of axes.
     pub fn integers(&mut self, values: &[i64]) -> Value {
         let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(DataType::Int64, &[values.len()], data)
+        let value = self.constant(DataType::Int64, &[values.len()], data);
+        self.integers.insert(value.clone(), values.to_vec());
+        value
     }
 
     /// An int64 scalar.
     pub fn integer(&mut self, value: i64) -> Value {
-        self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec())
+        let constant = self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec());
+        self.integers.insert(constant.clone(), vec![value]);
+        constant
     }
 
     /// Adds a node with one output, which gets the node's name.
@@ -112,19 +151,38 @@ impl Graph {
         inputs: &[&Value],
         attributes: &[(&str, Attribute)],
     ) -> Value {
+        let [value] = self.node_of(op, name, inputs, attributes, &[""]);
+        value
+    }
+
+    /// Adds a node whose outputs get the node's name with each of `suffixes` behind it.
+    pub fn node_of<const N: usize>(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+        suffixes: &[&str; N],
+    ) -> [Value; N] {
         debug_assert!(
             self.proto.node.iter().all(|node| node.name() != name),
             "two values of one graph are named {name}"
         );
+        let outputs = suffixes.map(|suffix| Value(format!("{name}{suffix}").into()));
         self.proto.node.push(NodeProto {
             input: inputs.iter().map(|value| value.name().to_owned()).collect(),
-            output: vec![name.into()],
+            output: outputs.iter().map(|value| value.name().to_owned()).collect(),
             name: Some(name.into()),
             op_type: Some(op.into()),
             domain: None,
             attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
         });
-        Value(name.into())
+        for (value, axes) in outputs.iter().zip(shapes::infer(self, op, inputs, attributes, N)) {
+            if let Some(axes) = axes {
+                self.shapes.insert(value.clone(), axes);
+            }
+        }
+        outputs
     }
 
     /// `x w`: the last axis of `x` is the first of `w`, or the matrices of two equally long stacks.
@@ -142,6 +200,11 @@ impl Graph {
         self.node("Mul", name, &[a, b], &[])
     }
 
+    /// `a - b`, broadcast.
+    pub fn sub(&mut self, name: &str, a: &Value, b: &Value) -> Value {
+        self.node("Sub", name, &[a, b], &[])
+    }
+
     /// `a / b`, broadcast.
     pub fn div(&mut self, name: &str, a: &Value, b: &Value) -> Value {
         self.node("Div", name, &[a, b], &[])
@@ -156,6 +219,67 @@ impl Graph {
     /// Axis `i` of the result is axis `order[i]` of `x`.
     pub fn transpose(&mut self, name: &str, x: &Value, order: &[i64]) -> Value {
         self.node("Transpose", name, &[x], &[("perm", Attribute::Ints(order.to_vec()))])
+    }
+
+    /// `x w^T + bias`: `x` `[n, in]`, `w` `[out, in]` as PyTorch stores a linear layer, `bias` `[out]`.
+    pub fn linear(&mut self, name: &str, x: &Value, w: &Value, bias: Option<&Value>) -> Value {
+        let inputs: Vec<&Value> = [x, w].into_iter().chain(bias).collect();
+        self.node("Gemm", name, &inputs, &[("transB", Attribute::Int(1))])
+    }
+
+    /// The same numbers in a shape that is a value of the graph and comes out as `axes`.
+    pub fn reshape_to(&mut self, name: &str, x: &Value, shape: &Value, axes: &[Axis]) -> Value {
+        let value = self.node("Reshape", name, &[x, shape], &[]);
+        self.shapes.insert(value.clone(), axes.to_vec());
+        value
+    }
+
+    /// `x[.., start..end, ..]` along `axis`.
+    pub fn slice(&mut self, name: &str, x: &Value, axis: i64, start: i64, end: i64) -> Value {
+        let (start, end, axis) = (self.integers(&[start]), self.integers(&[end]), self.integers(&[axis]));
+        self.node("Slice", name, &[x, &start, &end, &axis], &[])
+    }
+
+    /// `x` in N equal parts along `axis`.
+    pub fn split<const N: usize>(&mut self, name: &str, x: &Value, axis: i64) -> [Value; N] {
+        let suffixes: [String; N] = std::array::from_fn(|n| format!(".{n}"));
+        let suffixes: [&str; N] = std::array::from_fn(|n| suffixes[n].as_str());
+        let attributes = [("axis", Attribute::Int(axis)), ("num_outputs", Attribute::Int(N as i64))];
+        self.node_of("Split", name, &[x], &attributes, &suffixes)
+    }
+
+    /// Logarithm of the softmax over the last axis.
+    pub fn log_softmax(&mut self, name: &str, x: &Value) -> Value {
+        self.node("LogSoftmax", name, &[x], &[("axis", Attribute::Int(-1))])
+    }
+
+    /// Hyperbolic tangent.
+    pub fn tanh(&mut self, name: &str, x: &Value) -> Value {
+        self.node("Tanh", name, &[x], &[])
+    }
+
+    /// Rows of `x` scaled to unit length, as PyTorch's `normalize`.
+    pub fn normalise(&mut self, name: &str, x: &Value) -> Value {
+        let length = self.reduce_l2(&format!("{name}.length"), x, &[1], true);
+        let least = self.scalar(LENGTH_MIN);
+        let length = self.node("Max", &format!("{name}.length.least"), &[&length, &least], &[]);
+        self.div(name, x, &length)
+    }
+
+    /// [`Graph::layer_norm`] that also keeps each row's mean and inverse deviation, which its gradient needs.
+    pub fn layer_norm_saving(
+        &mut self,
+        name: &str,
+        x: &Value,
+        scale: &Value,
+        bias: &Value,
+        epsilon: f32,
+    ) -> Value {
+        let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))];
+        let suffixes = ["", ".mean", ".inverse_deviation"];
+        let [value, _, _] =
+            self.node_of("LayerNormalization", name, &[x, scale, bias], &attributes, &suffixes);
+        value
     }
 
     /// Softmax over the last axis.
@@ -192,6 +316,11 @@ impl Graph {
     /// Rows of `table` by number.
     pub fn gather(&mut self, name: &str, table: &Value, indices: &Value, axis: i64) -> Value {
         self.node("Gather", name, &[table, indices], &[("axis", Attribute::Int(axis))])
+    }
+
+    /// `parts` one behind the other along `axis`.
+    pub fn concat(&mut self, name: &str, parts: &[&Value], axis: i64) -> Value {
+        self.node("Concat", name, parts, &[("axis", Attribute::Int(axis))])
     }
 
     /// Adds axes of length 1 at `axes` of the result.
@@ -239,7 +368,9 @@ impl Graph {
             name: Some(name.into()),
             raw_data: Some(data),
         });
-        Value(name.into())
+        let value = Value(name.into());
+        self.shapes.insert(value.clone(), dims.iter().map(|&dim| Axis::Fixed(dim)).collect());
+        value
     }
 }
 
@@ -247,10 +378,11 @@ fn value_info(name: &str, data_type: DataType, axes: &[Axis]) -> ValueInfoProto 
     let dim = axes
         .iter()
         .map(|axis| Dimension {
-            value: Some(match axis {
-                Axis::Fixed(length) => dimension::Value::DimValue(*length as i64),
-                Axis::Named(name) => dimension::Value::DimParam((*name).into()),
-            }),
+            value: match axis {
+                Axis::Fixed(length) => Some(dimension::Value::DimValue(*length as i64)),
+                Axis::Named(name) => Some(dimension::Value::DimParam((*name).into())),
+                Axis::Unknown => None,
+            },
         })
         .collect();
     let tensor =

@@ -1,11 +1,16 @@
 //! Writes ONNX models: messages, a builder of nodes, and the encoders written with it.
 
 pub mod encoder;
+mod gradient;
 pub mod graph;
+mod pooling;
 pub mod proto;
+mod shapes;
+pub mod training;
 pub mod weights;
 
-pub use encoder::{Architecture, EncoderGraph, Pooling, Shape};
+pub use encoder::{Architecture, EncoderGraph, Shape};
+pub use pooling::Pooling;
 pub use weights::Weights;
 
 use crate::error::ErrorKind;

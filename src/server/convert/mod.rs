@@ -19,7 +19,7 @@ use crate::{
         Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, SearchAnswer, SearchQuery, WriteStatus,
     },
     index::{IndexKind, IndexParams},
-    model::{Architecture, ModelDir, Pooling},
+    model::{Architecture, ModelDir},
     proto::{self, search_request},
     runtime::DeviceReport,
     server::ServerError,
@@ -334,12 +334,7 @@ pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>) -> proto
         .to_owned(),
         dimension: manifest.dimension,
         max_tokens: u32::try_from(manifest.max_tokens).unwrap_or(u32::MAX),
-        pooling: match manifest.pooling {
-            Pooling::Cls => "cls",
-            Pooling::Mean => "mean",
-            Pooling::Max => "max",
-        }
-        .to_owned(),
+        pooling: manifest.pooling.name().to_owned(),
         fingerprint: model.fingerprint.0.clone(),
         licence: manifest.licence.clone(),
         loaded: loaded.is_some(),

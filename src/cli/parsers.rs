@@ -1,0 +1,12 @@
+//! Words of the command line -> values of the library, with the allowed words in `--help` and in errors.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::model::Pooling;
+
+/// A pooling by name.
+pub fn pooling() -> impl TypedValueParser<Value = Pooling> {
+    PossibleValuesParser::new(Pooling::ALL.map(Pooling::name)).map(|name| {
+        Pooling::ALL.into_iter().find(|p| p.name() == name).expect("clap lets only these names through")
+    })
+}
