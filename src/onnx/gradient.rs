@@ -189,6 +189,23 @@ impl Graph {
                 self.keep_axes(&spread, x);
                 vec![Some(spread), None]
             }
+            "ReduceMean" => {
+                // Each of n numbers carries 1/n; n is only known at run time.
+                let ratio: Vec<Value> = [&y, x]
+                    .iter()
+                    .map(|value| {
+                        let size = self.emit("Size", &[value], &[]);
+                        self.as_float(&size)
+                    })
+                    .collect();
+                let ratio = self.emit("Div", &[&ratio[0], &ratio[1]], &[]);
+                let wide = self.with_reduced_axes(node, &inputs, g);
+                let shares = self.emit("Mul", &[&wide, &ratio], &[]);
+                let shape = self.emit("Shape", &[x], &[]);
+                let spread = self.emit("Expand", &[&shares, &shape], &[]);
+                self.keep_axes(&spread, x);
+                vec![Some(spread), None]
+            }
             "ReduceL2" => {
                 let wide = self.with_reduced_axes(node, &inputs, g);
                 let length = self.with_reduced_axes(node, &inputs, &y);
@@ -300,21 +317,29 @@ impl Graph {
 
     fn concat_gradient(&mut self, node: &NodeProto, inputs: &[Value], g: &Value) -> Vec<Option<Value>> {
         let axis = int(node, "axis").expect("a concatenation names its axis");
-        let mut start = 0;
-        inputs
+        let at = self.integers(&[place(axis, self.known(&inputs[0]).len()) as i64]);
+        let lengths: Vec<Value> = inputs
             .iter()
             .map(|input| {
-                let axes = self.known(input);
-                let Axis::Fixed(length) = axes[place(axis, axes.len())] else {
-                    panic!("{}: the length of {} is not fixed", node.name(), input.name());
-                };
-                let end = start + length as i64;
-                let (from, to, along) =
-                    (self.integers(&[start]), self.integers(&[end]), self.integers(&[axis]));
-                start = end;
-                Some(self.emit("Slice", &[g, &from, &to, &along], &[]))
+                let shape = self.emit("Shape", &[input], &[]);
+                self.emit("Gather", &[&shape, &at], &[("axis", Attribute::Int(0))])
             })
-            .collect()
+            .collect();
+        let lengths =
+            self.emit("Concat", &lengths.iter().collect::<Vec<_>>(), &[("axis", Attribute::Int(0))]);
+        let name = format!("gradient.{}", self.gradient_nodes);
+        self.gradient_nodes += 1;
+        let parts = self.node_with_outputs(
+            "Split",
+            &name,
+            &[g, &lengths],
+            &[("axis", Attribute::Int(axis))],
+            inputs.len(),
+        );
+        for (part, input) in parts.iter().zip(inputs) {
+            self.keep_axes(part, input);
+        }
+        parts.into_iter().map(Some).collect()
     }
 
     /// A part that nothing depends on gets zeros.
@@ -417,3 +442,6 @@ fn int(node: &NodeProto, name: &str) -> Option<i64> {
 fn ints(node: &NodeProto, name: &str) -> Option<Vec<i64>> {
     node.attribute.iter().find(|a| a.name() == name).map(|a| a.ints.clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,11 +164,37 @@ impl Graph {
         attributes: &[(&str, Attribute)],
         suffixes: &[&str; N],
     ) -> [Value; N] {
+        let outputs = suffixes.map(|suffix| Value(format!("{name}{suffix}").into()));
+        self.push(op, name, inputs, attributes, &outputs);
+        outputs
+    }
+
+    /// Adds a node with `count` outputs, which get the node's name and a number.
+    pub fn node_with_outputs(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+        count: usize,
+    ) -> Vec<Value> {
+        let outputs: Vec<Value> = (0..count).map(|n| Value(format!("{name}.{n}").into())).collect();
+        self.push(op, name, inputs, attributes, &outputs);
+        outputs
+    }
+
+    fn push(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+        outputs: &[Value],
+    ) {
         debug_assert!(
             self.proto.node.iter().all(|node| node.name() != name),
             "two values of one graph are named {name}"
         );
-        let outputs = suffixes.map(|suffix| Value(format!("{name}{suffix}").into()));
         self.proto.node.push(NodeProto {
             input: inputs.iter().map(|value| value.name().to_owned()).collect(),
             output: outputs.iter().map(|value| value.name().to_owned()).collect(),
@@ -177,12 +203,11 @@ impl Graph {
             domain: None,
             attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
         });
-        for (value, axes) in outputs.iter().zip(shapes::infer(self, op, inputs, attributes, N)) {
+        for (value, axes) in outputs.iter().zip(shapes::infer(self, op, inputs, attributes, outputs.len())) {
             if let Some(axes) = axes {
                 self.shapes.insert(value.clone(), axes);
             }
         }
-        outputs
     }
 
     /// `x w`: the last axis of `x` is the first of `w`, or the matrices of two equally long stacks.
@@ -240,12 +265,10 @@ impl Graph {
         self.node("Slice", name, &[x, &start, &end, &axis], &[])
     }
 
-    /// `x` in N equal parts along `axis`.
-    pub fn split<const N: usize>(&mut self, name: &str, x: &Value, axis: i64) -> [Value; N] {
-        let suffixes: [String; N] = std::array::from_fn(|n| format!(".{n}"));
-        let suffixes: [&str; N] = std::array::from_fn(|n| suffixes[n].as_str());
-        let attributes = [("axis", Attribute::Int(axis)), ("num_outputs", Attribute::Int(N as i64))];
-        self.node_of("Split", name, &[x], &attributes, &suffixes)
+    /// `x` in equal parts along `axis`.
+    pub fn split(&mut self, name: &str, x: &Value, axis: i64, parts: usize) -> Vec<Value> {
+        let attributes = [("axis", Attribute::Int(axis)), ("num_outputs", Attribute::Int(parts as i64))];
+        self.node_with_outputs("Split", name, &[x], &attributes, parts)
     }
 
     /// Logarithm of the softmax over the last axis.
@@ -301,6 +324,11 @@ impl Graph {
     /// Sum over `axes`, which stay with length 1 if `keep`.
     pub fn reduce_sum(&mut self, name: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
         self.reduce("ReduceSum", name, x, axes, keep)
+    }
+
+    /// Mean over `axes`, which stay with length 1 if `keep`.
+    pub fn reduce_mean(&mut self, name: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
+        self.reduce("ReduceMean", name, x, axes, keep)
     }
 
     /// Largest value over `axes`, which stay with length 1 if `keep`.

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use ort::{
-    session::{Session as OrtSession, SessionInputValue, builder::GraphOptimizationLevel},
+    session::{
+        Session as OrtSession, SessionInputValue,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::TensorRef,
 };
 
@@ -39,33 +42,29 @@ impl Session {
         choice: DeviceChoice,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
-        let threads = if threads == 0 {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-        } else {
-            threads
-        };
-        let load = |reason: String| RuntimeError::Load { path: file.to_owned(), reason };
         if !file.exists() {
-            return Err(load("the file does not exist".into()));
+            return Err(RuntimeError::Load {
+                path: file.to_owned(),
+                reason: "the file does not exist".into(),
+            });
         }
-        library::with_runtime(home, |loaded| {
-            let (provider, report) = provider::resolve(loaded, home, choice)?;
-            let build = || -> Result<OrtSession, String> {
-                let text = |e: &dyn std::fmt::Display| e.to_string();
-                let builder = OrtSession::builder(&loaded.environment).map_err(|e| text(&e))?;
-                let builder =
-                    builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| text(&e))?;
-                let builder = builder.with_intra_threads(threads).map_err(|e| text(&e))?;
-                let builder = builder.with_inter_threads(1).map_err(|e| text(&e))?;
-                // Shapes vary, so a remembered layout would only be kept, not used.
-                let builder = builder.with_memory_pattern(false).map_err(|e| text(&e))?;
-                // Spinning threads starve tokenising and search on small machines.
-                let builder = builder.with_intra_op_spinning(false).map_err(|e| text(&e))?;
-                let mut builder = provider::apply(builder, loaded, provider, threads)?;
-                builder.commit_from_file(file).map_err(|e| e.to_string())
-            };
-            Ok(Session { inner: build().map_err(load)?, report })
-        })
+        // Spinning threads starve tokenising and search on small machines.
+        build(home, file, choice, threads, false, |mut builder| builder.commit_from_file(file))
+    }
+
+    /// [`Session::open`] of a graph that was written in this process, for work that has the machine to itself:
+    /// its threads spin between operations. `name` stands for the graph in errors.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn of_bytes(
+        home: &Path,
+        name: &str,
+        model: &[u8],
+        choice: DeviceChoice,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        build(home, Path::new(name), choice, threads, true, |mut builder| builder.commit_from_memory(model))
     }
 
     /// Where it runs and why there.
@@ -101,4 +100,36 @@ impl Session {
             })
             .collect()
     }
+}
+
+fn build(
+    home: &Path,
+    name: &Path,
+    choice: DeviceChoice,
+    threads: usize,
+    spinning: bool,
+    commit: impl FnOnce(SessionBuilder) -> ort::Result<OrtSession>,
+) -> Result<Session, RuntimeError> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        threads => threads,
+    };
+    library::with_runtime(home, |loaded| {
+        let (provider, report) = provider::resolve(loaded, home, choice)?;
+        let build = || -> Result<OrtSession, String> {
+            let text = |e: &dyn std::fmt::Display| e.to_string();
+            let builder = OrtSession::builder(&loaded.environment).map_err(|e| text(&e))?;
+            let builder =
+                builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|e| text(&e))?;
+            let builder = builder.with_intra_threads(threads).map_err(|e| text(&e))?;
+            let builder = builder.with_inter_threads(1).map_err(|e| text(&e))?;
+            // Shapes vary, so a remembered layout would only be kept, not used.
+            let builder = builder.with_memory_pattern(false).map_err(|e| text(&e))?;
+            let builder = builder.with_intra_op_spinning(spinning).map_err(|e| text(&e))?;
+            let builder = provider::apply(builder, loaded, provider, threads)?;
+            commit(builder).map_err(|e| e.to_string())
+        };
+        let load = |reason: String| RuntimeError::Load { path: name.to_owned(), reason };
+        Ok(Session { inner: build().map_err(load)?, report })
+    })
 }
