@@ -6,10 +6,18 @@
 //! | file | job |
 //! |---|---|
 //! | [`parameters`] | named float32 tensors, as Hugging Face names and lays them out |
+//! | [`objective`] | losses, as nodes of a graph |
+//! | [`step`] | one step on the runtime: forward, loss, backward; GradCache |
+//! | [`reference`] | an implementation against a folder of reference values |
 //! | [`data`] | where training examples come from, the guards around them, and which come when |
 
 pub mod data;
+pub mod objective;
 pub mod parameters;
+pub mod reference;
+pub mod step;
+
+use std::path::PathBuf;
 
 use crate::error::ErrorKind;
 
@@ -20,6 +28,16 @@ use crate::error::ErrorKind;
 pub enum FinetuneError {
     #[error(transparent)]
     Data(#[from] data::DataError),
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    #[error(transparent)]
+    Onnx(#[from] crate::onnx::OnnxError),
+    #[error(transparent)]
+    Runtime(#[from] crate::runtime::RuntimeError),
+    #[error("cannot read or write {}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: {reason}", path.display())]
+    Reference { path: PathBuf, reason: String },
 }
 
 impl FinetuneError {
@@ -27,6 +45,11 @@ impl FinetuneError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             FinetuneError::Data(e) => e.kind(),
+            FinetuneError::Model(e) => e.kind(),
+            FinetuneError::Onnx(e) => e.kind(),
+            FinetuneError::Runtime(e) => e.kind(),
+            FinetuneError::Io { .. } => ErrorKind::Internal,
+            FinetuneError::Reference { .. } => ErrorKind::Invalid,
         }
     }
 }

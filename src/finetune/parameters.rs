@@ -1,6 +1,8 @@
 //! The tensors that are trained: named, float32, row-major, as Hugging Face names and lays them out
 //! (a linear layer is `[out, in]`), in the encoder's order.
 
+use crate::onnx::{Architecture, OnnxError, Shape, Weights, encoder::tensors};
+
 /// One tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
@@ -20,6 +22,25 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// The encoder's tensors out of a file of weights; older names of norms and prefixes of task heads are known.
+    ///
+    /// # Errors
+    /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`] by tensor.
+    pub fn load(weights: &Weights, architecture: Architecture, shape: &Shape) -> Result<Self, OnnxError> {
+        let load = |(name, shape): (String, Vec<usize>)| {
+            let old =
+                name.strip_suffix("LayerNorm.weight").map(|front| format!("{front}LayerNorm.gamma")).or_else(
+                    || name.strip_suffix("LayerNorm.bias").map(|front| format!("{front}LayerNorm.beta")),
+                );
+            let names: Vec<String> = [name.clone()].into_iter().chain(old).collect();
+            let bytes = weights.tensor(&names, &shape)?;
+            let values = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            Ok(Parameter { name, shape, values })
+        };
+        let list = tensors(architecture, shape).into_iter().map(load).collect::<Result<_, OnnxError>>()?;
+        Ok(Parameters { list })
+    }
+
     /// Values in all tensors together.
     pub fn count(&self) -> usize {
         self.list.iter().map(|p| p.values.len()).sum()

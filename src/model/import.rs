@@ -14,8 +14,8 @@ use std::{
 };
 
 use super::{
-    ImportOptions, MANIFEST_FILE, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, ModelDir, ModelError, Pooling,
-    TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
+    Architecture, ImportOptions, MANIFEST_FILE, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, ModelDir,
+    ModelError, Pooling, Shape, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
 };
 use crate::onnx::Weights;
 use hub::Source;
@@ -72,6 +72,12 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
     let content = check_weights(&manifest, content, &weights_path)?;
     place(models, &target, &manifest, &content, &tokenizer)?;
     ModelDir::open(&target)
+}
+
+/// Architecture and shape by `config.json`.
+pub(super) fn encoder_of(from: &Path) -> Result<(Architecture, Shape), ModelError> {
+    let source = Source::read(from)?;
+    Ok((source.architecture, source.shape))
 }
 
 /// Writes the graph once and throws it away: every tensor is there, in its shape, in a type we read.

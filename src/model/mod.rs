@@ -142,6 +142,14 @@ impl ModelDir {
         import::import(&home.join(MODELS_FOLDER), from, options)
     }
 
+    /// Which encoder a Hugging Face directory holds, by its `config.json`.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`], [`ModelError::MissingFile`].
+    pub fn encoder_of(from: &Path) -> Result<(Architecture, Shape), ModelError> {
+        import::encoder_of(from)
+    }
+
     fn compare(&self, name: &str, got: &FileSum) -> Result<(), ModelError> {
         let expected = self.manifest.file(name);
         if expected == got {
