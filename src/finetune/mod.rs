@@ -7,9 +7,15 @@
 //! |---|---|
 //! | [`parameters`] | named float32 tensors, as Hugging Face names and lays them out |
 //! | [`data`] | where training examples come from, the guards around them, and which come when |
+//! | [`masks`] | dropout masks from a seed and a place in the run |
+//! | [`optimizer`] | AdamW: gradients -> moved parameters |
+//! | [`schedule`] | the learning rate's course |
 
 pub mod data;
+pub mod masks;
+pub mod optimizer;
 pub mod parameters;
+pub mod schedule;
 
 use crate::error::ErrorKind;
 
@@ -20,6 +26,10 @@ use crate::error::ErrorKind;
 pub enum FinetuneError {
     #[error(transparent)]
     Data(#[from] data::DataError),
+    #[error(transparent)]
+    Dropout(#[from] masks::ProbabilityError),
+    #[error(transparent)]
+    Optimizer(#[from] optimizer::OptimizerError),
 }
 
 impl FinetuneError {
@@ -27,6 +37,8 @@ impl FinetuneError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             FinetuneError::Data(e) => e.kind(),
+            FinetuneError::Dropout(e) => e.kind(),
+            FinetuneError::Optimizer(e) => e.kind(),
         }
     }
 }
