@@ -36,6 +36,8 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Sentences/s and memory of a training step, beside PyTorch's in turn
+    Step(super::bench_step::StepArgs),
     /// Documents/s of ingestion through gRPC against the bare encoder on the same texts, in turn
     Ingest {
         /// Folder in BEIR layout
@@ -102,6 +104,7 @@ struct MemoryReport {
 /// Runs the measurement.
 pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
+        What::Step(args) => super::bench_step::run(app, &args),
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = corpus(&dir)?;
             corpus.truncate(limit.unwrap_or(usize::MAX));

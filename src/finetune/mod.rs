@@ -10,11 +10,17 @@
 //! | [`step`] | one step on the runtime: forward, loss, backward; GradCache |
 //! | [`reference`] | an implementation against a folder of reference values |
 //! | [`data`] | where training examples come from, the guards around them, and which come when |
+//! | [`masks`] | dropout masks from a seed and a place in the run |
+//! | [`optimizer`] | AdamW: gradients -> moved parameters |
+//! | [`schedule`] | the learning rate's course |
 
 pub mod data;
+pub mod masks;
 pub mod objective;
+pub mod optimizer;
 pub mod parameters;
 pub mod reference;
+pub mod schedule;
 pub mod step;
 
 use std::path::PathBuf;
@@ -38,6 +44,10 @@ pub enum FinetuneError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}: {reason}", path.display())]
     Reference { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Dropout(#[from] masks::ProbabilityError),
+    #[error(transparent)]
+    Optimizer(#[from] optimizer::OptimizerError),
 }
 
 impl FinetuneError {
@@ -50,6 +60,8 @@ impl FinetuneError {
             FinetuneError::Runtime(e) => e.kind(),
             FinetuneError::Io { .. } => ErrorKind::Internal,
             FinetuneError::Reference { .. } => ErrorKind::Invalid,
+            FinetuneError::Dropout(e) => e.kind(),
+            FinetuneError::Optimizer(e) => e.kind(),
         }
     }
 }

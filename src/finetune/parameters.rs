@@ -1,7 +1,10 @@
 //! The tensors that are trained: named, float32, row-major, as Hugging Face names and lays them out
 //! (a linear layer is `[out, in]`), in the encoder's order.
 
-use crate::onnx::{Architecture, OnnxError, Shape, Weights, encoder::tensors};
+use crate::{
+    onnx::{Architecture, OnnxError, Shape, Weights, encoder::tensors},
+    random::SplitMix,
+};
 
 /// One tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,24 @@ impl Parameters {
         };
         let list = tensors(architecture, shape).into_iter().map(load).collect::<Result<_, OnnxError>>()?;
         Ok(Parameters { list })
+    }
+
+    /// Weights as BERT begins with: normal with deviation 0.02, norms 1, biases 0 (Devlin et al. 2018, appendix A.2).
+    pub fn random(architecture: Architecture, shape: &Shape, seed: u64) -> Self {
+        let mut random = SplitMix(seed);
+        // The sum of twelve uniform numbers has variance 1 and is close enough to normal.
+        let mut normal =
+            || (0..12).map(|_| (random.next() >> 40) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0;
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let count = shape.iter().product();
+            let values = match (shape.len(), name.ends_with(".weight")) {
+                (2, _) => (0..count).map(|_| 0.02 * normal()).collect(),
+                (_, true) => vec![1.0; count],
+                (_, false) => vec![0.0; count],
+            };
+            Parameter { name, shape, values }
+        };
+        Parameters { list: tensors(architecture, shape).into_iter().map(tensor).collect() }
     }
 
     /// Values in all tensors together.

@@ -15,6 +15,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelI
 use super::{
     FinetuneError,
     objective::{Objective, ObjectiveInputs},
+    optimizer::Gradient,
     parameters::Parameters,
 };
 use crate::{
@@ -74,7 +75,7 @@ impl Tokens {
 
 /// The gradient of one tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Gradient {
+pub enum TensorGradient {
     /// Of the tensor's shape.
     Dense(Vec<f32>),
     /// Of a table of rows: one row for each token, to be added where a number occurs twice.
@@ -86,18 +87,40 @@ pub enum Gradient {
     },
 }
 
+impl TensorGradient {
+    /// As the optimizer takes it.
+    pub fn view(&self) -> Gradient<'_> {
+        match self {
+            TensorGradient::Dense(values) => Gradient::Dense(values),
+            TensorGradient::Rows { ids, rows } => Gradient::Rows { ids, rows },
+        }
+    }
+}
+
 /// What a step found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     #[expect(missing_docs)]
     pub loss: f32,
     /// One for each parameter; `None` for those that are frozen or that the loss does not depend on.
-    pub gradients: Vec<Option<Gradient>>,
+    pub gradients: Vec<Option<TensorGradient>>,
+}
+
+impl Outcome {
+    /// As the optimizer takes them.
+    pub fn views(&self) -> Vec<Gradient<'_>> {
+        views(&self.gradients)
+    }
+}
+
+/// Gradients as the optimizer takes them.
+pub fn views(gradients: &[Option<TensorGradient>]) -> Vec<Gradient<'_>> {
+    gradients.iter().map(|g| g.as_ref().map_or(Gradient::Absent, TensorGradient::view)).collect()
 }
 
 /// Which dropout mask is to be filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaskPlace {
+pub struct MaskRequest {
     /// Number of the micro-batch in the step.
     pub micro_batch: usize,
     /// Number of the mask in the encoder.
@@ -107,7 +130,7 @@ pub struct MaskPlace {
 }
 
 /// Fills a dropout mask with 0 and `1/(1-p)`; must fill the same place alike when it is asked again.
-pub type FillMask<'a> = &'a dyn Fn(MaskPlace, &mut [f32]);
+pub type FillMask<'a> = &'a dyn Fn(MaskRequest, &mut [f32]);
 
 /// Where training runs.
 #[derive(Debug, Clone)]
@@ -231,7 +254,7 @@ impl<'a> Stepper<'a> {
         let loss = outputs.remove(0).1[0];
 
         let backward = self.backward.as_mut().expect("opened above");
-        let mut sum: Option<Vec<Option<Gradient>>> = None;
+        let mut sum: Option<Vec<Option<TensorGradient>>> = None;
         for (n, rows) in parts.iter().enumerate() {
             let part = tokens.part(rows.clone());
             let shape = [part.rows, part.width];
@@ -374,7 +397,7 @@ fn fill_masks(
             false => vec![rows * width, spec.shape.hidden],
         };
         mask.values.resize(mask.shape.iter().product(), 0.0);
-        fill(MaskPlace { micro_batch, index, attention: input.attention }, &mut mask.values);
+        fill(MaskRequest { micro_batch, index, attention: input.attention }, &mut mask.values);
     }
 }
 
@@ -410,25 +433,28 @@ fn gradients(
     trained: &[usize],
     parameters: &Parameters,
     tokens: &Tokens,
-) -> Vec<Option<Gradient>> {
-    let mut all: Vec<Option<Gradient>> = parameters.list.iter().map(|_| None).collect();
+) -> Vec<Option<TensorGradient>> {
+    let mut all: Vec<Option<TensorGradient>> = parameters.list.iter().map(|_| None).collect();
     for (&n, (_, values)) in trained.iter().zip(outputs) {
         all[n] = Some(match parameters.list[n].name == WORDS {
-            true => Gradient::Rows { ids: tokens.ids.clone(), rows: values },
-            false => Gradient::Dense(values),
+            true => TensorGradient::Rows { ids: tokens.ids.clone(), rows: values },
+            false => TensorGradient::Dense(values),
         });
     }
     all
 }
 
 /// Adds the gradients of another micro-batch, or of another batch under accumulation.
-pub fn add(sum: &mut [Option<Gradient>], more: Vec<Option<Gradient>>) {
+pub fn add(sum: &mut [Option<TensorGradient>], more: Vec<Option<TensorGradient>>) {
     for (sum, more) in sum.iter_mut().zip(more) {
         match (sum, more) {
-            (Some(Gradient::Dense(sum)), Some(Gradient::Dense(more))) => {
+            (Some(TensorGradient::Dense(sum)), Some(TensorGradient::Dense(more))) => {
                 sum.par_iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
             }
-            (Some(Gradient::Rows { ids, rows }), Some(Gradient::Rows { ids: more_ids, rows: more })) => {
+            (
+                Some(TensorGradient::Rows { ids, rows }),
+                Some(TensorGradient::Rows { ids: more_ids, rows: more }),
+            ) => {
                 ids.extend(more_ids);
                 rows.extend(more);
             }
