@@ -6,15 +6,19 @@
 //! | file | job |
 //! |---|---|
 //! | [`parameters`] | named float32 tensors, as Hugging Face names and lays them out |
+//! | [`checkpoint`] | the state of a run on disk, to go on from |
 //! | [`data`] | where training examples come from, the guards around them, and which come when |
 //! | [`masks`] | dropout masks from a seed and a place in the run |
 //! | [`optimizer`] | AdamW: gradients -> moved parameters |
+//! | [`recipe`] | every setting of a run, as a file |
 //! | [`schedule`] | the learning rate's course |
 
+pub mod checkpoint;
 pub mod data;
 pub mod masks;
 pub mod optimizer;
 pub mod parameters;
+pub mod recipe;
 pub mod schedule;
 
 use crate::error::ErrorKind;
@@ -25,20 +29,26 @@ use crate::error::ErrorKind;
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum FinetuneError {
     #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
+    #[error(transparent)]
     Data(#[from] data::DataError),
     #[error(transparent)]
     Dropout(#[from] masks::ProbabilityError),
     #[error(transparent)]
     Optimizer(#[from] optimizer::OptimizerError),
+    #[error(transparent)]
+    Recipe(#[from] recipe::RecipeError),
 }
 
 impl FinetuneError {
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            FinetuneError::Checkpoint(e) => e.kind(),
             FinetuneError::Data(e) => e.kind(),
             FinetuneError::Dropout(e) => e.kind(),
             FinetuneError::Optimizer(e) => e.kind(),
+            FinetuneError::Recipe(e) => e.kind(),
         }
     }
 }

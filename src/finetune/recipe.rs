@@ -304,8 +304,7 @@ impl Recipe {
             value: value.to_owned(),
             reason: reason.trim_end().to_owned(),
         };
-        let mut whole =
-            toml::Table::try_from(&*self).expect("a recipe is made of numbers, texts, lists and tables");
+        let mut whole = toml::Table::try_from(&*self).map_err(|error| wrong(error.to_string()))?;
         let mut table = &mut whole;
         let (path, last) = key.rsplit_once('.').map_or((None, key), |(path, last)| (Some(path), last));
         for part in path.iter().flat_map(|path| path.split('.')) {
