@@ -9,17 +9,21 @@
 //! | [`objective`] | losses, as nodes of a graph |
 //! | [`step`] | one step on the runtime: forward, loss, backward; GradCache |
 //! | [`reference`] | an implementation against a folder of reference values |
+//! | [`checkpoint`] | the state of a run on disk, to go on from |
 //! | [`data`] | where training examples come from, the guards around them, and which come when |
 //! | [`masks`] | dropout masks from a seed and a place in the run |
 //! | [`optimizer`] | AdamW: gradients -> moved parameters |
+//! | [`recipe`] | every setting of a run, as a file |
 //! | [`schedule`] | the learning rate's course |
 
+pub mod checkpoint;
 pub mod data;
 pub mod masks;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 pub mod reference;
+pub mod recipe;
 pub mod schedule;
 pub mod step;
 
@@ -32,6 +36,8 @@ use crate::error::ErrorKind;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum FinetuneError {
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::CheckpointError),
     #[error(transparent)]
     Data(#[from] data::DataError),
     #[error(transparent)]
@@ -48,12 +54,15 @@ pub enum FinetuneError {
     Dropout(#[from] masks::ProbabilityError),
     #[error(transparent)]
     Optimizer(#[from] optimizer::OptimizerError),
+    #[error(transparent)]
+    Recipe(#[from] recipe::RecipeError),
 }
 
 impl FinetuneError {
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            FinetuneError::Checkpoint(e) => e.kind(),
             FinetuneError::Data(e) => e.kind(),
             FinetuneError::Model(e) => e.kind(),
             FinetuneError::Onnx(e) => e.kind(),
@@ -62,6 +71,7 @@ impl FinetuneError {
             FinetuneError::Reference { .. } => ErrorKind::Invalid,
             FinetuneError::Dropout(e) => e.kind(),
             FinetuneError::Optimizer(e) => e.kind(),
+            FinetuneError::Recipe(e) => e.kind(),
         }
     }
 }

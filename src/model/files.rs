@@ -16,10 +16,18 @@ const REMAINS_AGE: Duration = Duration::from_secs(3600);
 
 /// Writes to a temporary name, fsyncs, renames, fsyncs the folder.
 pub(super) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_whole_with(path, |file| file.write_all(content))
+}
+
+/// The same for content that is not in memory: `write` gives it to the file piece by piece.
+pub(crate) fn write_whole_with(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = temporary_beside(path);
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
-        file.write_all(content)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
@@ -45,7 +53,7 @@ pub(super) fn is_remains(entry: &DirEntry) -> bool {
 }
 
 /// Makes a rename in the folder durable.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     // Elsewhere a folder cannot be opened as a file, and the rename itself is all there is.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

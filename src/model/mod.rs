@@ -6,7 +6,7 @@
 //! Deliberately absent: the tokenizer's inside, sessions, downloads.
 
 mod checksum;
-mod files;
+pub(crate) mod files;
 mod generated;
 mod import;
 mod manifest;
