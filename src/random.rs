@@ -21,6 +21,11 @@ impl SplitMix {
     }
 }
 
+/// A seed of its own for each number `with`.
+pub(crate) fn mixed(seed: u64, with: u64) -> u64 {
+    SplitMix(SplitMix(seed).next() ^ with).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,8 @@ mod tokenize;
 
 use scheduler::Scheduler;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
-use tokenize::{TokenPlaces, Tokenizer};
+use tokenize::TokenPlaces;
+pub(crate) use tokenize::Tokenizer;
 
 /// Fewer texts than this are tokenized on the calling thread alone.
 const PARALLEL_TEXTS_MIN: usize = 8;

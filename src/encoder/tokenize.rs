@@ -67,6 +67,11 @@ impl Tokenizer {
         self.tokens_max - self.prefix.len() - self.suffix.len()
     }
 
+    /// How many special tokens stand in front of a text, and how many behind it.
+    pub(crate) fn special(&self) -> (usize, usize) {
+        (self.prefix.len(), self.suffix.len())
+    }
+
     /// One above the largest id it may give.
     pub(crate) fn vocabulary(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -10,20 +10,28 @@
 //! | [`step`] | one step on the runtime: forward, loss, backward; GradCache |
 //! | [`reference`] | an implementation against a folder of reference values |
 //! | [`checkpoint`] | the state of a run on disk, to go on from |
+//! | [`batch`] | examples -> tokens and an objective's inputs |
+//! | [`run`] | the loop: steps, evaluations, checkpoints |
+//! | [`metrics`] | what a run reports, and its curves |
+//! | [`finish`] | the weights that a run kept -> a model directory with its lineage |
 //! | [`data`] | where training examples come from, the guards around them, and which come when |
 //! | [`masks`] | dropout masks from a seed and a place in the run |
 //! | [`optimizer`] | AdamW: gradients -> moved parameters |
 //! | [`recipe`] | every setting of a run, as a file |
 //! | [`schedule`] | the learning rate's course |
 
+pub mod batch;
 pub mod checkpoint;
 pub mod data;
+pub mod finish;
 pub mod masks;
+pub mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;
-pub mod reference;
 pub mod recipe;
+pub mod reference;
+pub mod run;
 pub mod schedule;
 pub mod step;
 
@@ -50,6 +58,12 @@ pub enum FinetuneError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}: {reason}", path.display())]
     Reference { path: PathBuf, reason: String },
+    #[error("training fell apart at step {step}: {what}; checkpoints and the best weights so far are kept in {}", folder.display())]
+    Diverged { step: u64, what: String, folder: PathBuf },
+    #[error(transparent)]
+    Encoder(#[from] crate::encoder::EncoderError),
+    #[error(transparent)]
+    Eval(Box<crate::eval::EvalError>),
     #[error(transparent)]
     Dropout(#[from] masks::ProbabilityError),
     #[error(transparent)]
@@ -69,9 +83,21 @@ impl FinetuneError {
             FinetuneError::Runtime(e) => e.kind(),
             FinetuneError::Io { .. } => ErrorKind::Internal,
             FinetuneError::Reference { .. } => ErrorKind::Invalid,
+            FinetuneError::Diverged { .. } => ErrorKind::Precondition,
+            FinetuneError::Encoder(e) => e.kind(),
+            FinetuneError::Eval(e) => match &**e {
+                crate::eval::EvalError::Run(e) => e.kind(),
+                _ => ErrorKind::Invalid,
+            },
             FinetuneError::Dropout(e) => e.kind(),
             FinetuneError::Optimizer(e) => e.kind(),
             FinetuneError::Recipe(e) => e.kind(),
         }
+    }
+}
+
+impl From<crate::eval::EvalError> for FinetuneError {
+    fn from(error: crate::eval::EvalError) -> Self {
+        FinetuneError::Eval(Box::new(error))
     }
 }

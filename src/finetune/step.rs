@@ -21,7 +21,7 @@ use super::{
 use crate::{
     onnx::{
         graph::{Axis, DataType, Graph, Value},
-        training::{BATCH, IDS, MASK, MaskInput, Tape, TrainingGraph, WORDS},
+        training::{BATCH, IDS, MASK, MaskInput, Tape, TrainingGraph, WORDS, is_head},
     },
     runtime::{DeviceChoice, DeviceReport, Session, TensorView},
 };
@@ -273,19 +273,25 @@ impl<'a> Stepper<'a> {
         Ok(Outcome { loss, gradients: sum.expect("a batch has at least one part") })
     }
 
-    /// Embeddings as the objective sees them, without dropout: row-major `[rows, dimension]`, not normalised.
+    /// Embeddings as the model will give them, without dropout and head: row-major `[rows, dimension]`, not normalised.
     ///
     /// # Errors
     /// As [`Stepper::run`].
     pub fn embed(&mut self, parameters: &Parameters, tokens: &Tokens) -> Result<Vec<f32>, FinetuneError> {
         if self.encode_plain.is_none() {
-            let plain =
-                TrainingGraph { hidden_dropout: false, attention_dropout: false, ..self.spec.clone() };
+            let plain = TrainingGraph {
+                hidden_dropout: false,
+                attention_dropout: false,
+                head: None,
+                ..self.spec.clone()
+            };
             self.encode_plain = Some(self.open_encode(&plain)?);
         }
         let loaded = self.encode_plain.as_mut().expect("just opened");
         let shape = [tokens.rows, tokens.width];
-        let mut outputs = loaded.session.run(&encoder_views(parameters, tokens, &shape, &[]))?;
+        let mut views = encoder_views(parameters, tokens, &shape, &[]);
+        views.retain(|(name, _)| !is_head(name));
+        let mut outputs = loaded.session.run(&views)?;
         Ok(outputs.remove(0).1)
     }
 
@@ -442,6 +448,14 @@ fn gradients(
         });
     }
     all
+}
+
+/// Multiplies all gradients: batches whose gradients were added are averaged so.
+pub fn scale(gradients: &mut [Option<TensorGradient>], factor: f32) {
+    for gradient in gradients.iter_mut().flatten() {
+        let (TensorGradient::Dense(values) | TensorGradient::Rows { rows: values, .. }) = gradient;
+        values.par_iter_mut().for_each(|value| *value *= factor);
+    }
 }
 
 /// Adds the gradients of another micro-batch, or of another batch under accumulation.

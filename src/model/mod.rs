@@ -6,6 +6,7 @@
 //! Deliberately absent: the tokenizer's inside, sessions, downloads.
 
 mod checksum;
+mod create;
 pub(crate) mod files;
 mod generated;
 mod import;
@@ -21,6 +22,7 @@ use crate::error::ErrorKind;
 
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
+pub use create::NewModel;
 pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Prompts};
 
 /// The file that makes a folder a model directory.

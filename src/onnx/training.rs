@@ -115,6 +115,16 @@ impl TrainingGraph<'_> {
         all
     }
 
+    /// Whether the embedding depends on a parameter: some poolings do not see the last layer.
+    pub fn is_seen(&self, parameter: &str) -> bool {
+        let last = self.shape.layers - 1;
+        self.pooling != Pooling::SecondToLastMean
+            || !["encoder", "transformer"].iter().any(|stack| {
+                let name = parameter.trim_start_matches(ADAPTER_A).trim_start_matches(ADAPTER_B);
+                name.starts_with(&format!("{stack}.layer.{last}."))
+            })
+    }
+
     /// Length of the vectors that [`Tape::embedding`] has.
     pub fn dimension(&self) -> usize {
         self.head.map_or(self.pooling.dimension(self.shape.hidden), |head| head.width)

@@ -1,0 +1,73 @@
+//! Trained weights -> a model directory like that of the model they began as.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use super::{
+    MANIFEST_FILE, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling, TOKENIZER_FILE, WEIGHTS_FILE,
+    checksum::FileSum, import::place, manifest::check_name,
+};
+use crate::onnx::Weights;
+
+/// What a new model is made of.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct NewModel<'a> {
+    pub name: &'a str,
+    /// Gives architecture, shape, tokenizer, prompts, normalisation and licence.
+    pub base: &'a ModelDir,
+    pub pooling: Pooling,
+    /// A whole safetensors file.
+    pub weights: Vec<u8>,
+    pub source: String,
+    pub lineage: Vec<String>,
+    /// Replace a model of this name.
+    pub force: bool,
+}
+
+impl ModelDir {
+    /// Whether a model of this name can be made, so that it can be said before anything is computed.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] for a name that is none, [`ModelError::Exists`].
+    pub fn check_new(home: &Path, name: &str, force: bool) -> Result<(), ModelError> {
+        let target = home.join(MODELS_FOLDER).join(name);
+        check_name(name).map_err(|reason| ModelError::Unsupported { path: target.clone(), reason })?;
+        if target.exists() && !force {
+            return Err(ModelError::Exists { name: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Makes the directory `home/models/NAME`, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`ModelDir::check_new`]; [`ModelError::Onnx`] for weights that are not those of the base's shape; file errors.
+    pub fn create(home: &Path, new: NewModel<'_>) -> Result<Self, ModelError> {
+        ModelDir::check_new(home, new.name, new.force)?;
+        let models = home.join(MODELS_FOLDER);
+        let target = models.join(new.name);
+        let base = &new.base.manifest;
+        let tokenizer_path = new.base.tokenizer_path();
+        let tokenizer =
+            fs::read_to_string(&tokenizer_path).map_err(|e| ModelError::from_io(&tokenizer_path, e))?;
+        let manifest = Manifest {
+            name: new.name.to_owned(),
+            dimension: new.pooling.dimension(base.shape.hidden) as u32,
+            pooling: new.pooling,
+            source: new.source,
+            lineage: new.lineage,
+            files: BTreeMap::from([
+                (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&new.weights)),
+                (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),
+            ]),
+            ..base.clone()
+        };
+        Manifest::parse(&manifest.to_toml(), &target.join(MANIFEST_FILE))?;
+        let weights = bytes::Bytes::from(new.weights);
+        Weights::new(weights.clone())
+            .and_then(|weights| manifest.graph().model(&weights))
+            .map_err(|source| ModelError::Onnx { path: target.join(WEIGHTS_FILE), source })?;
+        place(&models, &target, &manifest, &weights, &tokenizer)?;
+        ModelDir::open(&target)
+    }
+}
