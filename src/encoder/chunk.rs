@@ -67,6 +67,16 @@ pub(super) fn passages(
     passages
 }
 
+/// The sentences of a text (Unicode Standard Annex 29), without the white space around them, in order.
+///
+/// ```
+/// let sentences: Vec<_> = distilface::encoder::sentences("One.  Two? Three").collect();
+/// assert_eq!(sentences, ["One.", "Two?", "Three"]);
+/// ```
+pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.unicode_sentences().map(str::trim).filter(|sentence| !sentence.is_empty())
+}
+
 fn units(text: &str, places: &TokenPlaces, tokens_max: usize) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut token = 0;

@@ -22,6 +22,7 @@ mod chunk;
 mod scheduler;
 mod tokenize;
 
+pub use chunk::sentences;
 use scheduler::Scheduler;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
 use tokenize::TokenPlaces;

@@ -1,16 +1,15 @@
 //! Reads a judged collection in BEIR layout: a corpus, queries, and judgements (Thakur et al. 2021, arXiv 2104.08663).
 //!
-//! `corpus.jsonl` or `corpus.jsonl.gz` (unpacked by the `gzip` program), `queries.jsonl`, `qrels.tsv` or `qrels/test.tsv`.
+//! `corpus.jsonl` or `corpus.jsonl.gz` (unpacked by [`read_text`]), `queries.jsonl`, `qrels.tsv` or `qrels/test.tsv`.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Deserialize;
 
-use super::{EvalError, measures::Judgements, read};
+use super::{EvalError, measures::Judgements, read_text};
 
 /// One document of a corpus.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -46,10 +45,9 @@ struct QueryLine {
 /// [`EvalError`] naming file and line.
 pub fn load(dir: &Path, split: Option<&str>) -> Result<JudgedCollection, EvalError> {
     let suffix = split.map(|s| format!("-{s}")).unwrap_or_default();
-    let corpus_path = first_existing(dir, &["corpus.jsonl".into(), "corpus.jsonl.gz".into()])?;
-    let corpus = lines::<CorpusDocument>(&corpus_path, &text(&corpus_path)?)?;
+    let corpus = documents(&corpus_path(dir)?)?;
     let queries_path = first_existing(dir, &[format!("queries{suffix}.jsonl"), "queries.jsonl".into()])?;
-    let queries = lines::<QueryLine>(&queries_path, &text(&queries_path)?)?;
+    let queries = lines::<QueryLine>(&queries_path, &read_text(&queries_path)?)?;
     let split = split.unwrap_or("test");
     let qrels_path = first_existing(dir, &[format!("qrels{suffix}.tsv"), format!("qrels/{split}.tsv")])?;
     let mut judged = qrels(&qrels_path)?;
@@ -71,25 +69,36 @@ pub fn load(dir: &Path, split: Option<&str>) -> Result<JudgedCollection, EvalErr
     Ok(JudgedCollection { name, corpus, queries })
 }
 
+/// The file of a folder's documents.
+///
+/// # Errors
+/// [`EvalError::Folder`] if there is none.
+pub fn corpus_path(dir: &Path) -> Result<PathBuf, EvalError> {
+    first_existing(dir, &["corpus.jsonl".into(), "corpus.jsonl.gz".into()])
+}
+
+/// The documents of a corpus file, without queries or judgements.
+///
+/// # Errors
+/// [`EvalError`] naming file and line.
+pub fn documents(corpus: &Path) -> Result<Vec<CorpusDocument>, EvalError> {
+    lines(corpus, &read_text(corpus)?)
+}
+
+/// Texts of all queries of `queries.jsonl`, judged or not.
+///
+/// # Errors
+/// [`EvalError`] naming file and line.
+pub fn queries(dir: &Path) -> Result<Vec<String>, EvalError> {
+    let path = first_existing(dir, &["queries.jsonl".into(), "queries.jsonl.gz".into()])?;
+    Ok(lines::<QueryLine>(&path, &read_text(&path)?)?.into_iter().map(|q| q.text).collect())
+}
+
 fn first_existing(dir: &Path, names: &[String]) -> Result<PathBuf, EvalError> {
     names.iter().map(|n| dir.join(n)).find(|p| p.exists()).ok_or_else(|| EvalError::Folder {
         path: dir.to_owned(),
         reason: format!("it has none of {}; a folder in BEIR layout is needed", names.join(", ")),
     })
-}
-
-fn text(path: &Path) -> Result<String, EvalError> {
-    if path.extension().is_none_or(|e| e != "gz") {
-        return read(path);
-    }
-    let unpack = |source| EvalError::Read { path: path.to_owned(), source };
-    let output = Command::new("gzip").arg("-dc").arg(path).output().map_err(unpack)?;
-    if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(EvalError::Folder { path: path.to_owned(), reason });
-    }
-    String::from_utf8(output.stdout)
-        .map_err(|e| unpack(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))
 }
 
 fn lines<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, EvalError> {
@@ -108,7 +117,7 @@ fn lines<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<
 
 fn qrels(path: &Path) -> Result<BTreeMap<String, Judgements>, EvalError> {
     let mut judged: BTreeMap<String, Judgements> = BTreeMap::new();
-    for (i, line) in read(path)?.lines().enumerate().skip(1) {
+    for (i, line) in read_text(path)?.lines().enumerate().skip(1) {
         let mut fields = line.split('\t');
         let row = (fields.next(), fields.next(), fields.next().map(|s| s.trim().parse::<f64>()));
         let (Some(query), Some(document), Some(Ok(gain))) = row else {

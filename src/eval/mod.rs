@@ -7,7 +7,11 @@ pub mod measures;
 pub mod parity;
 pub mod retrieval;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Why an evaluation could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +28,33 @@ pub enum EvalError {
     Run(#[from] crate::Error),
 }
 
-fn read(path: &Path) -> Result<String, EvalError> {
-    std::fs::read_to_string(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })
+/// A file of text, whole; one whose name ends in `.gz` is unpacked by the `gzip` program.
+///
+/// # Errors
+/// [`EvalError::Read`] if it cannot be read, [`EvalError::Folder`] if it cannot be unpacked, [`EvalError::Line`] at the
+/// first line that is not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String, EvalError> {
+    let unread = |source| EvalError::Read { path: path.to_owned(), source };
+    let bytes = if path.extension().is_some_and(|e| e == "gz") {
+        // Opened first, so that a missing file is not taken for a missing or a failing program.
+        File::open(path).map_err(unread)?;
+        let broken = |reason| EvalError::Folder { path: path.to_owned(), reason };
+        let output = Command::new("gzip").arg("-dc").arg("--").arg(path).output();
+        let output =
+            output.map_err(|e| broken(format!("the gzip program, which unpacks it, did not start: {e}")))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(broken(format!("it cannot be unpacked: {}", said.trim())));
+        }
+        output.stdout
+    } else {
+        std::fs::read(path).map_err(unread)?
+    };
+    String::from_utf8(bytes).map_err(|e| {
+        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
+        EvalError::Line { path: path.to_owned(), line, reason: "it is not UTF-8 text".to_owned() }
+    })
 }
 
 /// Cosine in double precision, so that differences of 1e-7 are seen.
@@ -38,4 +67,43 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
         bb += y * y;
     }
     if aa == 0.0 || bb == 0.0 { 0.0 } else { ab / (aa * bb).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packs `content` as `name.gz` in `dir`.
+    fn packed(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, content).unwrap();
+        assert!(Command::new("gzip").arg(&path).status().unwrap().success());
+        dir.join(format!("{name}.gz"))
+    }
+
+    #[test]
+    fn plain_and_packed_text_read_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = packed(dir.path(), "a.txt", "Zwölf\n".as_bytes());
+        assert_eq!(read_text(&path).unwrap(), "Zwölf\n");
+        std::fs::write(dir.path().join("b.txt"), "Zwölf\n").unwrap();
+        assert_eq!(read_text(&dir.path().join("b.txt")).unwrap(), "Zwölf\n");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_damaged_or_not_text_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = read_text(&dir.path().join("none.gz")).unwrap_err();
+        assert!(matches!(missing, EvalError::Read { .. }), "{missing}");
+
+        let path = packed(dir.path(), "cut.txt", &[b'a'; 4000]);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 8]).unwrap();
+        let damaged = read_text(&path).unwrap_err().to_string();
+        assert!(damaged.contains("cut.txt.gz") && damaged.contains("cannot be unpacked"), "{damaged}");
+
+        let path = packed(dir.path(), "latin1.txt", b"one\ntwo\nzw\xf6lf\n");
+        let not_text = read_text(&path).unwrap_err().to_string();
+        assert!(not_text.contains("latin1.txt.gz, line 3") && not_text.contains("UTF-8"), "{not_text}");
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvalError, cosine, read};
+use super::{EvalError, cosine, read_text};
 use crate::{
     encoder::{Encoder, TextKind},
     random::SplitMix,
@@ -71,7 +71,7 @@ impl Reference {
                     reason: e.to_string(),
                 })
             };
-            read(path)?.lines().enumerate().map(parse).collect()
+            read_text(path)?.lines().enumerate().map(parse).collect()
         }
         let texts: Vec<String> =
             rows::<TextLine>(&dir.join("texts.jsonl"))?.into_iter().map(|l| l.text).collect();

@@ -1,0 +1,303 @@
+//! A recipe's `[[data]]` table -> where its examples are, and the examples.
+//!
+//! ```toml
+//! [[data]]
+//! from = "corpus/scifact"            # a file, a folder in BEIR layout, or a collection of the database
+//! make = ["title", "inverse_cloze"]
+//! weight = 3.0
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DataError, Kind, Made,
+    documents::{self, PASSAGE_WORDS, SourceDocument, Way},
+    report::FileReport,
+    rows,
+};
+use crate::{
+    eval::{beir, read_text},
+    model::FileSum,
+    random::SplitMix,
+};
+
+/// One source of training examples, as it stands in a recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// A file, a folder in BEIR layout, or the name of a collection.
+    pub from: String,
+    #[expect(missing_docs)]
+    #[serde(default)]
+    pub kind: SourceKind,
+    /// What it is called in reports; by default the last part of `from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How examples are made of documents; by default all three ways that make pairs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "one_or_many")]
+    pub make: Vec<Way>,
+    /// Words that a passage may have when examples are made of documents.
+    #[serde(default = "passage_words")]
+    pub passage_words: usize,
+    /// Share of the batches, relative to the other sources.
+    #[serde(default = "weight")]
+    pub weight: f64,
+    /// At most so many examples, drawn at random before the guards look at them; all by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Seed of that draw, and of every other choice made while examples are made.
+    #[serde(default)]
+    pub limit_seed: u64,
+    /// Whether the first line of a TSV file names its columns; by default it does if it consists of known names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// What the columns of a TSV file are, whatever its header says: `anchor`, `positive`, `negative` or `skip`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Column>,
+    /// The text's licence, repeated in the report and so in the model's lineage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// A folder is one in BEIR layout, a file is told by its name and its first row, and what is neither is a collection.
+    #[default]
+    Auto,
+    /// Single texts. Of pairs and triplets every text is taken by itself.
+    Text,
+    /// Pairs. Of triplets the negative is left out.
+    Pairs,
+    #[expect(missing_docs)]
+    Triplets,
+    /// A folder in BEIR layout; only its documents are read, never its queries or judgements.
+    Beir,
+    /// A collection of the database.
+    Collection,
+    /// A JSONL file of documents: `text`, and if they have them `title` and `_id` or `id`.
+    Documents,
+}
+
+/// What a column of a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Column {
+    Anchor,
+    Positive,
+    Negative,
+    Skip,
+}
+
+fn weight() -> f64 {
+    1.0
+}
+
+fn passage_words() -> usize {
+    PASSAGE_WORDS
+}
+
+/// `make = "title"` and `make = ["title", "neighbours"]` are both natural.
+mod one_or_many {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Way;
+
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "one of title, neighbours, inverse_cloze, sentences, passages, or a list of them"
+    )]
+    enum OneOrMany {
+        One(Way),
+        Many(Vec<Way>),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Way>, D::Error> {
+        Ok(match OneOrMany::deserialize(from)? {
+            OneOrMany::One(way) => vec![way],
+            OneOrMany::Many(ways) => ways,
+        })
+    }
+
+    pub(super) fn serialize<S: Serializer>(ways: &[Way], to: S) -> Result<S::Ok, S::Error> {
+        ways.serialize(to)
+    }
+}
+
+impl Source {
+    /// A source with every default.
+    pub fn new(from: impl Into<String>) -> Self {
+        Source {
+            from: from.into(),
+            kind: SourceKind::Auto,
+            name: None,
+            make: Vec::new(),
+            passage_words: PASSAGE_WORDS,
+            weight: 1.0,
+            limit: None,
+            limit_seed: 0,
+            header: None,
+            columns: Vec::new(),
+            licence: None,
+        }
+    }
+
+    /// What it is called in reports and errors.
+    pub fn name(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let last = Path::new(&self.from).file_name().map(|n| n.to_string_lossy().into_owned());
+        let last = last.unwrap_or_else(|| self.from.clone());
+        let stem = last.strip_suffix(".gz").unwrap_or(&last);
+        [".txt", ".jsonl", ".tsv"].iter().find_map(|e| stem.strip_suffix(e)).unwrap_or(stem).to_owned()
+    }
+
+    /// # Errors
+    /// [`DataError::Unusable`] naming the setting and what it may be.
+    pub fn check(&self) -> Result<(), DataError> {
+        let wrong = |reason: String| Err(DataError::Unusable { name: self.name(), reason });
+        if self.from.trim().is_empty() {
+            return wrong("`from` is empty; it names a file, a folder or a collection".to_owned());
+        }
+        if !(self.weight.is_finite() && self.weight > 0.0) {
+            return wrong(format!("weight = {}; it must be a number above 0", self.weight));
+        }
+        if self.limit.is_some_and(|limit| limit < 2) {
+            return wrong("limit must be 2 or more".to_owned());
+        }
+        if self.passage_words < documents::PASSAGE_WORDS_MIN {
+            let min = documents::PASSAGE_WORDS_MIN;
+            return wrong(format!("passage_words = {}; it must be {min} or more", self.passage_words));
+        }
+        let texts = self.make.iter().filter(|way| way.kind() == Kind::Texts).count();
+        if texts > 0 && texts < self.make.len() {
+            let reason = "make mixes ways that give texts (sentences, passages) with ways that give pairs \
+                          (title, neighbours, inverse_cloze); write two [[data]] tables";
+            return wrong(reason.to_owned());
+        }
+        let count = |wanted| self.columns.iter().filter(|c| **c == wanted).count();
+        let (anchors, positives, negatives) =
+            (count(Column::Anchor), count(Column::Positive), count(Column::Negative));
+        if !self.columns.is_empty()
+            && (anchors != 1 || positives > 1 || negatives > 1 || negatives > positives)
+        {
+            let reason = "columns must name one anchor, at most one positive, and a negative only beside \
+                          a positive; any others are `skip`";
+            return wrong(reason.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Keeps `limit` examples, drawn by seed, in their order; answers how many were not drawn.
+    pub(super) fn draw(&self, made: &mut Made) -> usize {
+        let (count, Some(limit)) = (made.examples.len(), self.limit) else { return 0 };
+        if count <= limit {
+            return 0;
+        }
+        // Selection sampling (Knuth, TAOCP 2, 3.4.2, algorithm S): in order, each draw equally likely.
+        let mut random = SplitMix(self.limit_seed ^ 0x6c69_6d69_7400_0000);
+        let (mut left, mut wanted) = (count as u64, limit as u64);
+        let mut drawn = Vec::with_capacity(count);
+        for _ in 0..count {
+            let take = random.below(left) < wanted;
+            wanted -= u64::from(take);
+            left -= 1;
+            drawn.push(take);
+        }
+        keep(&mut made.examples, &drawn);
+        keep(&mut made.origins, &drawn);
+        count - limit
+    }
+}
+
+fn keep<T>(list: &mut Vec<T>, which: &[bool]) {
+    let mut which = which.iter();
+    list.retain(|_| *which.next().expect("one for each"));
+    list.shrink_to_fit();
+}
+
+/// Where the examples of a source are.
+enum Place {
+    File(PathBuf),
+    Corpus(PathBuf),
+    Collection,
+}
+
+fn place(source: &Source) -> Result<Place, DataError> {
+    let path = PathBuf::from(&source.from);
+    match source.kind {
+        SourceKind::Collection => Ok(Place::Collection),
+        SourceKind::Beir => Ok(Place::Corpus(beir::corpus_path(&path)?)),
+        SourceKind::Auto if path.is_dir() => Ok(Place::Corpus(beir::corpus_path(&path)?)),
+        // What is no file and has neither a folder nor a known ending in its name can only be a collection.
+        SourceKind::Auto
+            if !path.exists() && !source.from.contains(['/', '\\']) && rows::Format::of(&path).is_none() =>
+        {
+            Ok(Place::Collection)
+        }
+        SourceKind::Auto
+        | SourceKind::Text
+        | SourceKind::Pairs
+        | SourceKind::Triplets
+        | SourceKind::Documents => Ok(Place::File(path)),
+    }
+}
+
+/// Reads a source and makes its examples.
+pub(super) fn read(
+    source: &Source,
+    collection: &mut dyn FnMut(&str) -> Result<Vec<SourceDocument>, DataError>,
+) -> Result<Made, DataError> {
+    let name = source.name();
+    let (documents, files) = match place(source)? {
+        Place::Collection => (collection(&source.from)?, Vec::new()),
+        Place::Corpus(path) => {
+            (beir::documents(&path)?.into_iter().map(Into::into).collect(), vec![sum(&path)?])
+        }
+        Place::File(path) => {
+            let text = read_text(&path)?;
+            if rows::are_documents(&path, &text, source)? {
+                (rows::documents(&path, &text)?, vec![sum(&path)?])
+            } else {
+                return of_rows(&path, &text, source);
+            }
+        }
+    };
+    if documents.is_empty() {
+        return Err(DataError::Unusable { name, reason: "there is no document in it".to_owned() });
+    }
+    Ok(documents::make(documents, source, files))
+}
+
+fn of_rows(path: &Path, text: &str, source: &Source) -> Result<Made, DataError> {
+    if !source.make.is_empty() {
+        let reason = "`make` says how examples are made of documents, and this is a file of rows; leave it out, \
+                      or state `kind = \"documents\"`";
+        return Err(DataError::Unusable { name: source.name(), reason: reason.to_owned() });
+    }
+    let read = rows::read(path, text, source)?;
+    Ok(Made {
+        kind: read.kind,
+        read: read.rows,
+        blank: read.blank,
+        ways: BTreeMap::from([(Way::Row, read.examples.len())]),
+        examples: read.examples,
+        origins: read.lines,
+        documents: Vec::new(),
+        files: vec![sum(path)?],
+    })
+}
+
+fn sum(path: &Path) -> Result<FileReport, DataError> {
+    let sum = FileSum::of_file(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    Ok(FileReport { path: path.to_owned(), bytes: sum.bytes, sha256: sum.sha256 })
+}
