@@ -112,7 +112,7 @@ enum Command {
     Document(document::DocumentArgs),
     /// List, show, import and verify models
     Model(model::ModelArgs),
-    /// Measure quality on reference values and judged collections
+    /// Measure quality on reference values, sentence pairs and judged collections, and speed
     Eval(eval::EvalArgs),
     /// Measure time and memory on this machine
     Bench(bench::BenchArgs),

@@ -85,7 +85,7 @@ fn check_weights(manifest: &Manifest, content: Vec<u8>, path: &Path) -> Result<b
 }
 
 /// Builds the directory under a temporary name and renames it; one that was there before is moved aside first.
-fn place(
+pub(super) fn place(
     models: &Path,
     target: &Path,
     manifest: &Manifest,

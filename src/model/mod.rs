@@ -10,6 +10,7 @@ mod files;
 mod generated;
 mod import;
 mod manifest;
+mod random;
 mod wordpiece;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::error::ErrorKind;
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Prompts};
+pub use random::RandomOptions;
 
 /// The file that makes a folder a model directory.
 pub const MANIFEST_FILE: &str = "model.toml";
@@ -140,6 +142,15 @@ impl ModelDir {
     /// [`ModelError::Unsupported`], [`ModelError::Exists`], file errors.
     pub fn import(home: &Path, from: &Path, options: ImportOptions) -> Result<Self, ModelError> {
         import::import(&home.join(MODELS_FOLDER), from, options)
+    }
+
+    /// Makes a model directory `home/models/NAME` of a given shape with random weights and the tokenizer of
+    /// `vocabulary`.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] for a shape that no encoder has, [`ModelError::Exists`], file errors.
+    pub fn random(home: &Path, vocabulary: &ModelDir, options: &RandomOptions) -> Result<Self, ModelError> {
+        random::random(&home.join(MODELS_FOLDER), vocabulary, options)
     }
 
     fn compare(&self, name: &str, got: &FileSum) -> Result<(), ModelError> {
