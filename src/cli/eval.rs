@@ -1,4 +1,5 @@
-//! `distilface eval`: how good the encoder and the search are, on reference values and judged collections.
+//! `distilface eval`: how good the encoder and the search are, on reference values, sentence pairs and judged
+//! collections; how sure that is; and how fast two models are.
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -7,15 +8,18 @@ use clap::Subcommand;
 
 use super::{App, failure::usage};
 use crate::{
+    config::EncoderConfig,
     encoder::Encoder,
     eval::{
-        beir,
-        measures::Measures,
+        bootstrap::{Difference, Estimate, Resampling},
         parity::{ParityReport, Reference},
-        retrieval::{self, RetrievalReport},
     },
     model::ModelDir,
 };
+
+mod retrieval;
+mod speed;
+mod sts;
 
 /// Measure quality
 #[derive(Debug, clap::Args)]
@@ -32,50 +36,72 @@ enum What {
         #[arg(value_hint = clap::ValueHint::DirPath)]
         dir: PathBuf,
     },
+    /// Spearman's rho on the seven STS sets, with confidence intervals
+    Sts(sts::StsArgs),
     /// nDCG@10, recall@100 and MRR@10 on judged collections in BEIR layout, exact and by the index
-    Retrieval {
-        /// Folders with corpus.jsonl[.gz], queries.jsonl and qrels.tsv
-        #[arg(required = true, value_hint = clap::ValueHint::DirPath)]
-        dirs: Vec<PathBuf>,
-        /// Another pair of queries and judgements: `train` reads queries-train.jsonl and qrels-train.tsv
-        #[arg(long)]
-        split: Option<String>,
-        /// One passage per document, cut at the model's limit
-        #[arg(long)]
-        no_chunking: bool,
-        /// Candidates kept by the graph [default: the collection's]
-        #[arg(long)]
-        ef: Option<usize>,
-    },
+    Retrieval(retrieval::RetrievalArgs),
+    /// Size and speed of two models, in alternating rounds
+    Speed(speed::SpeedArgs),
+}
+
+/// Confidence intervals.
+#[derive(Debug, clap::Args)]
+struct ResamplingArgs {
+    /// Bootstrap resamples behind intervals and p-values
+    #[arg(long, value_name = "N", default_value_t = Resampling::default().resamples, value_parser = resamples)]
+    resamples: usize,
+    /// Of the resamples
+    #[arg(long, value_name = "N", default_value_t = Resampling::default().seed)]
+    seed: u64,
+}
+
+impl From<&ResamplingArgs> for Resampling {
+    fn from(args: &ResamplingArgs) -> Self {
+        Resampling { resamples: args.resamples, seed: args.seed, ..Resampling::default() }
+    }
+}
+
+fn resamples(text: &str) -> Result<usize, String> {
+    const ALLOWED: std::ops::RangeInclusive<usize> = 100..=1_000_000;
+    text.parse().ok().filter(|n| ALLOWED.contains(n)).ok_or_else(|| {
+        format!(
+            "allowed: {} to {}; fewer leave the ends of an interval to chance",
+            ALLOWED.start(),
+            ALLOWED.end()
+        )
+    })
 }
 
 /// Runs the measurement; a parity that does not hold is an error after it was shown.
 pub fn run(app: &App, args: EvalArgs) -> anyhow::Result<()> {
     match args.what {
         What::Parity { dir } => parity(app, &dir),
-        What::Retrieval { dirs, split, no_chunking, ef } => {
-            let options = retrieval::Options { chunking_disabled: no_chunking, ef };
-            let mut reports = Vec::new();
-            for dir in dirs {
-                let set = beir::load(&dir, split.as_deref())?;
-                app.out.note(&format!(
-                    "{}: {} documents, {} queries",
-                    set.name,
-                    set.corpus.len(),
-                    set.queries.len()
-                ));
-                let folder = Scratch::new("eval")?;
-                let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
-                reports.push(runtime.block_on(retrieval::evaluate(
-                    &set,
-                    &app.loaded.config,
-                    &folder.0,
-                    options,
-                ))?);
-            }
-            app.out.result(&reports, |reports| retrieval_table(reports))
-        }
+        What::Sts(args) => sts::run(app, &args),
+        What::Retrieval(args) => retrieval::run(app, &args),
+        What::Speed(args) => speed::run(app, &args),
     }
+}
+
+/// Opens a model by name or path, on the device of the settings.
+fn open_encoder(app: &App, name: &str) -> anyhow::Result<Encoder> {
+    let config = &app.loaded.config;
+    if name == crate::engine::NO_MODEL {
+        return Err(usage("this needs an encoder: name a model instead of \"none\""));
+    }
+    let model = ModelDir::find(&config.data.home, name).map_err(crate::Error::from)?;
+    let config = EncoderConfig { model: name.to_owned(), ..config.encoder.clone() };
+    Ok(Encoder::open(&model, &app.loaded.config.data.home, &config)?)
+}
+
+/// `71.2 [69.8, 72.5]`
+fn with_interval(e: &Estimate, decimals: usize) -> String {
+    format!("{:.decimals$} [{:.decimals$}, {:.decimals$}]", e.value, e.low, e.high)
+}
+
+/// `+1.2 [+0.3, +2.0]`, and the p-value by itself.
+fn with_p(d: &Difference, decimals: usize) -> [String; 2] {
+    let text = format!("{:+.decimals$} [{:+.decimals$}, {:+.decimals$}]", d.difference, d.low, d.high);
+    [text, format!("{:.3}", d.p)]
 }
 
 fn parity(app: &App, dir: &std::path::Path) -> anyhow::Result<()> {
@@ -98,7 +124,7 @@ fn parity(app: &App, dir: &std::path::Path) -> anyhow::Result<()> {
     };
     let mut reports = Vec::new();
     for device in devices {
-        let config = crate::config::EncoderConfig { device, ..config.encoder.clone() };
+        let config = EncoderConfig { device, ..config.encoder.clone() };
         let encoder = Encoder::open(&model, &app.loaded.config.data.home, &config)?;
         reports.push(reference.compare(&encoder)?);
     }
@@ -125,26 +151,6 @@ fn parity_table(reports: &[ParityReport]) -> String {
             r.batch_deviation_max,
             r.batch_deviation_ceiling,
         );
-    }
-    text.trim_end().to_owned()
-}
-
-fn retrieval_table(reports: &[RetrievalReport]) -> String {
-    let mut text = format!(
-        "{:<12} {:>6} {:>9} {:>8} {:>10} {:>7}\n",
-        "set", "search", "nDCG@10", "R@100", "MRR@10", "doc/s"
-    );
-    for r in reports {
-        let mut row = |search: &str, m: &Measures, speed: &str| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "{:<12} {search:>6} {:>9.4} {:>8.4} {:>10.4} {speed:>7}",
-                r.set, m.ndcg_at_10, m.recall_at_100, m.mrr_at_10
-            );
-        };
-        row("exact", &r.exact, &format!("{:.0}", r.documents_per_second));
-        row("index", &r.index, "");
     }
     text.trim_end().to_owned()
 }

@@ -93,7 +93,7 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 }
 
 /// The chain of causes as one text, without saying anything twice.
-fn words(error: &anyhow::Error) -> String {
+pub fn words(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let (more, status) = match cause.downcast_ref::<Status>() {

@@ -24,6 +24,7 @@ mod document;
 mod embed;
 mod eval;
 pub mod failure;
+mod finetune;
 mod ingest;
 pub mod layout;
 mod load;
@@ -34,6 +35,7 @@ mod search;
 mod serve;
 mod setup;
 pub mod source;
+mod sweep;
 mod values;
 
 use client::Target;
@@ -113,7 +115,9 @@ enum Command {
     Document(document::DocumentArgs),
     /// List, show, import and verify models
     Model(model::ModelArgs),
-    /// Measure quality on reference values and judged collections
+    Finetune(Box<finetune::FinetuneArgs>),
+    Sweep(Box<sweep::SweepArgs>),
+    /// Measure quality on reference values, sentence pairs and judged collections, and speed
     Eval(eval::EvalArgs),
     /// Measure time and memory on this machine
     Bench(bench::BenchArgs),
@@ -219,6 +223,8 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Collection(args) => block_on(app, collection::run(app, args)),
         Command::Document(args) => block_on(app, document::run(app, args)),
         Command::Model(args) => block_on(app, model::run(app, args)),
+        Command::Finetune(args) => finetune::run(app, &args),
+        Command::Sweep(args) => sweep::run(app, &args),
         Command::Eval(args) => eval::run(app, args),
         Command::Bench(args) => block_on(app, bench::run(app, args)),
         Command::Setup(args) => setup::run(&args, &app.out, &app.loaded.config),
@@ -238,6 +244,15 @@ fn block_on(app: &App, command: impl Future<Output = anyhow::Result<()>>) -> any
     // Not waiting: after an interrupt, a model may still be loading on a thread that nobody needs any more.
     runtime.shutdown_background();
     result
+}
+
+/// Runs work that computes on this thread, with the first signal as [`App::interrupt`] and the second as the end.
+fn with_signals<T>(app: &App, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.spawn(watch_signals(app.interrupt.clone()));
+    let result = work();
+    runtime.shutdown_background();
+    Ok(result)
 }
 
 async fn watch_signals(interrupt: CancellationToken) {

@@ -16,7 +16,9 @@ use crate::{
     proto::{Model, ModelsRequest},
 };
 
-/// List, show, import and verify models
+mod random;
+
+/// List, show, make, import and verify models
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct ModelArgs {
@@ -35,6 +37,8 @@ enum ModelCommand {
     },
     /// Make a model of a Hugging Face folder with a BERT or DistilBERT encoder
     Import(Box<ImportArgs>),
+    /// Make a model of a given shape with random weights, to measure size and speed or to train from nothing
+    Random(random::RandomArgs),
     /// Read every file of a model and compare its checksum
     Verify {
         /// Name or path [default: every model of this machine]
@@ -113,6 +117,7 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
             ));
             show(out, &model)
         }
+        ModelCommand::Random(args) => show(out, &random::make(home, args)?),
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
     }
 }

@@ -1,13 +1,15 @@
-//! Measures of one ranked list against judgements, and their means.
+//! Measures of one ranked list against judgements, their means, and how sure those are.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::bootstrap::{Difference, Estimate, Resampling};
+
 /// Judged documents of one query: id -> gain, above 0 where relevant.
 pub type Judgements = HashMap<String, f64>;
 
-/// Means over queries.
+/// Of one query, or means over queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Measures {
     /// Normalised discounted cumulative gain of the first 10 (Järvelin & Kekäläinen 2002), with the gain itself in the
@@ -52,9 +54,58 @@ pub fn mean(all: &[Measures]) -> Measures {
     }
 }
 
+/// Something for each of the measures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names are those of Measures")]
+pub struct OfEach<T> {
+    pub ndcg_at_10: T,
+    pub recall_at_100: T,
+    pub mrr_at_10: T,
+}
+
+impl<T> OfEach<T> {
+    fn of(f: impl Fn(fn(&Measures) -> f64) -> T) -> Self {
+        OfEach {
+            ndcg_at_10: f(|m| m.ndcg_at_10),
+            recall_at_100: f(|m| m.recall_at_100),
+            mrr_at_10: f(|m| m.mrr_at_10),
+        }
+    }
+}
+
+/// The means with their intervals.
+pub fn intervals(all: &[Measures], plan: &Resampling) -> OfEach<Estimate> {
+    OfEach::of(|f| plan.mean(&all.iter().map(f).collect::<Vec<_>>()))
+}
+
+/// The second system's means less the first's, of the same queries.
+///
+/// # Panics
+/// If the two have not as many queries.
+pub fn differences(first: &[Measures], second: &[Measures], plan: &Resampling) -> OfEach<Difference> {
+    let values = |all: &[Measures], f: fn(&Measures) -> f64| all.iter().map(f).collect::<Vec<_>>();
+    OfEach::of(|f| plan.paired_means(&values(first, f), &values(second, f)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_measure_has_its_own_interval_and_difference() {
+        let of = |ndcg_at_10, mrr_at_10| Measures { ndcg_at_10, recall_at_100: 1.0, mrr_at_10 };
+        let (first, second) = ([of(0.2, 0.5), of(0.4, 1.0)], [of(0.4, 0.5), of(0.6, 0.5)]);
+        let plan = Resampling::default();
+        let e = intervals(&first, &plan);
+        assert!((e.ndcg_at_10.value - 0.3).abs() < 1e-12);
+        assert_eq!((e.ndcg_at_10.low, e.ndcg_at_10.high), (0.2, 0.4));
+        assert_eq!((e.recall_at_100.low, e.recall_at_100.high), (1.0, 1.0));
+        assert_eq!((e.mrr_at_10.low, e.mrr_at_10.high), (0.5, 1.0));
+        let d = differences(&first, &second, &plan);
+        assert!((d.ndcg_at_10.difference - 0.2).abs() < 1e-12 && d.ndcg_at_10.p < 0.002);
+        assert_eq!((d.recall_at_100.difference, d.recall_at_100.p), (0.0, 1.0));
+        assert_eq!((d.mrr_at_10.difference, d.mrr_at_10.low, d.mrr_at_10.high), (-0.25, -0.5, 0.0));
+    }
 
     fn judged(pairs: &[(&str, f64)]) -> Judgements {
         pairs.iter().map(|(id, g)| ((*id).to_owned(), *g)).collect()

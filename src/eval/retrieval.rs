@@ -1,4 +1,4 @@
-//! Retrieval quality of the whole path (cut, encode, index, search) on a judged collection.
+//! Retrieval quality of the whole path (cut, encode, index, search) on a judged collection, and of two models on it.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{
     EvalError,
     beir::JudgedCollection,
-    measures::{Measures, mean, measure},
+    bootstrap::{Difference, Estimate, Resampling},
+    measures::{Measures, OfEach, differences, intervals, mean, measure},
 };
 use crate::{
     config::Config,
@@ -24,6 +25,19 @@ const COLLECTION: &str = "eval";
 pub struct Options {
     pub chunking_disabled: bool,
     pub ef: Option<usize>,
+    /// Compare every vector, and leave the index's own searches out.
+    pub exact_only: bool,
+    pub resampling: Resampling,
+}
+
+/// What one query got.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct QueryMeasures {
+    pub query: String,
+    pub exact: Measures,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<Measures>,
 }
 
 /// Quality and its cost.
@@ -39,14 +53,56 @@ pub struct RetrievalReport {
     pub chunking: bool,
     /// Every vector compared.
     pub exact: Measures,
+    /// Of `exact`, by resampling queries.
+    pub exact_intervals: OfEach<Estimate>,
     /// The collection's index.
-    pub index: Measures,
-    /// `exact.ndcg_at_10 - index.ndcg_at_10`.
-    pub index_loss: f64,
-    /// How many of the first queries' searches the graph answered; the rest was scanned.
-    pub graph_searches: usize,
+    #[serde(flatten)]
+    pub indexed: Option<Indexed>,
     pub ingest_seconds: f64,
     pub documents_per_second: f64,
+    /// In the order of the set's queries.
+    pub per_query: Vec<QueryMeasures>,
+}
+
+/// What the collection's index makes of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Indexed {
+    #[expect(missing_docs)]
+    pub index: Measures,
+    /// Of `index`, by resampling queries.
+    pub index_intervals: OfEach<Estimate>,
+    /// `exact.ndcg_at_10 - index.ndcg_at_10`.
+    pub index_loss: f64,
+    /// How many of the searches the graph answered; the rest was scanned.
+    pub graph_searches: usize,
+}
+
+/// Two models on one set, by exact search: their difference is the encoders' alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RetrievalComparison {
+    /// Of the second model.
+    pub report: RetrievalReport,
+    /// The second model's measures less the first's, query by query.
+    pub difference: OfEach<Difference>,
+}
+
+/// `second` against `first`, which measured the same queries.
+///
+/// # Errors
+/// [`EvalError::Folder`] naming the sets if they did not.
+pub fn compare(
+    first: &RetrievalReport,
+    second: RetrievalReport,
+    plan: &Resampling,
+) -> Result<RetrievalComparison, EvalError> {
+    let queries = |r: &RetrievalReport| r.per_query.iter().map(|q| q.query.clone()).collect::<Vec<_>>();
+    if queries(first) != queries(&second) {
+        let reason = format!("its queries are not those of {}, so the two cannot be compared", first.set);
+        return Err(EvalError::Folder { path: second.set.into(), reason });
+    }
+    let exact = |r: &RetrievalReport| r.per_query.iter().map(|q| q.exact).collect::<Vec<_>>();
+    let difference = differences(&exact(first), &exact(&second), plan);
+    Ok(RetrievalComparison { report: second, difference })
 }
 
 /// Ingests `set` into a collection of a fresh database under `dir` and measures exact and indexed search.
@@ -97,9 +153,24 @@ async fn run(
         engine.upsert(COLLECTION, documents, Deadline::default()).await?;
     }
     let ingest_seconds = started.elapsed().as_secs_f64();
-    engine.wait_indexed(COLLECTION).await?;
-    let (exact, _) = rank(set, engine, options, true).await?;
-    let (index, graph_searches) = rank(set, engine, options, false).await?;
+    let (exact_all, _) = rank(set, engine, options, true).await?;
+    let exact = mean(&exact_all);
+    let (mut indexed, mut index_all) = (None, None);
+    if !options.exact_only {
+        engine.wait_indexed(COLLECTION).await?;
+        let (all, graph_searches) = rank(set, engine, options, false).await?;
+        let index = mean(&all);
+        indexed = Some(Indexed {
+            index,
+            index_intervals: intervals(&all, &options.resampling),
+            index_loss: exact.ndcg_at_10 - index.ndcg_at_10,
+            graph_searches,
+        });
+        index_all = Some(all);
+    }
+    let per_query = set.queries.iter().zip(&exact_all).enumerate().map(|(i, ((id, _, _), &exact))| {
+        QueryMeasures { query: id.clone(), exact, index: index_all.as_ref().map(|all| all[i]) }
+    });
     Ok(RetrievalReport {
         set: set.name.clone(),
         model: encoder.name().to_owned(),
@@ -109,11 +180,11 @@ async fn run(
         queries: set.queries.len(),
         chunking: !options.chunking_disabled,
         exact,
-        index,
-        index_loss: exact.ndcg_at_10 - index.ndcg_at_10,
-        graph_searches,
+        exact_intervals: intervals(&exact_all, &options.resampling),
+        indexed,
         ingest_seconds,
         documents_per_second: set.corpus.len() as f64 / ingest_seconds,
+        per_query: per_query.collect(),
     })
 }
 
@@ -122,7 +193,7 @@ async fn rank(
     engine: &Engine,
     options: Options,
     exact: bool,
-) -> Result<(Measures, usize), EvalError> {
+) -> Result<(Vec<Measures>, usize), EvalError> {
     let mut all = Vec::with_capacity(set.queries.len());
     let mut graph = 0;
     for (_, text, judgements) in &set.queries {
@@ -138,5 +209,54 @@ async fn rank(
         let ranking: Vec<String> = answer.hits.iter().map(|h| h.id.as_str().to_owned()).collect();
         all.push(measure(&ranking, judgements));
     }
-    Ok((mean(&all), graph))
+    Ok((all, graph))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(queries: &[(&str, f64)]) -> RetrievalReport {
+        let per_query: Vec<QueryMeasures> = queries
+            .iter()
+            .map(|&(query, ndcg_at_10)| QueryMeasures {
+                query: query.to_owned(),
+                exact: Measures { ndcg_at_10, ..Measures::default() },
+                index: None,
+            })
+            .collect();
+        let all: Vec<Measures> = per_query.iter().map(|q| q.exact).collect();
+        RetrievalReport {
+            set: "made".into(),
+            model: "m".into(),
+            device: "cpu".into(),
+            documents: 1,
+            passages: 1,
+            queries: queries.len(),
+            chunking: true,
+            exact: mean(&all),
+            exact_intervals: intervals(&all, &Resampling::default()),
+            indexed: None,
+            ingest_seconds: 1.0,
+            documents_per_second: 1.0,
+            per_query,
+        }
+    }
+
+    #[test]
+    fn models_are_compared_query_by_query() {
+        let plan = Resampling::default();
+        let made =
+            compare(&report(&[("a", 0.5), ("b", 0.1)]), report(&[("a", 0.6), ("b", 0.2)]), &plan).unwrap();
+        assert!((made.difference.ndcg_at_10.difference - 0.1).abs() < 1e-12);
+        assert!(made.difference.ndcg_at_10.p < 0.002);
+        assert_eq!(made.difference.mrr_at_10.p, 1.0);
+    }
+
+    #[test]
+    fn other_queries_cannot_be_compared() {
+        let (first, second) = (report(&[("a", 0.5)]), report(&[("b", 0.5)]));
+        let error = compare(&first, second, &Resampling::default()).unwrap_err().to_string();
+        assert!(error.contains("cannot be compared"), "{error}");
+    }
 }

@@ -56,7 +56,7 @@ pub fn texts<'a>(set: &'a Dataset, examples: &[usize], objective: &Objective) ->
 ///
 /// # Errors
 /// What the tokenizer refuses.
-pub fn tokens(
+pub(crate) fn tokens(
     tokenizer: &Tokenizer,
     texts: &[&str],
     two_views: bool,
@@ -71,7 +71,8 @@ pub fn tokens(
         let half = ids.len() / 2;
         for (n, view) in ids[half..].iter_mut().enumerate() {
             let text = before..view.len() - behind;
-            *view = repeat_words(view, text, recipe.word_repetition, recipe.max_tokens, mixed(seed, n as u64));
+            *view =
+                repeat_words(view, text, recipe.word_repetition, recipe.max_tokens, mixed(seed, n as u64));
         }
     }
     Ok(Tokens::padded(&ids))

@@ -144,7 +144,6 @@ fn save_adapter(
     Parameters { list }.save(&folder.join("adapter_model.safetensors"))
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

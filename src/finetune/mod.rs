@@ -18,6 +18,7 @@
 //! | [`masks`] | dropout masks from a seed and a place in the run |
 //! | [`optimizer`] | AdamW: gradients -> moved parameters |
 //! | [`recipe`] | every setting of a run, as a file |
+//! | [`sweep`] | runs over combinations of settings, compared |
 //! | [`schedule`] | the learning rate's course |
 
 pub mod batch;
@@ -34,6 +35,7 @@ pub mod reference;
 pub mod run;
 pub mod schedule;
 pub mod step;
+pub mod sweep;
 
 use std::path::PathBuf;
 
@@ -85,10 +87,7 @@ impl FinetuneError {
             FinetuneError::Reference { .. } => ErrorKind::Invalid,
             FinetuneError::Diverged { .. } => ErrorKind::Precondition,
             FinetuneError::Encoder(e) => e.kind(),
-            FinetuneError::Eval(e) => match &**e {
-                crate::eval::EvalError::Run(e) => e.kind(),
-                _ => ErrorKind::Invalid,
-            },
+            FinetuneError::Eval(e) => e.kind(),
             FinetuneError::Dropout(e) => e.kind(),
             FinetuneError::Optimizer(e) => e.kind(),
             FinetuneError::Recipe(e) => e.kind(),

@@ -11,15 +11,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::schedule::{Decline, Schedule, Warmup};
+use super::{
+    data::{guard::GuardSettings, source::Source},
+    schedule::{Decline, Schedule, Warmup},
+};
 use crate::{error::ErrorKind, onnx::Pooling};
 
 mod bounds;
-mod sources;
 #[cfg(test)]
 mod tests;
-
-pub use sources::{Action, DataSource, Guards, SourceKind, Way};
 
 /// The recipes that come with the program: name and text.
 pub const BUILT_IN: [(&str, &str); 4] = [
@@ -110,9 +110,9 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
     /// What examples may not be.
-    pub guards: Guards,
+    pub guards: GuardSettings,
     /// Where examples come from.
-    pub data: Vec<DataSource>,
+    pub data: Vec<Source>,
 }
 
 /// What is learnt.
@@ -208,7 +208,7 @@ impl Default for Recipe {
             log_every: 10,
             dropout: DropoutRates::default(),
             lora: None,
-            guards: Guards::default(),
+            guards: GuardSettings::default(),
             data: Vec::new(),
         }
     }

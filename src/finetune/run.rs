@@ -12,7 +12,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -69,12 +68,27 @@ pub struct Plan<'a> {
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Event {
     /// It goes on from a checkpoint.
-    Resumed { step: u64 },
+    Resumed {
+        step: u64,
+    },
     /// So many steps are made; figures since the last report.
-    Stepped { step: u64, total: u64, loss: f64, rate: f64, texts_per_second: f64, left: Duration },
+    Stepped {
+        step: u64,
+        total: u64,
+        loss: f64,
+        rate: f64,
+        texts_per_second: f64,
+        left: Duration,
+    },
     /// Score 0 to 100.
-    Evaluated { step: u64, score: f64, best: bool },
-    Saved { step: u64 },
+    Evaluated {
+        step: u64,
+        score: f64,
+        best: bool,
+    },
+    Saved {
+        step: u64,
+    },
 }
 
 /// How a run ended.
@@ -163,7 +177,7 @@ pub fn beginning(base: &ModelDir, graph: &TrainingGraph<'_>, seed: u64) -> Resul
     Ok(parameters)
 }
 
-/// Trains until the plan is done, nothing is gained any more, or `cancelled` is set (looked at after each step).
+/// Trains until the plan is done, nothing is gained any more, or `cancelled` says so (asked after each step).
 ///
 /// Goes on from the newest checkpoint in the folder, if there is one.
 ///
@@ -173,7 +187,7 @@ pub fn beginning(base: &ModelDir, graph: &TrainingGraph<'_>, seed: u64) -> Resul
 pub fn run(
     plan: &Plan<'_>,
     tell: &mut dyn FnMut(Event),
-    cancelled: &AtomicBool,
+    cancelled: &dyn Fn() -> bool,
 ) -> Result<RunReport, FinetuneError> {
     let mut run = Run::begin(plan, tell)?;
     let begun = Instant::now();
@@ -199,7 +213,7 @@ pub fn run(
                 ending = Ending::NoGain;
             }
         }
-        let interrupted = !last && cancelled.load(Ordering::Relaxed);
+        let interrupted = !last && cancelled();
         if interrupted {
             ending = Ending::Interrupted;
         }
@@ -274,8 +288,7 @@ impl<'a> Run<'a> {
                 steppers.push((objective, stepper));
             }
         }
-        let config =
-            AdamWConfig { betas: recipe.betas, eps: recipe.eps, weight_decay: recipe.weight_decay };
+        let config = AdamWConfig { betas: recipe.betas, eps: recipe.eps, weight_decay: recipe.weight_decay };
         let mut optimizer = AdamW::new(&parameters, config, settings.clone())?;
         let mut sampler = Sampler::new(plan.datasets, recipe.batch, mixed(seed, ORDER))?;
         let total = recipe.steps.unwrap_or_else(|| {
@@ -298,12 +311,18 @@ impl<'a> Run<'a> {
         Ok(Run {
             plan,
             total,
-            tokenizer: Tokenizer::open(&base.tokenizer_path(), recipe.max_tokens.min(base.manifest.max_tokens))?,
+            tokenizer: Tokenizer::open(
+                &base.tokenizer_path(),
+                recipe.max_tokens.min(base.manifest.max_tokens),
+            )?,
             sampler,
             steppers,
             parameters,
             optimizer,
-            dropout: [Dropout::new(seed, recipe.dropout.hidden)?, Dropout::new(seed, recipe.dropout.attention)?],
+            dropout: [
+                Dropout::new(seed, recipe.dropout.hidden)?,
+                Dropout::new(seed, recipe.dropout.attention)?,
+            ],
             checkpoints,
             metrics,
             state,

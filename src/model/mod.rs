@@ -11,6 +11,7 @@ pub(crate) mod files;
 mod generated;
 mod import;
 mod manifest;
+mod random;
 mod wordpiece;
 
 use std::{
@@ -24,6 +25,7 @@ pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use create::NewModel;
 pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Prompts};
+pub use random::RandomOptions;
 
 /// The file that makes a folder a model directory.
 pub const MANIFEST_FILE: &str = "model.toml";
@@ -150,6 +152,15 @@ impl ModelDir {
     /// [`ModelError::Unsupported`], [`ModelError::MissingFile`].
     pub fn encoder_of(from: &Path) -> Result<(Architecture, Shape), ModelError> {
         import::encoder_of(from)
+    }
+
+    /// Makes a model directory `home/models/NAME` of a given shape with random weights and the tokenizer of
+    /// `vocabulary`.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] for a shape that no encoder has, [`ModelError::Exists`], file errors.
+    pub fn random(home: &Path, vocabulary: &ModelDir, options: &RandomOptions) -> Result<Self, ModelError> {
+        random::random(&home.join(MODELS_FOLDER), vocabulary, options)
     }
 
     fn compare(&self, name: &str, got: &FileSum) -> Result<(), ModelError> {

@@ -1,4 +1,5 @@
-//! `eval`: the encoder against reference values, and the whole path on judged texts.
+//! `eval`: the encoder against reference values and on sentence pairs, the whole path on judged texts, and speed;
+//! and `model random`, whose models are measured here.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -108,4 +109,203 @@ fn a_folder_without_judgements_is_refused() {
     place.file("empty/queries.jsonl", "{\"_id\":\"q\",\"text\":\"rain\"}\n");
     place.file("empty/qrels.tsv", "query-id\tcorpus-id\tscore\nq\ta\tmuch\n");
     run(place.command().args(["eval", "retrieval", "empty"])).code(1).says("qrels.tsv, line 2");
+}
+
+#[test]
+fn two_models_are_compared_query_by_query() {
+    let Some(place) = Place::new() else { return };
+    sample(&place);
+    let made = |seed: &str| {
+        let mut command = home_of_its_own(&place);
+        command.args(RANDOM).args(["--seed", seed, &format!("seed-{seed}")]);
+        run(&mut command).code(0);
+    };
+    made("1");
+    made("2");
+    let ran = run(home_of_its_own(&place)
+        .args(["eval", "retrieval", "sample", "--exact-only", "--json"])
+        .args(["--model", "seed-1", "--compare", "seed-2", "--resamples", "200"]))
+    .code(0);
+    let report = &ran.json()[0];
+    assert!(report["index"].is_null(), "--exact-only has no index pass: {report}");
+    assert_eq!(report["per_query"].as_array().unwrap().len(), 40);
+    let figure = |of: &Json| of.as_f64().unwrap();
+    let exact = &report["exact_intervals"]["ndcg_at_10"];
+    assert_eq!(exact["value"], report["exact"]["ndcg_at_10"]);
+    assert!(
+        figure(&exact["low"]) <= figure(&exact["value"]) && figure(&exact["value"]) <= figure(&exact["high"])
+    );
+    let comparison = &report["comparison"];
+    assert_eq!(comparison["report"]["model"], "seed-2");
+    let difference = &comparison["difference"]["ndcg_at_10"];
+    let between =
+        figure(&comparison["report"]["exact"]["ndcg_at_10"]) - figure(&report["exact"]["ndcg_at_10"]);
+    assert!((figure(&difference["difference"]) - between).abs() < 1e-9, "{report}");
+    assert!((0.0..=1.0).contains(&figure(&difference["p"])));
+
+    let ran = run(home_of_its_own(&place).args(["eval", "retrieval", "sample", "--resamples", "10"])).code(2);
+    ran.says("100 to 1000000");
+    let ran = run(home_of_its_own(&place).args(["eval", "retrieval", "sample", "--compare", "none"])).code(2);
+    ran.says("needs an encoder");
+}
+
+const HEADER: &str = "subset\tscore\tsentence1\tsentence2\n";
+
+/// The seven sets, a few pairs each.
+fn sentence_pairs(place: &Place) -> PathBuf {
+    let rows = "x\t5\tthe cat sleeps\tthe cat sleeps\nx\t4.2\ta dog runs\ta dog is running\n\
+                x\t1\tthe \"bank\" lends money\train falls\nx\t0\tmusic\tthe price of oil\n";
+    for file in ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb-test", "sickr-test", "stsb-dev"] {
+        place.file(&format!("sts/{file}.tsv"), format!("{HEADER}{rows}"));
+    }
+    place.path("sts")
+}
+
+#[test]
+fn sentence_pairs_give_a_correlation_for_each_set_and_model() {
+    let Some(place) = Place::new() else { return };
+    sentence_pairs(&place);
+    let ran = run(place.command().args(["eval", "sts", "sts", "--json"])).code(0);
+    let report = ran.json();
+    let model = &report["models"][0];
+    let names: Vec<&str> =
+        model["sets"].as_array().unwrap().iter().map(|s| s["set"].as_str().unwrap()).collect();
+    assert_eq!(names, ["STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R"]);
+    assert_eq!(model["sentences"], 7, "each distinct sentence is encoded once: {model}");
+    assert_eq!(
+        model["sets"][0]["value"], model["average"]["value"],
+        "equal sets have equal figures: {model}"
+    );
+    assert!(model["average"]["value"].as_f64().unwrap() > 50.0, "{model}");
+
+    run(home_of_its_own(&place).args(RANDOM).arg("other")).code(0);
+    let tiny = tiny_of(&place);
+    let ran = run(home_of_its_own(&place)
+        .args(["eval", "sts", "sts", "--dev", "--models"])
+        .arg(format!("{tiny},other")));
+    let ran = ran.code(0);
+    for part in ["STS-B dev", "tiny", "other", "difference", "95 % interval", "other less tiny"] {
+        ran.prints(part);
+    }
+    assert!(!ran.stdout.contains("STS12"), "{ran:?}");
+    let ran = run(place.command().args(["eval", "sts", "sts/sts12.tsv", "--json"])).code(0);
+    assert_eq!(ran.json()["models"][0]["sets"][0]["set"], "sts12");
+}
+
+#[test]
+fn sentence_pairs_that_cannot_be_scored_are_refused() {
+    let Some(place) = Place::new() else { return };
+    let ran = |path: &str| run(place.command().args(["eval", "sts", path])).code(1);
+    place.file("few/sts12.tsv", HEADER);
+    ran("few").says("it has no sts13.tsv, sts14.tsv");
+    for (name, rows, says) in [
+        ("columns", "x\t1\ta\tb\nx\t2\ta\n", "columns.tsv, line 3: 3 columns"),
+        ("number", "x\tmuch\ta\tb\nx\t2\ta\tb\n", "number.tsv, line 2: the score"),
+        ("one", "x\t1\ta\tb\n", "at least two pairs, and it has 1"),
+        ("equal", "x\t1\ta\tb\nx\t1\tc\td\n", "all scores are 1"),
+    ] {
+        place.file(&format!("{name}.tsv"), format!("{HEADER}{rows}"));
+        ran(&format!("{name}.tsv")).says(says);
+    }
+    let path = sentence_pairs(&place);
+    run(place.command().args(["eval", "sts", "--models", "none"]).arg(path)).code(2).says("needs an encoder");
+}
+
+#[test]
+fn the_default_model_reaches_its_known_correlations_on_the_dev_sets() {
+    let Some(place) = Place::new() else { return };
+    let (Some(mut command), Some(folder)) = (with_default_model(&place), shared("sts")) else { return };
+    let ran = run(command.args(["eval", "sts", "--dev", "--resamples", "100", "--json"]).arg(folder)).code(0);
+    let report = ran.json();
+    let sets = report["models"][0]["sets"].as_array().unwrap();
+    assert_eq!((&sets[0]["pairs"], &sets[1]["pairs"]), (&json!(1500), &json!(500)));
+    assert!(sets[0]["value"].as_f64().unwrap() > 80.0, "{report}");
+}
+
+/// `model random` with a small shape and the tiny model's words; a name is to follow.
+const RANDOM: [&str; 10] = [
+    "model",
+    "random",
+    "--architecture",
+    "distilbert",
+    "--layers=1",
+    "--hidden=16",
+    "--heads=2",
+    "--intermediate=32",
+    "--vocabulary-of=tiny",
+    "--force",
+];
+
+/// A command whose models are its own: the tiny one, and what a test makes.
+fn home_of_its_own(place: &Place) -> Command {
+    let home = place.path("home");
+    if !home.is_dir() {
+        fs::create_dir_all(home.join("models/tiny")).unwrap();
+        std::os::unix::fs::symlink(place.home.join("runtime"), home.join("runtime")).unwrap();
+        let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+        for name in ["model.toml", "model.safetensors", "tokenizer.json"] {
+            fs::copy(from.join(name), home.join("models/tiny").join(name)).unwrap();
+        }
+    }
+    let mut command = place.command();
+    command.env("DISTILFACE_HOME", home).env("DISTILFACE_ENCODER__MODEL", "tiny");
+    command
+}
+
+fn tiny_of(place: &Place) -> String {
+    place.path("home/models/tiny").display().to_string()
+}
+
+#[test]
+fn two_shapes_are_compared_in_size_and_speed() {
+    let Some(place) = Place::new() else { return };
+    run(home_of_its_own(&place).args(RANDOM).arg("small")).code(0);
+    let wide = ["--layers=2", "--hidden=64", "--intermediate=128", "wide"];
+    let random: Vec<&str> =
+        RANDOM.into_iter().filter(|a| !a.contains('=') || a.contains("heads") || a.contains("voc")).collect();
+    run(home_of_its_own(&place).args(random).args(wide)).code(0);
+    let ran =
+        run(home_of_its_own(&place).args(["eval", "speed", "small", "wide", "--rounds", "2", "--json"]))
+            .code(0);
+    let report = ran.json();
+    assert_eq!((&report["a"]["model"], &report["b"]["model"]), (&json!("small"), &json!("wide")));
+    let figure = |of: &Json| of.as_f64().unwrap();
+    let ratio = figure(&report["a"]["parameters"]) / figure(&report["b"]["parameters"]);
+    assert!((figure(&report["ratios"]["parameters"]) - ratio).abs() < 1e-12 && ratio < 0.3, "{report}");
+    assert_eq!(report["a"]["rounds"].as_array().unwrap().len(), 2);
+    for name in ["short_texts_per_second", "long_texts_per_second", "query_p50_ms"] {
+        assert!(figure(&report["b"][name]) > 0.0, "{report}");
+    }
+    place.file("texts.txt", "word ".repeat(300));
+    let mut command = home_of_its_own(&place);
+    let ran =
+        run(command.args(["eval", "speed", "small", "wide", "--rounds=1", "--texts", "texts.txt"])).code(0);
+    for part in ["parameters", "ONNX file", "sentences/s", "A / B"] {
+        ran.prints(part);
+    }
+    place.file("texts.txt", "too few");
+    let mut command = home_of_its_own(&place);
+    run(command.args(["eval", "speed", "small", "wide", "--texts", "texts.txt"]))
+        .code(1)
+        .says("at least 200");
+    run(home_of_its_own(&place).args(["eval", "speed", "small", "nobody"])).code(1).says("nobody");
+}
+
+#[test]
+fn a_random_model_encodes_and_an_impossible_one_is_refused() {
+    let Some(place) = Place::new() else { return };
+    let ran = run(home_of_its_own(&place).args(RANDOM).arg("made")).code(0);
+    ran.prints("random weights, seed 1");
+    let ran =
+        run(home_of_its_own(&place).args(["--data", "data", "--model", "made", "embed", "rain", "--json"]))
+            .code(0);
+    assert_eq!(ran.json()["embeddings"][0]["vector"].as_array().unwrap().len(), 16);
+    let again: Vec<&str> = RANDOM.into_iter().filter(|a| *a != "--force").collect();
+    run(home_of_its_own(&place).args(again).arg("made")).code(1).says("--force");
+    let odd = RANDOM.map(|a| if a == "--heads=2" { "--heads=3" } else { a });
+    run(home_of_its_own(&place).args(odd).arg("odd")).code(2).says("cannot be shared out among 3 heads");
+    let unknown = RANDOM.map(|a| if a == "distilbert" { "gpt" } else { a });
+    run(home_of_its_own(&place).args(unknown).arg("odd")).code(2).says("distilbert");
+    let nobody = RANDOM.map(|a| if a.starts_with("--voc") { "--vocabulary-of=nobody" } else { a });
+    run(home_of_its_own(&place).args(nobody).arg("odd")).code(1).says("nobody");
 }

@@ -15,7 +15,7 @@ use std::collections::{HashSet, VecDeque};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{DataError, Dataset, Example, Kind, split::content_hash};
-use crate::random::SplitMix;
+use crate::random::{SplitMix, mixed};
 
 /// How many times its size a batch looks ahead for examples that share nothing.
 const LOOK_AHEAD: usize = 8;
@@ -165,10 +165,6 @@ impl Sampler {
         let at = mixed(self.seed, u64::MAX).wrapping_add(step.wrapping_mul(GOLDEN));
         self.sets.iter().position(|set| at <= set.end).expect("the last set ends at the end")
     }
-}
-
-fn mixed(seed: u64, with: u64) -> u64 {
-    SplitMix(SplitMix(seed).next() ^ with).next()
 }
 
 /// Hashes of the texts of every example, if any text is in two of them.

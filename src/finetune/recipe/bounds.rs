@@ -22,7 +22,7 @@ const fn key(name: &'static str, allowed: &'static str) -> Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 44] = [
+pub(super) const KEYS: [Key; 53] = [
     key("base", "the name of a model, or a path to its folder"),
     key("objective", "\"simcse\", \"pairs\", \"triplets\" or \"distil\""),
     key("teacher", "the name of a model, or a path to its folder; only with objective \"distil\""),
@@ -64,6 +64,10 @@ pub(super) const KEYS: [Key; 44] = [
     key("guards.near_duplicates", "\"drop\", \"refuse\" or \"keep\""),
     key("guards.test_overlap", "\"drop\", \"refuse\" or \"keep\""),
     key("guards.jaccard", "0.5 to 1"),
+    key("guards.shingle_words", "1 to 8 words"),
+    key("guards.overlap_words", "words in a row that may not be shared; at least contained_words"),
+    key("guards.contained_words", "1 or more words"),
+    key("guards.long_words", "words above which a text counts as over-long"),
     key("data", "one or more [[data]] tables, or sources on the command line"),
     key("data.from", "a file, a folder or the name of a collection"),
     key(
@@ -77,6 +81,11 @@ pub(super) const KEYS: [Key; 44] = [
     ),
     key("data.weight", "above 0, to 1000000"),
     key("data.limit", "2 or more examples"),
+    key("data.limit_seed", "a whole number"),
+    key("data.passage_words", "words of a passage when examples are made of documents"),
+    key("data.header", "true or false, of a TSV file"),
+    key("data.columns", "a list of \"anchor\", \"positive\", \"negative\" and \"skip\", of a TSV file"),
+    key("data.licence", "a text that goes into the model's lineage"),
 ];
 
 /// What a key allows; empty for a key that does not exist.

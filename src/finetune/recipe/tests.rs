@@ -2,15 +2,8 @@ use std::collections::BTreeSet;
 
 use super::{bounds::KEYS, *};
 
-fn source(from: &str) -> DataSource {
-    DataSource {
-        from: from.to_owned(),
-        kind: SourceKind::Auto,
-        name: None,
-        make: Vec::new(),
-        weight: 1.0,
-        limit: None,
-    }
+fn source(from: &str) -> Source {
+    Source::new(from)
 }
 
 /// A recipe that can be run.
@@ -94,12 +87,8 @@ fn keys_of(value: &toml::Value, name: &str, all: &mut BTreeSet<String>) {
 
 #[test]
 fn the_list_of_keys_is_that_of_the_fields() {
-    let data = DataSource {
-        name: Some("a".to_owned()),
-        make: vec![Way::Title],
-        limit: Some(2),
-        ..source("texts.txt")
-    };
+    let data =
+        Source { name: Some("a".to_owned()), make: vec![Way::Title], limit: Some(2), ..source("texts.txt") };
     let full = Recipe {
         teacher: Some("t".to_owned()),
         pooling: Some(Pooling::Cls),
@@ -139,7 +128,7 @@ fn all_faults_are_told_at_once_with_what_is_allowed() {
         recipe.batch = 1;
         recipe.betas = [0.9, 1.0];
         recipe.dropout.attention = 0.95;
-        recipe.data.push(DataSource { weight: -1.0, limit: Some(1), ..source(" ") });
+        recipe.data.push(Source { weight: -1.0, limit: Some(1), ..source(" ") });
     });
     let keys: Vec<&str> = found.iter().map(|fault| fault.key.as_str()).collect();
     let expected = [
@@ -205,7 +194,7 @@ fn every_bound_is_checked_on_both_sides() {
         }
     }
     assert_eq!(faults(|recipe| recipe.seeds = vec![u64::MAX])[0].key, "seeds");
-    let named = DataSource { name: Some(String::new()), ..source("a") };
+    let named = Source { name: Some(String::new()), ..source("a") };
     assert_eq!(faults(|recipe| recipe.data.push(named))[0].key, "data[2].name");
 }
 

@@ -1,0 +1,137 @@
+//! `distilface eval retrieval`: search on judged collections, of one model or of two side by side.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{ResamplingArgs, Scratch, with_interval, with_p};
+use crate::{
+    cli::{App, failure::usage, layout},
+    config::Config,
+    eval::{
+        beir::{self, JudgedCollection},
+        bootstrap::{Estimate, Resampling},
+        measures::OfEach,
+        retrieval::{self, Options, RetrievalComparison, RetrievalReport},
+    },
+};
+
+/// nDCG@10, recall@100 and MRR@10 on judged collections in BEIR layout, exact and by the index
+#[derive(Debug, clap::Args)]
+pub(super) struct RetrievalArgs {
+    /// Folders with corpus.jsonl[.gz], queries.jsonl and qrels.tsv
+    #[arg(required = true, value_hint = clap::ValueHint::DirPath)]
+    dirs: Vec<PathBuf>,
+    /// Another pair of queries and judgements: `train` reads queries-train.jsonl and qrels-train.tsv
+    #[arg(long)]
+    split: Option<String>,
+    /// One passage per document, cut at the model's limit
+    #[arg(long)]
+    no_chunking: bool,
+    /// Candidates kept by the graph [default: the collection's]
+    #[arg(long)]
+    ef: Option<usize>,
+    /// Compare every vector, and leave the index's searches out
+    #[arg(long, conflicts_with = "ef")]
+    exact_only: bool,
+    /// Also measure this model, and how it differs query by query
+    #[arg(long, value_name = "MODEL")]
+    compare: Option<String>,
+    #[command(flatten)]
+    resampling: ResamplingArgs,
+}
+
+/// One set.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    first: RetrievalReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<RetrievalComparison>,
+    resampling: Resampling,
+}
+
+pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
+    let config = &app.loaded.config;
+    let none = crate::engine::NO_MODEL;
+    if config.encoder.model == none || args.compare.as_deref() == Some(none) {
+        return Err(usage("retrieval needs an encoder: name a model instead of \"none\""));
+    }
+    let plan = Resampling::from(&args.resampling);
+    let options = Options {
+        chunking_disabled: args.no_chunking,
+        ef: args.ef,
+        exact_only: args.exact_only,
+        resampling: plan,
+    };
+    let second = args.compare.as_ref().map(|name| {
+        let mut config = config.clone();
+        config.encoder.model.clone_from(name);
+        config
+    });
+    let mut reports = Vec::new();
+    for dir in &args.dirs {
+        let set = beir::load(dir, args.split.as_deref())?;
+        app.out.note(&format!("{}: {} documents, {} queries", set.name, set.corpus.len(), set.queries.len()));
+        let first = measure(&set, config, options)?;
+        let comparison = match &second {
+            Some(config) => {
+                // The index tells nothing more about the encoder.
+                let report = measure(&set, config, Options { exact_only: true, ..options })?;
+                Some(retrieval::compare(&first, report, &plan)?)
+            }
+            None => None,
+        };
+        reports.push(Report { first, comparison, resampling: plan });
+    }
+    app.out.result(&reports, |reports| table(reports, app.out.width()))
+}
+
+fn measure(set: &JudgedCollection, config: &Config, options: Options) -> anyhow::Result<RetrievalReport> {
+    let folder = Scratch::new("eval")?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
+    Ok(runtime.block_on(retrieval::evaluate(set, config, &folder.0, options))?)
+}
+
+fn table(reports: &[Report], width: usize) -> String {
+    let mut rows = Vec::new();
+    let estimates = |set: &str, model: &str, search: &str, e: &OfEach<Estimate>, speed: String| {
+        let [ndcg, recall, mrr] = [e.ndcg_at_10, e.recall_at_100, e.mrr_at_10].map(|e| with_interval(&e, 3));
+        vec![set.to_owned(), model.to_owned(), search.to_owned(), ndcg, recall, mrr, speed]
+    };
+    for Report { first, comparison, .. } in reports {
+        let speed = |r: &RetrievalReport| format!("{:.0}", r.documents_per_second);
+        rows.push(estimates(&first.set, &first.model, "exact", &first.exact_intervals, speed(first)));
+        if let Some(indexed) = &first.indexed {
+            rows.push(estimates(&first.set, &first.model, "index", &indexed.index_intervals, String::new()));
+        }
+        if let Some(RetrievalComparison { report: r, difference: d }) = comparison {
+            rows.push(estimates(&r.set, &r.model, "exact", &r.exact_intervals, speed(r)));
+            let [ndcg, recall, mrr] = [d.ndcg_at_10, d.recall_at_100, d.mrr_at_10].map(|d| with_p(&d, 3));
+            let name = "difference".to_owned();
+            rows.push(vec![
+                r.set.clone(),
+                name,
+                "exact".into(),
+                ndcg[0].clone(),
+                recall[0].clone(),
+                mrr[0].clone(),
+                String::new(),
+            ]);
+            let p = [ndcg, recall, mrr].map(|[_, p]| format!("p = {p}"));
+            let [ndcg, recall, mrr] = p;
+            rows.push(vec![r.set.clone(), String::new(), String::new(), ndcg, recall, mrr, String::new()]);
+        }
+    }
+    let headers = ["set", "model", "search", "#nDCG@10", "#R@100", "#MRR@10", "#doc/s"];
+    let mut text = layout::table(&headers, &rows, width);
+    if let Some(Report { first, comparison, resampling }) = reports.first() {
+        let resamples = layout::thousands(resampling.resamples as u64);
+        text += &format!("\n\nIn brackets the 95 % interval of {resamples} resamples of the queries.");
+        if let Some(RetrievalComparison { report, .. }) = comparison {
+            text += &format!("\nThe difference is {} less {}, query by query.", report.model, first.model);
+        }
+    }
+    text
+}

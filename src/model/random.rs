@@ -1,0 +1,254 @@
+//! A shape and a tokenizer -> a model directory with random weights: to measure size and speed of an architecture
+//! that nobody has weights for here, and to train from nothing.
+//!
+//! Weights as BERT's are before training (Devlin et al. 2018): normal with standard deviation 0.02, biases 0, norms 1
+//! and 0. The row of the padding token is drawn like any other, since the mask keeps it from mattering. The same
+//! options give the same bytes on one platform; what the last bit of a logarithm is, platforms may see differently.
+
+use std::{borrow::Cow, collections::BTreeMap, f64::consts::TAU, fs, path::Path};
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use safetensors::tensor::{Dtype, View};
+
+use super::{
+    Architecture, MANIFEST_FILE, MANIFEST_FORMAT, Manifest, ModelDir, ModelError, Pooling, Prompts, Shape,
+    TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, import::place, manifest::check_name,
+};
+use crate::{
+    onnx::encoder::{FILE_BYTES_MAX, tensors},
+    random::SplitMix,
+};
+
+const DEVIATION: f64 = 0.02;
+/// As in all of BERT's published shapes.
+const POSITIONS: usize = 512;
+const TYPES: usize = 2;
+const LAYER_NORM_EPS: f32 = 1e-12;
+
+/// What to make.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct RandomOptions {
+    pub name: String,
+    pub architecture: Architecture,
+    pub layers: usize,
+    pub hidden: usize,
+    pub heads: usize,
+    /// `None`: four times `hidden`.
+    pub intermediate: Option<usize>,
+    pub seed: u64,
+    /// Replace a model of this name.
+    pub force: bool,
+}
+
+/// Makes it in the folder `models`, with the tokenizer of `vocabulary`.
+pub(super) fn random(
+    models: &Path,
+    vocabulary: &ModelDir,
+    options: &RandomOptions,
+) -> Result<ModelDir, ModelError> {
+    let target = models.join(&options.name);
+    let wrong = |reason: String| ModelError::Unsupported { path: target.clone(), reason };
+    check_name(&options.name).map_err(wrong)?;
+    if target.exists() && !options.force {
+        return Err(ModelError::Exists { name: options.name.clone() });
+    }
+    let shape = Shape {
+        layers: options.layers,
+        hidden: options.hidden,
+        heads: options.heads,
+        intermediate: options.intermediate.unwrap_or(options.hidden.saturating_mul(4)),
+        vocabulary: vocabulary.manifest.shape.vocabulary,
+        positions: POSITIONS,
+        type_vocabulary: if options.architecture == Architecture::Bert { TYPES } else { 0 },
+        layer_norm_eps: LAYER_NORM_EPS,
+    };
+    check_size(&shape).map_err(wrong)?;
+    let tokenizer_path = vocabulary.tokenizer_path();
+    let tokenizer =
+        fs::read_to_string(&tokenizer_path).map_err(|source| ModelError::from_io(&tokenizer_path, source))?;
+    vocabulary.compare(TOKENIZER_FILE, &FileSum::of_bytes(tokenizer.as_bytes()))?;
+
+    let weights = weights(options.architecture, &shape, options.seed);
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT,
+        name: options.name.clone(),
+        architecture: options.architecture,
+        dimension: shape.hidden as u32,
+        pooling: Pooling::Mean,
+        normalise: true,
+        max_tokens: POSITIONS,
+        licence: "none: random numbers".into(),
+        source: format!(
+            "random weights, seed {}, never trained; tokenizer of {}",
+            options.seed, vocabulary.manifest.name
+        ),
+        lineage: Vec::new(),
+        shape,
+        prompts: Prompts::default(),
+        files: BTreeMap::from([
+            (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&weights)),
+            (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),
+        ]),
+    };
+    Manifest::parse(&manifest.to_toml(), &target.join(MANIFEST_FILE))?;
+    place(models, &target, &manifest, &weights, &tokenizer)?;
+    ModelDir::open(&target)
+}
+
+/// Whether such an encoder can exist and fits into one file; checked before any weight is drawn.
+fn check_size(shape: &Shape) -> Result<(), String> {
+    shape.check().map_err(|error| error.to_string())?;
+    let Shape { layers, hidden, intermediate, vocabulary, .. } = *shape;
+    let [layers, hidden, intermediate, vocabulary] =
+        [layers, hidden, intermediate, vocabulary].map(|n| n as u128);
+    // Biases and norms are small beside these.
+    let layer = hidden.saturating_mul(4 * hidden + 2 * intermediate);
+    let bytes =
+        layer.saturating_mul(layers).saturating_add(hidden.saturating_mul(vocabulary)).saturating_mul(4);
+    if bytes > FILE_BYTES_MAX as u128 {
+        return Err(format!("its weights would take {bytes} bytes; allowed: {FILE_BYTES_MAX} (2 GiB)"));
+    }
+    Ok(())
+}
+
+/// One tensor, float32.
+struct Tensor {
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Tensor {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The whole file. Each tensor has a generator of its own, so that they are drawn side by side.
+fn weights(architecture: Architecture, shape: &Shape, seed: u64) -> Vec<u8> {
+    let all = tensors(architecture, shape);
+    let draw = |(number, (name, shape)): (usize, (String, Vec<usize>))| {
+        let count = shape.iter().product();
+        // Only norms have a weight of one axis.
+        let bytes = match (shape.len(), name.ends_with(".weight")) {
+            (1, true) => 1f32.to_le_bytes().repeat(count),
+            (1, false) => vec![0; 4 * count],
+            _ => normals(SplitMix(SplitMix(seed).next() ^ number as u64).next(), count),
+        };
+        (name, Tensor { shape, bytes })
+    };
+    let all: Vec<(String, Tensor)> = all.into_par_iter().enumerate().map(draw).collect();
+    safetensors::serialize(all, None).expect("names are distinct and lengths belong to shapes")
+}
+
+/// `count` normal numbers (Box & Muller 1958) as little-endian float32.
+fn normals(seed: u64, count: usize) -> Vec<u8> {
+    let mut random = SplitMix(seed);
+    // In (0, 1]: the logarithm of 0 is not a number to scale by.
+    let mut uniform = move || ((random.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    let mut bytes = Vec::with_capacity(4 * count + 4);
+    while bytes.len() < 4 * count {
+        let (radius, angle) = (DEVIATION * (-2.0 * uniform().ln()).sqrt(), TAU * uniform());
+        for value in [radius * angle.cos(), radius * angle.sin()] {
+            bytes.extend((value as f32).to_le_bytes());
+        }
+    }
+    bytes.truncate(4 * count);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::tiny, onnx::Weights};
+
+    fn options(architecture: Architecture) -> RandomOptions {
+        RandomOptions {
+            name: "made".into(),
+            architecture,
+            layers: 2,
+            hidden: 24,
+            heads: 3,
+            intermediate: None,
+            seed: 1,
+            force: false,
+        }
+    }
+
+    fn make(home: &Path, options: RandomOptions) -> Result<ModelDir, ModelError> {
+        ModelDir::random(home, &ModelDir::open(&tiny::folder()).unwrap(), &options)
+    }
+
+    #[test]
+    fn a_random_model_is_a_whole_model() {
+        for architecture in [Architecture::Bert, Architecture::Distilbert] {
+            let home = tempfile::tempdir().unwrap();
+            let model = make(home.path(), options(architecture)).unwrap();
+            model.verify().unwrap();
+            assert_eq!(model.manifest.shape.intermediate, 96);
+            assert!(model.manifest.source.contains("random weights, seed 1"));
+            let weights = Weights::new(fs::read(model.weights_path()).unwrap()).unwrap();
+            let graph = crate::onnx::EncoderGraph { hidden_outputs: false, ..model.manifest.graph() };
+            graph.to_bytes(&weights).unwrap();
+        }
+    }
+
+    #[test]
+    fn weights_are_normal_biases_zero_and_norms_one() {
+        let shape = ModelDir::open(&tiny::folder()).unwrap().manifest.shape;
+        let file = weights(Architecture::Bert, &shape, 3);
+        assert!(file == weights(Architecture::Bert, &shape, 3));
+        assert!(file != weights(Architecture::Bert, &shape, 4));
+        let all = Weights::new(file).unwrap();
+        let read = |name: &str, shape: &[usize]| -> Vec<f64> {
+            let bytes = all.tensor(&[name.to_owned()], shape).unwrap();
+            bytes.as_chunks::<4>().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect()
+        };
+        let words = read("embeddings.word_embeddings.weight", &[shape.vocabulary, shape.hidden]);
+        let n = words.len() as f64;
+        let mean = words.iter().sum::<f64>() / n;
+        let deviation = (words.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+        assert!(mean.abs() < 1e-3 && (deviation - 0.02).abs() < 1e-3, "{mean} {deviation}");
+        // 68.3 % of a normal distribution are within one deviation.
+        let within = words.iter().filter(|v| v.abs() < 0.02).count() as f64 / n;
+        assert!((within - 0.683).abs() < 0.02, "{within}");
+        assert_eq!(read("embeddings.LayerNorm.weight", &[shape.hidden]), vec![1.0; shape.hidden]);
+        assert_eq!(read("encoder.layer.1.output.dense.bias", &[shape.hidden]), vec![0.0; shape.hidden]);
+    }
+
+    #[test]
+    fn impossible_shapes_and_names_are_refused_before_anything_is_written() {
+        let home = tempfile::tempdir().unwrap();
+        let base = || options(Architecture::Bert);
+        for (options, says) in [
+            (RandomOptions { heads: 5, ..base() }, "hidden size 24 cannot be shared out among 5 heads"),
+            (RandomOptions { layers: 0, ..base() }, "must all be at least 1"),
+            (RandomOptions { hidden: 1 << 20, heads: 1, ..base() }, "bytes; allowed"),
+            (RandomOptions { layers: usize::MAX, ..base() }, "bytes; allowed"),
+            (RandomOptions { name: "a/b".into(), ..base() }, "cannot be a model's name"),
+        ] {
+            let error = make(home.path(), options).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(fs::read_dir(home.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_name_that_is_taken_needs_force() {
+        let home = tempfile::tempdir().unwrap();
+        let first = make(home.path(), options(Architecture::Bert)).unwrap();
+        let again = make(home.path(), options(Architecture::Bert)).unwrap_err();
+        assert!(matches!(again, ModelError::Exists { .. }));
+        let forced = RandomOptions { force: true, seed: 2, ..options(Architecture::Bert) };
+        assert_ne!(make(home.path(), forced).unwrap().fingerprint, first.fingerprint);
+    }
+}
