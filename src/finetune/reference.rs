@@ -321,7 +321,8 @@ fn dense(gradient: &TensorGradient, shape: &[usize]) -> Vec<f32> {
 /// (`adamw`) and on ours (`step`).
 ///
 /// A first step is `rate g / (|g| + eps)`: where a gradient is hardly above eps it makes much of what is rounding, so
-/// that numbers with gradients below [`STEP_GRADIENT_MIN`] are left out of `step`.
+/// that numbers with gradients below [`STEP_GRADIENT_MIN`] are left out of `step`. So are the key biases, whose exact
+/// gradient is zero and which training therefore freezes: a step on them is all rounding.
 fn adamw(
     reference: &Reference,
     parameters: &Parameters,
@@ -339,8 +340,11 @@ fn adamw(
         .collect();
     let everything = |sparse| ParameterSettings { decay: true, frozen: false, sparse };
     for (kind, sparse) in [("adamw", false), ("step", true)] {
+        let skip = |p: &Parameter, expected: &Option<_>| {
+            expected.is_none() || (sparse && ParameterSettings::usual(p).frozen)
+        };
         let settings = |(p, expected): (&Parameter, &Option<_>)| ParameterSettings {
-            frozen: expected.is_none(),
+            frozen: skip(p, expected),
             ..everything(sparse && p.name == WORDS)
         };
         let settings = parameters.list.iter().zip(&expected).map(settings).collect();
@@ -354,6 +358,9 @@ fn adamw(
         optimizer.step(&mut moved, &gradients, RATE, None)?;
         optimizer.flush(&mut moved);
         for (parameter, expected) in moved.list.iter().zip(&expected) {
+            if skip(parameter, expected) {
+                continue;
+            }
             let Some((gradient, expected)) = expected else { continue };
             // Rows without a gradient only decay, and are compared too.
             let counts = |g: f32| !sparse || g == 0.0 || g.abs() >= STEP_GRADIENT_MIN;

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::{bounds::KEYS, *};
+use crate::finetune::data::{documents::Way, source::SourceKind};
 
 fn source(from: &str) -> Source {
     Source::new(from)
