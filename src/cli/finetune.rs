@@ -76,8 +76,8 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "MODEL")]
     pub teacher: Option<String>,
     /// Text, JSON lines, TSV, a folder in BEIR layout, or a collection; may be given several times
-    #[arg(long = "data", value_name = "SOURCE")]
-    pub data: Vec<String>,
+    #[arg(long = "train", value_name = "SOURCE")]
+    pub sources: Vec<String>,
     /// STS file, or a folder with stsb-dev.tsv, that chooses the best weights
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub dev: Option<PathBuf>,
@@ -112,10 +112,10 @@ impl TrainingArgs {
                 pair.split_once('=').ok_or_else(|| usage(format!("--set {pair}: give KEY=VALUE")))?;
             recipe.set(key.trim(), value.trim()).map_err(failed)?;
         }
-        recipe.data.extend(self.data.iter().map(Source::new));
+        recipe.data.extend(self.sources.iter().map(Source::new));
         if recipe.data.is_empty() {
             return Err(usage(
-                "there is nothing to train on: give --data (text, JSON lines, TSV, a BEIR folder or a collection), or [[data]] tables in a recipe file",
+                "there is nothing to train on: give --train (text, JSON lines, TSV, a BEIR folder or a collection), or [[data]] tables in a recipe file",
             ));
         }
         recipe.validate().map_err(failed)?;
