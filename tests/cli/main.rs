@@ -9,6 +9,7 @@
 mod config;
 mod documents;
 mod eval;
+mod finetune;
 mod harness;
 mod ingest;
 mod search;
