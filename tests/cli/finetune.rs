@@ -72,8 +72,9 @@ fn a_run_leaves_a_model_that_serves_and_a_folder_that_tells_of_it() {
     }
     let manifest = fs::read_to_string(home.place.path("home/models/trained/model.toml")).unwrap();
     assert!(manifest.contains("base tiny ") && manifest.contains("data texts: "), "{manifest}");
-    let ran = run(&mut home.command(&["embed", "--model", "trained", "--json", "green house"])).code(0);
-    ran.prints("values");
+    let folder_of_data = home.place.path("data").display().to_string();
+    let embed = ["embed", "--data", &folder_of_data, "--model", "trained", "--json", "green house"];
+    run(&mut home.command(&embed)).code(0).prints("vector");
 
     // The name is taken now; nothing is read or trained before that is said.
     home.run(&args).code(1).says("a model named \"trained\" exists").says("--force");

@@ -313,6 +313,10 @@ fn training_that_falls_apart_says_where_and_keeps_what_was_good() {
     assert_eq!((*step, folder), (2, &place.path("run")));
     assert!(error.to_string().contains("step 2"), "{error}");
     assert!(place.best("run").list.iter().all(|p| p.values.iter().all(|v| v.is_finite())));
+    // Nobody else may write there meanwhile.
+    let error = Run::begin(&plan, &mut |_| {}).err().unwrap();
+    assert!(matches!(&error, FinetuneError::Busy { folder } if *folder == place.path("run")), "{error}");
+    drop(run);
     // The checkpoint before is whole, and the run can go on from it.
     assert_eq!(Run::begin(&plan, &mut |_| {}).unwrap().state.step, 1);
 }
