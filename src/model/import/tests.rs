@@ -6,6 +6,7 @@ use crate::{
     model::{Prompts, tiny},
 };
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// A home folder, and beside it the tiny model in Hugging Face's form.
