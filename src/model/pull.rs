@@ -8,7 +8,7 @@
 //! What `hf-hub` 0.4 does to us. It ends in a panic for an endpoint that is no URL (`environment` refuses those) and
 //! for a redirect without a target. It compares no sums: we do. It takes a partial file that is already whole, or too
 //! long, for an error: we delete it and ask again. It has no time limit on a silent connection: the caller must be able
-//! to walk away, and nothing is lost when it does. It takes names in the cache from the hub's headers, and shows the
+//! to walk away, and nothing is lost when it does. It takes a proxy from the environment, but heeds no `NO_PROXY`. It takes names in the cache from the hub's headers, and shows the
 //! token to the host that the hub redirects to: the endpoint must be one you trust.
 
 mod environment;

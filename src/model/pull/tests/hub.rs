@@ -122,7 +122,10 @@ fn answer(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut stream = stream;
     match fault {
         Some(Fault::Status(code, name, value)) => {
-            write!(stream, "HTTP/1.1 {code} No\r\n{name}: {value}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            write!(
+                stream,
+                "HTTP/1.1 {code} No\r\n{name}: {value}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
         }
         Some(Fault::Cut(bytes)) if bytes < content.len() => {
             stream.write_all(reply.as_bytes())?;
@@ -148,7 +151,12 @@ impl State {
     fn reply(&self, request: &Request, probe: bool) -> (String, Vec<u8>) {
         let plain = |status: &str, headers: &str, content: Vec<u8>| {
             let length = content.len();
-            (format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"), content)
+            (
+                format!(
+                    "HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+                ),
+                content,
+            )
         };
         let path = request.path.split('?').next().unwrap();
         if path == format!("/api/models/{REPOSITORY}/revision/main")
@@ -182,7 +190,12 @@ impl State {
                 return plain("302 Found", &headers, Vec::new());
             }
             let etag = format!("{:040x}", content.iter().map(|&byte| u64::from(byte)).sum::<u64>());
-            return ranged(content, request, probe, &format!("X-Repo-Commit: {COMMIT}\r\nETag: \"{etag}\"\r\n"));
+            return ranged(
+                content,
+                request,
+                probe,
+                &format!("X-Repo-Commit: {COMMIT}\r\nETag: \"{etag}\"\r\n"),
+            );
         }
         if let Some((_, content)) = named("/elsewhere/") {
             return ranged(content, request, probe, "");
