@@ -11,7 +11,11 @@ mod documents;
 mod eval;
 mod finetune;
 mod harness;
+#[expect(dead_code, reason = "the unit tests of the pull use the rest")]
+#[path = "../../src/model/pull/tests/hub.rs"]
+mod hub;
 mod ingest;
+mod model;
 mod search;
 mod serve;
 mod usage;
