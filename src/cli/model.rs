@@ -16,6 +16,7 @@ use crate::{
     proto::{Model, ModelsRequest},
 };
 
+mod quantise;
 mod random;
 
 /// List, show, make, import and verify models
@@ -39,6 +40,8 @@ enum ModelCommand {
     Import(Box<ImportArgs>),
     /// Make a model of a given shape with random weights, to measure size and speed or to train from nothing
     Random(random::RandomArgs),
+    /// Make a smaller, faster model of one: weights in 8 bits, with scales calibrated on texts
+    Quantise(quantise::QuantiseArgs),
     /// Read every file of a model and compare its checksum
     Verify {
         /// Name or path [default: every model of this machine]
@@ -118,6 +121,7 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
             show(out, &model)
         }
         ModelCommand::Random(args) => show(out, &random::make(home, args)?),
+        ModelCommand::Quantise(args) => show(out, &quantise::make(app, &args)?),
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
     }
 }
@@ -203,6 +207,13 @@ fn show(out: &Output, model: &ModelDir) -> anyhow::Result<()> {
             if !prompt.is_empty() {
                 pairs.push((label, format!("{prompt:?}")));
             }
+        }
+        if let Some(q) = &m.quantised {
+            pairs.push((
+                "weights",
+                format!("{}, calibrated on {} texts", q.precision.name(), q.calibration_texts),
+            ));
+            pairs.push(("made from", q.from.clone()));
         }
         if !m.lineage.is_empty() {
             pairs.push(("lineage", m.lineage.join(" -> ")));

@@ -62,6 +62,7 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
         lineage: Vec::new(),
         shape: source.shape,
         prompts: options.prompts.unwrap_or(source.prompts),
+        quantised: None,
         files: BTreeMap::from([
             (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&content)),
             (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),

@@ -11,6 +11,7 @@ pub(crate) mod files;
 mod generated;
 mod import;
 mod manifest;
+mod quantised;
 mod random;
 mod wordpiece;
 
@@ -19,12 +20,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::ErrorKind;
+use crate::{error::ErrorKind, onnx::Weights};
 
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use create::NewModel;
-pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Prompts};
+pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Precision, Prompts, Quantised};
+pub use quantised::NewQuantised;
 pub use random::RandomOptions;
 
 /// The file that makes a folder a model directory.
@@ -122,6 +124,17 @@ impl ModelDir {
     /// Path of `model.safetensors`.
     pub fn weights_path(&self) -> PathBuf {
         self.path.join(WEIGHTS_FILE)
+    }
+
+    /// The weights, compared with their recorded sum: a damaged file would give wrong vectors for ever after.
+    ///
+    /// # Errors
+    /// [`ModelError::Checksum`], [`ModelError::Onnx`] if it is no safetensors file, io errors.
+    pub fn weights(&self) -> Result<Weights, ModelError> {
+        let path = self.weights_path();
+        let content = fs::read(&path).map_err(|source| ModelError::from_io(&path, source))?;
+        self.compare(WEIGHTS_FILE, &FileSum::of_bytes(&content))?;
+        Weights::new(content).map_err(|source| ModelError::Onnx { path, source })
     }
 
     /// The encoder as an ONNX file, written from the weights at the first call and whenever the writer's version
@@ -226,6 +239,11 @@ pub enum ModelError {
     Unsupported { path: PathBuf, reason: String },
     #[error("a model named {name:?} exists; choose another --name, or --force to replace it")]
     Exists { name: String },
+    #[error(
+        "model {name:?} holds {} weights, which can only be served; use {from:?}, the model it was made from",
+        precision.name()
+    )]
+    Quantised { name: String, precision: Precision, from: String },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("cannot write the ONNX graph of {}", path.display())]
@@ -248,9 +266,10 @@ impl ModelError {
             ModelError::NotFound { .. } => ErrorKind::NotFound,
             ModelError::Exists { .. } => ErrorKind::Exists,
             ModelError::Unsupported { .. } => ErrorKind::Invalid,
-            ModelError::MissingFile { .. } | ModelError::Manifest { .. } | ModelError::Onnx { .. } => {
-                ErrorKind::Precondition
-            }
+            ModelError::MissingFile { .. }
+            | ModelError::Manifest { .. }
+            | ModelError::Onnx { .. }
+            | ModelError::Quantised { .. } => ErrorKind::Precondition,
             ModelError::Checksum { .. } | ModelError::Damaged { .. } => ErrorKind::Corrupt,
             ModelError::Io { .. } => ErrorKind::Internal,
         }

@@ -399,7 +399,13 @@ impl Graph {
         value
     }
 
-    pub(super) fn initializer(&mut self, name: &str, data_type: DataType, dims: &[usize], data: Bytes) -> Value {
+    pub(super) fn initializer(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        dims: &[usize],
+        data: Bytes,
+    ) -> Value {
         self.proto.initializer.push(TensorProto {
             dims: dims.iter().map(|&dim| dim as i64).collect(),
             data_type: Some(data_type as i32),

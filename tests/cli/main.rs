@@ -11,6 +11,7 @@ mod documents;
 mod eval;
 mod harness;
 mod ingest;
+mod quantise;
 mod search;
 mod serve;
 mod usage;

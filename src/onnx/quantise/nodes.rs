@@ -32,12 +32,7 @@ pub(in crate::onnx) fn product(
     [inputs, outputs]: [usize; 2],
 ) -> Result<Value, OnnxError> {
     let (rounded, scale, zero_point) = input(graph, weights, x, inputs)?;
-    let x = graph.node(
-        "DequantizeLinear",
-        &format!("{name}.input"),
-        &[&rounded, &scale, &zero_point],
-        &[],
-    );
+    let x = graph.node("DequantizeLinear", &format!("{name}.input"), &[&rounded, &scale, &zero_point], &[]);
 
     let weight_name = format!("{tensor}.weight");
     let data = weights.stored(&weight_name, Dtype::I8, &[outputs, inputs])?;
