@@ -155,6 +155,8 @@ pub fn prepare(app: &App, recipe: &Recipe, held_out: &[PathBuf]) -> anyhow::Resu
     let config = &app.loaded.config;
     let home = &config.data.home;
     let base = ModelDir::find(home, &recipe.base).map_err(crate::Error::from)?;
+    // Said before the data is read, which may take long.
+    base.check_full_precision().map_err(crate::Error::from)?;
     let dev = match &recipe.dev {
         Some(path) if path.is_file() => vec![sts::load(path)?],
         Some(path) => sts::load_dev(path)?.into_iter().take(1).collect(),

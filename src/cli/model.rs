@@ -18,6 +18,7 @@ use crate::{
 
 mod export;
 mod pull;
+mod quantise;
 mod random;
 
 /// List, show, make, pull, import, export and verify models
@@ -45,6 +46,8 @@ enum ModelCommand {
     Export(export::ExportArgs),
     /// Make a model of a given shape with random weights, to measure size and speed or to train from nothing
     Random(random::RandomArgs),
+    /// Make a smaller, faster model of one: weights in 8 bits, with scales calibrated on texts
+    Quantise(quantise::QuantiseArgs),
     /// Read every file of a model and compare its checksum
     Verify {
         /// Name or path [default: every model of this machine]
@@ -134,6 +137,7 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
         ModelCommand::Pull(args) => tell_imported(out, &pull::run(app, *args).await?),
         ModelCommand::Export(args) => export::run(out, home, &args),
         ModelCommand::Random(args) => show(out, &random::make(home, args)?),
+        ModelCommand::Quantise(args) => show(out, &quantise::make(app, &args)?),
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
     }
 }
@@ -224,6 +228,13 @@ fn show(out: &Output, model: &ModelDir) -> anyhow::Result<()> {
             if !prompt.is_empty() {
                 pairs.push((label, format!("{prompt:?}")));
             }
+        }
+        if let Some(q) = &m.quantised {
+            pairs.push((
+                "weights",
+                format!("{}, calibrated on {} texts", q.precision.name(), q.calibration_texts),
+            ));
+            pairs.push(("made from", q.from.clone()));
         }
         if !m.lineage.is_empty() {
             pairs.push(("lineage", m.lineage.join(" -> ")));

@@ -18,6 +18,7 @@ use crate::{
     vector::Dim,
 };
 
+pub mod calibrate;
 mod chunk;
 mod scheduler;
 mod tokenize;
@@ -288,6 +289,11 @@ pub enum EncoderError {
     Tokenizer { path: String, reason: String },
     #[error("chunking: {reason}")]
     Chunking { reason: String },
+    #[error(
+        "calibration needs at least {} texts that are not empty, and there are {got}",
+        calibrate::CALIBRATION_TEXTS_MIN
+    )]
+    Calibration { got: usize },
     #[error("the encoder's queue is full ({limit} texts wait); retry later")]
     QueueFull { limit: usize },
     #[error("the deadline passed before the text was encoded")]
@@ -307,7 +313,7 @@ impl EncoderError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             EncoderError::Tokenizer { .. } => ErrorKind::Precondition,
-            EncoderError::Chunking { .. } => ErrorKind::Invalid,
+            EncoderError::Chunking { .. } | EncoderError::Calibration { .. } => ErrorKind::Invalid,
             EncoderError::QueueFull { .. } => ErrorKind::Overloaded,
             EncoderError::Expired => ErrorKind::Timeout,
             EncoderError::Cancelled | EncoderError::Closed => ErrorKind::Unavailable,

@@ -42,14 +42,7 @@ pub struct SpeedTexts {
 impl SpeedTexts {
     /// Of the sample corpus that is compiled in.
     pub fn sample() -> Self {
-        #[derive(Deserialize)]
-        struct Sample {
-            text: String,
-        }
-        let parse =
-            |line| serde_json::from_str::<Sample>(line).expect("the sample is in this repository").text;
-        let texts: Vec<String> = SAMPLE.lines().map(parse).collect();
-        cut(&texts).expect("the sample has many more words")
+        cut(&sample_texts()).expect("the sample has many more words")
     }
 
     /// Of a file with one text a line.
@@ -60,6 +53,16 @@ impl SpeedTexts {
         let texts: Vec<String> = read_text(path)?.lines().map(str::to_owned).collect();
         cut(&texts).map_err(|reason| EvalError::Folder { path: path.to_owned(), reason })
     }
+}
+
+/// The texts of the sample corpus that is compiled in.
+pub fn sample_texts() -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Sample {
+        text: String,
+    }
+    let parse = |line| serde_json::from_str::<Sample>(line).expect("the sample is in this repository").text;
+    SAMPLE.lines().map(parse).collect()
 }
 
 /// Cuts texts to the loads: running words, so that any text gives the same lengths; begun again where it ends.

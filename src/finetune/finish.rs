@@ -76,6 +76,7 @@ pub fn finish(finish: &Finish<'_>) -> Result<ModelDir, FinetuneError> {
             weights,
             source: format!("{}, trained further", base.manifest.name),
             lineage,
+            quantised: None,
             force: finish.force,
         },
     )?)

@@ -82,8 +82,9 @@ impl Parameters {
     /// The encoder's tensors of a model directory, its weights compared with their recorded sum.
     ///
     /// # Errors
-    /// Model errors; those of [`Parameters::load`].
+    /// Model errors, among them that of a model in 8 bits; those of [`Parameters::load`].
     pub fn of_model(model: &ModelDir) -> Result<Self, FinetuneError> {
+        model.check_full_precision()?;
         model.verify()?;
         let path = model.weights_path();
         let content = fs::read(&path).map_err(|source| FinetuneError::Io { path, source })?;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use super::{
-    MANIFEST_FILE, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling, TOKENIZER_FILE, WEIGHTS_FILE,
-    checksum::FileSum, import::place, manifest::check_name,
+    MANIFEST_FILE, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling, Quantised, TOKENIZER_FILE,
+    WEIGHTS_FILE, checksum::FileSum, import::place, manifest::check_name,
 };
 use crate::onnx::Weights;
 
@@ -20,6 +20,8 @@ pub struct NewModel<'a> {
     pub weights: Vec<u8>,
     pub source: String,
     pub lineage: Vec<String>,
+    /// For weights in fewer bits than the base's.
+    pub quantised: Option<Quantised>,
     /// Replace a model of this name.
     pub force: bool,
 }
@@ -56,6 +58,7 @@ impl ModelDir {
             pooling: new.pooling,
             source: new.source,
             lineage: new.lineage,
+            quantised: new.quantised,
             files: BTreeMap::from([
                 (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&new.weights)),
                 (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),

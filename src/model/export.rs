@@ -40,6 +40,7 @@ pub struct Export {
 pub(super) fn export(model: &ModelDir, target: &Path, force: bool) -> Result<Export, ModelError> {
     // Also gives `.` and `..` the name that a rename needs.
     let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+    model.check_full_precision()?;
     check_target(&target, force)?;
     model.verify()?;
     let files = contents(model)?;

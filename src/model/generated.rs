@@ -14,8 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ModelDir, ModelError, WEIGHTS_FILE, checksum::FileSum, files};
-use crate::onnx::{Weights, encoder::WRITER_VERSION};
+use super::{ModelDir, ModelError, files};
+use crate::onnx::encoder::WRITER_VERSION;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -59,16 +59,11 @@ fn file_name(model: &ModelDir) -> String {
     format!("encoder-{WRITER_VERSION}-{}.onnx", fingerprint.get(..12).unwrap_or(fingerprint))
 }
 
-/// Reads the weights, compares them with their recorded sum (a damaged file would give wrong vectors for ever
-/// after) and writes the graph.
+/// Writes the graph from the weights.
 fn generate(model: &ModelDir) -> Result<Vec<u8>, ModelError> {
-    let path = model.weights_path();
-    let content = fs::read(&path).map_err(|source| ModelError::from_io(&path, source))?;
-    model.compare(WEIGHTS_FILE, &FileSum::of_bytes(&content))?;
-    let wrong = |source| ModelError::Onnx { path: path.clone(), source };
-    let weights = Weights::new(content).map_err(wrong)?;
-    let graph = model.manifest.graph();
-    graph.to_bytes(&weights).map_err(wrong)
+    let weights = model.weights()?;
+    let wrong = |source| ModelError::Onnx { path: model.weights_path(), source };
+    model.manifest.graph().to_bytes(&weights).map_err(wrong)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,6 +63,7 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
         lineage: source.lineage,
         shape: source.shape,
         prompts: options.prompts.unwrap_or(source.prompts),
+        quantised: None,
         files: BTreeMap::from([
             (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&content)),
             (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),

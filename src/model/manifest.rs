@@ -29,6 +29,42 @@ pub struct Prompts {
     pub document: String,
 }
 
+/// In which numbers an encoder keeps and multiplies its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Floating point, as trained.
+    Full,
+    /// 8-bit integers with scales calibrated once; for serving only.
+    Int8,
+}
+
+impl Precision {
+    /// Its name in manifests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Full => "full",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+/// How a model came to fewer bits. The scales themselves stand in `model.safetensors`, under its checksum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantised {
+    #[expect(missing_docs)]
+    pub precision: Precision,
+    /// Name of the model in full precision.
+    pub from: String,
+    /// Of that model.
+    pub from_fingerprint: Fingerprint,
+    /// How many texts the scales were calibrated on, and what they were.
+    pub calibration_texts: usize,
+    /// SHA-256 of those texts, each with a line feed behind it.
+    pub calibration_sha256: String,
+}
+
 /// `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +87,9 @@ pub struct Manifest {
     pub shape: Shape,
     #[serde(default)]
     pub prompts: Prompts,
+    /// Only of a model made by `distilface model quantise`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantised: Option<Quantised>,
     /// What `model.safetensors` and `tokenizer.json` must be.
     pub files: BTreeMap<String, FileSum>,
 }
@@ -62,7 +101,7 @@ pub struct Fingerprint(pub String);
 
 impl Manifest {
     /// The encoder that this manifest describes.
-    pub(super) fn graph(&self) -> EncoderGraph<'_> {
+    pub(crate) fn graph(&self) -> EncoderGraph<'_> {
         EncoderGraph {
             architecture: self.architecture,
             shape: &self.shape,
@@ -95,6 +134,11 @@ impl Manifest {
     /// As the text of a `model.toml`.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a manifest is plain strings, numbers and tables")
+    }
+
+    /// In which numbers it keeps its weights.
+    pub fn precision(&self) -> Precision {
+        self.quantised.as_ref().map_or(Precision::Full, |quantised| quantised.precision)
     }
 
     /// What vectors of this model are recorded under.
@@ -133,6 +177,11 @@ impl Manifest {
                 "max_tokens is {}; allowed: {MAX_TOKENS_LEAST} to the {} positions of the model",
                 self.max_tokens, self.shape.positions
             ));
+        }
+        if self.quantised.is_some() && self.precision() == Precision::Full {
+            return Err(
+                "quantised.precision is \"full\", but a model in full precision has no such table".into()
+            );
         }
         let names: Vec<&str> = self.files.keys().map(String::as_str).collect();
         if names != [WEIGHTS_FILE, TOKENIZER_FILE] {

@@ -15,6 +15,7 @@ mod header;
 mod import;
 mod manifest;
 mod pull;
+mod quantised;
 mod random;
 mod wordpiece;
 
@@ -23,14 +24,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::ErrorKind;
+use crate::{error::ErrorKind, onnx::Weights};
 
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use create::NewModel;
 pub use export::Export;
-pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Prompts};
+pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Precision, Prompts, Quantised};
 pub use pull::{Hub, PullError, PullEvent, Pulled, Repository};
+pub use quantised::NewQuantised;
 pub use random::RandomOptions;
 
 /// The file that makes a folder a model directory.
@@ -128,6 +130,17 @@ impl ModelDir {
     /// Path of `model.safetensors`.
     pub fn weights_path(&self) -> PathBuf {
         self.path.join(WEIGHTS_FILE)
+    }
+
+    /// The weights, compared with their recorded sum: a damaged file would give wrong vectors for ever after.
+    ///
+    /// # Errors
+    /// [`ModelError::Checksum`], [`ModelError::Onnx`] if it is no safetensors file, io errors.
+    pub fn weights(&self) -> Result<Weights, ModelError> {
+        let path = self.weights_path();
+        let content = fs::read(&path).map_err(|source| ModelError::from_io(&path, source))?;
+        self.compare(WEIGHTS_FILE, &FileSum::of_bytes(&content))?;
+        Weights::new(content).map_err(|source| ModelError::Onnx { path, source })
     }
 
     /// The encoder as an ONNX file, written from the weights at the first call and whenever the writer's version
@@ -247,6 +260,11 @@ pub enum ModelError {
     Pull(#[from] PullError),
     #[error("cannot export to {}: {reason}", path.display())]
     Occupied { path: PathBuf, reason: String },
+    #[error(
+        "model {name:?} holds {} weights, which can only be served; use {from:?}, the model it was made from",
+        precision.name()
+    )]
+    Quantised { name: String, precision: Precision, from: String },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("cannot write the ONNX graph of {}", path.display())]
@@ -270,9 +288,10 @@ impl ModelError {
             ModelError::Exists { .. } | ModelError::Occupied { .. } => ErrorKind::Exists,
             ModelError::Unsupported { .. } => ErrorKind::Invalid,
             ModelError::Pull(error) => error.kind(),
-            ModelError::MissingFile { .. } | ModelError::Manifest { .. } | ModelError::Onnx { .. } => {
-                ErrorKind::Precondition
-            }
+            ModelError::MissingFile { .. }
+            | ModelError::Manifest { .. }
+            | ModelError::Onnx { .. }
+            | ModelError::Quantised { .. } => ErrorKind::Precondition,
             ModelError::Checksum { .. } | ModelError::Damaged { .. } => ErrorKind::Corrupt,
             ModelError::Io { .. } => ErrorKind::Internal,
         }

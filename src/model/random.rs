@@ -86,6 +86,7 @@ pub(super) fn random(
         lineage: Vec::new(),
         shape,
         prompts: Prompts::default(),
+        quantised: None,
         files: BTreeMap::from([
             (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&weights)),
             (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(tokenizer.as_bytes())),

@@ -194,6 +194,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
             layer_norm_eps: 1e-12,
         },
         prompts: Prompts::default(),
+        quantised: None,
         files: BTreeMap::from([
             (WEIGHTS_FILE.to_owned(), FileSum::of_bytes(&weights)),
             (TOKENIZER_FILE.to_owned(), FileSum::of_bytes(&tokenizer)),

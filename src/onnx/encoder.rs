@@ -11,6 +11,7 @@
 //! provider fuses bias with GELU, residual with norm, and scale and turned keys with their products. Its fusion of
 //! attention as a whole only knows operator sets up to 12, from before LayerNormalization and Gelu; writing those
 //! out in its form saved 6 % of the CPU time of a batch of long texts and nothing on a query, so it was rejected.
+//! Weights in 8 bits (`quantise.rs`) give a graph that multiplies integers; the weights' file alone decides, by tensor.
 //! Deliberately absent: dropout, heads, token types other than 0, relative positions.
 //!
 //! Devlin et al. 2018 (BERT), Sanh et al. 2019 (DistilBERT), Reimers & Gurevych 2019 (poolings).
@@ -24,6 +25,8 @@ use super::{
     graph::{Axis, DataType, Graph, LENGTH_MIN, Value},
     pooling::{self, Pooling},
     proto::ModelProto,
+    quantise::nodes,
+    weights::floats,
 };
 
 /// Raised whenever the graph written for given weights changes; part of the generated file's name.
@@ -124,12 +127,7 @@ impl EncoderGraph<'_> {
     /// # Errors
     /// As [`EncoderGraph::model`], and [`OnnxError::TooLarge`].
     pub fn to_bytes(&self, weights: &Weights) -> Result<Vec<u8>, OnnxError> {
-        let model = self.model(weights)?;
-        let bytes = model.encoded_len();
-        if bytes > FILE_BYTES_MAX {
-            return Err(OnnxError::TooLarge { bytes });
-        }
-        Ok(model.encode_to_vec())
+        encode(&self.model(weights)?)
     }
 
     /// The model as messages.
@@ -138,12 +136,26 @@ impl EncoderGraph<'_> {
     /// [`OnnxError::BadShape`] if heads do not divide the hidden size or something is 0;
     /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`] by tensor.
     pub fn model(&self, weights: &Weights) -> Result<ModelProto, OnnxError> {
+        Ok(self.graph(weights)?.into_model())
+    }
+
+    /// The model as a graph that can be added to.
+    pub(super) fn graph(&self, weights: &Weights) -> Result<Graph, OnnxError> {
         self.shape.check()?;
         self.shape.check_pooling(self.pooling)?;
         let mut writer = Writer { spec: self, weights, graph: Graph::new("encoder") };
         writer.write()?;
-        Ok(writer.graph.into_model())
+        Ok(writer.graph)
     }
+}
+
+/// A model as the bytes of a file, if it fits one.
+pub(super) fn encode(model: &ModelProto) -> Result<Vec<u8>, OnnxError> {
+    let bytes = model.encoded_len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(OnnxError::TooLarge { bytes });
+    }
+    Ok(model.encode_to_vec())
 }
 
 /// Where each architecture keeps the tensors of one layer.
@@ -267,7 +279,7 @@ impl Writer<'_> {
     /// Word + position + type 0, normalised: `[batch, sequence, hidden]`.
     fn embeddings(&mut self, ids: &Value) -> Result<Value, OnnxError> {
         let Shape { hidden, vocabulary, positions, type_vocabulary, .. } = *self.spec.shape;
-        let words = self.tensor("embeddings.word_embeddings.weight", &[vocabulary, hidden])?;
+        let word = self.words("embeddings.words", ids, [vocabulary, hidden])?;
         let mut places =
             self.weights.tensor(&["embeddings.position_embeddings.weight".into()], &[positions, hidden])?;
         if self.spec.architecture == Architecture::Bert {
@@ -284,7 +296,6 @@ impl Writer<'_> {
         }
         let places = self.graph.weight("embeddings.positions", &[positions, hidden], places);
 
-        let word = self.graph.gather("embeddings.words", &words, ids, 0);
         let shape = self.graph.node("Shape", "input.shape", &[ids], &[]);
         let one = self.graph.integers(&[1]);
         let length = self.graph.gather("input.sequence", &shape, &one, 0);
@@ -369,11 +380,26 @@ impl Writer<'_> {
         x: &Value,
         [inputs, outputs]: [usize; 2],
     ) -> Result<Value, OnnxError> {
-        let data = self.weights.linear(&[format!("{tensor}.weight")], inputs, outputs)?;
-        let weight = self.graph.weight(&format!("{tensor}.weight.transposed"), &[inputs, outputs], data);
+        let (product, weight) = (format!("{name}.product"), format!("{tensor}.weight"));
+        let product = if nodes::is_rounded(self.weights, &weight) {
+            nodes::product(&mut self.graph, self.weights, &product, tensor, x, [inputs, outputs])?
+        } else {
+            let data = self.weights.linear(std::slice::from_ref(&weight), inputs, outputs)?;
+            let weight = self.graph.weight(&format!("{weight}.transposed"), &[inputs, outputs], data);
+            self.graph.matmul(&product, x, &weight)
+        };
         let bias = self.tensor(&format!("{tensor}.bias"), &[outputs])?;
-        let product = self.graph.matmul(&format!("{name}.product"), x, &weight);
         Ok(self.graph.add(name, &product, &bias))
+    }
+
+    /// Rows of the word embeddings by number.
+    fn words(&mut self, name: &str, ids: &Value, dims: [usize; 2]) -> Result<Value, OnnxError> {
+        let tensor = "embeddings.word_embeddings.weight";
+        if nodes::is_rounded(self.weights, tensor) {
+            return nodes::words(&mut self.graph, self.weights, name, ids, dims);
+        }
+        let words = self.tensor(tensor, &dims)?;
+        Ok(self.graph.gather(name, &words, ids, 0))
     }
 
     /// Older files call scale and bias of a norm `gamma` and `beta`.
@@ -397,10 +423,6 @@ impl Writer<'_> {
 
 /// Adds one row to every row; both float32, little-endian.
 fn add_row(rows: &[u8], row: &[u8]) -> Bytes {
-    let floats = |bytes: &[u8]| -> Vec<f32> {
-        let (values, _) = bytes.as_chunks::<4>();
-        values.iter().map(|&value| f32::from_le_bytes(value)).collect()
-    };
     let row = floats(row);
     floats(rows)
         .chunks_exact(row.len())

@@ -113,6 +113,11 @@ impl Graph {
         self.shapes.insert(value.clone(), axes);
     }
 
+    /// Whether a node of this name was added.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.proto.node.iter().any(|node| node.name() == name)
+    }
+
     /// Content of an integer constant.
     pub(super) fn integers_of(&self, value: &Value) -> Option<&[i64]> {
         self.integers.get(value).map(Vec::as_slice)
@@ -336,6 +341,11 @@ impl Graph {
         self.reduce("ReduceMax", name, x, axes, keep)
     }
 
+    /// Least value over `axes`, which stay with length 1 if `keep`.
+    pub fn reduce_min(&mut self, name: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
+        self.reduce("ReduceMin", name, x, axes, keep)
+    }
+
     /// Euclidean length over `axes`, which stay with length 1 if `keep`.
     pub fn reduce_l2(&mut self, name: &str, x: &Value, axes: &[i64], keep: bool) -> Value {
         self.reduce("ReduceL2", name, x, axes, keep)
@@ -378,7 +388,7 @@ impl Graph {
         self.node(op, name, &[x, &axes], &[("keepdims", Attribute::Int(i64::from(keep)))])
     }
 
-    fn constant(&mut self, data_type: DataType, dims: &[usize], data: Vec<u8>) -> Value {
+    pub(super) fn constant(&mut self, data_type: DataType, dims: &[usize], data: Vec<u8>) -> Value {
         let key = (data_type, dims.to_vec(), data.clone());
         if let Some(value) = self.constants.get(&key) {
             return value.clone();
@@ -389,7 +399,13 @@ impl Graph {
         value
     }
 
-    fn initializer(&mut self, name: &str, data_type: DataType, dims: &[usize], data: Bytes) -> Value {
+    pub(super) fn initializer(
+        &mut self,
+        name: &str,
+        data_type: DataType,
+        dims: &[usize],
+        data: Bytes,
+    ) -> Value {
         self.proto.initializer.push(TensorProto {
             dims: dims.iter().map(|&dim| dim as i64).collect(),
             data_type: Some(data_type as i32),

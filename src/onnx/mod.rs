@@ -5,12 +5,14 @@ mod gradient;
 pub mod graph;
 mod pooling;
 pub mod proto;
+pub mod quantise;
 mod shapes;
 pub mod training;
 pub mod weights;
 
 pub use encoder::{Architecture, EncoderGraph, Shape};
 pub use pooling::Pooling;
+pub use quantise::Calibration;
 pub use weights::Weights;
 
 use crate::error::ErrorKind;
@@ -30,6 +32,8 @@ pub enum OnnxError {
     Unreadable { reason: String },
     #[error("the config is not an encoder's: {reason}")]
     BadShape { reason: String },
+    #[error("the calibration cannot be used: {reason}")]
+    Calibration { reason: String },
     #[error("the graph takes {bytes} bytes, but an ONNX file holds at most {}", encoder::FILE_BYTES_MAX)]
     TooLarge { bytes: usize },
 }

@@ -66,6 +66,28 @@ impl Weights {
         Ok(transpose(&self.tensor(names, &[outputs, inputs])?, outputs, inputs))
     }
 
+    /// The number format of a tensor, if it is there under exactly this name.
+    pub fn stored_type(&self, name: &str) -> Option<Dtype> {
+        self.metadata.info(name).map(|info| info.dtype)
+    }
+
+    /// The bytes of a tensor that must be stored under exactly this name, in exactly this format.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn stored(&self, name: &str, dtype: Dtype, expected: &[usize]) -> Result<Bytes, OnnxError> {
+        let name = name.to_owned();
+        let Some(info) = self.metadata.info(&name) else { return Err(OnnxError::MissingTensor { name }) };
+        if info.shape != expected {
+            return Err(OnnxError::WrongShape { name, expected: expected.to_vec(), got: info.shape.clone() });
+        }
+        if info.dtype != dtype {
+            return Err(OnnxError::WrongType { name, got: format!("{:?}", info.dtype) });
+        }
+        let (start, end) = info.data_offsets;
+        Ok(self.file.slice(self.data_start + start..self.data_start + end))
+    }
+
     fn find(&self, names: &[String]) -> Result<(String, &TensorInfo), OnnxError> {
         for prefix in PREFIXES {
             for name in names {
@@ -77,6 +99,11 @@ impl Weights {
         }
         Err(OnnxError::MissingTensor { name: names.first().cloned().unwrap_or_default() })
     }
+}
+
+/// Float32, little-endian -> numbers.
+pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
 }
 
 fn widen(stored: &[u8], to_f32: impl Fn([u8; 2]) -> f32) -> Bytes {

@@ -237,7 +237,7 @@ const RANDOM: [&str; 10] = [
 ];
 
 /// A command whose models are its own: the tiny one, and what a test makes.
-fn home_of_its_own(place: &Place) -> Command {
+pub fn home_of_its_own(place: &Place) -> Command {
     let home = place.path("home");
     if !home.is_dir() {
         fs::create_dir_all(home.join("models/tiny")).unwrap();

@@ -1,0 +1,82 @@
+//! A model in full precision and its calibration -> a model directory with weights in 8 bits.
+//!
+//! The new model has a name and a fingerprint of its own, since its vectors differ, and is opened like any other.
+//! It serves; training it is refused, because its weights are rounded.
+
+use super::{ModelDir, ModelError, NewModel, Precision, Quantised};
+use crate::onnx::{Calibration, quantise::quantise};
+
+use std::path::Path;
+
+/// What a model in 8 bits is made of.
+#[derive(Debug)]
+pub struct NewQuantised<'a> {
+    #[expect(missing_docs)]
+    pub name: &'a str,
+    /// The model in full precision.
+    pub base: &'a ModelDir,
+    /// Of that model.
+    pub calibration: &'a Calibration,
+    /// How many texts it was calibrated on.
+    pub texts: usize,
+    /// As [`Quantised::calibration_sha256`].
+    pub texts_sha256: String,
+    /// Replace a model of this name.
+    pub force: bool,
+}
+
+impl ModelDir {
+    /// Whether the weights are those that were trained, which training and rounding need.
+    ///
+    /// # Errors
+    /// [`ModelError::Quantised`] naming the model to use instead.
+    pub fn check_full_precision(&self) -> Result<(), ModelError> {
+        match &self.manifest.quantised {
+            None => Ok(()),
+            Some(Quantised { precision, from, .. }) => Err(ModelError::Quantised {
+                name: self.manifest.name.clone(),
+                precision: *precision,
+                from: from.clone(),
+            }),
+        }
+    }
+
+    /// Makes the directory `home/models/NAME`, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`ModelDir::check_full_precision`], [`ModelDir::weights`] and [`ModelDir::create`];
+    /// [`ModelError::Onnx`] for a calibration of another model.
+    pub fn quantise(home: &Path, new: &NewQuantised<'_>) -> Result<Self, ModelError> {
+        let base = &new.base.manifest;
+        new.base.check_full_precision()?;
+        ModelDir::check_new(home, new.name, new.force)?;
+        let weights = quantise(base.architecture, &base.shape, &new.base.weights()?, new.calibration)
+            .map_err(|source| ModelError::Onnx { path: new.base.weights_path(), source })?;
+        let mut lineage = base.lineage.clone();
+        lineage.push(format!("base {} {}", base.name, new.base.fingerprint.0));
+        lineage.push(format!(
+            "rounded to int8 by distilface {}, calibrated on {} texts",
+            env!("CARGO_PKG_VERSION"),
+            new.texts
+        ));
+        ModelDir::create(
+            home,
+            NewModel {
+                name: new.name,
+                base: new.base,
+                pooling: base.pooling,
+                weights,
+                source: format!("{}, rounded to int8", base.name),
+                lineage,
+                quantised: Some(Quantised {
+                    precision: Precision::Int8,
+                    from: base.name.clone(),
+                    from_fingerprint: new.base.fingerprint.clone(),
+                    calibration_texts: new.texts,
+                    calibration_sha256: new.texts_sha256.clone(),
+                }),
+                force: new.force,
+            },
+        )
+    }
+}
