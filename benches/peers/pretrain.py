@@ -115,6 +115,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a batch")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--plain", action="store_true", help="random word embeddings, not singular vectors")
     parser.add_argument("--bf16", action="store_true", help="bf16 autocast, on processors that have it")
     options = parser.parse_args()
 
@@ -147,9 +148,9 @@ def main():
     model = BertForMaskedLM(config)
     with torch.no_grad():
         words = model.bert.embeddings.word_embeddings.weight
-        words.copy_(word_vectors(rows[:400_000], vocabulary, options.hidden))
+        if not options.plain:
+            words.copy_(word_vectors(rows[:400_000], vocabulary, options.hidden))
         words[PAD].zero_()
-    print("word vectors set", flush=True)
 
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
