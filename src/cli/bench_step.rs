@@ -274,6 +274,7 @@ fn peer(python: &PathBuf, args: &StepArgs, threads: usize) -> anyhow::Result<Jso
     let mut command = Command::new(python);
     command.arg(&args.peer_script).args(["--shape", args.shape.name(), "--precision", &args.peer_precision]);
     command.args(["--threads", &threads.to_string(), "--steps", &args.steps.to_string()]);
+    command.args(["--sentences", &args.sentences.to_string(), "--tokens", &args.tokens.to_string()]);
     if args.no_optimizer {
         command.arg("--no-optimizer");
     }

@@ -1,5 +1,5 @@
 //! `distilface eval`: how good the encoder and the search are, on reference values, sentence pairs and judged
-//! collections; how sure that is; and how fast two models are.
+//! collections; how sure that is; how fast two models are; and whether training computes what it should.
 
 use std::{fmt::Write, path::PathBuf};
 
@@ -17,6 +17,7 @@ use crate::{
     model::ModelDir,
 };
 
+mod reference;
 mod retrieval;
 mod speed;
 mod sts;
@@ -36,6 +37,8 @@ enum What {
         #[arg(value_hint = clap::ValueHint::DirPath)]
         dir: PathBuf,
     },
+    /// Compare hidden states, poolings, losses, gradients and an AdamW step with a folder of reference values
+    Reference(reference::ReferenceArgs),
     /// Spearman's rho on the seven STS sets, with confidence intervals
     Sts(sts::StsArgs),
     /// nDCG@10, recall@100 and MRR@10 on judged collections in BEIR layout, exact and by the index
@@ -76,6 +79,7 @@ fn resamples(text: &str) -> Result<usize, String> {
 pub fn run(app: &App, args: EvalArgs) -> anyhow::Result<()> {
     match args.what {
         What::Parity { dir } => parity(app, &dir),
+        What::Reference(args) => reference::run(app, &args),
         What::Sts(args) => sts::run(app, &args),
         What::Retrieval(args) => retrieval::run(app, &args),
         What::Speed(args) => speed::run(app, &args),

@@ -76,8 +76,8 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "MODEL")]
     pub teacher: Option<String>,
     /// Text, JSON lines, TSV, a folder in BEIR layout, or a collection; may be given several times
-    #[arg(long = "data", value_name = "SOURCE")]
-    pub data: Vec<String>,
+    #[arg(long = "train", value_name = "SOURCE")]
+    pub sources: Vec<String>,
     /// STS file, or a folder with stsb-dev.tsv, that chooses the best weights
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub dev: Option<PathBuf>,
@@ -112,10 +112,10 @@ impl TrainingArgs {
                 pair.split_once('=').ok_or_else(|| usage(format!("--set {pair}: give KEY=VALUE")))?;
             recipe.set(key.trim(), value.trim()).map_err(failed)?;
         }
-        recipe.data.extend(self.data.iter().map(Source::new));
+        recipe.data.extend(self.sources.iter().map(Source::new));
         if recipe.data.is_empty() {
             return Err(usage(
-                "there is nothing to train on: give --data (text, JSON lines, TSV, a BEIR folder or a collection), or [[data]] tables in a recipe file",
+                "there is nothing to train on: give --train (text, JSON lines, TSV, a BEIR folder or a collection), or [[data]] tables in a recipe file",
             ));
         }
         recipe.validate().map_err(failed)?;
@@ -130,6 +130,21 @@ pub struct Prepared {
     pub loaded: data::Loaded,
     pub dev: Vec<sts::StsSet>,
     pub machine: Machine,
+}
+
+impl Prepared {
+    fn plan<'a>(&'a self, recipe: &'a Recipe, seed: u64, folder: &'a Path) -> Plan<'a> {
+        Plan {
+            recipe,
+            base: &self.base,
+            teacher: self.teacher.as_ref(),
+            datasets: &self.loaded.datasets,
+            dev: &self.dev,
+            seed,
+            folder,
+            machine: &self.machine,
+        }
+    }
 }
 
 /// Opens models, reads and guards the data, and tells what is used.
@@ -269,18 +284,22 @@ pub fn run(app: &App, args: &FinetuneArgs) -> anyhow::Result<()> {
         return app.out.line(&prepared.loaded.report.table());
     }
     app.out.note(&prepared.loaded.report.table());
+    let seeds = std::mem::take(&mut recipe.seeds);
+    // What is there of another run stays as it is.
+    for &seed in &seeds {
+        recipe.seeds = vec![seed];
+        let of_seed = folder_of(&folder, &seeds, seed);
+        run::check(&prepared.plan(&recipe, seed, &of_seed)).map_err(crate::Error::from)?;
+    }
+    recipe.seeds.clone_from(&seeds);
     fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
     write(&folder.join(RECIPE_FILE), &toml::to_string(&recipe)?)?;
     write(&folder.join(DATA_FILE), &serde_json::to_string_pretty(&prepared.loaded.report)?)?;
-    let seeds = std::mem::take(&mut recipe.seeds);
 
     let (mut reports, mut folders) = (Vec::new(), Vec::new());
     for &seed in &seeds {
         recipe.seeds = vec![seed];
-        let of_seed = match seeds.len() {
-            1 => folder.clone(),
-            _ => folder.join(format!("seed-{seed}")),
-        };
+        let of_seed = folder_of(&folder, &seeds, seed);
         let report = train(app, &prepared, &recipe, seed, &of_seed)?;
         let interrupted = report.ending == Ending::Interrupted;
         reports.push(report);
@@ -326,6 +345,11 @@ pub fn run(app: &App, args: &FinetuneArgs) -> anyhow::Result<()> {
     app.out.result(&report, |report| summary(app, report, chosen, &recipe))
 }
 
+/// Where the run of one seed lies.
+fn folder_of(folder: &Path, seeds: &[u64], seed: u64) -> PathBuf {
+    if seeds.len() == 1 { folder.to_owned() } else { folder.join(format!("seed-{seed}")) }
+}
+
 fn default_name(base: &str, recipe: &str) -> String {
     let last = |path: &str| Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     format!("{}-{}", last(base), last(recipe))
@@ -339,16 +363,7 @@ pub fn train(
     seed: u64,
     folder: &Path,
 ) -> anyhow::Result<RunReport> {
-    let plan = Plan {
-        recipe,
-        base: &prepared.base,
-        teacher: prepared.teacher.as_ref(),
-        datasets: &prepared.loaded.datasets,
-        dev: &prepared.dev,
-        seed,
-        folder,
-        machine: &prepared.machine,
-    };
+    let plan = prepared.plan(recipe, seed, folder);
     let mut told = Told::new(app, "training");
     let report = super::with_signals(app, || {
         run::run(&plan, &mut |event| told.event(event), &|| app.interrupt.is_cancelled())

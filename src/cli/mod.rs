@@ -113,7 +113,7 @@ enum Command {
     Collection(collection::CollectionArgs),
     /// Get, delete, list and count documents
     Document(document::DocumentArgs),
-    /// List, show, import and verify models
+    /// List, show, pull, import, export and verify models
     Model(model::ModelArgs),
     Finetune(Box<finetune::FinetuneArgs>),
     Sweep(Box<sweep::SweepArgs>),

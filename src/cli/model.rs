@@ -16,10 +16,12 @@ use crate::{
     proto::{Model, ModelsRequest},
 };
 
+mod export;
+mod pull;
 mod quantise;
 mod random;
 
-/// List, show, make, import and verify models
+/// List, show, make, pull, import, export and verify models
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct ModelArgs {
@@ -38,6 +40,10 @@ enum ModelCommand {
     },
     /// Make a model of a Hugging Face folder with a BERT or DistilBERT encoder
     Import(Box<ImportArgs>),
+    /// Download a model from a Hugging Face hub and import it
+    Pull(Box<pull::PullArgs>),
+    /// Write a model as a Hugging Face folder that transformers and sentence-transformers open
+    Export(export::ExportArgs),
     /// Make a model of a given shape with random weights, to measure size and speed or to train from nothing
     Random(random::RandomArgs),
     /// Make a smaller, faster model of one: weights in 8 bits, with scales calibrated on texts
@@ -49,28 +55,35 @@ enum ModelCommand {
     },
 }
 
-/// What the folder does not say.
+/// A folder, and what it does not say.
 #[derive(Debug, clap::Args)]
 struct ImportArgs {
     /// Folder with config.json, model.safetensors and tokenizer.json or vocab.txt
     #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     from: PathBuf,
-    /// Name of the new model [default: the folder's]
+    #[command(flatten)]
+    options: OptionArgs,
+}
+
+/// What the files of a model do not say.
+#[derive(Debug, clap::Args)]
+struct OptionArgs {
+    /// Name of the new model [default: the folder's or the repository's]
     #[arg(long)]
     name: Option<String>,
-    /// How token vectors become one [default: what the folder says, else mean]
+    /// How token vectors become one [default: what the files say, else mean]
     #[arg(long, value_parser = parsers::pooling())]
     pooling: Option<Pooling>,
-    /// Whether vectors get unit length [default: what the folder says]
+    /// Whether vectors get unit length [default: what the files say]
     #[arg(long, value_name = "BOOL")]
     normalise: Option<bool>,
-    /// Longest input, special tokens included [default: what the folder says]
+    /// Longest input, special tokens included [default: what the files say]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Licence of the weights, such as Apache-2.0
+    /// Licence of the weights, such as Apache-2.0 [default: what the files say]
     #[arg(long)]
     licence: Option<String>,
-    /// Where the weights come from
+    /// Where the weights come from [default: what the files say, or the repository and its commit]
     #[arg(long)]
     source: Option<String>,
     /// Text that goes in front of queries
@@ -82,6 +95,25 @@ struct ImportArgs {
     /// Replace a model of this name
     #[arg(long)]
     force: bool,
+}
+
+impl OptionArgs {
+    fn options(self) -> ImportOptions {
+        let prompts = self.query_prompt.is_some() || self.document_prompt.is_some();
+        ImportOptions {
+            name: self.name,
+            pooling: self.pooling,
+            normalise: self.normalise,
+            max_tokens: self.max_tokens,
+            licence: self.licence,
+            source: self.source,
+            prompts: prompts.then(|| Prompts {
+                query: self.query_prompt.unwrap_or_default(),
+                document: self.document_prompt.unwrap_or_default(),
+            }),
+            force: self.force,
+        }
+    }
 }
 
 pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
@@ -98,32 +130,21 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
             show(out, &model)
         }
         ModelCommand::Import(args) => {
-            let args = *args;
-            let prompts = args.query_prompt.is_some() || args.document_prompt.is_some();
-            let options = ImportOptions {
-                name: args.name,
-                pooling: args.pooling,
-                normalise: args.normalise,
-                max_tokens: args.max_tokens,
-                licence: args.licence,
-                source: args.source,
-                prompts: prompts.then(|| Prompts {
-                    query: args.query_prompt.unwrap_or_default(),
-                    document: args.document_prompt.unwrap_or_default(),
-                }),
-                force: args.force,
-            };
-            let model = ModelDir::import(home, &args.from, options).map_err(crate::Error::from)?;
-            out.note(&format!(
-                "imported {0}; run it with `distilface serve --model {0}`",
-                model.manifest.name
-            ));
-            show(out, &model)
+            let ImportArgs { from, options } = *args;
+            let model = ModelDir::import(home, &from, options.options()).map_err(crate::Error::from)?;
+            tell_imported(out, &model)
         }
+        ModelCommand::Pull(args) => tell_imported(out, &pull::run(app, *args).await?),
+        ModelCommand::Export(args) => export::run(out, home, &args),
         ModelCommand::Random(args) => show(out, &random::make(home, args)?),
         ModelCommand::Quantise(args) => show(out, &quantise::make(app, &args)?),
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
     }
+}
+
+fn tell_imported(out: &Output, model: &ModelDir) -> anyhow::Result<()> {
+    out.note(&format!("imported {0}; run it with `distilface serve --model {0}`", model.manifest.name));
+    show(out, model)
 }
 
 fn list(out: &Output, home: &Path) -> anyhow::Result<()> {

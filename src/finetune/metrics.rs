@@ -1,7 +1,7 @@
 //! What a run reports -> `metrics.jsonl`, and from there the curves.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::Write,
     path::{Path, PathBuf},
 };
@@ -42,22 +42,28 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file of a run for more lines. Lines of steps behind `step`, which a run that goes on makes again, and
+    /// Opens the file of a run for more lines, and holds it: two processes in one folder would tear each other's
+    /// checkpoints. The lock is the operating system's, so it ends with the process however that ends. Lines of steps behind `step`, which a run that goes on makes again, and
     /// what a killed process left half written, are taken away.
     ///
     /// # Errors
-    /// [`FinetuneError::Io`].
+    /// [`FinetuneError::Busy`] if another run holds it, [`FinetuneError::Io`].
     pub fn open(folder: &Path, step: u64) -> Result<Self, FinetuneError> {
         let path = path(folder);
         let failed = |source| FinetuneError::Io { path: path.clone(), source };
         fs::create_dir_all(folder).map_err(failed)?;
+        let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(FinetuneError::Busy { folder: folder.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
         // At the beginning nothing was measured that still counts, not even the score of step 0.
         let kept: String = match step {
             0 => String::new(),
             step => read(folder)?.iter().filter(|line| line.step <= step).map(text).collect(),
         };
-        fs::write(&path, kept).map_err(failed)?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(failed)?;
+        file.set_len(0).and_then(|()| file.write_all(kept.as_bytes())).map_err(failed)?;
         Ok(Metrics { path, file })
     }
 
@@ -142,6 +148,7 @@ mod tests {
             metrics.write(&Line { step, loss: Some(1.0 / step as f64), ..Line::default() }).unwrap();
         }
         // Killed while it wrote.
+        drop(metrics);
         fs::OpenOptions::new().append(true).open(path(folder.path())).unwrap().write_all(b"{\"st").unwrap();
         let mut metrics = Metrics::open(folder.path(), 20).unwrap();
         metrics.write(&Line { step: 30, score: Some(50.0), ..Line::default() }).unwrap();

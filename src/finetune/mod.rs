@@ -46,6 +46,8 @@ use crate::error::ErrorKind;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum FinetuneError {
+    #[error("another process trains in {}; wait for it, or give another folder (--run)", folder.display())]
+    Busy { folder: PathBuf },
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::CheckpointError),
     #[error(transparent)]
@@ -78,6 +80,7 @@ impl FinetuneError {
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            FinetuneError::Busy { .. } => ErrorKind::Precondition,
             FinetuneError::Checkpoint(e) => e.kind(),
             FinetuneError::Data(e) => e.kind(),
             FinetuneError::Model(e) => e.kind(),

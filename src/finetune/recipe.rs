@@ -29,8 +29,9 @@ pub const BUILT_IN: [(&str, &str); 4] = [
     ("distil", include_str!("../../models/recipes/distil.toml")),
 ];
 
-/// Settings of which a run that goes on may have others than it began with: they change no number.
-pub const FREE_ON_RESUME: [&str; 2] = ["log_every", "checkpoint_every"];
+/// Settings of which a run that goes on may have others than it began with: they change no number. Base and teacher
+/// are held by their fingerprints, not by what they are called.
+pub const FREE_ON_RESUME: [&str; 4] = ["log_every", "checkpoint_every", "base", "teacher"];
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::{
     FinetuneError,
     batch::{contrastive_inputs, objective_of, texts, tokens},
-    checkpoint::{Best, Checkpoints, RunState},
+    checkpoint::{Best, Checkpoint, Checkpoints, RunState},
     data::{Dataset, Kind, sampler::Sampler},
     masks::{Dropout, MaskPlace},
     metrics::{Line, Metrics},
@@ -243,6 +243,26 @@ pub fn run(
     })
 }
 
+/// Whether this plan may go on with what its folder holds, so that it can be said before anything is written.
+///
+/// # Errors
+/// Those of [`Checkpoints::load`].
+pub fn check(plan: &Plan<'_>) -> Result<(), FinetuneError> {
+    saved(plan)?;
+    Ok(())
+}
+
+/// The last checkpoint of a plan.
+fn saved(plan: &Plan<'_>) -> Result<Option<Checkpoint>, FinetuneError> {
+    let free: Vec<String> = FREE_ON_RESUME.iter().map(|key| format!("recipe.{key}")).collect();
+    let free: Vec<&str> = free.iter().map(String::as_str).collect();
+    Ok(Checkpoints::new(&checkpoints_path(plan.folder)).load(&settings_of(plan), &free)?)
+}
+
+fn checkpoints_path(folder: &Path) -> PathBuf {
+    folder.join("checkpoints")
+}
+
 struct Run<'a> {
     plan: &'a Plan<'a>,
     total: u64,
@@ -296,11 +316,9 @@ impl<'a> Run<'a> {
             ((batches / recipe.accumulate as f64) as u64).max(1)
         });
 
-        let checkpoints = Checkpoints::new(&plan.folder.join("checkpoints"));
-        let free: Vec<String> = FREE_ON_RESUME.iter().map(|key| format!("recipe.{key}")).collect();
-        let free: Vec<&str> = free.iter().map(String::as_str).collect();
+        let checkpoints = Checkpoints::new(&checkpoints_path(plan.folder));
         let (mut state, mut queue) = (RunState { seed, ..RunState::default() }, Vec::new());
-        if let Some(saved) = checkpoints.load(&settings_of(plan), &free)? {
+        if let Some(saved) = self::saved(plan)? {
             tell(Event::Resumed { step: saved.state.step });
             optimizer = AdamW::resume(&saved.parameters, config, settings, saved.optimizer)?;
             parameters = saved.parameters;

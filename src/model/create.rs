@@ -70,7 +70,7 @@ impl ModelDir {
         Weights::new(weights.clone())
             .and_then(|weights| manifest.graph().model(&weights))
             .map_err(|source| ModelError::Onnx { path: target.join(WEIGHTS_FILE), source })?;
-        place(&models, &target, &manifest, &weights, &tokenizer)?;
+        place(&target, &manifest, &weights, &tokenizer)?;
         ModelDir::open(&target)
     }
 }

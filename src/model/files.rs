@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use super::ModelError;
+
 /// Begins the name of everything that is not finished.
 const TEMPORARY: &str = ".tmp-";
 /// Age at which something unfinished is taken for the remains of a process that died.
@@ -36,6 +38,45 @@ pub(crate) fn write_whole_with(
     }
     written?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Fills a folder under a temporary name and renames it to `target`; what was there before is moved aside first and
+/// removed once the new one is in its place.
+///
+/// # Errors
+/// Those of `fill`, after which nothing is left; [`ModelError::Io`].
+pub(super) fn replace_folder(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| ModelError::Io { path, source }
+    };
+    let above = target.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(above).map_err(failed(above))?;
+    let building = Unfinished(temporary_beside(target));
+    fs::create_dir(&building.0).map_err(failed(&building.0))?;
+    fill(&building.0)?;
+    let old = Unfinished(temporary_beside(target));
+    if target.exists() {
+        fs::rename(target, &old.0).map_err(failed(target))?;
+    }
+    if let Err(source) = fs::rename(&building.0, target) {
+        // What was there comes back; if even that fails, its name tells what it is.
+        let _ = fs::rename(&old.0, target);
+        return Err(ModelError::Io { path: target.to_owned(), source });
+    }
+    sync_folder(above).map_err(failed(above))
+}
+
+/// Removed when dropped, if it is still there.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A name beside `path` that no other process or thread uses.

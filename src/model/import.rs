@@ -1,17 +1,13 @@
 //! A Hugging Face directory -> a model directory.
 //!
 //! Reads `config.json`, `model.safetensors`, `tokenizer.json` (or `vocab.txt`), and what sentence-transformers puts
-//! beside them. What the encoder could not do faithfully is refused by name, never approximated. Config and weights
+//! beside them, and `distilface.json` of an exported model. What the encoder could not do faithfully is refused by name, never approximated. Config and weights
 //! are checked against each other tensor by tensor before anything appears under `models/`, and the directory
 //! appears whole, by a rename. Deliberately absent: other formats of weights, downloads.
 
 mod hub;
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use super::{
     Architecture, ImportOptions, MANIFEST_FILE, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, ModelDir,
@@ -33,6 +29,7 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
     }
 
     let source = Source::read(from)?;
+    source.check_weights_there()?;
     let tokenizer = source.tokenizer()?;
     let positions = source.shape.positions;
     let max_tokens = match options.max_tokens {
@@ -48,6 +45,10 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
 
     let weights_path = source.folder.join(WEIGHTS_FILE);
     let content = fs::read(&weights_path).map_err(|error| ModelError::from_io(&weights_path, error))?;
+    let content = match &source.header {
+        Some(header) => header.restore(content),
+        None => content,
+    };
     let pooling = options.pooling.or(source.pooling).unwrap_or(Pooling::Mean);
     let manifest = Manifest {
         format: MANIFEST_FORMAT,
@@ -59,7 +60,7 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
         max_tokens,
         licence: options.licence.or(source.licence).unwrap_or_else(|| "unknown".into()),
         source: options.source.or(source.name).unwrap_or_else(|| name_of(from)),
-        lineage: Vec::new(),
+        lineage: source.lineage,
         shape: source.shape,
         prompts: options.prompts.unwrap_or(source.prompts),
         quantised: None,
@@ -71,8 +72,14 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
     // The checks of opening hold here too: better now, with the source at hand.
     Manifest::parse(&manifest.to_toml(), &target.join(MANIFEST_FILE))?;
     let content = check_weights(&manifest, content, &weights_path)?;
-    place(models, &target, &manifest, &content, &tokenizer)?;
+    place(&target, &manifest, &content, &tokenizer)?;
     ModelDir::open(&target)
+}
+
+/// Whether what a directory says about itself, but for its weights and tokenizer, is something we can run: known from
+/// small files, before large ones are fetched.
+pub(super) fn check_encoder(from: &Path) -> Result<(), ModelError> {
+    Source::read(from).map(drop)
 }
 
 /// Architecture and shape by `config.json`.
@@ -91,48 +98,24 @@ fn check_weights(manifest: &Manifest, content: Vec<u8>, path: &Path) -> Result<b
     Ok(content)
 }
 
-/// Builds the directory under a temporary name and renames it; one that was there before is moved aside first.
+/// Makes the directory whole, or not at all; one that was there before is replaced.
 pub(super) fn place(
-    models: &Path,
     target: &Path,
     manifest: &Manifest,
     weights: &[u8],
     tokenizer: &str,
 ) -> Result<(), ModelError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| ModelError::Io { path, source }
-    };
-    fs::create_dir_all(models).map_err(failed(models))?;
-    let building = Unfinished(files::temporary_beside(target));
-    fs::create_dir(&building.0).map_err(failed(&building.0))?;
-    for (name, content) in [
-        (WEIGHTS_FILE, weights),
-        (TOKENIZER_FILE, tokenizer.as_bytes()),
-        (MANIFEST_FILE, manifest.to_toml().as_bytes()),
-    ] {
-        let path = building.0.join(name);
-        files::write_whole(&path, content).map_err(failed(&path))?;
-    }
-    let old = Unfinished(files::temporary_beside(target));
-    if target.exists() {
-        fs::rename(target, &old.0).map_err(failed(target))?;
-    }
-    if let Err(source) = fs::rename(&building.0, target) {
-        // What was there comes back; if even that fails, its name tells what it is.
-        let _ = fs::rename(&old.0, target);
-        return Err(ModelError::Io { path: target.to_owned(), source });
-    }
-    files::sync_folder(models).map_err(failed(models))
-}
-
-/// Removed when dropped, if it is still there.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    files::replace_folder(target, |building| {
+        for (name, content) in [
+            (WEIGHTS_FILE, weights),
+            (TOKENIZER_FILE, tokenizer.as_bytes()),
+            (MANIFEST_FILE, manifest.to_toml().as_bytes()),
+        ] {
+            let path = building.join(name);
+            files::write_whole(&path, content).map_err(|source| ModelError::Io { path, source })?;
+        }
+        Ok(())
+    })
 }
 
 fn name_of(from: &Path) -> String {

@@ -1,16 +1,20 @@
-//! A model directory: manifest, checksums, import, fingerprint.
+//! A model directory: manifest, checksums, import, pull, export, fingerprint.
 //!
 //! `model.toml`, `model.safetensors`, `tokenizer.json`, and `onnx/` generated from them. Whatever made it (import,
 //! setup, later training), it is opened in one way. Opening reads the manifest and compares sizes; checksums are
 //! compared by [`ModelDir::verify`] and before anything is generated from the weights.
-//! Deliberately absent: the tokenizer's inside, sessions, downloads.
+//! Deliberately absent: the tokenizer's inside, sessions.
 
 mod checksum;
 mod create;
+mod export;
+mod exported;
 pub(crate) mod files;
 mod generated;
+mod header;
 mod import;
 mod manifest;
+mod pull;
 mod quantised;
 mod random;
 mod wordpiece;
@@ -25,7 +29,9 @@ use crate::{error::ErrorKind, onnx::Weights};
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use create::NewModel;
+pub use export::Export;
 pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Precision, Prompts, Quantised};
+pub use pull::{Hub, PullError, PullEvent, Pulled, Repository};
 pub use quantised::NewQuantised;
 pub use random::RandomOptions;
 
@@ -176,6 +182,17 @@ impl ModelDir {
         random::random(&home.join(MODELS_FOLDER), vocabulary, options)
     }
 
+    /// Writes the model as a Hugging Face directory `target`, which transformers opens, and sentence-transformers
+    /// too if it has a module for the pooling. [`ModelDir::import`] makes the same model of it.
+    ///
+    /// `force` replaces an exported model that is there; any other folder with something in it is left alone.
+    ///
+    /// # Errors
+    /// [`ModelError::Occupied`], [`ModelError::Checksum`] for damaged weights, file errors. Nothing is left then.
+    pub fn export(&self, target: &Path, force: bool) -> Result<Export, ModelError> {
+        export::export(self, target, force)
+    }
+
     fn compare(&self, name: &str, got: &FileSum) -> Result<(), ModelError> {
         let expected = self.manifest.file(name);
         if expected == got {
@@ -239,6 +256,10 @@ pub enum ModelError {
     Unsupported { path: PathBuf, reason: String },
     #[error("a model named {name:?} exists; choose another --name, or --force to replace it")]
     Exists { name: String },
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    #[error("cannot export to {}: {reason}", path.display())]
+    Occupied { path: PathBuf, reason: String },
     #[error(
         "model {name:?} holds {} weights, which can only be served; use {from:?}, the model it was made from",
         precision.name()
@@ -264,8 +285,9 @@ impl ModelError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ModelError::NotFound { .. } => ErrorKind::NotFound,
-            ModelError::Exists { .. } => ErrorKind::Exists,
+            ModelError::Exists { .. } | ModelError::Occupied { .. } => ErrorKind::Exists,
             ModelError::Unsupported { .. } => ErrorKind::Invalid,
+            ModelError::Pull(error) => error.kind(),
             ModelError::MissingFile { .. }
             | ModelError::Manifest { .. }
             | ModelError::Onnx { .. }

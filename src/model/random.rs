@@ -93,7 +93,7 @@ pub(super) fn random(
         ]),
     };
     Manifest::parse(&manifest.to_toml(), &target.join(MANIFEST_FILE))?;
-    place(models, &target, &manifest, &weights, &tokenizer)?;
+    place(&target, &manifest, &weights, &tokenizer)?;
     ModelDir::open(&target)
 }
 

@@ -14,7 +14,7 @@ use safetensors::{
 use super::OnnxError;
 
 /// Prefixes under which an encoder's tensors are found, tried in this order.
-const PREFIXES: [&str; 3] = ["", "bert.", "distilbert."];
+pub(crate) const PREFIXES: [&str; 3] = ["", "bert.", "distilbert."];
 
 /// An opened `model.safetensors`.
 #[derive(Debug)]

@@ -9,8 +9,13 @@
 mod config;
 mod documents;
 mod eval;
+mod finetune;
 mod harness;
+#[expect(dead_code, reason = "the unit tests of the pull use the rest")]
+#[path = "../../src/model/pull/tests/hub.rs"]
+mod hub;
 mod ingest;
+mod model;
 mod quantise;
 mod search;
 mod serve;

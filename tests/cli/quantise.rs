@@ -76,6 +76,8 @@ fn quantising_refuses_what_it_cannot_do_and_says_what_would_help() {
     quantise(&["tiny", "--as", "small", "--force"]).code(0);
     quantise(&["small"]).code(1).says("int8 weights").says("use \"tiny\"");
     place.file("texts.txt", lines(40));
-    let train = ["finetune", "--base", "small", "--recipe", "simcse", "--data", "texts.txt"];
+    let train = ["finetune", "--base", "small", "--recipe", "simcse", "--train", "texts.txt"];
     run(home_of_its_own(&place).args(train)).code(1).says("int8 weights").says("use \"tiny\"");
+    let export = ["model", "export", "small", "exported"];
+    run(home_of_its_own(&place).args(export)).code(1).says("int8 weights").says("use \"tiny\"");
 }

@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::{bounds::KEYS, *};
-use crate::finetune::data::{documents::Way, source::SourceKind};
+use crate::finetune::data::{
+    documents::Way,
+    source::{Column, SourceKind},
+};
 
 fn source(from: &str) -> Source {
     Source::new(from)
@@ -88,8 +91,15 @@ fn keys_of(value: &toml::Value, name: &str, all: &mut BTreeSet<String>) {
 
 #[test]
 fn the_list_of_keys_is_that_of_the_fields() {
-    let data =
-        Source { name: Some("a".to_owned()), make: vec![Way::Title], limit: Some(2), ..source("texts.txt") };
+    let data = Source {
+        name: Some("a".to_owned()),
+        make: vec![Way::Title],
+        limit: Some(2),
+        header: Some(true),
+        columns: vec![Column::Anchor],
+        licence: Some("MIT".to_owned()),
+        ..source("texts.txt")
+    };
     let full = Recipe {
         teacher: Some("t".to_owned()),
         pooling: Some(Pooling::Cls),

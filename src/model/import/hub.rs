@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::unsupported;
 use crate::model::{
     Architecture, ModelError, Pooling, Prompts, Shape, TOKENIZER_FILE, WEIGHTS_FILE,
+    exported::{Exported, OwnHeader},
     wordpiece::{self, Options},
 };
 
@@ -28,19 +29,25 @@ pub(super) struct Source {
     pub max_tokens: Option<usize>,
     pub prompts: Prompts,
     pub licence: Option<String>,
+    /// Where the weights come from.
     pub name: Option<String>,
+    pub lineage: Vec<String>,
+    pub header: Option<OwnHeader>,
 }
 
 impl Source {
     pub fn read(from: &Path) -> Result<Self, ModelError> {
         let modules = Modules::read(from)?;
+        let exported = Exported::read(from)?;
+        if let Some(exported) = &exported {
+            modules.check_against(exported, from)?;
+        }
         let folder = modules.transformer.clone().unwrap_or_else(|| from.to_owned());
         let config_path = folder.join("config.json");
         let config =
             read_json(&config_path)?.ok_or_else(|| ModelError::MissingFile { path: config_path.clone() })?;
         let config = Config { path: &config_path, values: config };
         let (architecture, shape) = config.encoder()?;
-        check_weights_there(&folder)?;
         let max_tokens = match read_json(&folder.join("sentence_bert_config.json"))? {
             Some(values) => number(&values, "max_seq_length"),
             None => None,
@@ -51,7 +58,7 @@ impl Source {
             None => read_json(&folder.join("tokenizer_config.json"))?
                 .and_then(|values| number(&values, "model_max_length")),
         };
-        Ok(Source {
+        let source = Source {
             architecture,
             pooling: modules.pooling,
             // Without module files nothing is said; cosine is what these encoders are made for.
@@ -61,8 +68,22 @@ impl Source {
             licence: licence(from),
             name: text(&config.values, "_name_or_path")
                 .filter(|name| !name.is_empty() && !name.starts_with(['/', '.'])),
+            lineage: Vec::new(),
+            header: None,
             folder,
             shape,
+        };
+        let Some(exported) = exported else { return Ok(source) };
+        Ok(Source {
+            pooling: Some(exported.pooling),
+            normalise: exported.normalise,
+            max_tokens: Some(exported.max_tokens),
+            prompts: exported.prompts,
+            licence: Some(exported.licence),
+            name: Some(exported.source),
+            lineage: exported.lineage,
+            header: exported.own_header,
+            ..source
         })
     }
 
@@ -86,6 +107,22 @@ impl Source {
             return Err(unsupported(&path, reason));
         }
         Ok(content)
+    }
+
+    /// Says which other form there is, where the one we read is not.
+    pub fn check_weights_there(&self) -> Result<(), ModelError> {
+        let folder = &self.folder;
+        let path = folder.join(WEIGHTS_FILE);
+        if path.is_file() {
+            return Ok(());
+        }
+        for other in ["model.safetensors.index.json", "pytorch_model.bin", "tf_model.h5"] {
+            if folder.join(other).exists() {
+                let reason = format!("it has {other}, but only weights in one {WEIGHTS_FILE} are supported");
+                return Err(unsupported(folder, reason));
+            }
+        }
+        Err(ModelError::MissingFile { path })
     }
 
     fn tokenizer_from_vocabulary(&self, missing: &Path) -> Result<String, ModelError> {
@@ -233,6 +270,22 @@ impl Modules {
         }
         Ok(modules)
     }
+
+    /// Two files that say different things: whoever changed one of them must say which is right.
+    fn check_against(&self, exported: &Exported, from: &Path) -> Result<(), ModelError> {
+        let pooling = self.pooling.filter(|pooling| *pooling != exported.pooling);
+        let normalise = self.normalise.filter(|normalise| *normalise != exported.normalise);
+        if pooling.is_none() && normalise.is_none() {
+            return Ok(());
+        }
+        let reason = format!(
+            "modules.json and distilface.json disagree about pooling or normalisation ({} and {} in the second); \
+             remove the one that is wrong",
+            exported.pooling.name(),
+            if exported.normalise { "unit length" } else { "any length" }
+        );
+        Err(unsupported(from, reason))
+    }
 }
 
 fn pooling(path: &Path) -> Result<Pooling, ModelError> {
@@ -274,21 +327,6 @@ fn licence(from: &Path) -> Option<String> {
     let line = matter.lines().find_map(|line| line.strip_prefix("license:"))?;
     let licence = line.trim().trim_matches(['"', '\'']);
     (!licence.is_empty()).then(|| licence.to_owned())
-}
-
-/// Says which other form there is, where the one we read is not.
-fn check_weights_there(folder: &Path) -> Result<(), ModelError> {
-    let path = folder.join(WEIGHTS_FILE);
-    if path.is_file() {
-        return Ok(());
-    }
-    for other in ["model.safetensors.index.json", "pytorch_model.bin", "tf_model.h5"] {
-        if folder.join(other).exists() {
-            let reason = format!("it has {other}, but only weights in one {WEIGHTS_FILE} are supported");
-            return Err(unsupported(folder, reason));
-        }
-    }
-    Err(ModelError::MissingFile { path })
 }
 
 /// The largest id that a tokenizer can give.

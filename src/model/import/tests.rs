@@ -6,6 +6,7 @@ use crate::{
     model::{Prompts, tiny},
 };
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// A home folder, and beside it the tiny model in Hugging Face's form.
@@ -355,4 +356,62 @@ fn default_model_imports_with_the_sum_of_the_design() {
         manifest.files[WEIGHTS_FILE].sha256,
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     );
+}
+
+/// As in distilbert-base-uncased: the encoder below a prefix, and a head for masked words beside it.
+#[test]
+fn checkpoint_with_a_head_for_masked_words_gives_its_encoder() {
+    use crate::model::{Architecture, RandomOptions, header};
+    let case = Case::new();
+    let options = RandomOptions {
+        name: "plain".into(),
+        architecture: Architecture::Distilbert,
+        layers: 2,
+        hidden: 8,
+        heads: 2,
+        intermediate: None,
+        seed: 1,
+        force: false,
+    };
+    let tiny = ModelDir::open(&tiny::folder()).unwrap();
+    let plain = ModelDir::random(case.folder.path(), &tiny, &options).unwrap();
+    let file = fs::read(plain.weights_path()).unwrap();
+    let (text, tensors) = header::split(&file).unwrap();
+    let names: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap();
+    let mut names: serde_json::Map<String, Value> =
+        names.into_iter().map(|(name, tensor)| (format!("distilbert.{name}"), tensor)).collect();
+    let end = tensors.len();
+    for (place, name) in
+        ["vocab_transform.bias", "vocab_layer_norm.weight", "vocab_projector.bias"].iter().enumerate()
+    {
+        let offsets = [end + 4 * place, end + 4 * (place + 1)];
+        names.insert((*name).to_owned(), json!({"dtype": "F32", "shape": [1], "data_offsets": offsets}));
+    }
+    let whole = header::join(&Value::Object(names).to_string(), &[tensors, &[0; 12]].concat());
+    fs::write(case.from().join(WEIGHTS_FILE), whole).unwrap();
+    case.write(
+        "config.json",
+        &json!({
+            "model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"], "activation": "gelu",
+            "n_layers": 2, "dim": 8, "n_heads": 2, "hidden_dim": 32,
+            "vocab_size": tiny.manifest.shape.vocabulary, "max_position_embeddings": 512,
+        }),
+    );
+    let model =
+        case.import(ImportOptions { name: Some("masked".into()), ..ImportOptions::default() }).unwrap();
+    let graph = |model: &ModelDir| fs::read(model.onnx_path().unwrap()).unwrap();
+    assert!(graph(&model) == graph(&plain), "the same encoder gives the same graph");
+
+    // Exported, the encoder's tensors stand under the names of the encoder alone.
+    let target = case.folder.path().join("exported");
+    model.export(&target, false).unwrap();
+    let exported = fs::read(target.join(WEIGHTS_FILE)).unwrap();
+    let (text, _) = header::split(&exported).unwrap();
+    assert!(
+        text.contains("\"embeddings.word_embeddings.weight\"") && text.contains("\"vocab_projector.bias\"")
+    );
+    assert!(!text.contains("distilbert."), "{text}");
+    let options = ImportOptions { name: Some("back".into()), ..ImportOptions::default() };
+    let back = ModelDir::import(case.folder.path(), &target, options).unwrap();
+    assert_eq!(back.fingerprint, model.fingerprint);
 }
