@@ -15,6 +15,8 @@
 //!
 //! Ranges are the least and the largest value seen. Clipping them to percentiles or to the least squared error, which
 //! helps elsewhere, ruins these encoders: their few huge activations carry what attention and norms depend on.
+//! Evening out the channels behind GELU too would bring vectors a little nearer to the full ones for 7 % of the time,
+//! and moved no figure of quality beyond chance.
 //!
 //! Deliberately absent: training with rounding, 4 bits, and anything that runs a graph (`encoder::calibrate` does).
 

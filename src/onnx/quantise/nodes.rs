@@ -3,7 +3,7 @@
 //! Rounding and its reverse are written with the standard's QuantizeLinear and DequantizeLinear around a plain MatMul.
 //! ONNX Runtime's CPU provider makes one integer product of the four (`MatMulIntegerToFloat`) and still fuses bias with
 //! GELU behind it; a provider that knows no integer product computes the same numbers in float32.
-//! MatMulInteger with Cast and Mul behind it, also standard, is fused with nothing and was some 8 % slower.
+//! MatMulInteger with Cast and Mul behind it, also standard, is fused with nothing and was about a tenth slower.
 
 use bytes::Bytes;
 use safetensors::tensor::Dtype;

@@ -108,8 +108,8 @@ fn rounding_is_off_by_at_most_half_a_step_of_its_row() {
 
 #[test]
 fn row_of_zeros_stays_zeros() {
-    let (rounded, scales) = round_rows(&[0.0, 0.0, 1.0, -0.5], 2, WEIGHT_MOST);
-    assert_eq!(rounded, [0, 0, 63, -32]);
+    let (rounded, scales) = round_rows(&[0.0, 0.0, 1.0, -0.25], 2, WEIGHT_MOST);
+    assert_eq!(rounded, [0, 0, 63, -16]);
     assert_eq!((scales[0], scales[1]), (1.0, 1.0 / 63.0));
 }
 
