@@ -453,10 +453,15 @@ impl Engine {
     /// # Errors
     /// The reason, in words.
     pub fn healthy(&self) -> std::result::Result<(), String> {
-        if self.closing.load(Ordering::Relaxed) {
+        if self.is_closing() {
             return Err("shutting down".to_owned());
         }
         self.names.failed().map_or(Ok(()), Err)
+    }
+
+    /// Whether [`Engine::close`] was called: then not being healthy is no fault.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Waits until every stored vector is in its graph. For benches and evaluation.

@@ -282,7 +282,10 @@ impl Health {
     /// Asks the engine once.
     async fn follow_once(&self, engine: &Engine) -> bool {
         let healthy = engine.healthy();
-        if let Err(reason) = &healthy {
+        // A command that is done at once may close the engine before this is first asked.
+        if let Err(reason) = &healthy
+            && !engine.is_closing()
+        {
             tracing::error!(reason, "not healthy");
         }
         self.set(if healthy.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
