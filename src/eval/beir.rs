@@ -1,6 +1,6 @@
 //! Reads a judged collection in BEIR layout: a corpus, queries, and judgements (Thakur et al. 2021, arXiv 2104.08663).
 //!
-//! `corpus.jsonl` or `corpus.jsonl.gz` (unpacked by [`read_text`]), `queries.jsonl`, `qrels.tsv` or `qrels/test.tsv`.
+//! `corpus.jsonl` or `corpus.jsonl.gz` (unpacked as it is read), `queries.jsonl`, `qrels.tsv` or `qrels/test.tsv`.
 
 use std::{
     collections::BTreeMap,

@@ -8,7 +8,7 @@
 //! | [`parameters`] | named float32 tensors, as Hugging Face names and lays them out |
 //! | [`objective`] | losses, as nodes of a graph |
 //! | [`step`] | one step on the runtime: forward, loss, backward; GradCache |
-//! | [`reference`] | an implementation against a folder of reference values |
+//! | [`mod@reference`] | an implementation against a folder of reference values |
 //! | [`checkpoint`] | the state of a run on disk, to go on from |
 //! | [`batch`] | examples -> tokens and an objective's inputs |
 //! | [`run`] | the loop: steps, evaluations, checkpoints |

@@ -3,10 +3,10 @@
 //! | file | job |
 //! |---|---|
 //! | [`source`] | a recipe's `[[data]]` table, and what its `from` turns out to be |
-//! | [`rows`] | lines, JSONL and TSV -> examples |
+//! | `rows` | lines, JSONL and TSV -> examples |
 //! | [`documents`] | documents -> self-made pairs, sentences or passages |
-//! | [`words`] | a text -> its words and shingles, as hashes |
-//! | [`near`] | which earlier text is nearly the same |
+//! | `words` | a text -> its words and shingles, as hashes |
+//! | `near` | which earlier text is nearly the same |
 //! | [`overlap`] | which text that the model will be judged on is in a training text |
 //! | [`guard`] | what is dropped, and why |
 //! | [`report`] | what was used, in numbers |
