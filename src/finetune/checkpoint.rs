@@ -32,6 +32,10 @@ use crate::{
 
 mod settings;
 mod tensors;
+fn damaged(path: &Path, reason: String) -> CheckpointError {
+    CheckpointError::Damaged { path: path.to_owned(), reason }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -232,6 +236,15 @@ impl Checkpoints {
         (self.put)(&path, &mut |file| file.write_all(&text)).map_err(io)
     }
 
+    /// Whether a run with `settings` may go on from what is here: as [`Checkpoints::load`], without reading tensors.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::load`], but what is wrong with the tensors' files.
+    pub fn check(&self, settings: &impl Serialize, free: &[&str]) -> Result<(), CheckpointError> {
+        self.state(settings, free)?;
+        Ok(())
+    }
+
     /// Reads the newest checkpoint that was written to its end; none if there is no such.
     ///
     /// `free` are the keys (`section.name`) in which `settings` may differ from those that the run began with.
@@ -244,35 +257,8 @@ impl Checkpoints {
         settings: &impl Serialize,
         free: &[&str],
     ) -> Result<Option<Checkpoint>, CheckpointError> {
-        let Some((_, path)) = self.folders()?.into_iter().rev().find(|(_, path)| is_complete(path)) else {
-            return Ok(None);
-        };
+        let Some((path, file)) = self.state(settings, free)? else { return Ok(None) };
         let state_path = path.join(STATE_FILE);
-        let damaged =
-            |path: &Path, reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
-        let text = fs::read(&state_path).map_err(|source| CheckpointError::from_io(&state_path, source))?;
-        let value: Value =
-            serde_json::from_slice(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
-        // Another format may have other fields: it is told before they are looked at.
-        let format = value["format"].as_u64().and_then(|format| u32::try_from(format).ok());
-        if let Some(got) = format.filter(|&format| format != FORMAT) {
-            return Err(CheckpointError::Format { path, got });
-        }
-        let file: StateFile =
-            serde_json::from_value(value).map_err(|error| damaged(&state_path, error.to_string()))?;
-        if settings::sum(&file.settings) != file.settings_sha256 {
-            return Err(damaged(
-                &state_path,
-                "its settings are not those that it was written with".to_owned(),
-            ));
-        }
-        let settings = serde_json::to_value(settings)
-            .map_err(|error| CheckpointError::from_io(&state_path, error.into()))?;
-        let changes = settings::changes(&file.settings, &settings, free);
-        if !changes.is_empty() {
-            return Err(CheckpointError::Settings { folder: self.folder.clone(), changes });
-        }
-
         let read = |name: &str| -> Result<Vec<Tensor<'static>>, CheckpointError> {
             let path = path.join(name);
             let expected = file.files.get(name).ok_or_else(|| CheckpointError::Damaged {
@@ -302,6 +288,41 @@ impl Checkpoints {
             optimizer: OptimizerState { steps: file.optimizer_steps, moments },
             extra: tensors::parameters(read(EXTRA_FILE)?),
         }))
+    }
+
+    /// Folder and state of the newest checkpoint that was written to its end, its settings compared.
+    fn state(
+        &self,
+        settings: &impl Serialize,
+        free: &[&str],
+    ) -> Result<Option<(PathBuf, StateFile)>, CheckpointError> {
+        let Some((_, path)) = self.folders()?.into_iter().rev().find(|(_, path)| is_complete(path)) else {
+            return Ok(None);
+        };
+        let state_path = path.join(STATE_FILE);
+        let text = fs::read(&state_path).map_err(|source| CheckpointError::from_io(&state_path, source))?;
+        let value: Value =
+            serde_json::from_slice(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
+        // Another format may have other fields: it is told before they are looked at.
+        let format = value["format"].as_u64().and_then(|format| u32::try_from(format).ok());
+        if let Some(got) = format.filter(|&format| format != FORMAT) {
+            return Err(CheckpointError::Format { path, got });
+        }
+        let file: StateFile =
+            serde_json::from_value(value).map_err(|error| damaged(&state_path, error.to_string()))?;
+        if settings::sum(&file.settings) != file.settings_sha256 {
+            return Err(damaged(
+                &state_path,
+                "its settings are not those that it was written with".to_owned(),
+            ));
+        }
+        let settings = serde_json::to_value(settings)
+            .map_err(|error| CheckpointError::from_io(&state_path, error.into()))?;
+        let changes = settings::changes(&file.settings, &settings, free);
+        if !changes.is_empty() {
+            return Err(CheckpointError::Settings { folder: self.folder.clone(), changes });
+        }
+        Ok(Some((path, file)))
     }
 
     /// Number and path of every checkpoint, torn ones too, oldest first.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::{
     FinetuneError,
     batch::{contrastive_inputs, objective_of, texts, tokens},
-    checkpoint::{Best, Checkpoint, Checkpoints, RunState},
+    checkpoint::{Best, Checkpoints, RunState},
     data::{Dataset, Kind, sampler::Sampler},
     masks::{Dropout, MaskPlace},
     metrics::{Line, Metrics},
@@ -246,21 +246,14 @@ pub fn run(
 /// Whether this plan may go on with what its folder holds, so that it can be said before anything is written.
 ///
 /// # Errors
-/// Those of [`Checkpoints::load`].
+/// Those of [`Checkpoints::check`].
 pub fn check(plan: &Plan<'_>) -> Result<(), FinetuneError> {
-    saved(plan)?;
-    Ok(())
+    let free = free_settings();
+    Ok(checkpoints(plan).check(&settings_of(plan), &free.each_ref().map(String::as_str))?)
 }
 
-/// The last checkpoint of a plan.
-fn saved(plan: &Plan<'_>) -> Result<Option<Checkpoint>, FinetuneError> {
-    let free: Vec<String> = FREE_ON_RESUME.iter().map(|key| format!("recipe.{key}")).collect();
-    let free: Vec<&str> = free.iter().map(String::as_str).collect();
-    Ok(Checkpoints::new(&checkpoints_path(plan.folder)).load(&settings_of(plan), &free)?)
-}
-
-fn checkpoints_path(folder: &Path) -> PathBuf {
-    folder.join("checkpoints")
+fn checkpoints(plan: &Plan<'_>) -> Checkpoints {
+    Checkpoints::new(&plan.folder.join("checkpoints"))
 }
 
 struct Run<'a> {
@@ -316,9 +309,10 @@ impl<'a> Run<'a> {
             ((batches / recipe.accumulate as f64) as u64).max(1)
         });
 
-        let checkpoints = Checkpoints::new(&checkpoints_path(plan.folder));
+        let checkpoints = checkpoints(plan);
+        let free = free_settings();
         let (mut state, mut queue) = (RunState { seed, ..RunState::default() }, Vec::new());
-        if let Some(saved) = self::saved(plan)? {
+        if let Some(saved) = checkpoints.load(&settings_of(plan), &free.each_ref().map(String::as_str))? {
             tell(Event::Resumed { step: saved.state.step });
             optimizer = AdamW::resume(&saved.parameters, config, settings, saved.optimizer)?;
             parameters = saved.parameters;
@@ -535,6 +529,11 @@ impl<'a> Run<'a> {
         let device = self.steppers.iter().find_map(|(_, stepper)| stepper.device());
         device.map(|d| d.device.clone()).unwrap_or_default()
     }
+}
+
+/// [`FREE_ON_RESUME`] as keys of [`Settings`].
+fn free_settings() -> [String; FREE_ON_RESUME.len()] {
+    FREE_ON_RESUME.map(|key| format!("recipe.{key}"))
 }
 
 fn settings_of<'a>(plan: &Plan<'a>) -> Settings<'a> {
