@@ -179,7 +179,7 @@ impl ModelDir {
     /// # Errors
     /// [`ModelError::Unsupported`] for a shape that no encoder has, [`ModelError::Exists`], file errors.
     pub fn random(home: &Path, vocabulary: &ModelDir, options: &RandomOptions) -> Result<Self, ModelError> {
-        random::random(&home.join(MODELS_FOLDER), vocabulary, options)
+        random::random(home, vocabulary, options)
     }
 
     /// Writes the model as a Hugging Face directory `target`, which transformers opens, and sentence-transformers

@@ -11,8 +11,8 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use safetensors::tensor::{Dtype, View};
 
 use super::{
-    Architecture, MANIFEST_FILE, MANIFEST_FORMAT, Manifest, ModelDir, ModelError, Pooling, Prompts, Shape,
-    TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, import::place, manifest::check_name,
+    Architecture, MANIFEST_FILE, MANIFEST_FORMAT, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling,
+    Prompts, Shape, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, import::place,
 };
 use crate::{
     onnx::encoder::{FILE_BYTES_MAX, tensors},
@@ -41,18 +41,32 @@ pub struct RandomOptions {
     pub force: bool,
 }
 
-/// Makes it in the folder `models`, with the tokenizer of `vocabulary`.
+#[cfg(test)]
+impl RandomOptions {
+    /// Small enough for any test: two layers, 8 wide.
+    pub(super) fn small(name: &str, architecture: Architecture) -> Self {
+        RandomOptions {
+            name: name.to_owned(),
+            architecture,
+            layers: 2,
+            hidden: 8,
+            heads: 2,
+            intermediate: None,
+            seed: 1,
+            force: false,
+        }
+    }
+}
+
+/// Makes it in `home/models`, with the tokenizer of `vocabulary`.
 pub(super) fn random(
-    models: &Path,
+    home: &Path,
     vocabulary: &ModelDir,
     options: &RandomOptions,
 ) -> Result<ModelDir, ModelError> {
-    let target = models.join(&options.name);
+    ModelDir::check_new(home, &options.name, options.force)?;
+    let target = home.join(MODELS_FOLDER).join(&options.name);
     let wrong = |reason: String| ModelError::Unsupported { path: target.clone(), reason };
-    check_name(&options.name).map_err(wrong)?;
-    if target.exists() && !options.force {
-        return Err(ModelError::Exists { name: options.name.clone() });
-    }
     let shape = Shape {
         layers: options.layers,
         hidden: options.hidden,
@@ -173,16 +187,7 @@ mod tests {
     use crate::{model::tiny, onnx::Weights};
 
     fn options(architecture: Architecture) -> RandomOptions {
-        RandomOptions {
-            name: "made".into(),
-            architecture,
-            layers: 2,
-            hidden: 24,
-            heads: 3,
-            intermediate: None,
-            seed: 1,
-            force: false,
-        }
+        RandomOptions { hidden: 24, heads: 3, ..RandomOptions::small("made", architecture) }
     }
 
     fn make(home: &Path, options: RandomOptions) -> Result<ModelDir, ModelError> {

@@ -55,16 +55,7 @@ impl Case {
 fn every_pooling_comes_back_with_the_same_fingerprint_and_manifest() {
     let home = tempfile::tempdir().unwrap();
     // Some poolings need more layers than the tiny model has.
-    let options = RandomOptions {
-        name: "deep".into(),
-        architecture: Architecture::Distilbert,
-        layers: 3,
-        hidden: 8,
-        heads: 2,
-        intermediate: None,
-        seed: 1,
-        force: false,
-    };
+    let options = RandomOptions { layers: 3, ..RandomOptions::small("deep", Architecture::Distilbert) };
     let tiny = ModelDir::open(&tiny::folder()).unwrap();
     let deep = ModelDir::random(home.path(), &tiny, &options).unwrap();
     for (pooling, base) in Pooling::ALL.into_iter().flat_map(|p| [(p, &tiny), (p, &deep)]) {

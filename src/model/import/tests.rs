@@ -363,16 +363,7 @@ fn default_model_imports_with_the_sum_of_the_design() {
 fn checkpoint_with_a_head_for_masked_words_gives_its_encoder() {
     use crate::model::{Architecture, RandomOptions, header};
     let case = Case::new();
-    let options = RandomOptions {
-        name: "plain".into(),
-        architecture: Architecture::Distilbert,
-        layers: 2,
-        hidden: 8,
-        heads: 2,
-        intermediate: None,
-        seed: 1,
-        force: false,
-    };
+    let options = RandomOptions::small("plain", Architecture::Distilbert);
     let tiny = ModelDir::open(&tiny::folder()).unwrap();
     let plain = ModelDir::random(case.folder.path(), &tiny, &options).unwrap();
     let file = fs::read(plain.weights_path()).unwrap();
