@@ -84,6 +84,9 @@ pub struct EncoderConfig {
     pub model: String,
     /// `auto`, `cpu`, `openvino` or `cuda[:N]`. Default `auto`.
     pub device: String,
+    /// `auto`, `fp32`, `bf16` or `int8`. Default `auto`: the fastest that keeps a vector's cosine to full precision above
+    /// 0.998.
+    pub precision: String,
     /// Threads of one inference. 0: all cores. Default 0.
     pub threads: usize,
     /// Tokens of one batch, padding included: larger ones are no faster, and a query waits for the one that runs.
@@ -91,6 +94,9 @@ pub struct EncoderConfig {
     pub batch_tokens_max: usize,
     /// Texts that may wait for the encoder; more are refused as overloaded. Default 4096.
     pub queue_max: usize,
+    /// How far the encoding of documents stands back behind queries and other processes: the system's niceness, 0 (not
+    /// at all) to 19. Linux only. Default 10.
+    pub bulk_niceness: u8,
 }
 
 /// What one request may ask for.
@@ -158,9 +164,11 @@ impl Default for EncoderConfig {
         EncoderConfig {
             model: "minilm-l6".into(),
             device: "auto".into(),
+            precision: "auto".into(),
             threads: 0,
             batch_tokens_max: 2048,
             queue_max: 4096,
+            bulk_niceness: 10,
         }
     }
 }

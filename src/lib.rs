@@ -16,6 +16,7 @@
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
+//! | `kernel` | tokens of many texts | the same after a layer, in 8 bits; an operator of the runtime |
 //! | [`encoder`] | text | vectors: tokenize, cut, batch |
 //! | [`index`] | a vector | the nearest slots |
 //! | [`store`] | records | bytes on disk that are there after a kill |
@@ -49,6 +50,7 @@ pub mod error;
 pub mod eval;
 pub mod finetune;
 pub mod index;
+mod kernel;
 pub mod model;
 pub mod onnx;
 pub mod proto;

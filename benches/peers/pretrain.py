@@ -15,6 +15,9 @@ What makes an hour on two cores enough for a language model of use:
   (Levy and Goldberg 2014), which the model would otherwise spend its first half hour on;
 - batches of sentences of about equal length, no padding to speak of;
 - the softmax is computed only where a token was masked.
+
+Dropout stays on, although so short a training underfits: SimCSE's two views of a sentence are two dropout masks, and an
+encoder that has never met dropout is only hurt by them.
 """
 
 import argparse
@@ -115,6 +118,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a batch")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--plain", action="store_true", help="random word embeddings, not singular vectors")
     parser.add_argument("--bf16", action="store_true", help="bf16 autocast, on processors that have it")
     options = parser.parse_args()
@@ -141,11 +145,10 @@ def main():
         num_attention_heads=options.heads,
         intermediate_size=4 * options.hidden,
         max_position_embeddings=256,
-        # Short training of a small model underfits; dropout would only slow it.
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
     )
-    model = BertForMaskedLM(config)
+    model = BertForMaskedLM(config).train()
     with torch.no_grad():
         words = model.bert.embeddings.word_embeddings.weight
         if not options.plain:
@@ -193,10 +196,6 @@ def main():
                 log.append(line)
                 print(json.dumps(line), flush=True)
 
-    # As a model card's directory: dropout as the contrastive recipes expect it.
-    model.config.hidden_dropout_prob = 0.1
-    model.config.attention_probs_dropout_prob = 0.1
-    model.bert.config.hidden_dropout_prob = 0.1
     options.out.mkdir(parents=True, exist_ok=True)
     model.bert.save_pretrained(options.out)
     tokenizer.save(str(options.out / "tokenizer.json"))

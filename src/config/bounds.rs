@@ -18,7 +18,7 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 22] = [
+pub(super) const KEYS: [Key; 24] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -32,9 +32,11 @@ pub(super) const KEYS: [Key; 22] = [
     Key { name: "server.drain_timeout", allowed: "0 to 3600 seconds" },
     Key { name: "encoder.model", allowed: "the name of a model, a path to its folder, or \"none\"" },
     Key { name: "encoder.device", allowed: "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"" },
+    Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\" or \"int8\"" },
     Key { name: "encoder.threads", allowed: "0 (all cores) to 1024" },
     Key { name: "encoder.batch_tokens_max", allowed: "16 to 1048576" },
     Key { name: "encoder.queue_max", allowed: "1 to 1048576" },
+    Key { name: "encoder.bulk_niceness", allowed: "0 to 19" },
     Key { name: "limits.message_bytes_max", allowed: "64 KiB to 1 GiB, in bytes" },
     Key { name: "limits.batch_max", allowed: "1 to 65536" },
     Key { name: "limits.queries_max", allowed: "1 to 65536" },
@@ -80,9 +82,15 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
         device_is_known(&encoder.device),
         format_args!("{:?} is not a device", encoder.device),
     );
+    check.that(
+        "encoder.precision",
+        matches!(encoder.precision.as_str(), "auto" | "fp32" | "bf16" | "int8"),
+        format_args!("{:?} is not a precision", encoder.precision),
+    );
     check.within("encoder.threads", encoder.threads as u64, 0..=1024);
     check.within("encoder.batch_tokens_max", encoder.batch_tokens_max as u64, 16..=MIB);
     check.within("encoder.queue_max", encoder.queue_max as u64, 1..=MIB);
+    check.within("encoder.bulk_niceness", u64::from(encoder.bulk_niceness), 0..=19);
 
     check.within("limits.message_bytes_max", limits.message_bytes_max as u64, 64 * KIB..=GIB);
     check.within("limits.batch_max", limits.batch_max as u64, 1..=65_536);

@@ -14,7 +14,7 @@ use crate::{
     config::EncoderConfig,
     error::ErrorKind,
     model::{Fingerprint, ModelDir},
-    runtime::{DeviceReport, Session},
+    runtime::{DeviceReport, Plan, Session},
     vector::Dim,
 };
 
@@ -24,8 +24,8 @@ mod scheduler;
 mod tokenize;
 
 pub use chunk::sentences;
-use scheduler::Scheduler;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
+use scheduler::{Lanes, Scheduler};
 use tokenize::TokenPlaces;
 pub(crate) use tokenize::Tokenizer;
 
@@ -108,10 +108,20 @@ impl Encoder {
             }
             .into());
         }
-        let session = Session::open(home, &model.onnx_path()?, config.device.parse()?, config.threads)?;
-        let device = session.report().clone();
-        let scheduler = Scheduler::start(session, dim.len(), config.batch_tokens_max, config.queue_max)
-            .map_err(|e| EncoderError::Failed { reason: format!("no thread could be started: {e}") })?;
+        let packable = manifest.quantised.is_none();
+        let plan = Plan::new(home, config.device.parse()?, config.precision.parse()?, packable)?;
+        let file = model.onnx_path_of(plan.layout())?;
+        let device = plan.report().clone();
+        let threads = config.threads;
+        let scheduler = Scheduler::start(Lanes {
+            layout: plan.layout(),
+            query_lane: plan.shares_the_processor(),
+            open: Box::new(move || Session::open(&plan, &file, threads)),
+            bulk_niceness: config.bulk_niceness,
+            dim: dim.len(),
+            batch_tokens_max: config.batch_tokens_max,
+            queue_max: config.queue_max,
+        })?;
         let encoder = Encoder { model: model.clone(), dim, device, tokenizer, scheduler };
         // The first run of a session allocates and compiles: better now than in the first request.
         encoder.encode(&["warm"], TextKind::Raw)?;
@@ -275,6 +285,8 @@ impl Encoder {
 pub struct Limits {
     pub deadline: Option<Instant>,
     pub cancelled: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
+    /// Whose request it is: clients are served in turn.
+    pub client: u64,
 }
 
 /// Receives one embedding per text, in order, and where the time went.

@@ -1,7 +1,13 @@
-//! Many small requests -> few full batches; owns the session and its thread.
+//! Many small requests -> few full batches; owns the sessions and their threads.
 //!
-//! Two queues: queries go before bulk. A batch takes texts of one length bucket (padding is at most
-//! [`BUCKET_TOKENS`]` - 1` tokens a text), the bucket of the longest-waiting text first, up to a budget of tokens.
+//! Two classes, queries and bulk, each with a lane of its own on the processor: a thread and a session. The bulk lane's
+//! threads stand back in the system's scheduler, so a query that comes while a large batch runs has the processor at
+//! once instead of waiting for the batch. On a device where sessions cannot take turns like that there is one lane,
+//! which does queries first. The query lane loads its session when the first query comes.
+//!
+//! A lane never waits for company: while one batch runs, the next one gathers. A batch is made up of clients in turn.
+//! Where the graph pads, it takes texts of one length bucket (padding is at most [`BUCKET_TOKENS`]` - 1` tokens a text),
+//! the bucket of the client's longest-waiting text; where it does not, whatever comes next, up to a budget of tokens.
 //! Expired and cancelled requests leave before they cost anything.
 
 use std::{
@@ -10,13 +16,17 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use super::{Class, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, tokenize::Tokens};
-use crate::runtime::{Session, TensorView};
+use crate::{
+    onnx::Layout,
+    runtime::{RuntimeError, Session, TensorView},
+};
 
 /// Lengths are rounded up to a multiple of this many tokens.
 pub(super) const BUCKET_TOKENS: usize = 8;
@@ -59,54 +69,116 @@ struct Item {
     arrival: u64,
 }
 
-/// Texts of one class by length bucket, each bucket in order of arrival.
-#[derive(Default)]
-struct Buckets {
-    by_length: BTreeMap<usize, VecDeque<Item>>,
-    waiting: usize,
+/// Texts of one class, by client and then by length bucket, each bucket in order of arrival. Where the graph does not
+/// pad, all are of one bucket.
+struct Waiting {
+    layout: Layout,
+    clients: BTreeMap<u64, BTreeMap<usize, VecDeque<Item>>>,
+    /// The client that comes after this one is next.
+    turn: u64,
+    texts: usize,
 }
 
-#[derive(Default)]
 struct Queue {
-    query: Buckets,
-    bulk: Buckets,
+    query: Waiting,
+    bulk: Waiting,
     arrivals: u64,
     closed: bool,
+    /// Whether queries have a lane of their own.
+    query_lane: bool,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
-    wake: Condvar,
+    wake_query: Condvar,
+    wake_bulk: Condvar,
     counters: EncoderCounters,
+    layout: Layout,
     batch_tokens_max: usize,
     queue_max: usize,
     dim: usize,
 }
 
-/// The queue and its thread. Dropping it answers what waits with [`EncoderError::Closed`].
+/// What the lanes are made of.
+pub(super) struct Lanes {
+    pub(super) layout: Layout,
+    /// Loads the session of a lane, on its thread.
+    pub(super) open: Box<dyn Fn() -> Result<Session, RuntimeError> + Send + Sync>,
+    /// Whether queries get a lane of their own.
+    pub(super) query_lane: bool,
+    /// How far the bulk lane stands back: the system's niceness, 0 to 19.
+    pub(super) bulk_niceness: u8,
+    pub(super) dim: usize,
+    pub(super) batch_tokens_max: usize,
+    pub(super) queue_max: usize,
+}
+
+/// The queue and its threads. Dropping it answers what waits with [`EncoderError::Closed`].
 pub(super) struct Scheduler {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Scheduler {
-    pub(super) fn start(
-        session: Session,
-        dim: usize,
-        batch_tokens_max: usize,
-        queue_max: usize,
-    ) -> std::io::Result<Self> {
+    /// Returns once the bulk lane's session is loaded.
+    ///
+    /// # Errors
+    /// Those of loading it; [`EncoderError::Failed`] if no thread can be started.
+    pub(super) fn start(lanes: Lanes) -> crate::Result<Self> {
+        let waiting = || Waiting { layout: lanes.layout, clients: BTreeMap::new(), turn: 0, texts: 0 };
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            wake: Condvar::new(),
+            queue: Mutex::new(Queue {
+                query: waiting(),
+                bulk: waiting(),
+                arrivals: 0,
+                closed: false,
+                query_lane: lanes.query_lane,
+            }),
+            wake_query: Condvar::new(),
+            wake_bulk: Condvar::new(),
             counters: EncoderCounters::default(),
-            batch_tokens_max,
-            queue_max,
-            dim,
+            layout: lanes.layout,
+            batch_tokens_max: lanes.batch_tokens_max,
+            queue_max: lanes.queue_max,
+            dim: lanes.dim,
         });
-        let owner = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("encoder".into()).spawn(move || owner.work(session))?;
-        Ok(Scheduler { shared, thread: Some(thread) })
+        let open: Arc<dyn Fn() -> Result<Session, RuntimeError> + Send + Sync> = lanes.open.into();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .map_err(|e| EncoderError::Failed { reason: format!("no thread could be started: {e}") })
+        };
+        let mut scheduler = Scheduler { shared: Arc::clone(&shared), threads: Vec::new() };
+        let (loaded, answer) = mpsc::sync_channel(1);
+        let (owner, open_bulk, niceness) = (Arc::clone(&shared), Arc::clone(&open), lanes.bulk_niceness);
+        scheduler.threads.push(spawn(
+            "encoder-bulk",
+            Box::new(move || {
+                // The session's own threads are started by this one and stand back with it.
+                if lanes.query_lane {
+                    stand_back(niceness);
+                }
+                match open_bulk() {
+                    Ok(session) => {
+                        // The receiver waits below.
+                        let _ = loaded.send(Ok(()));
+                        owner.work(session, Class::Bulk);
+                    }
+                    Err(e) => {
+                        let _ = loaded.send(Err(e));
+                    }
+                }
+            }),
+        )?);
+        match answer.recv() {
+            Ok(result) => result?,
+            Err(_) => return Err(EncoderError::Failed { reason: "loading the graph panicked".into() }.into()),
+        }
+        if lanes.query_lane {
+            scheduler.threads.push(spawn("encoder-query", Box::new(move || shared.query_lane(&*open)))?);
+        }
+        Ok(scheduler)
     }
 
     pub(super) fn counters(&self) -> &EncoderCounters {
@@ -129,12 +201,13 @@ impl Scheduler {
             drop(queue);
             return done(Err(EncoderError::Closed));
         }
-        let buckets = if class == Class::Query { &queue.query } else { &queue.bulk };
+        let waiting = if class == Class::Query { &queue.query } else { &queue.bulk };
         // A request larger than the whole queue is let in when nothing else waits, or it could never run.
-        if buckets.waiting > 0 && buckets.waiting + texts.len() > self.shared.queue_max {
+        if waiting.texts > 0 && waiting.texts + texts.len() > self.shared.queue_max {
             drop(queue);
             return done(Err(EncoderError::QueueFull { limit: self.shared.queue_max }));
         }
+        let client = limits.client;
         let request = Arc::new(Request {
             state: Mutex::new(Progress {
                 embeddings: vec![None; texts.len()],
@@ -151,20 +224,22 @@ impl Scheduler {
             let arrival = queue.arrivals;
             queue.arrivals += 1;
             let item = Item { request: Arc::clone(&request), place, tokens, arrival };
-            let buckets = if class == Class::Query { &mut queue.query } else { &mut queue.bulk };
-            buckets.push(item);
+            let waiting = if class == Class::Query { &mut queue.query } else { &mut queue.bulk };
+            waiting.push(client, item);
         }
+        let own_lane = class == Class::Query && queue.query_lane;
         drop(queue);
-        self.shared.wake.notify_one();
+        if own_lane { &self.shared.wake_query } else { &self.shared.wake_bulk }.notify_one();
     }
 }
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
-        self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // The last owner may be a callback on the encoder thread itself, which cannot wait for its own end.
+        self.shared.wake_query.notify_all();
+        self.shared.wake_bulk.notify_all();
+        for thread in self.threads.drain(..) {
+            // The last owner may be a callback on an encoder thread itself, which cannot wait for its own end.
             if thread.thread().id() != std::thread::current().id() {
                 // Its panics were caught inside; nothing is left to learn from the result.
                 let _ = thread.join();
@@ -173,43 +248,101 @@ impl Drop for Scheduler {
     }
 }
 
+/// Lets other threads of the system go first; where the system has no such thing, or refuses, nothing changes.
+fn stand_back(niceness: u8) {
+    #[cfg(target_os = "linux")]
+    if niceness > 0 {
+        // On Linux this is a property of the calling thread, which the threads it starts inherit.
+        if let Err(e) = rustix::process::setpriority_process(None, i32::from(niceness)) {
+            tracing::warn!(error = %e, "bulk encoding does not stand back behind queries");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
+}
+
 fn bucket(tokens: usize) -> usize {
     tokens.div_ceil(BUCKET_TOKENS) * BUCKET_TOKENS
 }
 
-impl Buckets {
-    fn push(&mut self, item: Item) {
-        self.by_length.entry(bucket(item.tokens.ids.len())).or_default().push_back(item);
-        self.waiting += 1;
+impl Waiting {
+    fn push(&mut self, client: u64, item: Item) {
+        let bucket = match self.layout {
+            Layout::Padded => bucket(item.tokens.ids.len()),
+            Layout::Packed => 0,
+        };
+        self.clients.entry(client).or_default().entry(bucket).or_default().push_back(item);
+        self.texts += 1;
     }
 
-    /// The next batch: the bucket whose head waits longest; texts of the next shorter buckets fill what is left only
-    /// while they waste no more than a bucket's worth each.
+    /// The next batch and the length it is padded to, if it is; the clients that are served move to the end of the line.
     fn take_batch(&mut self, tokens_max: usize) -> Option<(usize, Vec<Item>)> {
-        let (&length, _) =
-            self.by_length.iter().min_by_key(|(_, items)| items.front().map_or(u64::MAX, |i| i.arrival))?;
-        let rows = (tokens_max / length).max(1);
+        let next = |clients: &BTreeMap<u64, _>, turn: u64| {
+            clients.range(turn.wrapping_add(1)..).chain(clients.range(..)).map(|(&client, _)| client).next()
+        };
         let mut batch = Vec::new();
-        let lengths: Vec<usize> = self.by_length.range(..=length).rev().map(|(&l, _)| l).collect();
-        for l in lengths {
-            if length - l > BUCKET_TOKENS || batch.len() == rows {
-                break;
-            }
-            if let Some(items) = self.by_length.get_mut(&l) {
-                let n = items.len().min(rows - batch.len());
-                batch.extend(items.drain(..n));
-                if items.is_empty() {
-                    self.by_length.remove(&l);
+        let client = next(&self.clients, self.turn)?;
+        let length = match self.layout {
+            Layout::Padded => {
+                let buckets = &self.clients[&client];
+                let (&length, _) =
+                    buckets.iter().min_by_key(|(_, items)| items.front().map_or(u64::MAX, |i| i.arrival))?;
+                let rows = (tokens_max / length).max(1);
+                self.turn = client;
+                // The client whose turn it is first, then whoever has texts of that length.
+                let order: Vec<u64> = self
+                    .clients
+                    .range(client..)
+                    .chain(self.clients.range(..client))
+                    .map(|(&c, _)| c)
+                    .collect();
+                for client in order {
+                    // The next shorter bucket fills what is left: it wastes no more than a bucket's worth each.
+                    for length in [length, length.saturating_sub(BUCKET_TOKENS)] {
+                        let n = rows - batch.len();
+                        self.take(client, length, n, &mut batch);
+                    }
                 }
+                length
             }
-        }
-        self.waiting -= batch.len();
+            Layout::Packed => {
+                let mut tokens = 0;
+                let mut client = Some(client);
+                while let Some(turn) = client {
+                    let first = self.clients[&turn].values().next().and_then(VecDeque::front);
+                    let n = first.map_or(0, |item| item.tokens.ids.len());
+                    if !batch.is_empty() && tokens + n > tokens_max {
+                        break;
+                    }
+                    tokens += n;
+                    self.take(turn, 0, 1, &mut batch);
+                    self.turn = turn;
+                    client = next(&self.clients, turn);
+                }
+                0
+            }
+        };
         Some((length, batch))
     }
 
+    /// Moves up to `n` texts of one client and bucket.
+    fn take(&mut self, client: u64, bucket: usize, n: usize, into: &mut Vec<Item>) {
+        let Some(buckets) = self.clients.get_mut(&client) else { return };
+        let Some(items) = buckets.get_mut(&bucket) else { return };
+        let n = items.len().min(n);
+        into.extend(items.drain(..n));
+        self.texts -= n;
+        if items.is_empty() {
+            buckets.remove(&bucket);
+        }
+        if buckets.is_empty() {
+            self.clients.remove(&client);
+        }
+    }
+
     fn take_all(&mut self) -> Vec<Item> {
-        self.waiting = 0;
-        std::mem::take(&mut self.by_length).into_values().flatten().collect()
+        self.texts = 0;
+        std::mem::take(&mut self.clients).into_values().flat_map(BTreeMap::into_values).flatten().collect()
     }
 }
 
@@ -280,12 +413,31 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, mut session: Session) {
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
-        while let Some((length, batch)) = self.next_batch() {
+    /// The query lane's thread: loads its session when there is something to do. If that fails, the bulk lane takes its
+    /// work over.
+    fn query_lane(&self, open: &(dyn Fn() -> Result<Session, RuntimeError> + Send + Sync)) {
+        {
+            let mut queue = self.lock();
+            while queue.query.texts == 0 && !queue.closed {
+                queue = self.wake_query.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        match open() {
+            Ok(session) => self.work(session, Class::Query),
+            Err(e) => {
+                tracing::warn!(error = %e, "queries share a lane with bulk encoding");
+                self.lock().query_lane = false;
+                self.wake_bulk.notify_all();
+            }
+        }
+    }
+
+    fn work(&self, mut session: Session, lane: Class) {
+        let mut input = Input::default();
+        while let Some((length, batch)) = self.next_batch(lane) {
             // A bug of ours or of a library must not end the thread that all requests wait for.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                self.run_batch(&mut session, length, &batch, &mut ids, &mut mask);
+                self.run_batch(&mut session, length, &batch, &mut input);
             }));
             if result.is_err() {
                 tracing::error!("a batch panicked");
@@ -306,18 +458,21 @@ impl Shared {
     }
 
     /// Waits for work; `None` when closed. Items that nobody wants any more are dropped on the way.
-    fn next_batch(&self) -> Option<(usize, Vec<Item>)> {
+    fn next_batch(&self, lane: Class) -> Option<(usize, Vec<Item>)> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
                 return None;
             }
-            let taken = queue
-                .query
-                .take_batch(self.batch_tokens_max)
-                .or_else(|| queue.bulk.take_batch(self.batch_tokens_max));
+            let max = self.batch_tokens_max;
+            let taken = match lane {
+                Class::Query => queue.query.take_batch(max),
+                Class::Bulk if queue.query_lane => queue.bulk.take_batch(max),
+                Class::Bulk => queue.query.take_batch(max).or_else(|| queue.bulk.take_batch(max)),
+            };
             let Some((length, mut batch)) = taken else {
-                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                let wake = if lane == Class::Query { &self.wake_query } else { &self.wake_bulk };
+                queue = wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             self.counters.waiting.fetch_sub(batch.len() as u64, Ordering::Relaxed);
@@ -331,36 +486,32 @@ impl Shared {
         }
     }
 
-    fn run_batch(
-        &self,
-        session: &mut Session,
-        length: usize,
-        batch: &[Item],
-        ids: &mut Vec<i64>,
-        mask: &mut Vec<i64>,
-    ) {
+    fn run_batch(&self, session: &mut Session, length: usize, batch: &[Item], input: &mut Input) {
         let started = Instant::now();
-        ids.clear();
-        mask.clear();
-        let mut tokens = 0;
         for item in batch {
             item.request.start(started);
-            let n = item.tokens.ids.len();
-            tokens += n;
-            ids.extend(item.tokens.ids.iter().map(|&id| i64::from(id)));
-            ids.resize(ids.len() + length - n, 0);
-            mask.resize(mask.len() + n, 1);
-            mask.resize(mask.len() + length - n, 0);
         }
-        let shape = [batch.len(), length];
-        let result = session.run(&[
-            ("input_ids", TensorView::I64 { shape: &shape, values: ids }),
-            ("attention_mask", TensorView::I64 { shape: &shape, values: mask }),
-        ]);
+        let (tokens, computed) = match self.layout {
+            Layout::Padded => input.pad(batch, length),
+            Layout::Packed => input.pack(batch),
+        };
+        let (shape, ends) = ([batch.len(), length], [input.starts.len()]);
+        let flat = [computed];
+        let result = match self.layout {
+            Layout::Padded => session.run(&[
+                ("input_ids", TensorView::I64 { shape: &shape, values: &input.ids }),
+                ("attention_mask", TensorView::I64 { shape: &shape, values: &input.mask }),
+            ]),
+            Layout::Packed => session.run(&[
+                ("input_ids", TensorView::I64 { shape: &flat, values: &input.ids }),
+                ("positions", TensorView::I64 { shape: &flat, values: &input.positions }),
+                ("starts", TensorView::I64 { shape: &ends, values: &input.starts }),
+            ]),
+        };
         let count = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
         count(&self.counters.texts, batch.len());
         count(&self.counters.tokens, tokens);
-        count(&self.counters.padded_tokens, batch.len() * length);
+        count(&self.counters.padded_tokens, computed);
         count(&self.counters.batches, 1);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.counters.busy_micros.fetch_add(micros, Ordering::Relaxed);
@@ -401,6 +552,47 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// The tensors of a batch; reused from batch to batch.
+#[derive(Default)]
+struct Input {
+    ids: Vec<i64>,
+    mask: Vec<i64>,
+    positions: Vec<i64>,
+    starts: Vec<i64>,
+}
+
+impl Input {
+    /// `[batch][length]`: tokens, and with padding.
+    fn pad(&mut self, batch: &[Item], length: usize) -> (usize, usize) {
+        self.ids.clear();
+        self.mask.clear();
+        let mut tokens = 0;
+        for item in batch {
+            let n = item.tokens.ids.len();
+            tokens += n;
+            self.ids.extend(item.tokens.ids.iter().map(|&id| i64::from(id)));
+            self.ids.resize(self.ids.len() + length - n, 0);
+            self.mask.resize(self.mask.len() + n, 1);
+            self.mask.resize(self.mask.len() + length - n, 0);
+        }
+        (tokens, batch.len() * length)
+    }
+
+    /// One text behind the other: twice the number of tokens.
+    fn pack(&mut self, batch: &[Item]) -> (usize, usize) {
+        self.ids.clear();
+        self.positions.clear();
+        self.starts.clear();
+        self.starts.push(0);
+        for item in batch {
+            self.ids.extend(item.tokens.ids.iter().map(|&id| i64::from(id)));
+            self.positions.extend(0..item.tokens.ids.len() as i64);
+            self.starts.push(self.ids.len() as i64);
+        }
+        (self.ids.len(), self.ids.len())
     }
 }
 

@@ -18,7 +18,12 @@ fn tiny() -> PathBuf {
 }
 
 fn open(change: impl FnOnce(&mut EncoderConfig)) -> Encoder {
-    let mut config = EncoderConfig { device: "cpu".into(), threads: 1, ..EncoderConfig::default() };
+    let mut config = EncoderConfig {
+        device: "cpu".into(),
+        precision: "fp32".into(),
+        threads: 1,
+        ..EncoderConfig::default()
+    };
     change(&mut config);
     Encoder::open(&ModelDir::open(&tiny()).unwrap(), &default_home(), &config)
         .expect("ONNX Runtime is needed: run `make setup` first")
@@ -66,6 +71,76 @@ fn a_text_has_one_vector_alone_and_in_any_batch() {
     }
     // Different texts are not all one vector.
     assert!(cosine(&alone[2].values, &alone[4].values) < 0.999);
+}
+
+#[test]
+fn in_8_bits_a_text_has_the_same_bits_in_any_batch_and_lane_and_is_near_full_precision() {
+    let full = open(|_| {});
+    let encoder = open(|config| {
+        config.precision = "int8".into();
+        config.threads = 2;
+        config.batch_tokens_max = 40;
+    });
+    assert_eq!(encoder.device().device, "cpu (int8)");
+    let alone: Vec<_> =
+        TEXTS.iter().map(|t| encoder.encode(&[t], TextKind::Raw).unwrap().remove(0)).collect();
+    for start in 0..TEXTS.len() {
+        let order: Vec<usize> = (0..TEXTS.len()).map(|i| (i * 3 + start) % TEXTS.len()).collect();
+        let texts: Vec<&str> = order.iter().map(|&i| TEXTS[i]).collect();
+        let query = ask(&encoder, &texts, Class::Query, Limits::default());
+        let bulk = encoder.encode(&texts, TextKind::Raw).unwrap();
+        assert_eq!(query.recv().unwrap().unwrap(), bulk);
+        for (&i, together) in order.iter().zip(bulk) {
+            assert_eq!(alone[i], together, "text {i}");
+        }
+    }
+    for (full, rounded) in full.encode(&TEXTS, TextKind::Raw).unwrap().iter().zip(&alone) {
+        assert!(cosine(&full.values, &rounded.values) > 0.998);
+        assert_eq!((full.tokens, full.truncated), (rounded.tokens, rounded.truncated));
+    }
+    // Nothing is padded.
+    let counters = encoder.counters();
+    assert_eq!(counters.tokens.load(Ordering::Relaxed), counters.padded_tokens.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_precision_that_a_device_has_not_is_refused_with_what_to_do() {
+    let refused = |device: &str, precision: &str| {
+        let config =
+            EncoderConfig { device: device.into(), precision: precision.into(), ..EncoderConfig::default() };
+        let model = ModelDir::open(&tiny()).unwrap();
+        Encoder::open(&model, &default_home(), &config).unwrap_err()
+    };
+    let error = refused("cpu", "bf16");
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+    assert!(error.to_string().contains("take device openvino, or precision int8"), "{error}");
+    assert!(refused("openvino", "int8").to_string().contains("int8 runs on cpu alone"));
+    assert_eq!(refused("cpu", "fp64").kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn clients_take_turns_within_a_class() {
+    // One text a batch: the order of answers is the order of batches.
+    let encoder = open(|config| config.batch_tokens_max = 16);
+    let (send, receive) = mpsc::channel();
+    let long = "rain on the river ".repeat(12);
+    let ask = |client: u64, n: usize, what: &'static str| {
+        for _ in 0..n {
+            let send = send.clone();
+            encoder.submit(
+                &[&long],
+                TextKind::Raw,
+                Class::Bulk,
+                Limits { client, ..Limits::default() },
+                Box::new(move |_| send.send(what).unwrap()),
+            );
+        }
+    };
+    ask(1, 200, "greedy");
+    ask(2, 3, "modest");
+    let order: Vec<&str> = receive.iter().take(203).collect();
+    let last = order.iter().rposition(|&who| who == "modest").unwrap();
+    assert!(last < 150, "the last of three texts came after {last} of another client's 200");
 }
 
 #[test]
@@ -123,9 +198,9 @@ fn a_title_longer_than_a_passage_leaves_room_for_the_text() {
 fn expired_and_cancelled_requests_are_answered_without_being_encoded() {
     let encoder = open(|_| {});
     let before = encoder.counters().texts.load(Ordering::Relaxed);
-    let past = Limits { deadline: Some(Instant::now() - Duration::from_secs(1)), cancelled: None };
+    let past = Limits { deadline: Some(Instant::now() - Duration::from_secs(1)), cancelled: None, client: 0 };
     let flag = Arc::new(AtomicBool::new(true));
-    let cancelled = Limits { deadline: None, cancelled: Some(flag) };
+    let cancelled = Limits { deadline: None, cancelled: Some(flag), client: 0 };
     let expired = ask(&encoder, &["a"], Class::Bulk, past).recv().unwrap();
     let cancelled = ask(&encoder, &["a"], Class::Query, cancelled).recv().unwrap();
     assert!(matches!(expired, Err(EncoderError::Expired)));

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use super::{
-    CollectionInfo, Deadline, Document, DocumentOutcome, Engine, EngineError, WriteStatus, catalog::Open,
+    Caller, CollectionInfo, Document, DocumentOutcome, Engine, EngineError, WriteStatus, catalog::Open,
 };
 use crate::{
     collection::{
@@ -68,18 +68,18 @@ impl Engine {
         &self,
         collection: &str,
         documents: Vec<Document>,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Vec<DocumentOutcome>> {
         if documents.is_empty() {
             let limit = self.config().limits.batch_max;
             return Err(super::out_of_range("the number of documents", 1, limit, 0).into());
         }
-        let mut prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, deadline).await?;
+        let mut prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, caller).await?;
         let refused = prepared.steps.iter().position(|(_, step)| matches!(step, Step::Refused(_)));
         if let Some((_, Step::Refused(error))) = refused.map(|place| prepared.steps.swap_remove(place)) {
             return Err(error);
         }
-        self.commit(prepared, deadline).await?.into_iter().collect()
+        self.commit(prepared, caller).await?.into_iter().collect()
     }
 
     /// Each document by itself: a bad one is an error in its place and the rest goes on. Answered when durable.
@@ -90,10 +90,10 @@ impl Engine {
         &self,
         collection: &str,
         documents: Vec<Document>,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Vec<Result<DocumentOutcome>>> {
-        let prepared = self.check_and_prepare(collection, documents, AllOrNone::No, deadline).await?;
-        self.commit(prepared, deadline).await
+        let prepared = self.check_and_prepare(collection, documents, AllOrNone::No, caller).await?;
+        self.commit(prepared, caller).await
     }
 
     async fn check_and_prepare(
@@ -101,7 +101,7 @@ impl Engine {
         collection: &str,
         documents: Vec<Document>,
         all_or_none: AllOrNone,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Prepared> {
         self.check_open()?;
         let limit = self.config().limits.batch_max;
@@ -110,7 +110,7 @@ impl Engine {
         }
         let open = Arc::clone(self.names().now().find(collection)?);
         let encoder = self.encoder_for(&open.info)?;
-        let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, deadline).await?;
+        let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
         Ok(Prepared { open, steps })
     }
 
@@ -120,7 +120,7 @@ impl Engine {
         encoder: Option<&Arc<Encoder>>,
         documents: Vec<Document>,
         all_or_none: AllOrNone,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Vec<(String, Step)>> {
         let limits = self.config().limits.clone();
         let (task_open, task_encoder) = (Arc::clone(open), encoder.cloned());
@@ -168,7 +168,7 @@ impl Engine {
         };
         let mut embeddings = match encoder {
             None => Vec::new(),
-            Some(encoder) => self.encode_bulk(encoder, texts, TextKind::Document, deadline).await?,
+            Some(encoder) => self.encode_bulk(encoder, texts, TextKind::Document, caller).await?,
         }
         .into_iter();
 
@@ -193,10 +193,10 @@ impl Engine {
     }
 
     /// Writes what was prepared and answers when it is durable.
-    async fn commit(&self, prepared: Prepared, deadline: Deadline) -> Result<Vec<Result<DocumentOutcome>>> {
+    async fn commit(&self, prepared: Prepared, caller: Caller) -> Result<Vec<Result<DocumentOutcome>>> {
         self.check_open()?;
         let Prepared { open, mut steps } = prepared;
-        self.refresh(&open, &mut steps, deadline).await?;
+        self.refresh(&open, &mut steps, caller).await?;
         let mut writes = Vec::new();
         let mut answers: Vec<Result<DocumentOutcome>> = Vec::with_capacity(steps.len());
         let mut places = Vec::new();
@@ -235,12 +235,7 @@ impl Engine {
     }
 
     /// Between the halves another request may have changed a document that looked unchanged: such a one is encoded now.
-    async fn refresh(
-        &self,
-        open: &Arc<Open>,
-        steps: &mut [(String, Step)],
-        deadline: Deadline,
-    ) -> Result<()> {
+    async fn refresh(&self, open: &Arc<Open>, steps: &mut [(String, Step)], caller: Caller) -> Result<()> {
         let mut stale = Vec::new();
         for (place, (id, step)) in steps.iter_mut().enumerate() {
             if let Step::Unchanged(document, hash) = step
@@ -254,7 +249,7 @@ impl Engine {
         }
         let encoder = self.encoder_for(&open.info)?;
         let (places, documents): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
-        let fresh = self.prepare(open, encoder.as_ref(), documents, AllOrNone::No, deadline).await?;
+        let fresh = self.prepare(open, encoder.as_ref(), documents, AllOrNone::No, caller).await?;
         for (place, step) in places.into_iter().zip(fresh) {
             steps[place] = step;
         }
@@ -267,7 +262,7 @@ impl Engine {
         encoder: &Arc<Encoder>,
         texts: Vec<String>,
         kind: TextKind,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Vec<Embedding>> {
         let mut waiting = Vec::new();
         let mut texts = texts.into_iter().peekable();
@@ -278,7 +273,7 @@ impl Engine {
                 .acquire_many_owned(permits)
                 .await
                 .map_err(|_| EngineError::Closing)?;
-            waiting.push(self.encode_slice(encoder, slice, kind, Class::Bulk, deadline, Some(permit)).await?);
+            waiting.push(self.encode_slice(encoder, slice, kind, Class::Bulk, caller, Some(permit)).await?);
         }
         let mut all = Vec::new();
         for slice in waiting {
@@ -294,12 +289,12 @@ impl Engine {
         texts: Vec<String>,
         kind: TextKind,
         class: Class,
-        deadline: Deadline,
+        caller: Caller,
         permit: Option<tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<Encoding> {
         let (guard, cancelled) = CancelOnDrop::new();
         let (send, receive) = oneshot::channel();
-        let limits = Limits { deadline: deadline.0, cancelled: Some(cancelled) };
+        let limits = Limits { deadline: caller.deadline, cancelled: Some(cancelled), client: caller.client };
         let encoder = Arc::clone(encoder);
         let submit = move || {
             encoder.submit(

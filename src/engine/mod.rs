@@ -168,9 +168,14 @@ pub struct SearchAnswer {
     pub total: std::time::Duration,
 }
 
-/// Until when a call is worth its cost. Dropping the call's future cancels what has not begun.
+/// Who calls, and until when the call is worth its cost. Dropping the call's future cancels what has not begun.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Deadline(pub Option<Instant>);
+pub struct Caller {
+    #[expect(missing_docs)]
+    pub deadline: Option<Instant>,
+    /// Clients take turns at the encoder; calls of one number are one client's.
+    pub client: u64,
+}
 
 /// One encoder, many collections. Cheap to share (`Arc`).
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Ask, Deadline, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, out_of_range};
+use super::{Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, out_of_range};
 use crate::{
     collection::{Query, point::PointId},
     encoder::{Class, Embedding, EncodeTimes, TextKind},
@@ -21,13 +21,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`], [`EngineError::WrongModel`],
     /// [`EngineError::NoDocument`]; vector, filter, encoder and store errors.
-    pub async fn search(
-        &self,
-        collection: &str,
-        query: SearchQuery,
-        deadline: Deadline,
-    ) -> Result<SearchAnswer> {
-        let mut answers = self.search_batch(vec![(collection.to_owned(), query)], deadline).await?;
+    pub async fn search(&self, collection: &str, query: SearchQuery, caller: Caller) -> Result<SearchAnswer> {
+        let mut answers = self.search_batch(vec![(collection.to_owned(), query)], caller).await?;
         Ok(answers.pop().expect("one answer per query"))
     }
 
@@ -38,7 +33,7 @@ impl Engine {
     pub async fn search_batch(
         &self,
         queries: Vec<(String, SearchQuery)>,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<Vec<SearchAnswer>> {
         let started = Instant::now();
         self.check_open()?;
@@ -55,7 +50,7 @@ impl Engine {
         }
         let texts: Vec<String> =
             queries.iter().filter_map(|(_, q)| q.ask.text().map(str::to_owned)).collect();
-        let (embeddings, encode) = self.encode_queries(texts, deadline).await?;
+        let (embeddings, encode) = self.encode_queries(texts, caller).await?;
         let mut embeddings = embeddings.into_iter();
         let tasks: Vec<_> = queries
             .into_iter()
@@ -98,25 +93,20 @@ impl Engine {
     async fn encode_queries(
         &self,
         texts: Vec<String>,
-        deadline: Deadline,
+        caller: Caller,
     ) -> Result<(Vec<Embedding>, EncodeTimes)> {
         if texts.is_empty() {
             return Ok((Vec::new(), EncodeTimes::default()));
         }
         let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
-        self.encode_slice(encoder, texts, TextKind::Query, Class::Query, deadline, None).await?.wait().await
+        self.encode_slice(encoder, texts, TextKind::Query, Class::Query, caller, None).await?.wait().await
     }
 
     /// Texts as vectors, in order.
     ///
     /// # Errors
     /// [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; encoder errors.
-    pub async fn embed(
-        &self,
-        texts: Vec<String>,
-        kind: TextKind,
-        deadline: Deadline,
-    ) -> Result<Vec<Embedding>> {
+    pub async fn embed(&self, texts: Vec<String>, kind: TextKind, caller: Caller) -> Result<Vec<Embedding>> {
         self.check_open()?;
         let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
         let limit = self.config().limits.batch_max;
@@ -127,22 +117,17 @@ impl Engine {
             self.check_text(&format!("text {}", i + 1), text)?;
         }
         if texts.len() <= QUERY_TEXTS_MAX {
-            let encoding = self.encode_slice(encoder, texts, kind, Class::Query, deadline, None).await?;
+            let encoding = self.encode_slice(encoder, texts, kind, Class::Query, caller, None).await?;
             return Ok(encoding.wait().await?.0);
         }
-        self.encode_bulk(encoder, texts, kind, deadline).await
+        self.encode_bulk(encoder, texts, kind, caller).await
     }
 
     /// Cosine of `text` with each of `others`, in order.
     ///
     /// # Errors
     /// As [`Engine::embed`].
-    pub async fn similarity(
-        &self,
-        text: String,
-        others: Vec<String>,
-        deadline: Deadline,
-    ) -> Result<Vec<f32>> {
+    pub async fn similarity(&self, text: String, others: Vec<String>, caller: Caller) -> Result<Vec<f32>> {
         let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
         let dim = encoder.dim();
         if others.is_empty() {
@@ -151,7 +136,7 @@ impl Engine {
         let mut texts = vec![text];
         texts.extend(others);
         let vectors = self
-            .embed(texts, TextKind::Raw, deadline)
+            .embed(texts, TextKind::Raw, caller)
             .await?
             .into_iter()
             .map(|e| Vector::new(e.values, dim, crate::vector::Metric::Cosine))

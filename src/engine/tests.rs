@@ -36,7 +36,7 @@ fn question(ask: Ask) -> SearchQuery {
     SearchQuery::new(ask, 10)
 }
 
-const NEVER: Deadline = Deadline(None);
+const NEVER: Caller = Caller { deadline: None, client: 0 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_goes_in_and_hits_come_out_also_after_a_restart() {
@@ -248,7 +248,7 @@ async fn ranges_and_empty_questions_are_refused_with_what_is_allowed() {
         let new = NewCollection { chunk_max_tokens: max, chunk_overlap_tokens: overlap, ..collection("cut") };
         assert_eq!(engine.create_collection(new).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
-    let expired = Deadline(Some(Instant::now()));
+    let expired = Caller { deadline: Some(Instant::now()), client: 0 };
     assert_eq!(engine.search("notes", text(), expired).await.unwrap_err().kind(), ErrorKind::Timeout);
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    engine::{Ask, Deadline, Document, Engine, NewCollection, SearchQuery},
+    engine::{Ask, Caller, Document, Engine, NewCollection, SearchQuery},
 };
 
 /// Documents answered per query: what recall@100 needs.
@@ -150,7 +150,7 @@ async fn run(
                 ..Document::default()
             })
             .collect();
-        engine.upsert(COLLECTION, documents, Deadline::default()).await?;
+        engine.upsert(COLLECTION, documents, Caller::default()).await?;
     }
     let ingest_seconds = started.elapsed().as_secs_f64();
     let (exact_all, _) = rank(set, engine, options, true).await?;
@@ -204,7 +204,7 @@ async fn rank(
             with_text: false,
             ..SearchQuery::new(Ask::Text(text.clone()), K)
         };
-        let answer = engine.search(COLLECTION, query, Deadline::default()).await?;
+        let answer = engine.search(COLLECTION, query, Caller::default()).await?;
         graph += usize::from(answer.trace.plan == "graph");
         let ranking: Vec<String> = answer.hits.iter().map(|h| h.id.as_str().to_owned()).collect();
         all.push(measure(&ranking, judgements));

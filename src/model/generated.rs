@@ -1,6 +1,7 @@
 //! The ONNX file that is generated from a model's weights, and where it is kept.
 //!
-//! `onnx/encoder-VERSION-FINGERPRINT.onnx` in the model directory, or, where that cannot be written (a read-only
+//! `onnx/encoder-VERSION-FINGERPRINT.onnx` in the model directory (`-packed` behind the fingerprint for the graph that
+//! takes texts one behind the other), or, where that cannot be written (a read-only
 //! volume), the same name in the user's cache folder, or at last in the system's folder for temporary files.
 //! Beside it lies `.sum` with its size and CRC-32, and both are compared whenever a process asks for the path
 //! (about 10 ms for 90 MB), so that a truncated or damaged file is written anew, never loaded.
@@ -15,30 +16,34 @@ use std::{
 };
 
 use super::{ModelDir, ModelError, files};
-use crate::onnx::encoder::WRITER_VERSION;
+use crate::onnx::{Layout, encoder::WRITER_VERSION};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// The path of the generated file, generating it if no whole one is found.
-pub(super) fn onnx_path(model: &ModelDir) -> Result<PathBuf, ModelError> {
-    onnx_path_in(model, &folders(&model.path))
+pub(super) fn onnx_path(model: &ModelDir, layout: Layout) -> Result<PathBuf, ModelError> {
+    onnx_path_in(model, layout, &folders(&model.path))
 }
 
-fn onnx_path_in(model: &ModelDir, folders: &[Folder]) -> Result<PathBuf, ModelError> {
-    let name = file_name(model);
+fn onnx_path_in(model: &ModelDir, layout: Layout, folders: &[Folder]) -> Result<PathBuf, ModelError> {
+    let stem = file_stem(model);
+    let name = match layout {
+        Layout::Padded => format!("{stem}.onnx"),
+        Layout::Packed => format!("{stem}-packed.onnx"),
+    };
     for folder in folders {
         let path = folder.path.join(&name);
         if folder.is_trusted() && is_whole(&path) {
             return Ok(path);
         }
     }
-    let content = generate(model)?;
+    let content = generate(model, layout)?;
     let mut refusal = None;
     for folder in folders {
         match folder.keep(&name, &content) {
             Ok(path) => {
                 if folder.kind == Kind::Model {
-                    remove_others(&folder.path, &name);
+                    remove_others(&folder.path, &stem);
                 } else {
                     tracing::warn!(
                         model = %model.path.display(),
@@ -54,16 +59,22 @@ fn onnx_path_in(model: &ModelDir, folders: &[Folder]) -> Result<PathBuf, ModelEr
     Err(refusal.expect("the model directory is always among the folders"))
 }
 
-fn file_name(model: &ModelDir) -> String {
+/// What the names of both graphs begin with.
+fn file_stem(model: &ModelDir) -> String {
     let fingerprint = &model.fingerprint.0;
-    format!("encoder-{WRITER_VERSION}-{}.onnx", fingerprint.get(..12).unwrap_or(fingerprint))
+    format!("encoder-{WRITER_VERSION}-{}", fingerprint.get(..12).unwrap_or(fingerprint))
 }
 
 /// Writes the graph from the weights.
-fn generate(model: &ModelDir) -> Result<Vec<u8>, ModelError> {
+fn generate(model: &ModelDir, layout: Layout) -> Result<Vec<u8>, ModelError> {
     let weights = model.weights()?;
     let wrong = |source| ModelError::Onnx { path: model.weights_path(), source };
-    model.manifest.graph().to_bytes(&weights).map_err(wrong)
+    let graph = model.manifest.graph();
+    match layout {
+        Layout::Padded => graph.to_bytes(&weights),
+        Layout::Packed => graph.to_packed_bytes(&weights),
+    }
+    .map_err(wrong)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,12 +153,12 @@ fn is_whole(path: &Path) -> bool {
 }
 
 /// Removes generated files of other versions or weights, and what died processes left. Failing costs only space.
-fn remove_others(folder: &Path, name: &str) {
+fn remove_others(folder: &Path, stem: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let other = entry.file_name();
         let other = other.to_string_lossy();
-        let stale = other.starts_with("encoder-") && !other.starts_with(name);
+        let stale = other.starts_with("encoder-") && !other.starts_with(stem);
         if stale || files::is_remains(&entry) {
             let _ = fs::remove_file(entry.path());
         }

@@ -26,6 +26,7 @@ use std::{
 
 use crate::{error::ErrorKind, onnx::Weights};
 
+use crate::onnx::Layout;
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use create::NewModel;
@@ -152,7 +153,16 @@ impl ModelDir {
     /// # Errors
     /// [`ModelError::Checksum`] for damaged weights, [`ModelError::Onnx`], io errors.
     pub fn onnx_path(&self) -> Result<PathBuf, ModelError> {
-        generated::onnx_path(self)
+        self.onnx_path_of(Layout::Padded)
+    }
+
+    /// [`ModelDir::onnx_path`] in a given layout: packed, the inputs are `input_ids` and `positions`, int64 `[tokens]`,
+    /// and `starts`, int64 `[batch + 1]`, and linear layers compute in 8 bits.
+    ///
+    /// # Errors
+    /// As [`ModelDir::onnx_path`]; [`ModelError::Onnx`] for the packed graph of weights that are in 8 bits already.
+    pub fn onnx_path_of(&self, layout: Layout) -> Result<PathBuf, ModelError> {
+        generated::onnx_path(self, layout)
     }
 
     /// Makes a model directory `home/models/NAME` from a Hugging Face directory of a BERT or DistilBERT encoder

@@ -29,6 +29,8 @@ use super::{
     weights::floats,
 };
 
+mod packed;
+
 /// Raised whenever the graph written for given weights changes; part of the generated file's name.
 pub const WRITER_VERSION: u32 = 1;
 
@@ -37,6 +39,15 @@ pub const FILE_BYTES_MAX: usize = (1 << 31) - 1;
 
 /// Added to the attention scores of masked tokens. Its exponential is 0 in float32 beside any real score.
 pub(super) const MASKED_SCORE: f32 = -10_000.0;
+
+/// How a graph takes texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `input_ids` and `attention_mask`, `[batch, sequence]`.
+    Padded,
+    /// `input_ids` and `positions`, `[tokens]`, and `starts`, `[batch + 1]`: one text behind the other.
+    Packed,
+}
 
 /// Which encoder the weights are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +148,18 @@ impl EncoderGraph<'_> {
     /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`] by tensor.
     pub fn model(&self, weights: &Weights) -> Result<ModelProto, OnnxError> {
         Ok(self.graph(weights)?.into_model())
+    }
+
+    /// The encoder for texts that stand one behind the other, with linear layers in 8 bits, as the bytes of an ONNX file.
+    ///
+    /// # Errors
+    /// As [`EncoderGraph::to_bytes`]; [`OnnxError::WrongType`] for weights that are in 8 bits already.
+    pub fn to_packed_bytes(&self, weights: &Weights) -> Result<Vec<u8>, OnnxError> {
+        self.shape.check()?;
+        self.shape.check_pooling(self.pooling)?;
+        let mut writer = Writer { spec: self, weights, graph: Graph::new("encoder") };
+        writer.write_packed()?;
+        encode(&writer.graph.into_model())
     }
 
     /// The model as a graph that can be added to.
@@ -278,8 +301,26 @@ impl Writer<'_> {
 
     /// Word + position + type 0, normalised: `[batch, sequence, hidden]`.
     fn embeddings(&mut self, ids: &Value) -> Result<Value, OnnxError> {
-        let Shape { hidden, vocabulary, positions, type_vocabulary, .. } = *self.spec.shape;
+        let Shape { hidden, vocabulary, positions, .. } = *self.spec.shape;
         let word = self.words("embeddings.words", ids, [vocabulary, hidden])?;
+        let places = self.places()?;
+        let places = self.graph.weight("embeddings.positions", &[positions, hidden], places);
+
+        let shape = self.graph.node("Shape", "input.shape", &[ids], &[]);
+        let one = self.graph.integers(&[1]);
+        let length = self.graph.gather("input.sequence", &shape, &one, 0);
+        let start = self.graph.integers(&[0]);
+        let place = self.graph.node("Slice", "embeddings.places", &[&places, &start, &length, &start], &[]);
+        let sum = self.graph.add("embeddings.sum", &word, &place);
+        // The length of a slice is not seen as `sequence`; without this no residual below would be fused.
+        let axes = [Axis::Named("batch"), Axis::Named("sequence"), Axis::Fixed(hidden)];
+        self.graph.describe(&sum, DataType::Float, &axes);
+        self.layer_norm("hidden.0", "embeddings.LayerNorm", &sum)
+    }
+
+    /// What is added to a token by its place, float32 `[positions, hidden]`.
+    fn places(&self) -> Result<Bytes, OnnxError> {
+        let Shape { hidden, positions, type_vocabulary, .. } = *self.spec.shape;
         let mut places =
             self.weights.tensor(&["embeddings.position_embeddings.weight".into()], &[positions, hidden])?;
         if self.spec.architecture == Architecture::Bert {
@@ -294,18 +335,7 @@ impl Writer<'_> {
                 })?,
             );
         }
-        let places = self.graph.weight("embeddings.positions", &[positions, hidden], places);
-
-        let shape = self.graph.node("Shape", "input.shape", &[ids], &[]);
-        let one = self.graph.integers(&[1]);
-        let length = self.graph.gather("input.sequence", &shape, &one, 0);
-        let start = self.graph.integers(&[0]);
-        let place = self.graph.node("Slice", "embeddings.places", &[&places, &start, &length, &start], &[]);
-        let sum = self.graph.add("embeddings.sum", &word, &place);
-        // The length of a slice is not seen as `sequence`; without this no residual below would be fused.
-        let axes = [Axis::Named("batch"), Axis::Named("sequence"), Axis::Fixed(hidden)];
-        self.graph.describe(&sum, DataType::Float, &axes);
-        self.layer_norm("hidden.0", "embeddings.LayerNorm", &sum)
+        Ok(places)
     }
 
     /// One transformer layer: attention and feed-forward, each with its residual and normalised after it.

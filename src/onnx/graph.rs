@@ -25,6 +25,11 @@ pub const OPSET: i64 = 20;
 /// Version of the file format, the one that goes with [`OPSET`] and is read by every runtime since 2024.
 pub const IR_VERSION: i64 = 10;
 
+/// Operators of our own (`runtime/operators.rs`).
+pub const OWN_DOMAIN: &str = "ai.distilface";
+/// Their version.
+pub const OWN_OPSET: i64 = 1;
+
 /// Shortest length that normalisation divides by, as in PyTorch's `normalize`.
 pub const LENGTH_MIN: f32 = 1e-12;
 
@@ -77,6 +82,8 @@ pub struct Graph {
     shapes: HashMap<Value, Vec<Axis>>,
     /// Gradient nodes written so far, for their names.
     pub(super) gradient_nodes: usize,
+    /// Whether operators of our own are among the nodes.
+    own_operators: bool,
 }
 
 impl Graph {
@@ -157,6 +164,24 @@ impl Graph {
         attributes: &[(&str, Attribute)],
     ) -> Value {
         let [value] = self.node_of(op, name, inputs, attributes, &[""]);
+        value
+    }
+
+    /// [`Graph::node`] of an operator of our own, which gives float32 of these axes.
+    pub fn own_node(
+        &mut self,
+        op: &str,
+        name: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attribute)],
+        axes: &[Axis],
+    ) -> Value {
+        let value = self.node(op, name, inputs, attributes);
+        if let Some(node) = self.proto.node.last_mut() {
+            node.domain = Some(OWN_DOMAIN.into());
+        }
+        self.own_operators = true;
+        self.describe(&value, DataType::Float, axes);
         value
     }
 
@@ -374,9 +399,14 @@ impl Graph {
 
     /// The finished model, with the operator set it is written in.
     pub fn into_model(self) -> ModelProto {
+        let set = |domain: &str, version| OperatorSetIdProto {
+            domain: Some(domain.to_owned()),
+            version: Some(version),
+        };
+        let own = self.own_operators.then(|| set(OWN_DOMAIN, OWN_OPSET));
         ModelProto {
             ir_version: Some(IR_VERSION),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            opset_import: [set("", OPSET)].into_iter().chain(own).collect(),
             producer_name: Some("distilface".into()),
             graph: Some(self.proto),
             ..Default::default()

@@ -10,7 +10,7 @@ mod shapes;
 pub mod training;
 pub mod weights;
 
-pub use encoder::{Architecture, EncoderGraph, Shape};
+pub use encoder::{Architecture, EncoderGraph, Layout, Shape};
 pub use pooling::Pooling;
 pub use quantise::Calibration;
 pub use weights::Weights;

@@ -36,6 +36,8 @@ pub(super) mod nodes;
 /// Largest weight. With 63 instead of 127 two products of u8 and i8 always fit 16 bits, so that processors without
 /// VNNI, whose instruction adds pairs in 16 bits and saturates, compute the same integers as those with it.
 const WEIGHT_MOST: f32 = 63.0;
+/// Largest weight where the sums are our own and wide.
+pub(super) const WEIGHT_MOST_WIDE: f32 = 127.0;
 /// Largest number of a word's embedding, which is not multiplied as an integer.
 const WORD_MOST: f32 = 127.0;
 /// Steps of an activation.
@@ -236,7 +238,7 @@ impl InputScale {
 }
 
 /// What each channel is multiplied with: `1 / s_j` of SmoothQuant, 1 where activation or weight are all 0.
-fn smoothing(input: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(super) fn smoothing(input: &[f32], weight: &[f32]) -> Vec<f32> {
     let logarithm = |(x, w): (&f32, &f32)| (*x > 0.0 && *w > 0.0).then(|| 0.5 * (w.ln() - x.ln()));
     let logarithms: Vec<Option<f32>> = input.iter().zip(weight).map(logarithm).collect();
     let known = logarithms.iter().flatten().count().max(1) as f32;
@@ -248,7 +250,7 @@ fn smoothing(input: &[f32], weight: &[f32]) -> Vec<f32> {
 
 /// Rounds each row of `width` values to whole numbers of at most `most`, with a scale for each row; a row of zeros
 /// gets scale 1.
-fn round_rows(values: &[f32], width: usize, most: f32) -> (Vec<i8>, Vec<f32>) {
+pub(super) fn round_rows(values: &[f32], width: usize, most: f32) -> (Vec<i8>, Vec<f32>) {
     let mut scales = Vec::with_capacity(values.len() / width.max(1));
     let mut rounded = Vec::with_capacity(values.len());
     for row in values.chunks_exact(width) {

@@ -14,11 +14,12 @@ use std::path::PathBuf;
 use crate::error::ErrorKind;
 
 mod library;
+mod operators;
 mod provider;
 mod session;
 
 pub use library::inspect;
-pub use session::{Output, Session, TensorView};
+pub use session::{Output, Plan, Session, TensorView};
 
 /// Where inference runs, as asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,42 @@ impl std::fmt::Display for DeviceChoice {
     }
 }
 
+/// In which numbers the encoder computes, as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// The fastest that keeps a vector's cosine to full precision above 0.998.
+    Auto,
+    /// Full precision.
+    Fp32,
+    /// Products of bfloat16 with float32 sums; the `openvino` device.
+    Bf16,
+    /// Linear layers in 8 bits with a scale for each token, attention in bfloat16; the `cpu` device.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision, `auto` first.
+    pub const ALL: [Precision; 4] = [Precision::Auto, Precision::Fp32, Precision::Bf16, Precision::Int8];
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::Fp32 => "fp32",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        }
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = RuntimeError;
+    fn from_str(s: &str) -> Result<Self, RuntimeError> {
+        let known = Precision::ALL.into_iter().find(|p| p.name() == s);
+        known.ok_or_else(|| RuntimeError::UnknownPrecision { got: s.to_owned() })
+    }
+}
+
 /// Where inference runs, and why there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceReport {
@@ -86,6 +123,10 @@ pub struct RuntimeReport {
 pub enum RuntimeError {
     #[error("unknown device {got:?}; allowed: auto, cpu, openvino, cuda, cuda:N")]
     UnknownDevice { got: String },
+    #[error("unknown precision {got:?}; allowed: auto, fp32, bf16, int8")]
+    UnknownPrecision { got: String },
+    #[error("precision {precision} cannot be had on device {device}: {reason}")]
+    PrecisionUnavailable { precision: String, device: String, reason: String },
     #[error("ONNX Runtime is missing: {} does not exist; run `distilface setup`, or point ORT_DYLIB_PATH at a libonnxruntime", path.display())]
     LibraryMissing { path: PathBuf },
     #[error("ONNX Runtime at {} cannot be used: {reason}; run `distilface setup --force`, or point ORT_DYLIB_PATH at another", path.display())]
@@ -104,8 +145,9 @@ impl RuntimeError {
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            RuntimeError::UnknownDevice { .. } => ErrorKind::Invalid,
-            RuntimeError::LibraryMissing { .. }
+            RuntimeError::UnknownDevice { .. } | RuntimeError::UnknownPrecision { .. } => ErrorKind::Invalid,
+            RuntimeError::PrecisionUnavailable { .. }
+            | RuntimeError::LibraryMissing { .. }
             | RuntimeError::OtherLibrary { .. }
             | RuntimeError::LibraryUnusable { .. }
             | RuntimeError::DeviceUnavailable { .. }
@@ -131,6 +173,16 @@ mod tests {
             assert_eq!(choice.to_string(), text);
         }
         assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+    }
+
+    #[test]
+    fn precisions_are_read_and_others_refused_with_what_is_allowed() {
+        for precision in Precision::ALL {
+            assert_eq!(precision.name().parse::<Precision>().unwrap(), precision);
+        }
+        let error = "fp64".parse::<Precision>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("allowed: auto, fp32, bf16, int8"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use ort::{
     session::{Session, builder::SessionBuilder},
 };
 
-use super::{DeviceChoice, DeviceReport, RuntimeError, library::Loaded};
+use super::{DeviceChoice, DeviceReport, Precision, RuntimeError, library::Loaded, operators};
+use crate::{kernel, onnx::Layout};
 
 /// Version of the plugin wheel that setup installs; also the name of its folder.
 const OPENVINO_VERSION: &str = "1.8.1";
@@ -61,7 +62,18 @@ pub(super) fn cuda_available(loaded: &Loaded) -> Result<(), String> {
 fn cpu_has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        std::arch::is_x86_feature_detected!("avx512bf16") || cpu_flag("amx_bf16")
+        std::arch::is_x86_feature_detected!("avx512bf16") || cpu_has_amx()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+fn cpu_has_amx() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        cpu_flag("amx_bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -81,63 +93,121 @@ fn cpu_flag(flag: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Provider {
     Cpu,
-    OpenVino { bf16: bool },
+    /// The same, with operators of our own, which take texts one behind the other.
+    CpuPacked,
+    OpenVino {
+        bf16: bool,
+    },
     Cuda(u32),
 }
 
+impl Provider {
+    pub(super) fn layout(self) -> Layout {
+        if self == Provider::CpuPacked { Layout::Packed } else { Layout::Padded }
+    }
+}
+
+const FP32: &str = "cpu (fp32)";
+const INT8: &str = "cpu (int8)";
+
+/// `packable` says whether a packed graph can be written for the model.
+///
 /// # Errors
-/// [`RuntimeError::DeviceUnavailable`] for an explicit choice that cannot be had.
+/// [`RuntimeError::DeviceUnavailable`] and [`RuntimeError::PrecisionUnavailable`] for an explicit choice that cannot be
+/// had.
 pub(super) fn resolve(
     loaded: &mut Loaded,
     home: &Path,
     choice: DeviceChoice,
+    precision: Precision,
+    packable: bool,
 ) -> Result<(Provider, DeviceReport), RuntimeError> {
     let unavailable = |reason: String| RuntimeError::DeviceUnavailable { device: choice.to_string(), reason };
+    let refused = |reason: &str| RuntimeError::PrecisionUnavailable {
+        precision: precision.name().to_owned(),
+        device: choice.to_string(),
+        reason: reason.to_owned(),
+    };
     let report = |device: &str, reason: String| DeviceReport { device: device.to_owned(), reason };
-    match choice {
-        DeviceChoice::Cpu => Ok((Provider::Cpu, report("cpu (fp32)", "asked for".into()))),
-        DeviceChoice::OpenVino => {
+    let asked = || "asked for".to_owned();
+    match (choice, precision) {
+        (DeviceChoice::Cpu | DeviceChoice::Auto, Precision::Int8) if !packable => Err(refused(
+            "the model's weights are in 8 bits already, by its own calibration; take fp32 or auto",
+        )),
+        (DeviceChoice::Cpu | DeviceChoice::Auto, Precision::Int8) => {
+            Ok((Provider::CpuPacked, report(INT8, asked())))
+        }
+        (_, Precision::Int8) => Err(refused("int8 runs on cpu alone")),
+        (DeviceChoice::Cpu, Precision::Bf16) => {
+            Err(refused("the built-in provider has no bf16; take device openvino, or precision int8"))
+        }
+        (DeviceChoice::Cuda(_), Precision::Bf16) => Err(refused("cuda runs in fp32 so far")),
+        (DeviceChoice::Cpu, Precision::Auto) if packable && kernel::is_fast() => Ok((
+            Provider::CpuPacked,
+            report(INT8, "asked for, and this processor multiplies 8-bit integers".into()),
+        )),
+        (DeviceChoice::Cpu, _) => Ok((Provider::Cpu, report(FP32, asked()))),
+        (DeviceChoice::OpenVino, _) => {
             register_openvino(loaded, home).map_err(unavailable)?;
-            let bf16 = cpu_has_bf16();
-            Ok((Provider::OpenVino { bf16 }, report(openvino_name(bf16), "asked for".into())))
+            let bf16 = match precision {
+                Precision::Bf16 => true,
+                Precision::Fp32 => false,
+                _ => cpu_has_bf16(),
+            };
+            Ok((Provider::OpenVino { bf16 }, report(openvino_name(bf16), asked())))
         }
-        DeviceChoice::Cuda(n) => {
+        (DeviceChoice::Cuda(n), _) => {
             cuda_available(loaded).map_err(unavailable)?;
-            Ok((Provider::Cuda(n), report(&format!("cuda:{n}"), "asked for".into())))
+            Ok((Provider::Cuda(n), report(&format!("cuda:{n}"), asked())))
         }
-        DeviceChoice::Auto => {
-            let no_cuda = match cuda_available(loaded) {
+        (DeviceChoice::Auto, Precision::Bf16) => {
+            register_openvino(loaded, home).map_err(|reason| refused(&reason))?;
+            Ok((Provider::OpenVino { bf16: true }, report(openvino_name(true), asked())))
+        }
+        (DeviceChoice::Auto, _) => {
+            match cuda_available(loaded) {
                 Ok(()) => {
                     return Ok((Provider::Cuda(0), report("cuda:0", "a CUDA provider is there".into())));
                 }
-                Err(reason) => reason,
-            };
-            tracing::debug!(reason = no_cuda, "no cuda");
-            // Without bf16 arithmetic the plugin has nothing over the built-in provider.
-            if !cpu_has_bf16() {
+                Err(reason) => tracing::debug!(reason, "no cuda"),
+            }
+            if precision == Precision::Fp32 {
                 return Ok((
                     Provider::Cpu,
-                    report(
-                        "cpu (fp32)",
-                        "this processor has no bf16 arithmetic, and no CUDA device is there".into(),
-                    ),
+                    report(FP32, "fp32 was asked for, and no CUDA device is there".into()),
                 ));
             }
-            Ok(match register_openvino(loaded, home) {
-                Ok(()) => (
-                    Provider::OpenVino { bf16: true },
-                    report(
-                        openvino_name(true),
-                        "this processor has bf16 arithmetic and the OpenVINO plugin is there".into(),
-                    ),
-                ),
-                Err(reason) => (
-                    Provider::Cpu,
-                    report("cpu (fp32)", format!("the OpenVINO plugin cannot be used: {reason}")),
-                ),
-            })
+            Ok(best_on_cpu(loaded, home, packable))
         }
     }
+}
+
+/// AMX multiplies bfloat16 faster than VNNI multiplies 8 bits, and nearer to full precision. Without either the plugin
+/// still is ahead where bfloat16 is in the instruction set at all.
+fn best_on_cpu(loaded: &mut Loaded, home: &Path, packable: bool) -> (Provider, DeviceReport) {
+    let report =
+        |device: &str, reason: &str| DeviceReport { device: device.to_owned(), reason: reason.to_owned() };
+    let packed = packable && kernel::is_fast();
+    if if packed { cpu_has_amx() } else { cpu_has_bf16() } {
+        match register_openvino(loaded, home) {
+            Ok(()) => {
+                let reason = "this processor has bf16 arithmetic and the OpenVINO plugin is there";
+                return (Provider::OpenVino { bf16: true }, report(openvino_name(true), reason));
+            }
+            Err(reason) if !packed => {
+                return (
+                    Provider::Cpu,
+                    report(FP32, &format!("the OpenVINO plugin cannot be used: {reason}")),
+                );
+            }
+            Err(reason) => tracing::debug!(reason, "no openvino"),
+        }
+    }
+    if packed {
+        return (Provider::CpuPacked, report(INT8, "this processor multiplies 8-bit integers"));
+    }
+    let reason = "this processor has neither bf16 nor 8-bit arithmetic, and no CUDA device is there";
+    (Provider::Cpu, report(FP32, reason))
 }
 
 fn openvino_name(bf16: bool) -> &'static str {
@@ -152,9 +222,14 @@ pub(super) fn apply(
     threads: usize,
 ) -> Result<SessionBuilder, String> {
     match provider {
-        Provider::Cpu => {
+        Provider::Cpu | Provider::CpuPacked => {
             let devices = loaded.environment.devices().filter(|d| d.ep().is_ok_and(|ep| ep == CPU_EP));
-            builder.with_devices(devices, None).map_err(|e| e.to_string())
+            let builder = builder.with_devices(devices, None).map_err(|e| e.to_string())?;
+            if provider == Provider::Cpu {
+                return Ok(builder);
+            }
+            let domain = operators::domain().map_err(|e| e.to_string())?;
+            builder.with_operators(domain).map_err(|e| e.to_string())
         }
         Provider::OpenVino { bf16 } => {
             let precision = if bf16 { "bf16" } else { "f32" };

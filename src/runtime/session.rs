@@ -1,6 +1,6 @@
 //! One loaded graph: tensors in, float tensors out. Not shared between threads; its owner calls it in turn.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ort::{
     session::{
@@ -10,7 +10,12 @@ use ort::{
     value::TensorRef,
 };
 
-use super::{DeviceChoice, DeviceReport, RuntimeError, library, provider};
+use super::{
+    DeviceChoice, DeviceReport, Precision, RuntimeError,
+    library::{self, Loaded},
+    provider::{self, Provider},
+};
+use crate::onnx::Layout;
 
 /// A tensor that is lent to a run; row-major.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +28,48 @@ pub enum TensorView<'a> {
 /// An output of a run: shape and values, row-major.
 pub type Output = (Vec<usize>, Vec<f32>);
 
+/// Where and in what form a model will run, settled before its graph is written.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    home: PathBuf,
+    provider: Provider,
+    report: DeviceReport,
+}
+
+impl Plan {
+    /// What `device` and `precision` come to on this machine with the libraries in `home`; `packable` says whether a
+    /// packed graph can be written for the model.
+    ///
+    /// # Errors
+    /// Everything of [`RuntimeError`] but `Load` and `Run`.
+    pub fn new(
+        home: &Path,
+        device: DeviceChoice,
+        precision: Precision,
+        packable: bool,
+    ) -> Result<Self, RuntimeError> {
+        let resolve = |loaded: &mut Loaded| provider::resolve(loaded, home, device, precision, packable);
+        let (provider, report) = library::with_runtime(home, resolve)?;
+        Ok(Plan { home: home.to_owned(), provider, report })
+    }
+
+    /// The form of the graph.
+    pub fn layout(&self) -> Layout {
+        self.provider.layout()
+    }
+
+    /// Where it will run and why there.
+    pub fn report(&self) -> &DeviceReport {
+        &self.report
+    }
+
+    /// Whether several sessions of one model are worth their memory: on the processor they take turns by the system's
+    /// scheduler, on a GPU they would only be in each other's way.
+    pub fn shares_the_processor(&self) -> bool {
+        !matches!(self.provider, Provider::Cuda(_))
+    }
+}
+
 /// A loaded graph on one device.
 #[derive(Debug)]
 pub struct Session {
@@ -31,17 +78,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the graph in `file` with `threads` threads of its own (0: all cores), on the device that `choice`
-    /// comes to; libraries come from `home`.
+    /// Loads the graph in `file`, which has the plan's layout, with `threads` threads of its own (0: all cores).
     ///
     /// # Errors
-    /// Everything of [`RuntimeError`] but `Run`.
-    pub fn open(
-        home: &Path,
-        file: &Path,
-        choice: DeviceChoice,
-        threads: usize,
-    ) -> Result<Self, RuntimeError> {
+    /// [`RuntimeError::Load`].
+    pub fn open(plan: &Plan, file: &Path, threads: usize) -> Result<Self, RuntimeError> {
         if !file.exists() {
             return Err(RuntimeError::Load {
                 path: file.to_owned(),
@@ -49,14 +90,14 @@ impl Session {
             });
         }
         // Spinning threads starve tokenising and search on small machines.
-        build(home, file, choice, threads, false, |mut builder| builder.commit_from_file(file))
+        build(plan, file, threads, false, |mut builder| builder.commit_from_file(file))
     }
 
-    /// [`Session::open`] of a graph that was written in this process, for work that has the machine to itself:
-    /// its threads spin between operations. `name` stands for the graph in errors.
+    /// A padded graph that was written in this process, in full precision where the device has it, for work that has the
+    /// machine to itself: its threads spin between operations. `name` stands for the graph in errors.
     ///
     /// # Errors
-    /// As [`Session::open`].
+    /// As [`Plan::new`] and [`Session::open`].
     pub fn of_bytes(
         home: &Path,
         name: &str,
@@ -64,7 +105,8 @@ impl Session {
         choice: DeviceChoice,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
-        build(home, Path::new(name), choice, threads, true, |mut builder| builder.commit_from_memory(model))
+        let plan = Plan::new(home, choice, Precision::Auto, false)?;
+        build(&plan, Path::new(name), threads, true, |mut builder| builder.commit_from_memory(model))
     }
 
     /// Where it runs and why there.
@@ -103,9 +145,8 @@ impl Session {
 }
 
 fn build(
-    home: &Path,
+    plan: &Plan,
     name: &Path,
-    choice: DeviceChoice,
     threads: usize,
     spinning: bool,
     commit: impl FnOnce(SessionBuilder) -> ort::Result<OrtSession>,
@@ -114,8 +155,7 @@ fn build(
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
     };
-    library::with_runtime(home, |loaded| {
-        let (provider, report) = provider::resolve(loaded, home, choice)?;
+    library::with_runtime(&plan.home, |loaded| {
         let build = || -> Result<OrtSession, String> {
             let text = |e: &dyn std::fmt::Display| e.to_string();
             let builder = OrtSession::builder(&loaded.environment).map_err(|e| text(&e))?;
@@ -126,10 +166,10 @@ fn build(
             // Shapes vary, so a remembered layout would only be kept, not used.
             let builder = builder.with_memory_pattern(false).map_err(|e| text(&e))?;
             let builder = builder.with_intra_op_spinning(spinning).map_err(|e| text(&e))?;
-            let builder = provider::apply(builder, loaded, provider, threads)?;
+            let builder = provider::apply(builder, loaded, plan.provider, threads)?;
             commit(builder).map_err(|e| e.to_string())
         };
         let load = |reason: String| RuntimeError::Load { path: name.to_owned(), reason };
-        Ok(Session { inner: build().map_err(load)?, report })
+        Ok(Session { inner: build().map_err(load)?, report: plan.report.clone() })
     })
 }

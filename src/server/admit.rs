@@ -23,7 +23,7 @@ use http_body::{Frame, SizeHint};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Response, Status, body::Body};
+use tonic::{Code, Response, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
@@ -31,7 +31,7 @@ use super::{ServerError, metrics::Metrics, status};
 use crate::{
     Error,
     config::Config,
-    engine::{Deadline, EngineError},
+    engine::{Caller, EngineError},
 };
 
 /// Metadata that carries a request's id, both ways.
@@ -107,6 +107,8 @@ pub(crate) struct Request {
     deadline: Instant,
     /// What the client itself set: the only deadline of a whole stream.
     pub(crate) client_deadline: Option<Instant>,
+    /// Of the connection it came over.
+    client: u64,
     request_timeout: Duration,
     message_bytes_max: usize,
 }
@@ -121,8 +123,8 @@ impl Request {
     }
 
     /// For the engine.
-    pub(crate) fn deadline(&self) -> Deadline {
-        Deadline(Some(self.deadline))
+    pub(crate) fn caller(&self) -> Caller {
+        Caller { deadline: Some(self.deadline), client: self.client }
     }
 
     /// The same request with the deadline of a message that comes in now: a stream may last as long as its client
@@ -226,10 +228,12 @@ where
         following.permit = Some(permit);
         let client_deadline = grpc_timeout(request.headers()).and_then(|t| arrived.checked_add(t));
         let ours = arrived + self.gate.request_timeout;
+        let client = client_of(request.extensions());
         request.extensions_mut().insert(Request {
             id: Arc::clone(&id),
             deadline: client_deadline.map_or(ours, |d| d.min(ours)),
             client_deadline,
+            client,
             request_timeout: self.gate.request_timeout,
             message_bytes_max: self.gate.message_bytes_max,
         });
@@ -256,6 +260,17 @@ where
         };
         Box::pin(work.instrument(span))
     }
+}
+
+/// A number for the connection that a request came over; 0 within one process.
+fn client_of(extensions: &http::Extensions) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let address = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    address.map_or(0, |address| {
+        let mut hasher = DefaultHasher::new();
+        address.hash(&mut hasher);
+        hasher.finish()
+    })
 }
 
 /// The client's id for this request if it is short and harmless in a log, else a new one.

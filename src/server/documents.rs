@@ -55,7 +55,7 @@ impl Documents for DocumentsService {
             .answer(async {
                 let documents =
                     message.documents.into_iter().map(convert::document_from).collect::<Result<_, _>>()?;
-                let outcomes = self.engine.upsert(&message.collection, documents, context.deadline()).await?;
+                let outcomes = self.engine.upsert(&message.collection, documents, context.caller()).await?;
                 outcomes.iter().for_each(|outcome| self.metrics.document(outcome));
                 let results = outcomes.into_iter().map(convert::outcome_to).collect();
                 Ok(proto::UpsertResponse { results })

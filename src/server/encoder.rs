@@ -29,7 +29,7 @@ impl Encoder for EncoderService {
             .answer(async {
                 let kind = convert::text_kind_from(message.kind)?;
                 let encoder = self.engine.encoder().ok_or(EngineError::EncoderOff)?;
-                let embeddings = self.engine.embed(message.texts, kind, context.deadline()).await?;
+                let embeddings = self.engine.embed(message.texts, kind, context.caller()).await?;
                 let tokens = embeddings.iter().map(|e| u64::from(e.tokens)).sum();
                 self.metrics.encoded(embeddings.len() as u64, tokens);
                 Ok(proto::EmbedResponse {
@@ -48,7 +48,7 @@ impl Encoder for EncoderService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let scores = self.engine.similarity(message.text, message.others, context.deadline()).await?;
+                let scores = self.engine.similarity(message.text, message.others, context.caller()).await?;
                 Ok(proto::SimilarityResponse { scores })
             })
             .await

@@ -214,7 +214,7 @@ async fn write(
             Err(error) => results[place] = failed(id, error),
         }
     }
-    let outcomes = engine.ingest(collection, documents, context.deadline()).await?;
+    let outcomes = engine.ingest(collection, documents, context.caller()).await?;
     for ((place, id), outcome) in places.into_iter().zip(outcomes) {
         results[place] = match outcome {
             Ok(outcome) => {

@@ -37,7 +37,7 @@ impl Search for SearchService {
         context
             .answer(async {
                 let search = convert::search_from(message)?;
-                let answer = self.engine.search(&search.collection, search.query, context.deadline()).await?;
+                let answer = self.engine.search(&search.collection, search.query, context.caller()).await?;
                 Ok(self.answer(answer, search.explain))
             })
             .await
@@ -56,7 +56,7 @@ impl Search for SearchService {
                     explain.push(search.explain);
                     queries.push((search.collection, search.query));
                 }
-                let answers = self.engine.search_batch(queries, context.deadline()).await?;
+                let answers = self.engine.search_batch(queries, context.caller()).await?;
                 let responses = answers
                     .into_iter()
                     .zip(explain)

@@ -71,11 +71,11 @@ fn model_directory_that_cannot_be_written_falls_back() {
         Folder { path: model.path.join("onnx"), kind: Kind::Model },
         Folder { path: other.path().join("cache"), kind: Kind::Cache },
     ];
-    let path = onnx_path_in(&model, &folders).unwrap();
+    let path = onnx_path_in(&model, Layout::Padded, &folders).unwrap();
     assert!(path.starts_with(other.path()) && is_whole(&path));
-    assert_eq!(onnx_path_in(&model, &folders).unwrap(), path);
+    assert_eq!(onnx_path_in(&model, Layout::Padded, &folders).unwrap(), path);
 
-    let nowhere = onnx_path_in(&model, &folders[..1]).unwrap_err();
+    let nowhere = onnx_path_in(&model, Layout::Padded, &folders[..1]).unwrap_err();
     assert!(matches!(nowhere, ModelError::Io { path, .. } if path == model.path.join("onnx")));
 }
 
@@ -86,10 +86,10 @@ fn temporary_folder_that_others_may_write_is_not_trusted() {
     let (_home, model) = tiny_copy();
     let shared = tempfile::tempdir().unwrap();
     let folder = Folder { path: shared.path().join("onnx"), kind: Kind::Temporary };
-    let path = onnx_path_in(&model, std::slice::from_ref(&folder)).unwrap();
+    let path = onnx_path_in(&model, Layout::Padded, std::slice::from_ref(&folder)).unwrap();
     assert!(is_whole(&path));
     fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(onnx_path_in(&model, std::slice::from_ref(&folder)).is_err());
+    assert!(onnx_path_in(&model, Layout::Padded, std::slice::from_ref(&folder)).is_err());
 }
 
 #[test]
@@ -100,4 +100,15 @@ fn damaged_weights_are_never_turned_into_a_graph() {
     content[last] ^= 1;
     fs::write(model.weights_path(), content).unwrap();
     assert!(matches!(model.onnx_path(), Err(ModelError::Checksum { .. })));
+}
+
+#[test]
+fn the_packed_graph_lies_beside_the_padded_one() {
+    let (_home, model) = tiny_copy();
+    let padded = model.onnx_path().unwrap();
+    let packed = model.onnx_path_of(Layout::Packed).unwrap();
+    assert!(packed.to_string_lossy().ends_with("-packed.onnx") && packed.parent() == padded.parent());
+    // Writing one does not remove the other.
+    assert!(is_whole(&padded) && is_whole(&packed));
+    assert!(fs::metadata(&packed).unwrap().len() < fs::metadata(&padded).unwrap().len());
 }

@@ -1,11 +1,11 @@
 //! The graph's form and bytes, and, where ONNX Runtime is installed, its values against the reference.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use safetensors::{SafeTensors, tensor::Dtype, tensor::TensorView as Stored};
 
 use super::*;
-use crate::runtime::{DeviceChoice, Session, TensorView};
+use crate::runtime::{DeviceChoice, Plan, Precision, Session, TensorView};
 
 const SHAPE: Shape = Shape {
     layers: 1,
@@ -184,6 +184,10 @@ mod reference {
         Some(Reference { file: std::fs::read(folder.join("reference.safetensors")).unwrap(), folder, home })
     }
 
+    fn plan(home: &Path, precision: Precision) -> Plan {
+        Plan::new(home, DeviceChoice::Cpu, precision, true).unwrap()
+    }
+
     impl Reference {
         fn floats(&self, name: &str) -> Vec<f32> {
             let tensors = SafeTensors::deserialize(&self.file).unwrap();
@@ -206,9 +210,9 @@ mod reference {
         }
     }
 
-    fn check(name: &str, architecture: Architecture, type_vocabulary: usize) {
-        let Some(reference) = open(name) else { return };
-        let shape = Shape {
+    /// Of the fixtures' encoders.
+    fn tiny_shape(type_vocabulary: usize) -> Shape {
+        Shape {
             layers: 5,
             hidden: 32,
             heads: 4,
@@ -217,7 +221,12 @@ mod reference {
             positions: 64,
             type_vocabulary,
             layer_norm_eps: 1e-12,
-        };
+        }
+    }
+
+    fn check(name: &str, architecture: Architecture, type_vocabulary: usize) {
+        let Some(reference) = open(name) else { return };
+        let shape = tiny_shape(type_vocabulary);
         let weights =
             Weights::new(std::fs::read(reference.folder.join("model.safetensors")).unwrap()).unwrap();
         let (dims, ids) = reference.integers("input_ids");
@@ -229,7 +238,7 @@ mod reference {
                 EncoderGraph { architecture, shape: &shape, pooling, normalise: false, hidden_outputs: true };
             let path = folder.path().join(format!("{pooled}.onnx"));
             std::fs::write(&path, graph.to_bytes(&weights).unwrap()).unwrap();
-            let mut session = Session::open(&reference.home, &path, DeviceChoice::Cpu, 1).unwrap();
+            let mut session = Session::open(&plan(&reference.home, Precision::Fp32), &path, 1).unwrap();
             let mut run = |shape: &[usize], ids: &[i64], mask: &[i64]| {
                 let inputs = [
                     ("input_ids", TensorView::I64 { shape, values: ids }),
@@ -271,7 +280,7 @@ mod reference {
         };
         let path = folder.path().join("unit.onnx");
         std::fs::write(&path, graph.to_bytes(&weights).unwrap()).unwrap();
-        let mut session = Session::open(&reference.home, &path, DeviceChoice::Cpu, 1).unwrap();
+        let mut session = Session::open(&plan(&reference.home, Precision::Fp32), &path, 1).unwrap();
         let mut emptied = mask.clone();
         emptied[width..2 * width].fill(0);
         let inputs = [
@@ -284,6 +293,69 @@ mod reference {
             let expected = if row == 1 { 0.0 } else { 1.0 };
             assert!((length - expected).abs() < 1e-5, "row {row} has length {length}");
         }
+    }
+
+    /// Every pooling of the packed graph, in 8 bits, against the padded one in full precision.
+    fn check_packed(name: &str, architecture: Architecture, type_vocabulary: usize) {
+        let Some(reference) = open(name) else { return };
+        let shape = tiny_shape(type_vocabulary);
+        let weights =
+            Weights::new(std::fs::read(reference.folder.join("model.safetensors")).unwrap()).unwrap();
+        let (dims, ids) = reference.integers("input_ids");
+        let (_, mask) = reference.integers("attention_mask");
+        let (mut flat, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0]);
+        for (ids, mask) in ids.chunks_exact(dims[1]).zip(mask.chunks_exact(dims[1])) {
+            let n = mask.iter().filter(|&&m| m == 1).count();
+            flat.extend(&ids[..n]);
+            positions.extend(0..n as i64);
+            starts.push(flat.len() as i64);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for pooling in Pooling::ALL {
+            let graph =
+                EncoderGraph { architecture, shape: &shape, pooling, normalise: true, hidden_outputs: false };
+            let (padded, packed) = (folder.path().join("padded.onnx"), folder.path().join("packed.onnx"));
+            std::fs::write(&padded, graph.to_bytes(&weights).unwrap()).unwrap();
+            std::fs::write(&packed, graph.to_packed_bytes(&weights).unwrap()).unwrap();
+            let full = Session::open(&plan(&reference.home, Precision::Fp32), &padded, 1)
+                .unwrap()
+                .run(&[
+                    ("input_ids", TensorView::I64 { shape: &dims, values: &ids }),
+                    ("attention_mask", TensorView::I64 { shape: &dims, values: &mask }),
+                ])
+                .unwrap()
+                .remove(0);
+            let mut session = Session::open(&plan(&reference.home, Precision::Int8), &packed, 2).unwrap();
+            let mut run = |ids: &[i64], positions: &[i64], starts: &[i64]| {
+                session.run(&[
+                    ("input_ids", TensorView::I64 { shape: &[ids.len()], values: ids }),
+                    ("positions", TensorView::I64 { shape: &[ids.len()], values: positions }),
+                    ("starts", TensorView::I64 { shape: &[starts.len()], values: starts }),
+                ])
+            };
+            let (dims, rounded) = run(&flat, &positions, &starts).unwrap().remove(0);
+            assert_eq!(dims, full.0, "{}", pooling.name());
+            let pairs = full.1.chunks_exact(dims[1]).zip(rounded.chunks_exact(dims[1]));
+            for (row, (a, b)) in pairs.enumerate() {
+                let cosine = crate::eval::cosine(a, b);
+                assert!(cosine > 0.998, "{} row {row}: {cosine}", pooling.name());
+            }
+            // Starts that cannot be are an error of the run, not of the process.
+            for starts in [[0, 2, 1].as_slice(), &[1, flat.len() as i64], &[0, 1 << 40], &[0], &[-1]] {
+                let error = run(&flat, &positions, starts).unwrap_err().to_string();
+                assert!(error.contains("starts must go from 0 up to"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn packed_bert_is_near_full_precision_in_every_pooling() {
+        check_packed("bert-tiny", Architecture::Bert, 2);
+    }
+
+    #[test]
+    fn packed_distilbert_is_near_full_precision_in_every_pooling() {
+        check_packed("distilbert-tiny", Architecture::Distilbert, 0);
     }
 
     #[test]

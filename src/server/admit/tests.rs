@@ -15,6 +15,7 @@ impl Request {
             id: "test".into(),
             deadline: client_deadline.unwrap_or_else(|| Instant::now() + timeout),
             client_deadline,
+            client: 0,
             request_timeout: timeout,
             message_bytes_max: 1 << 10,
         }
@@ -178,7 +179,7 @@ async fn the_nearer_deadline_counts() {
     for (timeout, client) in [("10m", true), ("9999H", false)] {
         let inner = tower::service_fn(move |request: http::Request<Body>| async move {
             let context = request.extensions().get::<Request>().unwrap();
-            let left = context.deadline().0.unwrap() - Instant::now();
+            let left = context.caller().deadline.unwrap() - Instant::now();
             assert_eq!(left <= Duration::from_millis(10), client);
             assert!(left <= Config::default().server.request_timeout);
             Ok::<_, Infallible>(with_status("0"))
@@ -218,4 +219,17 @@ fn each_message_of_a_stream_has_its_own_time_but_not_past_the_clients() {
     assert!(context.next_message().deadline > Instant::now() + Duration::from_secs(30));
     let end = Instant::now() + Duration::from_secs(1);
     assert_eq!(Request::for_tests(Some(end)).next_message().deadline, end);
+}
+
+#[test]
+fn each_connection_is_a_client_of_its_own() {
+    let from = |port: u16| {
+        let mut extensions = http::Extensions::new();
+        let remote_addr = Some(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+        extensions.insert(TcpConnectInfo { local_addr: None, remote_addr });
+        client_of(&extensions)
+    };
+    assert_eq!(from(4000), from(4000));
+    assert_ne!(from(4000), from(4001));
+    assert_eq!(client_of(&http::Extensions::new()), 0);
 }

@@ -1,0 +1,128 @@
+//! The inner functions, once in portable Rust and once in the instructions of x86-64 processors with AVX-512 VNNI.
+//!
+//! The portable form is what the others are tested against; it is not meant to be fast, and where nothing else can be
+//! had, `auto` keeps to full precision.
+
+use std::sync::LazyLock;
+
+use super::{
+    Norm,
+    attention::{Head, Scratch},
+    linear::{Panel, Tile},
+};
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// A set of instructions that this machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Portable,
+    /// AVX-512 with VNNI, bfloat16 by shifts.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    /// AVX-512 with VNNI and BF16.
+    #[cfg(target_arch = "x86_64")]
+    VnniBf16,
+}
+
+static BEST: LazyLock<Isa> =
+    LazyLock::new(|| *Isa::available().last().expect("the portable form is always there"));
+
+impl Isa {
+    /// All that this machine can run, fastest last.
+    pub(crate) fn available() -> Vec<Isa> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86-64 has more than one"))]
+        let mut all = vec![Isa::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            all.push(Isa::Vnni);
+            if is_x86_feature_detected!("avx512bf16") {
+                all.push(Isa::VnniBf16);
+            }
+        }
+        all
+    }
+
+    /// The fastest of them.
+    pub(crate) fn best() -> Isa {
+        *BEST
+    }
+
+    /// Rounds a row, each value times its smoothing, to u8: scale and zero point, `(q - zero_point) scale` standing for
+    /// a value. The range is widened to hold 0, which stays exactly 0.
+    #[inline]
+    pub(super) fn round_row(self, row: &[f32], smoothing: Option<&[f32]>, out: &mut [u8]) -> (f32, i32) {
+        assert!(out.len() == row.len() && smoothing.is_none_or(|s| s.len() == row.len()));
+        match self {
+            Isa::Portable => portable::round_row(row, smoothing, out),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni | Isa::VnniBf16 => x86::round_row(row, smoothing, out),
+        }
+    }
+
+    /// One tile's rows times one panel's weights: `out[r][o]` for the panel's outputs, rows `stride` apart.
+    #[inline]
+    pub(super) fn tile(self, panel: &Panel<'_>, tile: &Tile<'_>, out: &mut [f32], stride: usize) {
+        match self {
+            Isa::Portable => portable::tile(panel, tile, out, stride),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni | Isa::VnniBf16 => x86::tile(panel, tile, out, stride),
+        }
+    }
+
+    /// [`super::attention::attend`], which has checked the lengths.
+    #[inline]
+    pub(super) fn attend(self, head: &Head, rows: &[f32], context: &mut [f32], scratch: &mut Scratch) {
+        match self {
+            Isa::Portable => portable::attend(head, rows, context),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni => x86::attend_by_shifts(head, rows, context, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Isa::VnniBf16 => x86::attend(head, rows, context, scratch),
+        }
+    }
+
+    /// Gaussian error linear unit of each value, for those between -8 and 8 within 1e-4 of the exact one: a hundredth of
+    /// a step of the rounding that follows.
+    #[inline]
+    pub(super) fn gelu(self, values: &mut [f32]) {
+        match self {
+            Isa::Portable => portable::gelu(values),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni | Isa::VnniBf16 => x86::gelu(values),
+        }
+    }
+
+    /// `x = norm(x + residual)`, row by row.
+    #[inline]
+    pub(super) fn add_norm(self, x: &mut [f32], residual: &[f32], norm: &Norm) {
+        assert!(x.len() == residual.len() && norm.gain.len() == norm.bias.len() && !norm.gain.is_empty());
+        match self {
+            Isa::Portable => portable::add_norm(x, residual, norm),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Vnni | Isa::VnniBf16 => x86::add_norm(x, residual, norm),
+        }
+    }
+}
+
+/// Coefficients of `P` in `gelu(x) = x (1/2 + c P(c^2))`, `c` being `x` cut at 4.5 on both sides: a fit of the normal
+/// distribution's integral with the least largest error of the product, 7.5e-5.
+const GELU: [f32; 10] = [
+    0.398_883_8,
+    -0.066_337_034,
+    0.009_833_167,
+    -0.001_122_672_6,
+    9.787_022e-5,
+    -6.365_125e-6,
+    2.958_805_4e-7,
+    -9.193_351e-9,
+    1.697_21e-10,
+    -1.399_973_6e-12,
+];
+const GELU_END: f32 = 4.5;
