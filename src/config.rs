@@ -94,6 +94,9 @@ pub struct EncoderConfig {
     pub batch_tokens_max: usize,
     /// Texts that may wait for the encoder; more are refused as overloaded. Default 4096.
     pub queue_max: usize,
+    /// Queries whose vectors are kept, the least lately asked going first; 4 bytes a dimension and the text each. 0: none.
+    /// Default 10000.
+    pub query_cache: usize,
     /// How far the encoding of documents stands back behind queries and other processes: the system's niceness, 0 (not
     /// at all) to 19. Linux only. Default 10.
     pub bulk_niceness: u8,
@@ -168,6 +171,7 @@ impl Default for EncoderConfig {
             threads: 0,
             batch_tokens_max: 2048,
             queue_max: 4096,
+            query_cache: 10_000,
             bulk_niceness: 10,
         }
     }

@@ -43,6 +43,10 @@ pub mod names {
     pub const ENCODED_TOKENS: &str = "encoded_tokens";
     /// Texts that wait for the encoder now.
     pub const ENCODER_WAITING: &str = "encoder_waiting_texts";
+    /// Queries whose vector was known.
+    pub const QUERY_CACHE_HITS: &str = "query_cache_hits";
+    /// Queries whose vector had to be computed.
+    pub const QUERY_CACHE_MISSES: &str = "query_cache_misses";
     /// Documents of each collection.
     pub const COLLECTION_DOCUMENTS: &str = "collection_documents";
     /// Vectors of each collection that can be found.

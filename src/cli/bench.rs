@@ -38,6 +38,8 @@ pub struct BenchArgs {
 enum What {
     /// Sentences/s and memory of a training step, beside PyTorch's in turn
     Step(super::bench_step::StepArgs),
+    /// Texts/s of the encoder in every way this machine has, beside others' in turn; --save lets `auto` go by it
+    Encode(super::bench_encode::EncodeArgs),
     /// Documents/s of ingestion through gRPC against the bare encoder on the same texts, in turn
     Ingest {
         /// Folder in BEIR layout
@@ -105,6 +107,7 @@ struct MemoryReport {
 pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
         What::Step(args) => super::bench_step::run(app, &args),
+        What::Encode(args) => super::bench_encode::run(app, &args),
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = corpus(&dir)?;
             corpus.truncate(limit.unwrap_or(usize::MAX));
@@ -170,6 +173,8 @@ impl Served {
         folder.0.clone_into(&mut config.data.dir);
         config.server.listen = ([127, 0, 0, 1], 0).into();
         config.server.metrics_listen = None;
+        // What is asked again shall be encoded again.
+        config.encoder.query_cache = 0;
         let engine = client::open_engine(config, &app.out).await?;
         engine
             .create_collection(NewCollection { name: COLLECTION.into(), ..NewCollection::default() })

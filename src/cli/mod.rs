@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod bench;
+mod bench_encode;
 mod bench_step;
 mod client;
 mod collection;

@@ -18,7 +18,7 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 24] = [
+pub(super) const KEYS: [Key; 25] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -36,6 +36,7 @@ pub(super) const KEYS: [Key; 24] = [
     Key { name: "encoder.threads", allowed: "0 (all cores) to 1024" },
     Key { name: "encoder.batch_tokens_max", allowed: "16 to 1048576" },
     Key { name: "encoder.queue_max", allowed: "1 to 1048576" },
+    Key { name: "encoder.query_cache", allowed: "0 (none) to 16777216 queries" },
     Key { name: "encoder.bulk_niceness", allowed: "0 to 19" },
     Key { name: "limits.message_bytes_max", allowed: "64 KiB to 1 GiB, in bytes" },
     Key { name: "limits.batch_max", allowed: "1 to 65536" },
@@ -90,6 +91,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("encoder.threads", encoder.threads as u64, 0..=1024);
     check.within("encoder.batch_tokens_max", encoder.batch_tokens_max as u64, 16..=MIB);
     check.within("encoder.queue_max", encoder.queue_max as u64, 1..=MIB);
+    check.within("encoder.query_cache", encoder.query_cache as u64, 0..=16 * MIB);
     check.within("encoder.bulk_niceness", u64::from(encoder.bulk_niceness), 0..=19);
 
     check.within("limits.message_bytes_max", limits.message_bytes_max as u64, 64 * KIB..=GIB);

@@ -191,6 +191,7 @@ fn every_bound_is_checked_and_named() {
         ("encoder.threads", &["-1", "2000"]),
         ("encoder.batch_tokens_max", &["1"]),
         ("encoder.queue_max", &["0"]),
+        ("encoder.query_cache", &["-1", "99999999"]),
         ("encoder.bulk_niceness", &["-1", "20"]),
         ("limits.message_bytes_max", &["1"]),
         ("limits.batch_max", &["0"]),

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     ops::Range,
     path::Path,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,22 +19,26 @@ use crate::{
     vector::Dim,
 };
 
+mod cache;
 pub mod calibrate;
 mod chunk;
 mod scheduler;
 mod tokenize;
+pub mod tuned;
 
+use cache::QueryCache;
 pub use chunk::sentences;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
 use scheduler::{Lanes, Scheduler};
 use tokenize::TokenPlaces;
 pub(crate) use tokenize::Tokenizer;
+use tuned::Tuned;
 
 /// Fewer texts than this are tokenized on the calling thread alone.
 const PARALLEL_TEXTS_MIN: usize = 8;
 
 /// Which of the model's prompts goes in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum TextKind {
     Raw,
@@ -85,6 +90,7 @@ pub struct Encoder {
     dim: Dim,
     device: DeviceReport,
     tokenizer: Tokenizer,
+    queries: Option<Arc<QueryCache>>,
     scheduler: Scheduler,
 }
 
@@ -109,9 +115,14 @@ impl Encoder {
             .into());
         }
         let packable = manifest.quantised.is_none();
+        let tuned = tuned(home, config, packable);
+        let config = tuned.as_ref().map_or(config, |(config, _)| config);
         let plan = Plan::new(home, config.device.parse()?, config.precision.parse()?, packable)?;
         let file = model.onnx_path_of(plan.layout())?;
-        let device = plan.report().clone();
+        let mut device = plan.report().clone();
+        if let Some((_, reason)) = &tuned {
+            device.reason.clone_from(reason);
+        }
         let threads = config.threads;
         let scheduler = Scheduler::start(Lanes {
             layout: plan.layout(),
@@ -122,7 +133,8 @@ impl Encoder {
             batch_tokens_max: config.batch_tokens_max,
             queue_max: config.queue_max,
         })?;
-        let encoder = Encoder { model: model.clone(), dim, device, tokenizer, scheduler };
+        let queries = QueryCache::new(config.query_cache).map(Arc::new);
+        let encoder = Encoder { model: model.clone(), dim, device, tokenizer, queries, scheduler };
         // The first run of a session allocates and compiles: better now than in the first request.
         encoder.encode(&["warm"], TextKind::Raw)?;
         Ok(encoder)
@@ -189,6 +201,25 @@ impl Encoder {
         done: EncodeDone,
     ) {
         let started = Instant::now();
+        let done = match &self.queries {
+            Some(cache) if class == Class::Query => {
+                let counters = self.scheduler.counters();
+                if let Some(embeddings) = cache.get(kind, texts) {
+                    counters.cache_hits.fetch_add(texts.len() as u64, Ordering::Relaxed);
+                    return done(Ok((embeddings, EncodeTimes::default())));
+                }
+                counters.cache_misses.fetch_add(texts.len() as u64, Ordering::Relaxed);
+                let cache = Arc::clone(cache);
+                let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+                Box::new(move |result: Encoded| {
+                    if let Ok((embeddings, _)) = &result {
+                        cache.put(kind, &texts, embeddings);
+                    }
+                    done(result);
+                })
+            }
+            _ => done,
+        };
         let prompt = match kind {
             TextKind::Raw => "",
             TextKind::Query => &self.model.manifest.prompts.query,
@@ -279,18 +310,46 @@ impl Encoder {
     }
 }
 
+/// `config` with what was measured on this machine in the place of `auto`, and that in words; `None` where nothing was,
+/// or the user chose.
+fn tuned(home: &Path, config: &EncoderConfig, packable: bool) -> Option<(EncoderConfig, String)> {
+    if config.device != "auto" || config.precision != "auto" {
+        return None;
+    }
+    let tuned = Tuned::load(home).filter(|tuned| packable || tuned.precision != "int8")?;
+    let reason = format!(
+        "the fastest here by `distilface bench encode --save`: {:.1} documents/s, cosine {:.5}",
+        tuned.documents_per_second, tuned.cosine_mean
+    );
+    let usual = EncoderConfig::default();
+    let chosen = EncoderConfig {
+        device: tuned.device,
+        precision: tuned.precision,
+        threads: if config.threads == usual.threads { tuned.threads } else { config.threads },
+        batch_tokens_max: if config.batch_tokens_max == usual.batch_tokens_max {
+            tuned.batch_tokens_max
+        } else {
+            config.batch_tokens_max
+        },
+        ..config.clone()
+    };
+    Some((chosen, reason))
+}
+
 /// Until when a queued request is worth its cost.
 #[derive(Debug, Clone, Default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Limits {
     pub deadline: Option<Instant>,
-    pub cancelled: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
+    pub cancelled: Option<Arc<std::sync::atomic::AtomicBool>>,
     /// Whose request it is: clients are served in turn.
     pub client: u64,
 }
 
 /// Receives one embedding per text, in order, and where the time went.
-pub type EncodeDone = Box<dyn FnOnce(Result<(Vec<Embedding>, EncodeTimes), EncoderError>) + Send>;
+pub type EncodeDone = Box<dyn FnOnce(Encoded) + Send>;
+
+type Encoded = Result<(Vec<Embedding>, EncodeTimes), EncoderError>;
 
 /// Why text was not encoded.
 #[derive(Debug, Clone, thiserror::Error)]

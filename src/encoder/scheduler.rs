@@ -44,6 +44,9 @@ pub struct EncoderCounters {
     pub busy_micros: AtomicU64,
     /// Texts that wait now.
     pub waiting: AtomicU64,
+    /// Queries whose vector was known, and those whose was not.
+    pub cache_hits: AtomicU64,
+    pub cache_misses: AtomicU64,
 }
 
 /// One request: its texts come back together.

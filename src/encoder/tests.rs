@@ -119,6 +119,30 @@ fn a_precision_that_a_device_has_not_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_query_asked_again_is_not_encoded_again() {
+    let encoder = open(|config| config.query_cache = 2);
+    let texts = |n: usize| encoder.counters().texts.load(Ordering::Relaxed) == n as u64;
+    let query = |text: &str| ask(&encoder, &[text], Class::Query, Limits::default()).recv().unwrap().unwrap();
+    let first = query("rain");
+    // One to warm up, one query.
+    assert!(texts(2));
+    assert_eq!(query("rain"), first);
+    assert!(texts(2));
+    // Documents are not looked up.
+    assert_eq!(encoder.encode(&["rain"], TextKind::Raw).unwrap(), first);
+    assert!(texts(3));
+    let counters = encoder.counters();
+    assert_eq!(
+        (counters.cache_hits.load(Ordering::Relaxed), counters.cache_misses.load(Ordering::Relaxed)),
+        (1, 1)
+    );
+    let off = open(|config| config.query_cache = 0);
+    ask(&off, &["rain"], Class::Query, Limits::default()).recv().unwrap().unwrap();
+    ask(&off, &["rain"], Class::Query, Limits::default()).recv().unwrap().unwrap();
+    assert_eq!(off.counters().texts.load(Ordering::Relaxed), 3);
+}
+
+#[test]
 fn clients_take_turns_within_a_class() {
     // One text a batch: the order of answers is the order of batches.
     let encoder = open(|config| config.batch_tokens_max = 16);

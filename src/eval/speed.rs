@@ -40,6 +40,11 @@ pub struct SpeedTexts {
 }
 
 impl SpeedTexts {
+    /// Short texts, long texts and queries.
+    pub fn parts(&self) -> (&[String], &[String], &[String]) {
+        (&self.short, &self.long, &self.queries)
+    }
+
     /// Of the sample corpus that is compiled in.
     pub fn sample() -> Self {
         cut(&sample_texts()).expect("the sample has many more words")

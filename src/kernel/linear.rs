@@ -122,14 +122,15 @@ impl Linear {
         }
     }
 
-    /// `out[r][o] = bias[o] + sum over i of rows[r][i] weights[o][i]`; `out` is `[rows][outputs]`.
+    /// `out[r][o] = bias[o] + sum over i of rows[r][i] weights[o][i]`; rows of `out` are `stride` apart, and what is
+    /// beyond the layer's outputs in them stays as it is.
     ///
     /// # Panics
-    /// If the rows were rounded for a layer of another width, or `out` has another length.
-    pub(crate) fn apply(&self, rows: &Rows, out: &mut [f32]) {
+    /// If the rows were rounded for a layer of another width, or `out` is too short.
+    pub(crate) fn apply(&self, rows: &Rows, out: &mut [f32], stride: usize) {
         let n = rows.scale.len();
         assert_eq!(rows.stride, self.inputs.next_multiple_of(ROW_ALIGNMENT));
-        assert_eq!(out.len(), n * self.outputs);
+        assert!(stride >= self.outputs && (n == 0 || out.len() >= (n - 1) * stride + self.outputs));
         let lines = self.inputs.div_ceil(GROUP) * GROUP_BYTES / 64;
         for (panel, weights) in self.weights.chunks_exact(lines).enumerate() {
             let from = panel * PANEL;
@@ -149,7 +150,7 @@ impl Linear {
                     scale: &rows.scale[row..row + height],
                     zero_point: &rows.zero_point[row..row + height],
                 };
-                self.isa.tile(&panel, &tile, &mut out[row * self.outputs + from..], self.outputs);
+                self.isa.tile(&panel, &tile, &mut out[row * stride + from..], stride);
                 row += height;
             }
         }

@@ -1,6 +1,6 @@
 //! The ONNX file that is generated from a model's weights, and where it is kept.
 //!
-//! `onnx/encoder-VERSION-FINGERPRINT.onnx` in the model directory (`-packed` behind the fingerprint for the graph that
+//! `onnx/encoder-VERSION-FINGERPRINT.onnx` in the model directory (`-packed-VERSION` behind the fingerprint for the graph that
 //! takes texts one behind the other), or, where that cannot be written (a read-only
 //! volume), the same name in the user's cache folder, or at last in the system's folder for temporary files.
 //! Beside it lies `.sum` with its size and CRC-32, and both are compared whenever a process asks for the path
@@ -16,7 +16,10 @@ use std::{
 };
 
 use super::{ModelDir, ModelError, files};
-use crate::onnx::{Layout, encoder::WRITER_VERSION};
+use crate::onnx::{
+    Layout,
+    encoder::{PACKED_VERSION, WRITER_VERSION},
+};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -29,7 +32,7 @@ fn onnx_path_in(model: &ModelDir, layout: Layout, folders: &[Folder]) -> Result<
     let stem = file_stem(model);
     let name = match layout {
         Layout::Padded => format!("{stem}.onnx"),
-        Layout::Packed => format!("{stem}-packed.onnx"),
+        Layout::Packed => format!("{stem}-packed-{PACKED_VERSION}.onnx"),
     };
     for folder in folders {
         let path = folder.path.join(&name);
@@ -158,7 +161,10 @@ fn remove_others(folder: &Path, stem: &str) {
     for entry in entries.flatten() {
         let other = entry.file_name();
         let other = other.to_string_lossy();
-        let stale = other.starts_with("encoder-") && !other.starts_with(stem);
+        let ours = other.strip_prefix(stem).is_some_and(|rest| {
+            rest.starts_with(".onnx") || rest.starts_with(&format!("-packed-{PACKED_VERSION}.onnx"))
+        });
+        let stale = other.starts_with("encoder-") && !ours;
         if stale || files::is_remains(&entry) {
             let _ = fs::remove_file(entry.path());
         }

@@ -31,6 +31,8 @@ use super::{
 
 mod packed;
 
+pub use packed::PACKED_VERSION;
+
 /// Raised whenever the graph written for given weights changes; part of the generated file's name.
 pub const WRITER_VERSION: u32 = 1;
 

@@ -28,9 +28,10 @@ const INPUT_I8: TensorElementType = TensorElementType::Int8;
 /// the weights in the order of [`LAYER_WEIGHTS`] -> f32 `[tokens, hidden]`.
 struct EncoderLayer;
 
-/// Of the query, key and value projection, of attention's output, its norm, the inner layer, the outer one, its norm.
-const LAYER_WEIGHTS: [TensorElementType; 18] = [
+/// Of queries and keys, of values, of attention's output, its norm, the inner layer, the outer one, its norm.
+const LAYER_WEIGHTS: [TensorElementType; 22] = [
     INPUT_I8, INPUT_F32, INPUT_F32, INPUT_F32, // weight, scale, bias, smoothing
+    INPUT_I8, INPUT_F32, INPUT_F32, INPUT_F32, // the same
     INPUT_I8, INPUT_F32, INPUT_F32, // weight, scale, bias
     INPUT_F32, INPUT_F32, // gain, bias
     INPUT_I8, INPUT_F32, INPUT_F32, INPUT_F32, // weight, scale, bias, smoothing
@@ -63,18 +64,20 @@ impl Operator for EncoderLayer {
         let layer = Layer {
             isa,
             heads: usize::try_from(heads).map_err(|_| wrong("heads is negative"))?,
-            qkv: linear(context, isa, 2, true)?,
-            attention_output: linear(context, isa, 6, false)?,
-            attention_norm: norm(9)?,
-            intermediate: linear(context, isa, 11, true)?,
-            output: linear(context, isa, 15, false)?,
-            output_norm: norm(18)?,
+            queries_keys: linear(context, isa, 2, true)?,
+            values: linear(context, isa, 6, true)?,
+            attention_output: linear(context, isa, 10, false)?,
+            attention_norm: norm(13)?,
+            intermediate: linear(context, isa, 15, true)?,
+            output: linear(context, isa, 19, false)?,
+            output_norm: norm(22)?,
         };
         // Whatever wrote the graph, no length may go wrong inside.
         let (hidden, inner) = (layer.hidden(), layer.intermediate.outputs());
         let fits = layer.heads > 0
             && hidden % layer.heads == 0
-            && layer.qkv.outputs() == 3 * hidden
+            && (layer.queries_keys.inputs(), layer.queries_keys.outputs()) == (hidden, 2 * hidden)
+            && layer.values.outputs() == hidden
             && (layer.attention_output.inputs(), layer.attention_output.outputs()) == (hidden, hidden)
             && layer.intermediate.inputs() == hidden
             && (layer.output.inputs(), layer.output.outputs()) == (inner, hidden)

@@ -73,6 +73,8 @@ pub(crate) struct Metrics {
     texts: Counter,
     tokens: Counter,
     waiting: Gauge<u64, AtomicU64>,
+    cache_hits: Counter,
+    cache_misses: Counter,
     collections: [Gauges; 3],
     resident_bytes: Gauge<u64, AtomicU64>,
     healthy: Gauge,
@@ -90,6 +92,7 @@ impl Metrics {
         let documents = Family::default();
         let (texts, tokens) = (Counter::default(), Counter::default());
         let waiting = Gauge::default();
+        let (cache_hits, cache_misses) = (Counter::default(), Counter::default());
         let collections: [Gauges; 3] = Default::default();
         let resident_bytes = Gauge::default();
         let healthy = Gauge::default();
@@ -101,6 +104,8 @@ impl Metrics {
         registry.register(names::ENCODED_TEXTS, "Texts encoded for requests", texts.clone());
         registry.register(names::ENCODED_TOKENS, "Tokens of those texts", tokens.clone());
         registry.register(names::ENCODER_WAITING, "Texts that wait for the encoder", waiting.clone());
+        registry.register(names::QUERY_CACHE_HITS, "Queries whose vector was known", cache_hits.clone());
+        registry.register(names::QUERY_CACHE_MISSES, "Queries whose vector was not", cache_misses.clone());
         for (gauges, (name, help)) in collections.iter().zip([
             (names::COLLECTION_DOCUMENTS, "Documents of a collection"),
             (names::COLLECTION_PASSAGES, "Vectors of a collection that can be found"),
@@ -122,6 +127,8 @@ impl Metrics {
             texts,
             tokens,
             waiting,
+            cache_hits,
+            cache_misses,
             collections,
             resident_bytes,
             healthy,
@@ -171,7 +178,13 @@ impl Metrics {
         self.healthy.set(engine.healthy().is_ok().into());
         self.resident_bytes.set(telemetry::resident_bytes().unwrap_or(0));
         if let Some(encoder) = engine.encoder() {
-            self.waiting.set(encoder.counters().waiting.load(Ordering::Relaxed));
+            let counters = encoder.counters();
+            self.waiting.set(counters.waiting.load(Ordering::Relaxed));
+            for (counter, now) in
+                [(&self.cache_hits, &counters.cache_hits), (&self.cache_misses, &counters.cache_misses)]
+            {
+                counter.inc_by(now.load(Ordering::Relaxed).saturating_sub(counter.get()));
+            }
         }
         for gauges in &self.collections {
             gauges.clear();

@@ -25,7 +25,8 @@ fn layer(isa: Isa) -> Layer {
     Layer {
         isa,
         heads: HEADS,
-        qkv: linear(10, HIDDEN, 3 * HIDDEN),
+        queries_keys: linear(10, HIDDEN, 2 * HIDDEN),
+        values: linear(15, HIDDEN, HIDDEN),
         attention_output: linear(20, HIDDEN, HIDDEN),
         attention_norm: norm(30),
         intermediate: linear(40, HIDDEN, 100),

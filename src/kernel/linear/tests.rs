@@ -43,7 +43,7 @@ proptest! {
             let linear = Linear::new(isa, inputs, &w, &scale, &bias, Some(&smoothing));
             let (mut rounded, mut out) = (Rows::default(), vec![0.0; rows * outputs]);
             linear.round(&x, &mut rounded);
-            linear.apply(&rounded, &mut out);
+            linear.apply(&rounded, &mut out, linear.outputs());
             for r in 0..rows {
                 for o in 0..outputs {
                     let weights = &w[o * inputs..][..inputs];
@@ -67,11 +67,11 @@ proptest! {
             let mut rounded = Rows::default();
             let mut together = vec![0.0; rows * outputs];
             linear.round(&x, &mut rounded);
-            linear.apply(&rounded, &mut together);
+            linear.apply(&rounded, &mut together, outputs);
             for r in 0..rows {
                 let mut alone = vec![0.0; outputs];
                 linear.round(&x[r * inputs..][..inputs], &mut rounded);
-                linear.apply(&rounded, &mut alone);
+                linear.apply(&rounded, &mut alone, outputs);
                 prop_assert_eq!(&alone, &together[r * outputs..][..outputs], "{:?}", isa);
             }
         }
@@ -100,7 +100,7 @@ fn most_inputs_at_their_largest_do_not_leave_the_integers() {
         let linear = Linear::new(isa, inputs, &vec![127; inputs], &[1.0], &[0.0], None);
         let (mut rounded, mut out) = (Rows::default(), [0.0]);
         linear.round(&vec![1.0; inputs], &mut rounded);
-        linear.apply(&rounded, &mut out);
+        linear.apply(&rounded, &mut out, linear.outputs());
         assert!((out[0] / (127.0 * inputs as f32) - 1.0).abs() < 1e-3, "{isa:?}: {}", out[0]);
     }
 }

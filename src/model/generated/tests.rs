@@ -107,7 +107,7 @@ fn the_packed_graph_lies_beside_the_padded_one() {
     let (_home, model) = tiny_copy();
     let padded = model.onnx_path().unwrap();
     let packed = model.onnx_path_of(Layout::Packed).unwrap();
-    assert!(packed.to_string_lossy().ends_with("-packed.onnx") && packed.parent() == padded.parent());
+    assert!(packed.to_string_lossy().contains("-packed-") && packed.parent() == padded.parent());
     // Writing one does not remove the other.
     assert!(is_whole(&padded) && is_whole(&packed));
     assert!(fs::metadata(&packed).unwrap().len() < fs::metadata(&padded).unwrap().len());

@@ -20,6 +20,9 @@ use crate::onnx::{
     weights::floats,
 };
 
+/// Raised whenever the graph written for given weights changes; part of the generated file's name.
+pub const PACKED_VERSION: u32 = 1;
+
 /// A normalised channel is taken to reach so many standard deviations. More or fewer changed the cosine by 1e-4.
 const DEVIATIONS: f32 = 2.0;
 
@@ -62,9 +65,10 @@ impl Writer<'_> {
         let Shape { hidden, intermediate, heads, layer_norm_eps, .. } = *self.spec.shape;
         let at = |part: &str| format!("layer.{layer}.{part}");
         let mut inputs = vec![x.clone(), starts.clone()];
-        let qkv = [&names.query, &names.key, &names.value];
         let before = self.norm_size(norm)?;
-        inputs.extend(self.rounded(&at("qkv"), &qkv, [hidden; 2], Some(&before))?);
+        let queries_keys = [&names.query, &names.key];
+        inputs.extend(self.rounded(&at("queries_keys"), &queries_keys, [hidden; 2], Some(&before))?);
+        inputs.extend(self.rounded(&at("values"), &[&names.value], [hidden; 2], Some(&before))?);
         inputs.extend(self.rounded(
             &at("attention.output"),
             &[&names.attention_output],

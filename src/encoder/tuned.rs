@@ -1,0 +1,121 @@
+//! What `distilface bench encode --save` found out about this machine, for `auto` to go by.
+//!
+//! `HOME/tuned.toml`. It counts only on the machine it was measured on, with the runtime it was measured with: another
+//! processor, another number of cores or another version of distilface, and it is passed over. So is a file that cannot
+//! be read, with a warning: it only ever costs speed.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The fastest way to encode here, and what it was measured against.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Tuned {
+    pub version: String,
+    pub machine: String,
+    /// As in the configuration.
+    pub device: String,
+    pub precision: String,
+    pub threads: usize,
+    pub batch_tokens_max: usize,
+    pub documents_per_second: f64,
+    /// To full precision, over the texts that were measured with.
+    pub cosine_mean: f64,
+}
+
+impl Tuned {
+    /// For the file; `version` and `machine` are filled in.
+    pub fn here(device: &str, precision: &str, threads: usize, batch_tokens_max: usize) -> Self {
+        Tuned {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: machine(),
+            device: device.to_owned(),
+            precision: precision.to_owned(),
+            threads,
+            batch_tokens_max,
+            documents_per_second: 0.0,
+            cosine_mean: 0.0,
+        }
+    }
+
+    /// What was kept, if it is of this machine and version.
+    pub fn load(home: &Path) -> Option<Self> {
+        let path = path(home);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+            Err(e) => {
+                tracing::warn!(path = %path.display(), error = %e, "cannot be read; going by the processor alone");
+                return None;
+            }
+        };
+        match toml::from_str::<Tuned>(&text) {
+            Ok(tuned) => {
+                let ours = tuned.version == env!("CARGO_PKG_VERSION") && tuned.machine == machine();
+                ours.then_some(tuned)
+            }
+            Err(e) => {
+                let error = e.message();
+                tracing::warn!(path = %path.display(), error, "not understood; going by the processor alone");
+                None
+            }
+        }
+    }
+
+    /// Keeps it, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn save(&self, home: &Path) -> io::Result<PathBuf> {
+        let path = path(home);
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        std::fs::create_dir_all(home)?;
+        let temporary = home.join(format!(".tuned-{}.toml", std::process::id()));
+        std::fs::write(&temporary, text)?;
+        std::fs::rename(&temporary, &path)?;
+        Ok(path)
+    }
+}
+
+fn path(home: &Path) -> PathBuf {
+    home.join("tuned.toml")
+}
+
+/// Processor and cores, in words.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|l| l.split(':').next().is_some_and(|key| key.trim() == name));
+        line.and_then(|l| l.split_once(':')).map_or("?", |(_, value)| value.trim()).to_owned()
+    };
+    let kind = format!("{} family {} model {}", field("model name"), field("cpu family"), field("model"));
+    format!("{} {kind}, {cores} cores", std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_here_is_found_and_what_was_measured_elsewhere_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Tuned::load(folder.path()), None);
+        let mut tuned = Tuned::here("cpu", "int8", 2, 2048);
+        let path = tuned.save(folder.path()).unwrap();
+        assert_eq!(Tuned::load(folder.path()), Some(tuned.clone()));
+        tuned.machine = "another".into();
+        tuned.save(folder.path()).unwrap();
+        assert_eq!(Tuned::load(folder.path()), None);
+        tuned = Tuned { version: "0.0.0".into(), ..Tuned::here("cpu", "int8", 2, 2048) };
+        tuned.save(folder.path()).unwrap();
+        assert_eq!(Tuned::load(folder.path()), None);
+        std::fs::write(path, "device = 7").unwrap();
+        assert_eq!(Tuned::load(folder.path()), None);
+    }
+}
