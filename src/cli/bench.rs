@@ -23,9 +23,9 @@ use crate::{
     proto, server,
 };
 
-const COLLECTION: &str = "bench";
+pub(super) const COLLECTION: &str = "bench";
 /// Documents of one request, as `distilface ingest` sends them.
-const REQUEST_DOCUMENTS: usize = 64;
+pub(super) const REQUEST_DOCUMENTS: usize = 64;
 
 /// Measure time and memory
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,8 @@ enum What {
         #[arg(short, default_value_t = 10)]
         k: u32,
     },
+    /// Latency of queries that arrive at a constant rate, alone and while documents are ingested
+    Load(super::bench_load::LoadArgs),
     /// Resident memory: after ingesting a folder, then under a load of mixed lengths
     Memory {
         /// Folder in BEIR layout
@@ -93,6 +95,14 @@ struct IngestReport {
     padding_share: f64,
 }
 
+/// Queries, and what the wire adds to one embedding.
+#[derive(Debug, Serialize)]
+struct QueriesReport {
+    #[serde(flatten)]
+    queries: load::QueryReport,
+    embed: load::EmbedReport,
+}
+
 /// Memory after ingestion and under load.
 #[derive(Debug, Serialize)]
 struct MemoryReport {
@@ -107,6 +117,7 @@ struct MemoryReport {
 pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
         What::Step(args) => super::bench_step::run(app, &args),
+        What::Load(args) => super::bench_load::run(app, &args).await,
         What::Encode(args) => super::bench_encode::run(app, &args),
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = corpus(&dir)?;
@@ -122,12 +133,17 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
         }
         What::Query { dir, rounds, k } => {
             let set = beir::load(&dir, None)?;
+            let corpus = corpus(&dir)?;
             let served = Served::start(app, "query").await?;
-            app.out.note(&format!("ingesting {} documents", set.corpus.len()));
-            send(&served.channel, &set.corpus).await?;
+            app.out.note(&format!("ingesting {} documents", corpus.len()));
+            send(&served.channel, &corpus).await?;
             served.engine.wait_indexed(COLLECTION).await?;
             let texts: Vec<String> = set.queries.into_iter().map(|(_, text, _)| text).collect();
             let report = load::queries(served.channel.clone(), COLLECTION, &texts, k, rounds.max(1)).await?;
+            let encoder =
+                Arc::clone(served.engine.encoder().context("this needs an encoder: leave --model none out")?);
+            let embed = load::embed(served.channel.clone(), encoder).await?;
+            let report = QueriesReport { queries: report, embed };
             served.stop().await?;
             app.out.result(&report, query_table)
         }
@@ -152,22 +168,22 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-fn corpus(dir: &std::path::Path) -> anyhow::Result<Vec<CorpusDocument>> {
+pub(super) fn corpus(dir: &std::path::Path) -> anyhow::Result<Vec<CorpusDocument>> {
     let mut corpus = beir::load(dir, None)?.corpus;
     corpus.retain(|d| !(d.title.trim().is_empty() && d.text.trim().is_empty()));
     Ok(corpus)
 }
 
 /// A server on a free loopback port over a database that is removed afterwards.
-struct Served {
-    engine: Arc<Engine>,
+pub(super) struct Served {
+    pub(super) engine: Arc<Engine>,
     running: server::Running,
-    channel: Channel,
+    pub(super) channel: Channel,
     _folder: Scratch,
 }
 
 impl Served {
-    async fn start(app: &App, what: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(app: &App, what: &str) -> anyhow::Result<Self> {
         let folder = Scratch::new(what)?;
         let mut config = app.loaded.config.clone();
         folder.0.clone_into(&mut config.data.dir);
@@ -185,18 +201,18 @@ impl Served {
         Ok(Served { engine, running, channel, _folder: folder })
     }
 
-    fn device(&self) -> String {
+    pub(super) fn device(&self) -> String {
         self.engine.encoder().map_or_else(String::new, |e| e.device().device.clone())
     }
 
-    async fn stop(self) -> anyhow::Result<()> {
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
         let Served { running, channel, engine, _folder } = self;
         drop((channel, engine));
         Ok(running.stop().await?)
     }
 }
 
-async fn send(channel: &Channel, corpus: &[CorpusDocument]) -> anyhow::Result<()> {
+pub(super) async fn send(channel: &Channel, corpus: &[CorpusDocument]) -> anyhow::Result<()> {
     let mut client = proto::documents_client::DocumentsClient::new(channel.clone());
     let requests: Vec<proto::IngestRequest> = corpus
         .chunks(REQUEST_DOCUMENTS)
@@ -302,7 +318,8 @@ fn resident_bytes() -> u64 {
     crate::telemetry::resident_bytes().unwrap_or(0)
 }
 
-fn query_table(r: &load::QueryReport) -> String {
+fn query_table(report: &QueriesReport) -> String {
+    let r = &report.queries;
     let mut text = format!(
         "{} queries, {}, plans {:?}\n{:<10} {:>8} {:>8} {:>8} {:>8}  (ms)\n",
         r.queries, r.device, r.plans, "", "p50", "p90", "p99", "max"
@@ -327,7 +344,16 @@ fn query_table(r: &load::QueryReport) -> String {
             ms(p.max_us)
         );
     }
-    text.trim_end().to_owned()
+    let ms = |us: u64| us as f64 / 1000.0;
+    let (through, bare) = (ms(report.embed.grpc.p50_us), ms(report.embed.bare.p50_us));
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "embedding one text of {} tokens, p50: {through:.3} through gRPC, {bare:.3} by the encoder alone, {:+.3}",
+        report.embed.tokens,
+        through - bare
+    );
+    text
 }
 
 fn memory_table(r: &MemoryReport) -> String {

@@ -1,12 +1,19 @@
 //! Time and memory of a running server, measured from a client's side.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tonic::transport::Channel;
 
-use crate::{proto, random::SplitMix};
+use crate::{
+    encoder::{Class, Encoder, Limits, TextKind},
+    proto,
+    random::SplitMix,
+};
 
 /// Why a load could not be driven to its end.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,15 @@ impl Timings {
     /// Adds one, in microseconds.
     pub fn record(&mut self, micros: u64) {
         self.0.saturating_record(micros);
+    }
+
+    /// Duration in milliseconds by the share answered within it, in nines: 1 is 90 %, 2 is 99 %.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let nines = (1..=30).map(|n| f64::from(n) / 10.0);
+        // More nines than there are queries would only repeat the largest.
+        let most = (self.0.len().max(1) as f64).log10();
+        let at = |nines: f64| self.0.value_at_quantile(1.0 - 10f64.powf(-nines)) as f64 / 1e3;
+        nines.take_while(|nines| *nines <= most).map(|nines| (nines, at(nines))).collect()
     }
 
     /// What was collected.
@@ -128,6 +144,57 @@ pub async fn queries(
     let [client, server, tokenize, queue, encode, search, fetch] = timings.map(|t| t.percentiles());
     let queries = texts.len() * rounds;
     Ok(QueryReport { queries, device, plans, client, server, tokenize, queue, encode, search, fetch })
+}
+
+/// One short text, again and again: through gRPC, and by the encoder alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EmbedReport {
+    pub tokens: u32,
+    pub grpc: Percentiles,
+    pub bare: Percentiles,
+}
+
+/// Twelve tokens with the two special ones, in BERT's vocabulary.
+const SHORT: &str = "how do owls hunt in the dark of winter?";
+const EMBEDDINGS: usize = 400;
+
+/// Embeds a text of twelve tokens in turn both ways.
+///
+/// # Errors
+/// [`LoadError`].
+pub async fn embed(channel: Channel, encoder: Arc<Encoder>) -> Result<EmbedReport, LoadError> {
+    let mut client = proto::encoder_client::EncoderClient::new(channel);
+    let (mut grpc, mut bare, mut tokens) = (Timings::default(), Timings::default(), 0);
+    let micros = |started: Instant| u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let failed = |reason: &dyn std::fmt::Display| LoadError::Call { reason: reason.to_string() };
+    for round in 0..=EMBEDDINGS {
+        let kind = proto::TextKind::Query.into();
+        let started = Instant::now();
+        client
+            .embed(proto::EmbedRequest { texts: vec![SHORT.to_owned()], kind })
+            .await
+            .map_err(LoadError::call)?;
+        let through = micros(started);
+        let encoder = Arc::clone(&encoder);
+        let asked = tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            let (send, receive) = std::sync::mpsc::sync_channel(1);
+            let done = Box::new(move |result| {
+                // The receiver only goes if its thread panicked.
+                let _ = send.send(result);
+            });
+            encoder.submit(&[SHORT], TextKind::Query, Class::Query, Limits::default(), done);
+            let embeddings = receive.recv().map_err(|e| e.to_string())?.map_err(|e| e.to_string())?.0;
+            Ok::<_, String>((micros(started), embeddings[0].tokens))
+        });
+        let (alone, count) = asked.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        tokens = count;
+        if round > 0 {
+            grpc.record(through);
+            bare.record(alone);
+        }
+    }
+    Ok(EmbedReport { tokens, grpc: grpc.percentiles(), bare: bare.percentiles() })
 }
 
 /// Resident memory under a load of mixed lengths.
@@ -244,6 +311,9 @@ mod tests {
         let p = timings.percentiles();
         assert!(p.p50_us.abs_diff(9_000) < 10, "{p:?}");
         assert!(p.max_us >= MICROS_MAX, "{p:?}");
+        // Five durations tell no more than 0.7 nines: the least share is that of the median and more.
+        let curve = timings.curve();
+        assert!(curve.len() == 6 && curve.is_sorted_by(|a, b| a.1 <= b.1), "{curve:?}");
     }
 
     #[test]

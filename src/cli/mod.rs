@@ -15,6 +15,7 @@ use crate::{
 
 mod bench;
 mod bench_encode;
+mod bench_load;
 mod bench_step;
 mod client;
 mod collection;

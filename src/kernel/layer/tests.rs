@@ -91,7 +91,8 @@ fn forms_for_different_processors_agree() {
         let (dot, a, b) = portable.iter().zip(&got).fold((0.0, 0.0, 0.0), |(dot, a, b), (x, y)| {
             (dot + f64::from(x * y), a + f64::from(x * x), b + f64::from(y * y))
         });
-        assert!(dot / (a * b).sqrt() > 1.0 - 1e-5, "{isa:?}: {}", dot / (a * b).sqrt());
+        // A last bit of a score may carry a share over to bfloat16's next step.
+        assert!(dot / (a * b).sqrt() > 1.0 - 5e-5, "{isa:?}: {}", dot / (a * b).sqrt());
     }
 }
 
