@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod export;
+mod optimise;
 mod pull;
 mod quantise;
 mod random;
@@ -48,6 +49,8 @@ enum ModelCommand {
     Random(random::RandomArgs),
     /// Make a smaller, faster model of one: weights in 8 bits, with scales calibrated on texts
     Quantise(quantise::QuantiseArgs),
+    /// Write a model's graph in 8 bits, and check that its vectors stay near those in full precision
+    Optimise(optimise::OptimiseArgs),
     /// Read every file of a model and compare its checksum
     Verify {
         /// Name or path [default: every model of this machine]
@@ -138,6 +141,7 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
         ModelCommand::Export(args) => export::run(out, home, &args),
         ModelCommand::Random(args) => show(out, &random::make(home, args)?),
         ModelCommand::Quantise(args) => show(out, &quantise::make(app, &args)?),
+        ModelCommand::Optimise(args) => optimise::run(app, &args),
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
     }
 }

@@ -15,19 +15,22 @@ use crate::{
     config::EncoderConfig,
     error::ErrorKind,
     model::{Fingerprint, ModelDir},
-    runtime::{DeviceReport, Plan, Session},
+    onnx::Layout,
+    runtime::{DeviceReport, Plan, Precision, Session},
     vector::Dim,
 };
 
 mod cache;
 pub mod calibrate;
 mod chunk;
+pub mod nearness;
 mod scheduler;
 mod tokenize;
 pub mod tuned;
 
 use cache::QueryCache;
 pub use chunk::sentences;
+use nearness::Nearness;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
 use scheduler::{Lanes, Scheduler};
 use tokenize::TokenPlaces;
@@ -117,12 +120,25 @@ impl Encoder {
         let packable = manifest.quantised.is_none();
         let tuned = tuned(home, config, packable);
         let config = tuned.as_ref().map_or(config, |(config, _)| config);
-        let plan = Plan::new(home, config.device.parse()?, config.precision.parse()?, packable)?;
-        let file = model.onnx_path_of(plan.layout())?;
+        let (place, precision) = (config.device.parse()?, config.precision.parse()?);
+        let mut plan = Plan::new(home, place, precision, packable)?;
         let mut device = plan.report().clone();
         if let Some((_, reason)) = &tuned {
             device.reason.clone_from(reason);
         }
+        // Only what the user asked for by name goes unchecked.
+        if plan.layout() == Layout::Packed && (precision == Precision::Auto || tuned.is_some()) {
+            let near = Nearness::of(model, home, config)?;
+            if !near.is_enough() {
+                plan = Plan::new(home, place, Precision::Auto, false)?;
+                device = plan.report().clone();
+                device.reason = format!(
+                    "{}; 8 bits would move this model's vectors too far (mean cosine {:.4}, least {:.4})",
+                    device.reason, near.cosine_mean, near.cosine_least
+                );
+            }
+        }
+        let file = model.onnx_path_of(plan.layout())?;
         let threads = config.threads;
         let scheduler = Scheduler::start(Lanes {
             layout: plan.layout(),

@@ -8,12 +8,12 @@
 
 use std::{path::Path, time::Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{EvalError, read_text};
 use crate::{
     encoder::{Encoder, TextKind},
-    model::ModelDir,
+    model::{ModelDir, sample_texts},
     onnx::encoder::tensors,
 };
 
@@ -27,9 +27,6 @@ const LONG_TEXTS: usize = 16;
 const QUERIES: usize = 25;
 /// Fewer words than this make no load worth timing.
 const WORDS_MIN: usize = LONG_WORDS;
-
-/// Texts of this project's sample corpus, used where none are given.
-const SAMPLE: &str = include_str!("../../models/sample/documents.jsonl");
 
 /// What both models encode.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,16 +55,6 @@ impl SpeedTexts {
         let texts: Vec<String> = read_text(path)?.lines().map(str::to_owned).collect();
         cut(&texts).map_err(|reason| EvalError::Folder { path: path.to_owned(), reason })
     }
-}
-
-/// The texts of the sample corpus that is compiled in.
-pub fn sample_texts() -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Sample {
-        text: String,
-    }
-    let parse = |line| serde_json::from_str::<Sample>(line).expect("the sample is in this repository").text;
-    SAMPLE.lines().map(parse).collect()
 }
 
 /// Cuts texts to the loads: running words, so that any text gives the same lengths; begun again where it ends.

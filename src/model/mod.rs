@@ -17,6 +17,7 @@ mod manifest;
 mod pull;
 mod quantised;
 mod random;
+mod sample;
 mod wordpiece;
 
 use std::{
@@ -35,6 +36,7 @@ pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Pre
 pub use pull::{Hub, PullError, PullEvent, Pulled, Repository};
 pub use quantised::NewQuantised;
 pub use random::RandomOptions;
+pub use sample::sample_texts;
 
 /// The file that makes a folder a model directory.
 pub const MANIFEST_FILE: &str = "model.toml";
@@ -309,6 +311,6 @@ impl ModelError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod tiny;

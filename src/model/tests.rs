@@ -4,7 +4,7 @@ use super::*;
 use tempfile::TempDir;
 
 /// A home folder with `models/tiny`, free to be broken.
-pub(super) fn tiny_copy() -> (TempDir, ModelDir) {
+pub(crate) fn tiny_copy() -> (TempDir, ModelDir) {
     let home = tempfile::tempdir().unwrap();
     let model = copy_tiny(home.path(), "tiny");
     (home, model)

@@ -97,6 +97,11 @@ impl std::str::FromStr for Precision {
     }
 }
 
+/// Whether this processor multiplies 8-bit integers fast enough that `auto` takes them.
+pub fn has_fast_integers() -> bool {
+    crate::kernel::is_fast()
+}
+
 /// Where inference runs, and why there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceReport {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::{
     cli::App,
     encoder::calibrate::calibrate,
-    eval::{read_text, speed},
+    eval::read_text,
     model::{FileSum, ModelDir, NewQuantised},
 };
 
@@ -42,7 +42,7 @@ pub(super) fn make(app: &App, args: &QuantiseArgs) -> anyhow::Result<ModelDir> {
     ModelDir::check_new(home, &name, args.force).map_err(crate::Error::from)?;
     let texts = match &args.calibrate {
         Some(path) => read(path)?,
-        None => speed::sample_texts(),
+        None => crate::model::sample_texts(),
     };
     let texts = spread(texts, TEXTS_MAX);
     let sum = FileSum::of_bytes(texts.iter().flat_map(|t| [t, "\n"]).collect::<String>().as_bytes());

@@ -5,7 +5,8 @@ use crate::{
     config::{EncoderConfig, default_home},
     encoder::{Encoder, TextKind},
     error::ErrorKind,
-    eval::{cosine, speed::sample_texts},
+    eval::cosine,
+    model::sample_texts,
     model::{NewQuantised, Precision},
     random::SplitMix,
 };
