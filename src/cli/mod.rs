@@ -80,6 +80,9 @@ struct Globals {
     /// Where the encoder runs: auto, cpu, openvino, cuda or cuda:N
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<String>,
+    /// The numbers it computes in: auto, fp32, bf16 or int8
+    #[arg(long, global = true, value_name = "PRECISION")]
+    precision: Option<String>,
     /// Answer as JSON; errors too, on stderr
     #[arg(long, global = true)]
     json: bool,
@@ -180,8 +183,15 @@ fn run(cli: Cli, out: Output) -> Result<(), (Output, anyhow::Error)> {
 }
 
 fn prepare(globals: &Globals, command: &Command) -> anyhow::Result<(Loaded, Target)> {
-    let loaded = Loaded::read(globals.config.as_deref(), std::env::vars_os(), &overrides(globals, command)?)
-        .map_err(crate::Error::from)?;
+    let mut loaded =
+        Loaded::read(globals.config.as_deref(), std::env::vars_os(), &overrides(globals, command)?)
+            .map_err(crate::Error::from)?;
+    // Evaluation is about the model, not about rounding, unless rounding is asked for.
+    let encoder = &loaded.config.encoder;
+    let on_cpu = matches!(encoder.device.as_str(), "auto" | "cpu");
+    if matches!(command, Command::Eval(_)) && encoder.precision == "auto" && on_cpu {
+        loaded.config.encoder.precision = "fp32".into();
+    }
     let mut log = loaded.config.log.clone();
     if !matches!(command, Command::Serve(_)) && loaded.origin("log.filter") == &Origin::Default {
         // The life of an engine that opens for one command interests nobody; `serve` tells it.
@@ -207,6 +217,7 @@ fn overrides(globals: &Globals, command: &Command) -> anyhow::Result<Vec<Overrid
     set("data.dir", "--data", data);
     set("encoder.model", "--model", globals.model.clone());
     set("encoder.device", "--device", globals.device.clone());
+    set("encoder.precision", "--precision", globals.precision.clone());
     if let Command::Serve(args) = command {
         set("server.listen", "--listen", args.listen.clone());
         set("server.metrics_listen", "--metrics-listen", args.metrics_listen.clone());
