@@ -172,7 +172,7 @@ impl Default for EncoderConfig {
             batch_tokens_max: 2048,
             queue_max: 4096,
             query_cache: 10_000,
-            bulk_niceness: 10,
+            bulk_niceness: crate::priority::BACKGROUND,
         }
     }
 }

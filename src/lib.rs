@@ -53,6 +53,7 @@ pub mod index;
 mod kernel;
 pub mod model;
 pub mod onnx;
+mod priority;
 pub mod proto;
 mod random;
 pub mod runtime;

@@ -119,10 +119,11 @@ def load(folder, threads, np, torch):
     session = onnxruntime.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
     tokenizer = full.tokenizer
     limit = full.max_seq_length
+    width = modes["torch-fp32"](["warm"]).shape[1]
 
     def runtime(texts):
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        vectors = np.empty((len(texts), full.get_sentence_embedding_dimension()), np.float32)
+        vectors = np.empty((len(texts), width), np.float32)
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
             batch = tokenizer([texts[i] for i in part], padding=True, truncation=True, max_length=limit, return_tensors="np")

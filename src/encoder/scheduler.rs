@@ -25,6 +25,7 @@ use std::{
 use super::{Class, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, tokenize::Tokens};
 use crate::{
     onnx::Layout,
+    priority,
     runtime::{RuntimeError, Session, TensorView},
 };
 
@@ -160,7 +161,7 @@ impl Scheduler {
             Box::new(move || {
                 // The session's own threads are started by this one and stand back with it.
                 if lanes.query_lane {
-                    stand_back(niceness);
+                    priority::stand_back(niceness);
                 }
                 match open_bulk() {
                     Ok(session) => {
@@ -249,19 +250,6 @@ impl Drop for Scheduler {
             }
         }
     }
-}
-
-/// Lets other threads of the system go first; where the system has no such thing, or refuses, nothing changes.
-fn stand_back(niceness: u8) {
-    #[cfg(target_os = "linux")]
-    if niceness > 0 {
-        // On Linux this is a property of the calling thread, which the threads it starts inherit.
-        if let Err(e) = rustix::process::setpriority_process(None, i32::from(niceness)) {
-            tracing::warn!(error = %e, "bulk encoding does not stand back behind queries");
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = niceness;
 }
 
 fn bucket(tokens: usize) -> usize {
