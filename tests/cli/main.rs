@@ -16,6 +16,7 @@ mod harness;
 mod hub;
 mod ingest;
 mod model;
+mod optimise;
 mod quantise;
 mod search;
 mod serve;
