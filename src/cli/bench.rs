@@ -120,7 +120,7 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
         What::Load(args) => super::bench_load::run(app, &args).await,
         What::Encode(args) => super::bench_encode::run(app, &args),
         What::Ingest { dir, limit, rounds } => {
-            let mut corpus = corpus(&dir)?;
+            let mut corpus = with_text(beir::load(&dir, None)?.corpus);
             corpus.truncate(limit.unwrap_or(usize::MAX));
             let report = ingest(app, &corpus, rounds.max(1)).await?;
             app.out.result(&report, |r| {
@@ -133,7 +133,7 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
         }
         What::Query { dir, rounds, k } => {
             let set = beir::load(&dir, None)?;
-            let corpus = corpus(&dir)?;
+            let corpus = with_text(set.corpus);
             let served = Served::start(app, "query").await?;
             app.out.note(&format!("ingesting {} documents", corpus.len()));
             send(&served.channel, &corpus).await?;
@@ -148,7 +148,7 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
             app.out.result(&report, query_table)
         }
         What::Memory { dir, seconds, clients } => {
-            let corpus = corpus(&dir)?;
+            let corpus = with_text(beir::load(&dir, None)?.corpus);
             let served = Served::start(app, "memory").await?;
             let start_bytes = resident_bytes();
             app.out.note(&format!("ingesting {} documents", corpus.len()));
@@ -168,10 +168,10 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
-pub(super) fn corpus(dir: &std::path::Path) -> anyhow::Result<Vec<CorpusDocument>> {
-    let mut corpus = beir::load(dir, None)?.corpus;
+/// Without the documents that have no text, which a collection refuses.
+pub(super) fn with_text(mut corpus: Vec<CorpusDocument>) -> Vec<CorpusDocument> {
     corpus.retain(|d| !(d.title.trim().is_empty() && d.text.trim().is_empty()));
-    Ok(corpus)
+    corpus
 }
 
 /// A server on a free loopback port over a database that is removed afterwards.
@@ -308,9 +308,10 @@ fn counted(counters: &EncoderCounters) -> (u64, u64) {
     (get(&counters.tokens), get(&counters.padded_tokens))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// 0 of none.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// Resident memory of this process, which is client and server in one; 0 where the system does not tell.

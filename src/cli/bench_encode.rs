@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{atomic::Ordering, mpsc},
+    sync::atomic::Ordering,
     time::Instant,
 };
 
@@ -14,20 +14,19 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::{App, eval::Scratch, layout};
+use super::{App, bench::median, eval::Scratch, layout, load::SHORT};
 use crate::{
     config::EncoderConfig,
-    encoder::{Class, Encoder, Limits, TextKind, tuned::Tuned},
-    eval::{beir, cosine, speed::SpeedTexts, sts},
+    encoder::{Class, Encoder, TextKind, tuned::Tuned},
+    eval::{beir, speed::SpeedTexts, sts},
     model::ModelDir,
+    vector::cosine,
 };
 
 /// Cosines are taken of so many texts of each load.
 const COMPARED: usize = 200;
 /// Nearer than this to full precision, a way may be chosen, ours or a peer's.
 const COSINE_MIN: f64 = 0.999;
-/// Twelve tokens with the two special ones, in BERT's vocabulary.
-const QUERY: &str = "how do owls hunt in the dark of winter?";
 const QUERIES: usize = 60;
 
 /// Measure the encoder
@@ -295,14 +294,8 @@ fn ours(
 /// Median time of one query after another, in the lane for queries.
 fn query_p50(encoder: &Encoder) -> anyhow::Result<f64> {
     let ask = || -> anyhow::Result<f64> {
-        let (send, receive) = mpsc::sync_channel(1);
         let started = Instant::now();
-        let done = Box::new(move |result: Result<_, _>| {
-            // The receiver only goes if its thread panicked.
-            let _ = send.send(result.map(|_| ()));
-        });
-        encoder.submit(&[QUERY], TextKind::Query, Class::Query, Limits::default(), done);
-        receive.recv().context("the encoder closed")??;
+        encoder.encode_as(&[SHORT], TextKind::Query, Class::Query)?;
         Ok(started.elapsed().as_secs_f64() * 1e3)
     };
     for _ in 0..5 {
@@ -324,11 +317,6 @@ fn save(home: &Path, ways: &[Way], threads: usize) -> anyhow::Result<PathBuf> {
     tuned.documents_per_second = way.texts_per_second[way.texts_per_second.len() - 1];
     tuned.cosine_mean = way.cosine_mean;
     tuned.save(home).with_context(|| format!("writing into {}", home.display()))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn table(report: &EncodeReport, width: usize) -> String {
@@ -440,7 +428,7 @@ impl Peer {
     }
 
     fn query(&mut self, mode: &str) -> anyhow::Result<f64> {
-        let answer = self.ask(&json!({ "mode": mode, "query": QUERY, "times": QUERIES }))?;
+        let answer = self.ask(&json!({ "mode": mode, "query": SHORT, "times": QUERIES }))?;
         answer["p50_ms"].as_f64().context("the peer told no time")
     }
 }

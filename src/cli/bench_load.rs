@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 
 use super::{
     App,
-    bench::{COLLECTION, REQUEST_DOCUMENTS, Served, corpus, send},
+    bench::{COLLECTION, REQUEST_DOCUMENTS, Served, send, with_text},
     layout,
     load::{Percentiles, Timings},
 };
@@ -92,7 +92,7 @@ pub async fn run(app: &App, args: &LoadArgs) -> anyhow::Result<()> {
     let set = beir::load(&args.dir, None)?;
     let queries: Arc<Vec<String>> = Arc::new(set.queries.into_iter().map(|(_, text, _)| text).collect());
     anyhow::ensure!(!queries.is_empty(), "{} holds no queries", args.dir.display());
-    let corpus = corpus(&args.dir)?;
+    let corpus = with_text(set.corpus);
     let first = &corpus[..corpus.len().min(args.documents)];
     let served = Served::start(app, "load").await?;
     app.out.note(&format!("ingesting {} documents", first.len()));

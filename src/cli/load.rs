@@ -10,7 +10,7 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::{
-    encoder::{Class, Encoder, Limits, TextKind},
+    encoder::{Class, Encoder, EncoderError, TextKind},
     proto,
     random::SplitMix,
 };
@@ -155,7 +155,7 @@ pub struct EmbedReport {
 }
 
 /// Twelve tokens with the two special ones, in BERT's vocabulary.
-const SHORT: &str = "how do owls hunt in the dark of winter?";
+pub const SHORT: &str = "how do owls hunt in the dark of winter?";
 const EMBEDDINGS: usize = 400;
 
 /// Embeds a text of twelve tokens in turn both ways.
@@ -178,14 +178,8 @@ pub async fn embed(channel: Channel, encoder: Arc<Encoder>) -> Result<EmbedRepor
         let encoder = Arc::clone(&encoder);
         let asked = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
-            let (send, receive) = std::sync::mpsc::sync_channel(1);
-            let done = Box::new(move |result| {
-                // The receiver only goes if its thread panicked.
-                let _ = send.send(result);
-            });
-            encoder.submit(&[SHORT], TextKind::Query, Class::Query, Limits::default(), done);
-            let embeddings = receive.recv().map_err(|e| e.to_string())?.map_err(|e| e.to_string())?.0;
-            Ok::<_, String>((micros(started), embeddings[0].tokens))
+            let embeddings = encoder.encode_as(&[SHORT], TextKind::Query, Class::Query)?;
+            Ok::<_, EncoderError>((micros(started), embeddings[0].tokens))
         });
         let (alone, count) = asked.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
         tokens = count;

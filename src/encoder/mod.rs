@@ -265,11 +265,24 @@ impl Encoder {
         texts: &[impl AsRef<str> + Sync],
         kind: TextKind,
     ) -> Result<Vec<Embedding>, EncoderError> {
+        self.encode_as(texts, kind, Class::Bulk)
+    }
+
+    /// [`Encoder::encode`] in a class of one's choice.
+    ///
+    /// # Errors
+    /// [`EncoderError`].
+    pub fn encode_as(
+        &self,
+        texts: &[impl AsRef<str> + Sync],
+        kind: TextKind,
+        class: Class,
+    ) -> Result<Vec<Embedding>, EncoderError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         self.submit(
             texts,
             kind,
-            Class::Bulk,
+            class,
             Limits::default(),
             Box::new(move |result| {
                 // The receiver only goes if its thread panicked.

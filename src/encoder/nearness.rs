@@ -14,6 +14,7 @@ use crate::{
     config::EncoderConfig,
     model::{ModelDir, sample_texts},
     onnx::Layout,
+    vector::cosine,
 };
 
 /// Mean cosine below which `auto` stays with full precision.
@@ -91,11 +92,6 @@ impl Nearness {
 /// Beside the packed graph, which has the model's fingerprint and its own version in its name.
 fn path(model: &ModelDir) -> crate::Result<PathBuf> {
     Ok(model.onnx_path_of(Layout::Packed)?.with_extension("near"))
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let sum = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    sum(a, b) / (sum(a, a) * sum(b, b)).sqrt().max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]

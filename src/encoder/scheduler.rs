@@ -412,6 +412,9 @@ impl Shared {
             while queue.query.texts == 0 && !queue.closed {
                 queue = self.wake_query.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
+            if queue.query.texts == 0 {
+                return;
+            }
         }
         match open() {
             Ok(session) => self.work(session, Class::Query),

@@ -4,14 +4,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
 };
 
 use super::*;
-use crate::{config::default_home, eval::cosine};
+use crate::{config::default_home, vector::cosine};
 
 fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
@@ -313,4 +313,41 @@ fn cuda_without_a_device_is_an_error_and_auto_goes_past_it() {
     assert!(error.to_string().contains("cuda:0"), "{error}");
     let auto = Encoder::open(&model, &default_home(), &config("auto")).unwrap();
     assert!(!auto.device().device.contains("cuda") && !auto.device().reason.is_empty());
+}
+
+#[test]
+fn the_lane_for_queries_is_loaded_by_the_first_query_and_by_nothing_else() {
+    let opened_after = |query: bool| {
+        let model = ModelDir::open(&tiny()).unwrap();
+        let place = "cpu".parse().unwrap();
+        let plan = Plan::new(&default_home(), place, Precision::Fp32, true).unwrap();
+        let file = model.onnx_path_of(plan.layout()).unwrap();
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        let config = EncoderConfig::default();
+        let scheduler = Scheduler::start(Lanes {
+            layout: plan.layout(),
+            query_lane: true,
+            open: Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                Session::open(&plan, &file, 1)
+            }),
+            bulk_niceness: 0,
+            dim: model.manifest.dimension as usize,
+            batch_tokens_max: config.batch_tokens_max,
+            queue_max: config.queue_max,
+        })
+        .unwrap();
+        if query {
+            let (send, receive) = mpsc::channel();
+            let tokens = vec![tokenize::Tokens { ids: vec![0, 1], count: 2 }];
+            let done = Box::new(move |result: Encoded| send.send(result.map(drop)).unwrap());
+            scheduler.submit(tokens, Duration::ZERO, Class::Query, Limits::default(), done);
+            receive.recv().unwrap().unwrap();
+        }
+        // Closing wakes the lane too, and a session loaded then would outlive the command that made it.
+        drop(scheduler);
+        opened.load(Ordering::Relaxed)
+    };
+    assert_eq!([opened_after(false), opened_after(true)], [1, 2]);
 }

@@ -78,19 +78,6 @@ impl EvalError {
     }
 }
 
-/// Cosine in double precision, so that differences of 1e-7 are seen; equal vectors give 1 exactly, so that pairs of
-/// equal sentences tie.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let (mut ab, mut aa, mut bb) = (0.0f64, 0.0f64, 0.0f64);
-    for (&x, &y) in a.iter().zip(b) {
-        let (x, y) = (f64::from(x), f64::from(y));
-        ab += x * y;
-        aa += x * x;
-        bb += y * y;
-    }
-    if aa == 0.0 || bb == 0.0 { 0.0 } else { ab / (aa * bb).sqrt() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,12 +130,5 @@ mod tests {
         ] {
             assert_eq!(error.kind(), kind, "{error}");
         }
-    }
-
-    #[test]
-    fn equal_vectors_have_cosine_one_exactly() {
-        let v = [0.1f32, -0.7, 0.33];
-        assert_eq!(cosine(&v, &v), 1.0);
-        assert_eq!(cosine(&v, &[0.0; 3]), 0.0);
     }
 }

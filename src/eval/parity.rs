@@ -7,11 +7,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvalError, cosine, read_text};
+use super::{EvalError, read_text};
 use crate::{
     encoder::{Encoder, TextKind},
     model::Precision,
     random::SplitMix,
+    vector::cosine,
 };
 
 /// What was compared and how far it is off.

@@ -14,9 +14,12 @@ use serde::Serialize;
 use super::{
     EvalError,
     bootstrap::{Difference, Estimate, Resampling},
-    cosine, read_text,
+    read_text,
 };
-use crate::encoder::{Encoder, TextKind};
+use crate::{
+    encoder::{Encoder, TextKind},
+    vector::cosine,
+};
 
 /// The seven test sets, in the order of the literature: name and file.
 pub const TEST_SETS: [(&str, &str); 7] = [

@@ -120,6 +120,13 @@ fn two() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
         .prop_filter("not zero", |(a, b)| a.iter().any(|v| *v != 0.0) && b.iter().any(|v| *v != 0.0))
 }
 
+#[test]
+fn equal_vectors_have_cosine_one_exactly() {
+    let v = [0.1f32, -0.7, 0.33];
+    assert_eq!(cosine(&v, &v), 1.0);
+    assert_eq!(cosine(&v, &[0.0; 3]), 0.0);
+}
+
 proptest! {
     #[test]
     fn a_metric_is_finite_and_the_same_either_way_round((a, b) in two()) {

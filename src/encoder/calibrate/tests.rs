@@ -5,10 +5,9 @@ use crate::{
     config::{EncoderConfig, default_home},
     encoder::{Encoder, TextKind},
     error::ErrorKind,
-    eval::cosine,
-    model::sample_texts,
-    model::{NewQuantised, Precision},
+    model::{NewQuantised, Precision, sample_texts},
     random::SplitMix,
+    vector::cosine,
 };
 
 fn tiny() -> ModelDir {

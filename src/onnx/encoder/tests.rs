@@ -337,7 +337,7 @@ mod reference {
             assert_eq!(dims, full.0, "{}", pooling.name());
             let pairs = full.1.chunks_exact(dims[1]).zip(rounded.chunks_exact(dims[1]));
             for (row, (a, b)) in pairs.enumerate() {
-                let cosine = crate::eval::cosine(a, b);
+                let cosine = crate::vector::cosine(a, b);
                 assert!(cosine > 0.998, "{} row {row}: {cosine}", pooling.name());
             }
             // Starts that cannot be are an error of the run, not of the process.
