@@ -100,6 +100,12 @@ pub struct EncoderConfig {
     /// How far the encoding of documents stands back behind queries and other processes: the system's niceness, 0 (not
     /// at all) to 19. Linux only. Default 10.
     pub bulk_niceness: u8,
+    /// Models in memory at once, `model` among them; beyond it the least lately asked one goes. Collections name the
+    /// model they were made with, and it is loaded when they need it. Default 4.
+    pub models_max: usize,
+    /// Seconds after which a model that nobody asks leaves memory, `model` excepted. 0: never. Default 600.
+    #[serde(with = "seconds")]
+    pub unload_after: Duration,
 }
 
 /// What one request may ask for.
@@ -173,6 +179,8 @@ impl Default for EncoderConfig {
             queue_max: 4096,
             query_cache: 10_000,
             bulk_niceness: crate::priority::BACKGROUND,
+            models_max: 4,
+            unload_after: Duration::from_secs(600),
         }
     }
 }

@@ -21,7 +21,7 @@
 //! | [`index`] | a vector | the nearest slots |
 //! | [`store`] | records | bytes on disk that are there after a kill |
 //! | [`collection`] | points | store and index kept in step; filters; search plans |
-//! | [`engine`] | text | hits: one encoder, many collections; where async begins |
+//! | [`engine`] | text | hits: encoders and collections; where async begins |
 //! | [`server`] | gRPC | engine calls (with [`cli`], alone names `tonic`) |
 //! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
 //! | [`eval`] | judged collections, reference values | measures |
@@ -37,7 +37,7 @@
 //! 3. A [`vector::Vector`] is finite and of the right dimension from the moment it exists; under cosine it also has unit
 //!    length. Nobody further in checks again.
 //! 4. An [`index::Slot`] is never reused. Upsert takes new slots; the old ones become tombstones until the next rebuild.
-//! 5. Queries and documents pass the same encoder; a collection records the model's fingerprint and refuses another.
+//! 5. Queries and documents pass the same encoder; a collection records the model's fingerprint and takes no other.
 //! 6. One text and one model give one embedding, alone or in a batch, padded or not, within a stated tolerance.
 //! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
 

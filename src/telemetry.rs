@@ -43,6 +43,8 @@ pub mod names {
     pub const ENCODED_TOKENS: &str = "encoded_tokens";
     /// Texts that wait for the encoder now.
     pub const ENCODER_WAITING: &str = "encoder_waiting_texts";
+    /// Models in memory.
+    pub const MODELS_LOADED: &str = "models_loaded";
     /// Queries whose vector was known.
     pub const QUERY_CACHE_HITS: &str = "query_cache_hits";
     /// Queries whose vector had to be computed.

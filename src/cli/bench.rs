@@ -140,8 +140,7 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
             served.engine.wait_indexed(COLLECTION).await?;
             let texts: Vec<String> = set.queries.into_iter().map(|(_, text, _)| text).collect();
             let report = load::queries(served.channel.clone(), COLLECTION, &texts, k, rounds.max(1)).await?;
-            let encoder =
-                Arc::clone(served.engine.encoder().context("this needs an encoder: leave --model none out")?);
+            let encoder = served.engine.encoder().context("this needs an encoder: leave --model none out")?;
             let embed = load::embed(served.channel.clone(), encoder).await?;
             let report = QueriesReport { queries: report, embed };
             served.stop().await?;
@@ -248,8 +247,7 @@ async fn ingest(app: &App, corpus: &[CorpusDocument], rounds: usize) -> anyhow::
     let (mut passages, mut device, mut padding_share) = (0, String::new(), 0.0);
     for round in 1..=rounds {
         let served = Served::start(app, "ingest").await?;
-        let encoder =
-            Arc::clone(served.engine.encoder().context("this needs an encoder: leave --model none out")?);
+        let encoder = served.engine.encoder().context("this needs an encoder: leave --model none out")?;
         device = served.device();
         // The texts as ingestion cuts them: both sides encode the same.
         let chunking = served.engine.collection(COLLECTION).await?.chunking;

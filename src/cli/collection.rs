@@ -148,7 +148,7 @@ pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
     }
     let out = &app.out;
     with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
-        CollectionCommand::Create(args) => create(out, session, args).await,
+        CollectionCommand::Create(args) => create(out, session, args, app.model_asked()).await,
         CollectionCommand::List => list(out, session).await,
         CollectionCommand::Show { name } => {
             let request = GetCollectionRequest { name: name.clone() };
@@ -203,7 +203,7 @@ fn done(out: &Output, json: &Json, words: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn create(out: &Output, session: &Session, args: &CreateArgs) -> anyhow::Result<()> {
+async fn create(out: &Output, session: &Session, args: &CreateArgs, model: String) -> anyhow::Result<()> {
     let metric = match args.metric {
         MetricArg::Cosine => Metric::Cosine,
         MetricArg::Dot => Metric::Dot,
@@ -230,6 +230,7 @@ async fn create(out: &Output, session: &Session, args: &CreateArgs) -> anyhow::R
             overlap_tokens: args.chunk_overlap.unwrap_or_default(),
         }),
         vectors_only: args.vectors_only,
+        model,
     };
     let request = CreateCollectionRequest { config: Some(config), if_not_exists: args.if_not_exists };
     let response = session.collections().create(request).await?.into_inner();

@@ -48,7 +48,7 @@ pub async fn run(app: &App, args: EmbedArgs) -> anyhow::Result<()> {
     };
     with_session(app, OnInterrupt::Stop, async |session: &Session| {
         let embed = async |texts: Vec<String>| {
-            let request = EmbedRequest { texts, kind: kind.into() };
+            let request = EmbedRequest { texts, kind: kind.into(), model: app.model_asked() };
             anyhow::Ok(session.encoder().embed(request).await?.into_inner())
         };
         if args.texts != ["-"] {
@@ -126,7 +126,8 @@ pub async fn run_similarity(app: &App, args: SimilarityArgs) -> anyhow::Result<(
         return Err(usage("the text to compare is empty"));
     }
     with_session(app, OnInterrupt::Stop, async |session: &Session| {
-        let request = SimilarityRequest { text: args.text.clone(), others: args.others.clone() };
+        let (text, others) = (args.text.clone(), args.others.clone());
+        let request = SimilarityRequest { text, others, model: app.model_asked() };
         let scores = session.encoder().similarity(request).await?.into_inner().scores;
         let out = &app.out;
         if out.is_json() {

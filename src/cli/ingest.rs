@@ -98,7 +98,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             first.as_ref().and_then(|batch: &Batch| batch.documents.first())
         {
             let dimension = vector.as_ref().map(|v| v.values.len());
-            make_if_missing(&app.out, session, &args.collection, dimension).await?;
+            make_if_missing(app, session, &args.collection, dimension).await?;
         }
         let (tally, end) = pump.run(first, pieces).await;
         conclude(&app.out, &args.collection, &tally, end)
@@ -107,13 +107,21 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
 }
 
 async fn make_if_missing(
-    out: &Output,
+    app: &App,
     session: &Session,
     name: &str,
     dimension: Option<usize>,
 ) -> anyhow::Result<()> {
+    let model = app.model_asked();
     match session.collections().get(GetCollectionRequest { name: name.to_owned() }).await {
-        Ok(_) => return Ok(()),
+        Ok(answer) => {
+            let has = answer.into_inner().collection.unwrap_or_default().model;
+            anyhow::ensure!(
+                model.is_empty() || dimension.is_some() || has == model,
+                "collection {name} was made with model {has}, not {model}: leave --model out, or name another collection"
+            );
+            return Ok(());
+        }
         Err(status) if status.code() == Code::NotFound => {}
         Err(status) => return Err(status.into()),
     }
@@ -121,12 +129,13 @@ async fn make_if_missing(
         name: name.to_owned(),
         dimension: dimension.and_then(|d| u32::try_from(d).ok()).unwrap_or_default(),
         vectors_only: dimension.is_some(),
+        model: if dimension.is_some() { String::new() } else { model },
         ..Default::default()
     };
     // Another ingest may make it at the same moment.
     let request = CreateCollectionRequest { config: Some(config), if_not_exists: true };
     session.collections().create(request).await?;
-    out.note(&match dimension {
+    app.out.note(&match dimension {
         Some(dimension) => format!("created collection {name} for vectors of dimension {dimension}"),
         None => format!("created collection {name}"),
     });

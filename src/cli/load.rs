@@ -171,7 +171,7 @@ pub async fn embed(channel: Channel, encoder: Arc<Encoder>) -> Result<EmbedRepor
         let kind = proto::TextKind::Query.into();
         let started = Instant::now();
         client
-            .embed(proto::EmbedRequest { texts: vec![SHORT.to_owned()], kind })
+            .embed(proto::EmbedRequest { texts: vec![SHORT.to_owned()], kind, ..Default::default() })
             .await
             .map_err(LoadError::call)?;
         let through = micros(started);
@@ -266,6 +266,7 @@ async fn soak_client(
         let request = proto::EmbedRequest {
             texts: (0..batch).map(|_| random_text(&mut random)).collect(),
             kind: proto::TextKind::Document.into(),
+            ..Default::default()
         };
         match client.embed(request).await {
             Ok(_) => {

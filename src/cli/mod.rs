@@ -74,7 +74,7 @@ struct Globals {
     /// Work on the server at this address [default: $DISTILFACE_URL, else http://127.0.0.1:7700]
     #[arg(long, global = true, value_name = "URL", value_hint = clap::ValueHint::Url)]
     server: Option<String>,
-    /// The encoder: a name under the models folder, a path, or "none"
+    /// The encoder: a name under the models folder, a path, or "none"; of a server, the name of one of its models
     #[arg(long, global = true, value_name = "NAME")]
     model: Option<String>,
     /// Where the encoder runs: auto, cpu, openvino, cuda or cuda:N
@@ -140,6 +140,17 @@ struct App {
     target: Target,
     /// The first SIGINT or SIGTERM. A second one ends the process.
     interrupt: CancellationToken,
+}
+
+impl App {
+    /// The model that a request to a server names: what `--model` says. A folder opened here has it as its default
+    /// already.
+    fn model_asked(&self) -> String {
+        match (&self.target, self.loaded.origin("encoder.model")) {
+            (Target::Server { .. }, Origin::Flag(_)) => self.loaded.config.encoder.model.clone(),
+            _ => String::new(),
+        }
+    }
 }
 
 /// Parses the process's arguments, runs the command and gives its exit code.

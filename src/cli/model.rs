@@ -7,13 +7,14 @@ use serde_json::{Value as Json, json};
 use super::{
     App,
     client::{OnInterrupt, Session, Target, with_session},
+    failure::usage,
     layout,
     output::{Output, Style},
     parsers,
 };
 use crate::{
     model::{ImportOptions, ModelDir, Pooling, Prompts},
-    proto::{Model, ModelsRequest},
+    proto::{Model, ModelsRequest, UseModelRequest},
 };
 
 mod export;
@@ -51,6 +52,11 @@ enum ModelCommand {
     Quantise(quantise::QuantiseArgs),
     /// Write a model's graph in 8 bits, and check that its vectors stay near those in full precision
     Optimise(optimise::OptimiseArgs),
+    /// Make a model the default of a running server, without a pause, until it ends
+    Use {
+        /// One of the server's models, as `model list --server` shows them
+        name: String,
+    },
     /// Read every file of a model and compare its checksum
     Verify {
         /// Name or path [default: every model of this machine]
@@ -142,6 +148,7 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
         ModelCommand::Random(args) => show(out, &random::make(home, args)?),
         ModelCommand::Quantise(args) => show(out, &quantise::make(app, &args)?),
         ModelCommand::Optimise(args) => optimise::run(app, &args),
+        ModelCommand::Use { name } => use_model(app, name).await,
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
     }
 }
@@ -188,18 +195,14 @@ async fn list_remote(app: &App) -> anyhow::Result<()> {
         let models = session.encoder().models(ModelsRequest {}).await?.into_inner().models;
         let out = &app.out;
         if out.is_json() {
-            let json = |m: &Model| {
-                json!({
-                    "name": m.name, "architecture": m.architecture, "dimension": m.dimension,
-                    "max_tokens": m.max_tokens, "pooling": m.pooling, "fingerprint": m.fingerprint,
-                    "licence": m.licence, "loaded": m.loaded, "device": m.device,
-                    "device_reason": m.device_reason,
-                })
-            };
-            return out.document(&models.iter().map(json).collect::<Vec<_>>());
+            return out.document(&models.iter().map(remote_json).collect::<Vec<_>>());
         }
         let row = |m: &Model| {
-            let runs = if m.loaded { m.device.clone() } else { "not loaded".to_owned() };
+            let runs = match (m.loaded, m.default) {
+                (false, _) => "not loaded".to_owned(),
+                (true, false) => m.device.clone(),
+                (true, true) => format!("{}, the default", m.device),
+            };
             let (dimension, tokens) = (m.dimension.to_string(), m.max_tokens.to_string());
             vec![m.name.clone(), m.architecture.clone(), dimension, tokens, runs, short(&m.fingerprint)]
         };
@@ -207,6 +210,35 @@ async fn list_remote(app: &App) -> anyhow::Result<()> {
         out.line(&layout::table(&headers, &models.iter().map(row).collect::<Vec<_>>(), out.width()))
     })
     .await
+}
+
+async fn use_model(app: &App, name: String) -> anyhow::Result<()> {
+    if app.target == Target::Folder {
+        return Err(usage(
+            "`model use` asks a running server; for a folder name the model with --model, or set encoder.model",
+        ));
+    }
+    with_session(app, OnInterrupt::Stop, async |session: &Session| {
+        let answer = session.encoder().use_model(UseModelRequest { name: name.clone() }).await?.into_inner();
+        let model = answer.model.unwrap_or_default();
+        app.out.result(&remote_json(&model), |_| {
+            format!("{} serves from now on, on {}", model.name, model.device)
+        })?;
+        app.out.note(
+            "collections keep the model they were made with; set encoder.model to keep this after a restart",
+        );
+        Ok(())
+    })
+    .await
+}
+
+fn remote_json(m: &Model) -> Json {
+    json!({
+        "name": m.name, "architecture": m.architecture, "dimension": m.dimension,
+        "max_tokens": m.max_tokens, "pooling": m.pooling, "fingerprint": m.fingerprint,
+        "licence": m.licence, "loaded": m.loaded, "default": m.default, "device": m.device,
+        "device_reason": m.device_reason,
+    })
 }
 
 fn show(out: &Output, model: &ModelDir) -> anyhow::Result<()> {

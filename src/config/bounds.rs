@@ -18,7 +18,7 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 25] = [
+pub(super) const KEYS: [Key; 27] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -38,6 +38,8 @@ pub(super) const KEYS: [Key; 25] = [
     Key { name: "encoder.queue_max", allowed: "1 to 1048576" },
     Key { name: "encoder.query_cache", allowed: "0 (none) to 16777216 queries" },
     Key { name: "encoder.bulk_niceness", allowed: "0 to 19" },
+    Key { name: "encoder.models_max", allowed: "2 to 1024" },
+    Key { name: "encoder.unload_after", allowed: "0 (never) to 31536000 seconds" },
     Key { name: "limits.message_bytes_max", allowed: "64 KiB to 1 GiB, in bytes" },
     Key { name: "limits.batch_max", allowed: "1 to 65536" },
     Key { name: "limits.queries_max", allowed: "1 to 65536" },
@@ -93,6 +95,8 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("encoder.queue_max", encoder.queue_max as u64, 1..=MIB);
     check.within("encoder.query_cache", encoder.query_cache as u64, 0..=16 * MIB);
     check.within("encoder.bulk_niceness", u64::from(encoder.bulk_niceness), 0..=19);
+    check.within("encoder.models_max", encoder.models_max as u64, 2..=1024);
+    check.within("encoder.unload_after", encoder.unload_after.as_secs_f64(), 0.0..=31_536_000.0);
 
     check.within("limits.message_bytes_max", limits.message_bytes_max as u64, 64 * KIB..=GIB);
     check.within("limits.batch_max", limits.batch_max as u64, 1..=65_536);

@@ -193,6 +193,8 @@ fn every_bound_is_checked_and_named() {
         ("encoder.queue_max", &["0"]),
         ("encoder.query_cache", &["-1", "99999999"]),
         ("encoder.bulk_niceness", &["-1", "20"]),
+        ("encoder.models_max", &["0", "1", "1025"]),
+        ("encoder.unload_after", &["-1", "31536001", "nan"]),
         ("limits.message_bytes_max", &["1"]),
         ("limits.batch_max", &["0"]),
         ("limits.queries_max", &["0"]),

@@ -23,19 +23,23 @@ use crate::{
 mod cache;
 pub mod calibrate;
 mod chunk;
+mod loaded;
 pub mod nearness;
 mod scheduler;
 mod tokenize;
 pub mod tuned;
+mod turns;
 
 use cache::QueryCache;
 pub use chunk::sentences;
+pub use loaded::Encoders;
 use nearness::Nearness;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
 use scheduler::{Lanes, Scheduler};
 use tokenize::TokenPlaces;
 pub(crate) use tokenize::Tokenizer;
 use tuned::Tuned;
+use turns::Turns;
 
 /// Fewer texts than this are tokenized on the calling thread alone.
 const PARALLEL_TEXTS_MIN: usize = 8;
@@ -58,7 +62,7 @@ pub enum Class {
 }
 
 /// A text as a vector.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Embedding {
     #[expect(missing_docs)]
     pub values: Vec<f32>,
@@ -94,7 +98,16 @@ pub struct Encoder {
     device: DeviceReport,
     tokenizer: Tokenizer,
     queries: Option<Arc<QueryCache>>,
+    common: Arc<Common>,
     scheduler: Scheduler,
+}
+
+/// What the encoders of one process have in common: their counts, and the processor that they compute on in turn.
+#[derive(Debug, Default)]
+struct Common {
+    counters: EncoderCounters,
+    queries: Turns,
+    bulk: Turns,
 }
 
 impl Encoder {
@@ -103,6 +116,15 @@ impl Encoder {
     /// # Errors
     /// Model and runtime errors; [`EncoderError::Tokenizer`].
     pub fn open(model: &ModelDir, home: &Path, config: &EncoderConfig) -> crate::Result<Self> {
+        Encoder::open_among(model, home, config, Arc::default())
+    }
+
+    fn open_among(
+        model: &ModelDir,
+        home: &Path,
+        config: &EncoderConfig,
+        common: Arc<Common>,
+    ) -> crate::Result<Self> {
         let manifest = &model.manifest;
         let dim = Dim::new(manifest.dimension)?;
         let tokenizer = Tokenizer::open(&model.tokenizer_path(), manifest.max_tokens)?;
@@ -148,9 +170,10 @@ impl Encoder {
             dim: dim.len(),
             batch_tokens_max: config.batch_tokens_max,
             queue_max: config.queue_max,
+            common: Arc::clone(&common),
         })?;
         let queries = QueryCache::new(config.query_cache).map(Arc::new);
-        let encoder = Encoder { model: model.clone(), dim, device, tokenizer, queries, scheduler };
+        let encoder = Encoder { model: model.clone(), dim, device, tokenizer, queries, common, scheduler };
         // The first run of a session allocates and compiles: better now than in the first request.
         encoder.encode(&["warm"], TextKind::Raw)?;
         Ok(encoder)
@@ -191,9 +214,9 @@ impl Encoder {
         &self.model
     }
 
-    /// Counts since the start.
+    /// Counts since the start, those of the encoders beside it in [`Encoders`] included.
     pub fn counters(&self) -> &EncoderCounters {
-        self.scheduler.counters()
+        &self.common.counters
     }
 
     /// Token ids as the graph sees them, special tokens included, cut at the model's limit; and the count before the cut.
@@ -219,7 +242,7 @@ impl Encoder {
         let started = Instant::now();
         let done = match &self.queries {
             Some(cache) if class == Class::Query => {
-                let counters = self.scheduler.counters();
+                let counters = self.counters();
                 if let Some(embeddings) = cache.get(kind, texts) {
                     counters.cache_hits.fetch_add(texts.len() as u64, Ordering::Relaxed);
                     return done(Ok((embeddings, EncodeTimes::default())));

@@ -8,7 +8,8 @@
 //! A lane never waits for company: while one batch runs, the next one gathers. A batch is made up of clients in turn.
 //! Where the graph pads, it takes texts of one length bucket (padding is at most [`BUCKET_TOKENS`]` - 1` tokens a text),
 //! the bucket of the client's longest-waiting text; where it does not, whatever comes next, up to a budget of tokens.
-//! Expired and cancelled requests leave before they cost anything.
+//! Expired and cancelled requests leave before they cost anything. Lanes of several encoders take turns
+//! ([`super::turns`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Class, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, tokenize::Tokens};
+use super::{Class, Common, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, tokenize::Tokens};
 use crate::{
     onnx::Layout,
     priority,
@@ -96,7 +97,9 @@ struct Shared {
     queue: Mutex<Queue>,
     wake_query: Condvar,
     wake_bulk: Condvar,
-    counters: EncoderCounters,
+    common: Arc<Common>,
+    /// Whether it computes on the cores that all share, and so in turn.
+    in_turn: bool,
     layout: Layout,
     batch_tokens_max: usize,
     queue_max: usize,
@@ -115,6 +118,7 @@ pub(super) struct Lanes {
     pub(super) dim: usize,
     pub(super) batch_tokens_max: usize,
     pub(super) queue_max: usize,
+    pub(super) common: Arc<Common>,
 }
 
 /// The queue and its threads. Dropping it answers what waits with [`EncoderError::Closed`].
@@ -140,7 +144,8 @@ impl Scheduler {
             }),
             wake_query: Condvar::new(),
             wake_bulk: Condvar::new(),
-            counters: EncoderCounters::default(),
+            common: lanes.common,
+            in_turn: lanes.query_lane,
             layout: lanes.layout,
             batch_tokens_max: lanes.batch_tokens_max,
             queue_max: lanes.queue_max,
@@ -185,10 +190,6 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    pub(super) fn counters(&self) -> &EncoderCounters {
-        &self.shared.counters
-    }
-
     pub(super) fn submit(
         &self,
         texts: Vec<Tokens>,
@@ -223,7 +224,7 @@ impl Scheduler {
             tokenize,
             queued_at: Instant::now(),
         });
-        self.shared.counters.waiting.fetch_add(texts.len() as u64, Ordering::Relaxed);
+        self.shared.common.counters.waiting.fetch_add(texts.len() as u64, Ordering::Relaxed);
         for (place, tokens) in texts.into_iter().enumerate() {
             let arrival = queue.arrivals;
             queue.arrivals += 1;
@@ -431,7 +432,7 @@ impl Shared {
         while let Some((length, batch)) = self.next_batch(lane) {
             // A bug of ours or of a library must not end the thread that all requests wait for.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                self.run_batch(&mut session, length, &batch, &mut input);
+                self.run_batch(&mut session, lane, length, &batch, &mut input);
             }));
             if result.is_err() {
                 tracing::error!("a batch panicked");
@@ -469,7 +470,7 @@ impl Shared {
                 queue = wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            self.counters.waiting.fetch_sub(batch.len() as u64, Ordering::Relaxed);
+            self.common.counters.waiting.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             drop(queue);
             let now = Instant::now();
             batch.retain(|item| item.request.is_wanted(now));
@@ -480,7 +481,16 @@ impl Shared {
         }
     }
 
-    fn run_batch(&self, session: &mut Session, length: usize, batch: &[Item], input: &mut Input) {
+    fn run_batch(
+        &self,
+        session: &mut Session,
+        lane: Class,
+        length: usize,
+        batch: &[Item],
+        input: &mut Input,
+    ) {
+        let turns = if lane == Class::Query { &self.common.queries } else { &self.common.bulk };
+        let turn = self.in_turn.then(|| turns.wait());
         let started = Instant::now();
         for item in batch {
             item.request.start(started);
@@ -502,13 +512,14 @@ impl Shared {
                 ("starts", TensorView::I64 { shape: &ends, values: &input.starts }),
             ]),
         };
+        drop(turn);
         let count = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
-        count(&self.counters.texts, batch.len());
-        count(&self.counters.tokens, tokens);
-        count(&self.counters.padded_tokens, computed);
-        count(&self.counters.batches, 1);
+        count(&self.common.counters.texts, batch.len());
+        count(&self.common.counters.tokens, tokens);
+        count(&self.common.counters.padded_tokens, computed);
+        count(&self.common.counters.batches, 1);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counters.busy_micros.fetch_add(micros, Ordering::Relaxed);
+        self.common.counters.busy_micros.fetch_add(micros, Ordering::Relaxed);
 
         let rows =
             result.map_err(|e| EncoderError::Failed { reason: e.to_string() }).and_then(|mut outputs| {
@@ -592,7 +603,7 @@ impl Input {
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scheduler").field("counters", &self.shared.counters).finish_non_exhaustive()
+        f.debug_struct("Scheduler").field("common", &self.shared.common).finish_non_exhaustive()
     }
 }
 

@@ -336,6 +336,7 @@ fn the_lane_for_queries_is_loaded_by_the_first_query_and_by_nothing_else() {
             dim: model.manifest.dimension as usize,
             batch_tokens_max: config.batch_tokens_max,
             queue_max: config.queue_max,
+            common: Arc::default(),
         })
         .unwrap();
         if query {

@@ -109,7 +109,7 @@ impl Engine {
             return Err(super::out_of_range("the number of documents", 0, limit, documents.len()).into());
         }
         let open = Arc::clone(self.names().now().find(collection)?);
-        let encoder = self.encoder_for(&open.info)?;
+        let encoder = self.encoder_for(&open.info).await?;
         let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
         Ok(Prepared { open, steps })
     }
@@ -247,7 +247,7 @@ impl Engine {
         if stale.is_empty() {
             return Ok(());
         }
-        let encoder = self.encoder_for(&open.info)?;
+        let encoder = self.encoder_for(&open.info).await?;
         let (places, documents): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
         let fresh = self.prepare(open, encoder.as_ref(), documents, AllOrNone::No, caller).await?;
         for (place, step) in places.into_iter().zip(fresh) {

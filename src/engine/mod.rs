@@ -1,4 +1,4 @@
-//! One encoder, many collections: text in, hits out. The library's front door; where async begins.
+//! Encoders and collections: text in, hits out. The library's front door; where async begins.
 
 use std::{
     sync::{
@@ -18,16 +18,17 @@ use crate::{
         point::{Hit, Payload, PointId, StoredPoint},
     },
     config::Config,
-    encoder::{Chunking, EncodeTimes, Encoder},
+    encoder::{Chunking, EncodeTimes, Encoders},
     error::{ErrorKind, Result},
     index::IndexParams,
-    model::{Fingerprint, ModelDir},
+    model::Fingerprint,
     store::DataLock,
     vector::{Dim, Metric},
 };
 
 mod catalog;
 mod documents;
+mod models;
 mod pools;
 mod search;
 
@@ -80,6 +81,8 @@ pub struct NewCollection {
     /// `None`: an eighth of the maximum.
     pub chunk_overlap_tokens: Option<usize>,
     pub vectors_only: bool,
+    /// Name of an installed model; empty: the default one.
+    pub model: String,
     pub if_not_exists: bool,
 }
 
@@ -163,6 +166,8 @@ pub struct SearchAnswer {
     pub hits: Vec<Hit>,
     pub tokens: u32,
     pub truncated: bool,
+    /// Where the question was encoded; empty if it was no text.
+    pub device: String,
     pub encode: EncodeTimes,
     pub trace: SearchTrace,
     pub total: std::time::Duration,
@@ -177,11 +182,11 @@ pub struct Caller {
     pub client: u64,
 }
 
-/// One encoder, many collections. Cheap to share (`Arc`).
+/// Encoders and collections. Cheap to share (`Arc`).
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
-    encoder: Option<Arc<Encoder>>,
+    encoders: Option<Arc<Encoders>>,
     names: Arc<Names>,
     pools: Pools,
     /// Room of the encoder's bulk queue; whoever finds it full waits here instead of being refused.
@@ -197,18 +202,18 @@ pub const NO_MODEL: &str = "none";
 
 impl Engine {
     /// Opens the data folder (locking it), the encoder, the catalogue and every collection.
-    /// Synchronous and slow: call it before serving. A collection of another model opens too;
-    /// what needs the encoder is refused there ([`EngineError::WrongModel`]).
+    /// Synchronous and slow: call it before serving. A collection of another model opens too; the model is loaded when
+    /// something needs it, and what needs it is refused if it is not here ([`EngineError::WrongModel`]).
     ///
     /// # Errors
     /// Config, store, model, runtime errors.
     pub fn open(config: &Config) -> Result<Arc<Self>> {
         let lock = DataLock::acquire(&config.data.dir)?;
-        let encoder = match config.encoder.model.as_str() {
+        let encoders = match config.encoder.model.as_str() {
             NO_MODEL => None,
-            name => {
-                let model = ModelDir::find(&config.data.home, name)?;
-                let encoder = Encoder::open(&model, &config.data.home, &config.encoder)?;
+            _ => {
+                let encoders = Encoders::open(config.data.home.clone(), config.encoder.clone())?;
+                let encoder = encoders.default_encoder();
                 let device = encoder.device();
                 tracing::info!(
                     model = encoder.name(),
@@ -216,7 +221,7 @@ impl Engine {
                     reason = device.reason,
                     "encoder ready"
                 );
-                Some(Arc::new(encoder))
+                Some(Arc::new(encoders))
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -227,7 +232,7 @@ impl Engine {
             u32::try_from(config.encoder.queue_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Ok(Arc::new(Engine {
             config: config.clone(),
-            encoder,
+            encoders,
             names,
             pools: Pools::new(threads)?,
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
@@ -235,11 +240,6 @@ impl Engine {
             closing: AtomicBool::new(false),
             _lock: lock,
         }))
-    }
-
-    /// `None` where the process runs without one.
-    pub fn encoder(&self) -> Option<&Arc<Encoder>> {
-        self.encoder.as_ref()
     }
 
     /// The settings it was opened with.
@@ -251,23 +251,29 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::BadName`], [`EngineError::CollectionExists`], [`EngineError::CollectionDiffers`],
-    /// [`EngineError::AliasTaken`], [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; vector, index, store errors.
+    /// [`EngineError::AliasTaken`], [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; model, vector, index,
+    /// store errors.
     pub async fn create_collection(&self, new: NewCollection) -> Result<(CollectionInfo, bool)> {
         let if_not_exists = new.if_not_exists;
-        let info = self.plan_collection(new)?;
+        let info = self.plan_collection(new).await?;
         let names = Arc::clone(&self.names);
         self.pools.work(move || names.create(info, if_not_exists)).await?
     }
 
-    fn plan_collection(&self, new: NewCollection) -> Result<CollectionInfo> {
+    async fn plan_collection(&self, new: NewCollection) -> Result<CollectionInfo> {
         self.check_open()?;
         new.index.validate()?;
         let (dimension, model, chunking) = if new.vectors_only {
             let reason = "a vectors_only collection needs its dimension".to_owned();
             let dimension = new.dimension.ok_or(EngineError::BadRequest { reason })?;
+            if !new.model.is_empty() {
+                let reason =
+                    "a vectors_only collection has no encoder: leave model out, or vectors_only".to_owned();
+                return Err(EngineError::BadRequest { reason }.into());
+            }
             (Dim::new(dimension)?, None, None)
         } else {
-            let encoder = self.encoder.as_ref().ok_or(EngineError::EncoderOff)?;
+            let encoder = self.encoder_named(&new.model).await?;
             let dim = encoder.dim();
             if let Some(dimension) = new.dimension.filter(|&d| d != dim.as_u32()) {
                 let reason = format!(
@@ -495,23 +501,6 @@ impl Engine {
         if self.closing.load(Ordering::Relaxed) { Err(EngineError::Closing) } else { Ok(()) }
     }
 
-    /// The encoder for a collection's texts: none for `vectors_only`, an error if it is another than the collection's.
-    fn encoder_for(&self, info: &CollectionInfo) -> Result<Option<Arc<Encoder>>, EngineError> {
-        let Some(model) = &info.model else { return Ok(None) };
-        let encoder =
-            self.encoder.as_ref().ok_or_else(|| EngineError::NoEncoder { collection: info.name.clone() })?;
-        if *encoder.fingerprint() != model.fingerprint {
-            return Err(EngineError::WrongModel {
-                collection: info.name.clone(),
-                expected_name: model.name.clone(),
-                expected: short(&model.fingerprint.0),
-                got_name: encoder.name().to_owned(),
-                got: short(&encoder.fingerprint().0),
-            });
-        }
-        Ok(Some(Arc::clone(encoder)))
-    }
-
     fn ids(&self, ids: &[String]) -> Result<Vec<PointId>> {
         let limit = self.config.limits.batch_max;
         if ids.is_empty() || ids.len() > limit {
@@ -579,9 +568,9 @@ pub enum EngineError {
     #[error("{name:?} is a collection; an alias needs a name of its own")]
     AliasTaken { name: String },
     #[error(
-        "collection {collection:?} was made with model {expected_name} ({expected}), but this process runs {got_name} ({got}); start it with the first model, or re-embed into a new collection"
+        "collection {collection:?} was made with model {name} ({fingerprint}), which is not here; there are: {known}; install it again (`distilface model import` or `pull`), start with its folder as --model, or re-embed into a new collection"
     )]
-    WrongModel { collection: String, expected_name: String, expected: String, got_name: String, got: String },
+    WrongModel { collection: String, name: String, fingerprint: String, known: String },
     #[error(
         "collection {collection:?} needs an encoder, and this process runs without one; start it with --model"
     )]

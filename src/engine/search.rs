@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, out_of_range};
 use crate::{
     collection::{Query, point::PointId},
-    encoder::{Class, Embedding, EncodeTimes, TextKind},
+    encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
     error::Result,
     vector::{Dim, Vector},
 };
@@ -48,22 +48,23 @@ impl Engine {
             self.check_query(&open, query)?;
             opens.push(open);
         }
-        let texts: Vec<String> =
-            queries.iter().filter_map(|(_, q)| q.ask.text().map(str::to_owned)).collect();
-        let (embeddings, encode) = self.encode_queries(texts, caller).await?;
-        let mut embeddings = embeddings.into_iter();
+        let with_text = queries.iter().zip(&opens).map(|((_, q), open)| q.ask.text().map(|_| &open.info));
+        let encoders = self.encoders_for(with_text).await?;
+        let mut encoded = self.encode_queries(&queries, &encoders, caller).await?;
         let tasks: Vec<_> = queries
             .into_iter()
             .zip(opens)
-            .map(|((_, query), open)| {
-                let embedding = query.ask.text().and_then(|_| embeddings.next());
+            .zip(&mut encoded)
+            .map(|(((_, query), open), encoded)| {
+                let embedding = encoded.as_mut().map(|(embedding, _)| std::mem::take(embedding));
                 self.pools().search(move || find(&open, query, embedding))
             })
             .collect();
         let mut answers = Vec::with_capacity(tasks.len());
-        for task in join_all(tasks).await {
+        for ((task, encoder), encoded) in join_all(tasks).await.into_iter().zip(encoders).zip(encoded) {
             let mut answer = task??;
-            answer.encode = encode;
+            answer.device = encoder.map(|e| e.device().device.clone()).unwrap_or_default();
+            answer.encode = encoded.map(|(_, times)| times).unwrap_or_default();
             answer.total = started.elapsed();
             answers.push(answer);
         }
@@ -82,7 +83,7 @@ impl Engine {
             return Err(EngineError::BadRequest { reason: "score_threshold must be finite".into() }.into());
         }
         if let Some(text) = query.ask.text() {
-            if self.encoder_for(&open.info)?.is_none() {
+            if open.info.model.is_none() {
                 return Err(EngineError::VectorsOnly { collection: open.info.name.clone() }.into());
             }
             self.check_text("the query", text)?;
@@ -90,25 +91,51 @@ impl Engine {
         Ok(())
     }
 
+    /// The vector of every question that is a text. Those for one encoder go there together, and all encoders work at
+    /// once.
     async fn encode_queries(
         &self,
-        texts: Vec<String>,
+        queries: &[(String, SearchQuery)],
+        encoders: &[Option<Arc<Encoder>>],
         caller: Caller,
-    ) -> Result<(Vec<Embedding>, EncodeTimes)> {
-        if texts.is_empty() {
-            return Ok((Vec::new(), EncodeTimes::default()));
+    ) -> Result<Vec<Option<(Embedding, EncodeTimes)>>> {
+        let mut groups: Vec<(&Arc<Encoder>, Vec<usize>)> = Vec::new();
+        for (place, encoder) in encoders.iter().enumerate() {
+            let Some(encoder) = encoder else { continue };
+            match groups.iter_mut().find(|(other, _)| Arc::ptr_eq(other, encoder)) {
+                Some((_, places)) => places.push(place),
+                None => groups.push((encoder, vec![place])),
+            }
         }
-        let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
-        self.encode_slice(encoder, texts, TextKind::Query, Class::Query, caller, None).await?.wait().await
+        let mut encodings = Vec::with_capacity(groups.len());
+        for (encoder, places) in &groups {
+            let texts = places.iter().filter_map(|&p| queries[p].1.ask.text().map(str::to_owned)).collect();
+            let encoding =
+                self.encode_slice(encoder, texts, TextKind::Query, Class::Query, caller, None).await?;
+            encodings.push(encoding.wait());
+        }
+        let mut encoded: Vec<Option<(Embedding, EncodeTimes)>> = encoders.iter().map(|_| None).collect();
+        for ((_, places), group) in groups.into_iter().zip(join_all(encodings).await) {
+            let (embeddings, times) = group?;
+            for (place, embedding) in places.into_iter().zip(embeddings) {
+                encoded[place] = Some((embedding, times));
+            }
+        }
+        Ok(encoded)
     }
 
     /// Texts as vectors, in order.
     ///
     /// # Errors
-    /// [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; encoder errors.
-    pub async fn embed(&self, texts: Vec<String>, kind: TextKind, caller: Caller) -> Result<Vec<Embedding>> {
+    /// [`EngineError::OutOfRange`]; encoder errors.
+    pub async fn embed(
+        &self,
+        encoder: &Arc<Encoder>,
+        texts: Vec<String>,
+        kind: TextKind,
+        caller: Caller,
+    ) -> Result<Vec<Embedding>> {
         self.check_open()?;
-        let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
         let limit = self.config().limits.batch_max;
         if texts.is_empty() || texts.len() > limit {
             return Err(out_of_range("the number of texts", 1, limit, texts.len()).into());
@@ -127,8 +154,13 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::embed`].
-    pub async fn similarity(&self, text: String, others: Vec<String>, caller: Caller) -> Result<Vec<f32>> {
-        let encoder = self.encoder().ok_or(EngineError::EncoderOff)?;
+    pub async fn similarity(
+        &self,
+        encoder: &Arc<Encoder>,
+        text: String,
+        others: Vec<String>,
+        caller: Caller,
+    ) -> Result<Vec<f32>> {
         let dim = encoder.dim();
         if others.is_empty() {
             return Err(out_of_range("the number of texts", 1, self.config().limits.batch_max, 0).into());
@@ -136,7 +168,7 @@ impl Engine {
         let mut texts = vec![text];
         texts.extend(others);
         let vectors = self
-            .embed(texts, TextKind::Raw, caller)
+            .embed(encoder, texts, TextKind::Raw, caller)
             .await?
             .into_iter()
             .map(|e| Vector::new(e.values, dim, crate::vector::Metric::Cosine))
@@ -194,8 +226,8 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>) -> Result
         with_payload: query.with_payload,
         with_text: query.with_text,
     })?;
-    let (encode, total) = Default::default();
-    Ok(SearchAnswer { hits, tokens, truncated, encode, trace, total })
+    let (device, encode, total) = Default::default();
+    Ok(SearchAnswer { hits, tokens, truncated, device, encode, trace, total })
 }
 
 /// Awaits all, polling them together.

@@ -180,10 +180,8 @@ async fn without_an_encoder_vectors_work_and_text_is_refused() {
     }
     let error = engine.search("vectors", question(Ask::Text("rain".into())), NEVER).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(
-        engine.embed(vec!["a".into()], crate::encoder::TextKind::Raw, NEVER).await.unwrap_err().kind(),
-        ErrorKind::Precondition
-    );
+    assert_eq!(engine.encoder_named("").await.unwrap_err().kind(), ErrorKind::Precondition);
+    assert_eq!(engine.use_model("tiny").await.unwrap_err().kind(), ErrorKind::Precondition);
     let missing = engine.search("vectors", question(Ask::Document("west".into())), NEVER).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
@@ -269,4 +267,63 @@ async fn what_an_interrupted_creation_left_is_removed_at_the_start() {
     std::fs::create_dir(&left).unwrap();
     let _engine = Engine::open(&home.config).unwrap();
     assert!(!left.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_of_two_models_are_served_by_one_engine() {
+    let models = crate::model::tests::home_with(&["a", "b"]);
+    let mut home = home("a");
+    home.config.data.home = models.path().to_owned();
+    let loaded = |engine: &Engine| {
+        engine.encoders().unwrap().all().iter().map(|e| e.name().to_owned()).collect::<Vec<_>>()
+    };
+    let engine = Engine::open(&home.config).unwrap();
+    assert_eq!(loaded(&engine), ["a"]);
+    for model in ["a", "b"] {
+        let new = NewCollection { model: model.into(), ..collection(model) };
+        let (info, _) = engine.create_collection(new).await.unwrap();
+        assert_eq!(info.model.unwrap().name, model);
+        engine.upsert(model, vec![document("x", "rain on the river")], NEVER).await.unwrap();
+    }
+    for (new, kind) in [
+        (NewCollection { model: "c".into(), ..collection("c") }, ErrorKind::NotFound),
+        (NewCollection { model: "b".into(), if_not_exists: true, ..collection("a") }, ErrorKind::Exists),
+        (
+            NewCollection { model: "b".into(), vectors_only: true, dimension: Some(2), ..collection("v") },
+            ErrorKind::Invalid,
+        ),
+    ] {
+        assert_eq!(engine.create_collection(new).await.unwrap_err().kind(), kind);
+    }
+    engine.close().await.unwrap();
+    drop(engine);
+
+    // After a restart the second model is loaded by the first question that needs it. Questions to both come in one
+    // batch, and each is encoded by its collection's own: the score of a text with itself is 1 in either.
+    let engine = Engine::open(&home.config).unwrap();
+    assert_eq!(loaded(&engine), ["a"]);
+    let ask = |name: &str| (name.to_owned(), question(Ask::Text("rain on the river".into())));
+    let answers = engine.search_batch(vec![ask("b"), ask("a"), ask("b")], NEVER).await.unwrap();
+    assert_eq!(loaded(&engine), ["a", "b"]);
+    assert!(answers.iter().all(|a| a.hits[0].score > 0.999 && a.device.starts_with("cpu") && a.tokens > 0));
+
+    // Another default changes what new collections get, not what the old ones have.
+    engine.use_model("b").await.unwrap();
+    assert_eq!(loaded(&engine), ["b", "a"]);
+    let (info, _) = engine.create_collection(collection("new")).await.unwrap();
+    assert_eq!(info.model.unwrap().name, "b");
+    assert!(engine.search("a", ask("a").1, NEVER).await.unwrap().hits[0].score > 0.999);
+    assert_eq!(engine.use_model("c").await.unwrap_err().kind(), ErrorKind::NotFound);
+    engine.close().await.unwrap();
+    drop(engine);
+
+    // A model that is gone is told, with what there is.
+    std::fs::remove_dir_all(models.path().join("models/b")).unwrap();
+    let engine = Engine::open(&home.config).unwrap();
+    let error = engine.search("b", ask("b").1, NEVER).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+    assert!(
+        error.to_string().contains("model b (") && error.to_string().contains("there are: a ("),
+        "{error}"
+    );
 }

@@ -63,22 +63,32 @@ impl ModelDir {
     /// # Errors
     /// [`ModelError::NotFound`] naming what there is and how to get the default model; manifest and file errors.
     pub fn find(home: &Path, name_or_path: &str) -> Result<Self, ModelError> {
+        match ModelDir::find_named(home, name_or_path) {
+            Err(ModelError::NotFound { .. }) if Path::new(name_or_path).is_dir() => {
+                ModelDir::open(Path::new(name_or_path))
+            }
+            found => found,
+        }
+    }
+
+    /// [`ModelDir::find`] by name alone.
+    ///
+    /// # Errors
+    /// As [`ModelDir::find`].
+    pub fn find_named(home: &Path, name: &str) -> Result<Self, ModelError> {
         let models = home.join(MODELS_FOLDER);
-        if manifest::check_name(name_or_path).is_ok() {
-            let path = models.join(name_or_path);
+        if manifest::check_name(name).is_ok() {
+            let path = models.join(name);
             if path.is_dir() {
                 return ModelDir::open(&path);
             }
-        }
-        if Path::new(name_or_path).is_dir() {
-            return ModelDir::open(Path::new(name_or_path));
         }
         let known: Vec<String> = folders(&models)
             .iter()
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Err(ModelError::NotFound { name: name_or_path.to_owned(), known })
+        Err(ModelError::NotFound { name: name.to_owned(), known })
     }
 
     /// Opens a directory. Cost: reads the manifest and compares file sizes; no file is read whole.

@@ -10,6 +10,20 @@ pub(crate) fn tiny_copy() -> (TempDir, ModelDir) {
     (home, model)
 }
 
+/// A home folder with the runtime and `names.len()` models, the weights of all the same, each with a pooling of its own
+/// and so a fingerprint of its own.
+pub(crate) fn home_with(names: &[&str]) -> TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(crate::config::default_home().join("runtime"), home.path().join("runtime"))
+        .unwrap();
+    for (name, pooling) in names.iter().zip(["mean", "cls", "max", "first_last_mean"]) {
+        let model = copy_tiny(home.path(), name);
+        open_edited(&model, "name = \"tiny\"", &format!("name = \"{name}\"")).unwrap();
+        open_edited(&model, "pooling = \"mean\"", &format!("pooling = \"{pooling}\"")).unwrap();
+    }
+    home
+}
+
 fn copy_tiny(home: &Path, name: &str) -> ModelDir {
     let target = home.join(MODELS_FOLDER).join(name);
     fs::create_dir_all(&target).unwrap();

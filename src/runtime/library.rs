@@ -18,6 +18,8 @@ pub(super) const LIBRARY_VERSION: &str = "1.31.1";
 pub(super) struct Loaded {
     pub(super) environment: Environment,
     pub(super) library: PathBuf,
+    /// Where that leads: the name it was loaded by may be gone by now.
+    file: PathBuf,
     pub(super) openvino: Option<Result<(), String>>,
 }
 
@@ -49,7 +51,8 @@ pub(super) fn with_runtime<T>(
     let mut guard = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let path = library_path(home);
     if let Some(loaded) = guard.as_mut() {
-        if !same_file(&loaded.library, &path) {
+        let same = loaded.library == path || path.canonicalize().is_ok_and(|path| path == loaded.file);
+        if !same {
             return Err(RuntimeError::OtherLibrary { loaded: loaded.library.clone(), asked: path });
         }
         return f(loaded);
@@ -63,11 +66,8 @@ pub(super) fn with_runtime<T>(
     .map_err(|_| unusable("it does not offer the programming interface that was asked for".to_owned()))?
     .map_err(|e| unusable(e.to_string()))?;
     environment.set_log_level(LogLevel::Warning);
-    f(guard.insert(Loaded { environment, library: path, openvino: None }))
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+    let file = path.canonicalize().unwrap_or_else(|_| path.clone());
+    f(guard.insert(Loaded { environment, library: path, file, openvino: None }))
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {

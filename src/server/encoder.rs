@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{ServerError, admit, convert, metrics::Metrics};
 use crate::{
-    engine::{Engine, EngineError},
+    engine::Engine,
     model::ModelDir,
     proto::{self, encoder_server::Encoder},
 };
@@ -28,8 +28,8 @@ impl Encoder for EncoderService {
         context
             .answer(async {
                 let kind = convert::text_kind_from(message.kind)?;
-                let encoder = self.engine.encoder().ok_or(EngineError::EncoderOff)?;
-                let embeddings = self.engine.embed(message.texts, kind, context.caller()).await?;
+                let encoder = self.engine.encoder_named(&message.model).await?;
+                let embeddings = self.engine.embed(&encoder, message.texts, kind, context.caller()).await?;
                 let tokens = embeddings.iter().map(|e| u64::from(e.tokens)).sum();
                 self.metrics.encoded(embeddings.len() as u64, tokens);
                 Ok(proto::EmbedResponse {
@@ -48,7 +48,9 @@ impl Encoder for EncoderService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let scores = self.engine.similarity(message.text, message.others, context.caller()).await?;
+                let encoder = self.engine.encoder_named(&message.model).await?;
+                let (text, others) = (message.text, message.others);
+                let scores = self.engine.similarity(&encoder, text, others, context.caller()).await?;
                 Ok(proto::SimilarityResponse { scores })
             })
             .await
@@ -65,21 +67,39 @@ impl Encoder for EncoderService {
                 let listed = tokio::task::spawn_blocking(move || ModelDir::list(&home))
                     .await
                     .map_err(|e| ServerError::Transport { reason: e.to_string() })?;
-                let encoder = self.engine.encoder();
-                let is_loaded = |model: &ModelDir| encoder.is_some_and(|e| e.model().path == model.path);
-                let mut models = Vec::new();
+                // The loaded ones come first; the default may live outside the folder of models.
+                let loaded = self.engine.encoders().map(|encoders| encoders.all()).unwrap_or_default();
+                let mut models: Vec<proto::Model> = loaded
+                    .iter()
+                    .enumerate()
+                    .map(|(place, e)| convert::model_to(e.model(), Some(e.device()), place == 0))
+                    .collect();
                 for model in listed {
                     match model {
-                        Ok(model) if is_loaded(&model) => {}
-                        Ok(model) => models.push(convert::model_to(&model, None)),
+                        Ok(model) if loaded.iter().any(|e| *e.fingerprint() == model.fingerprint) => {}
+                        Ok(model) => models.push(convert::model_to(&model, None, false)),
                         Err(error) => tracing::warn!(%error, "a model is left out of the list"),
                     }
                 }
-                // The loaded model comes first; it may live outside the folder of models.
-                if let Some(encoder) = encoder {
-                    models.insert(0, convert::model_to(encoder.model(), Some(encoder.device())));
-                }
                 Ok(proto::ModelsResponse { models })
+            })
+            .await
+    }
+
+    async fn use_model(
+        &self,
+        request: Request<proto::UseModelRequest>,
+    ) -> Result<Response<proto::UseModelResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                if message.name.is_empty() {
+                    let reason = "name a model; Models lists them";
+                    return Err(ServerError::field("name", reason).into());
+                }
+                let encoder = self.engine.use_model(&message.name).await?;
+                let model = convert::model_to(encoder.model(), Some(encoder.device()), true);
+                Ok(proto::UseModelResponse { model: Some(model) })
             })
             .await
     }

@@ -73,6 +73,7 @@ pub(crate) struct Metrics {
     texts: Counter,
     tokens: Counter,
     waiting: Gauge<u64, AtomicU64>,
+    models: Gauge<u64, AtomicU64>,
     cache_hits: Counter,
     cache_misses: Counter,
     collections: [Gauges; 3],
@@ -91,7 +92,7 @@ impl Metrics {
         let in_flight = Gauge::default();
         let documents = Family::default();
         let (texts, tokens) = (Counter::default(), Counter::default());
-        let waiting = Gauge::default();
+        let (waiting, models) = (Gauge::default(), Gauge::default());
         let (cache_hits, cache_misses) = (Counter::default(), Counter::default());
         let collections: [Gauges; 3] = Default::default();
         let resident_bytes = Gauge::default();
@@ -104,6 +105,7 @@ impl Metrics {
         registry.register(names::ENCODED_TEXTS, "Texts encoded for requests", texts.clone());
         registry.register(names::ENCODED_TOKENS, "Tokens of those texts", tokens.clone());
         registry.register(names::ENCODER_WAITING, "Texts that wait for the encoder", waiting.clone());
+        registry.register(names::MODELS_LOADED, "Models in memory", models.clone());
         registry.register(names::QUERY_CACHE_HITS, "Queries whose vector was known", cache_hits.clone());
         registry.register(names::QUERY_CACHE_MISSES, "Queries whose vector was not", cache_misses.clone());
         for (gauges, (name, help)) in collections.iter().zip([
@@ -127,6 +129,7 @@ impl Metrics {
             texts,
             tokens,
             waiting,
+            models,
             cache_hits,
             cache_misses,
             collections,
@@ -177,8 +180,9 @@ impl Metrics {
         let _one_at_a_time = self.scraping.lock().await;
         self.healthy.set(engine.healthy().is_ok().into());
         self.resident_bytes.set(telemetry::resident_bytes().unwrap_or(0));
-        if let Some(encoder) = engine.encoder() {
-            let counters = encoder.counters();
+        if let Some(encoders) = engine.encoders() {
+            let counters = encoders.counters();
+            self.models.set(encoders.all().len() as u64);
             self.waiting.set(counters.waiting.load(Ordering::Relaxed));
             for (counter, now) in
                 [(&self.cache_hits, &counters.cache_hits), (&self.cache_misses, &counters.cache_misses)]

@@ -217,8 +217,8 @@ struct Services {
 impl Services {
     fn of(engine: &Arc<Engine>) -> Self {
         let config = engine.config();
-        let device = engine.encoder().map_or("", |encoder| &encoder.device().device);
-        let metrics = Arc::new(Metrics::new(device));
+        let device = engine.encoder().map(|encoder| encoder.device().device.clone()).unwrap_or_default();
+        let metrics = Arc::new(Metrics::new(&device));
         let draining = CancellationToken::new();
         let gate = Arc::new(Gate::new(config, Arc::clone(&metrics), draining.clone()));
         let bytes_max = config.limits.message_bytes_max;

@@ -22,8 +22,7 @@ impl SearchService {
         if answer.tokens > 0 {
             self.metrics.encoded(1, answer.tokens.into());
         }
-        let device = self.engine.encoder().map_or("", |encoder| &encoder.device().device);
-        convert::answer_to(answer, explain.then_some(device))
+        convert::answer_to(answer, explain)
     }
 }
 

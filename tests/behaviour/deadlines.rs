@@ -82,7 +82,8 @@ async fn a_client_that_goes_away_during_a_request_cancels_it() {
     let texts: Vec<String> =
         (0..1024).map(|i| format!("{i} {}", "the cat and the dog ".repeat(200))).collect();
     let mut encoder = server.encoder.clone();
-    let call = tokio::spawn(async move { encoder.embed(proto::EmbedRequest { texts, kind: 0 }).await });
+    let call =
+        tokio::spawn(async move { encoder.embed(proto::EmbedRequest { texts, ..Default::default() }).await });
     server.metrics_have("distilface_requests_in_flight 1").await;
     call.abort();
     server.metrics_have("distilface_requests_in_flight 0").await;

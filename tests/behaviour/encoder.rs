@@ -6,7 +6,8 @@ use tonic::Code;
 use crate::harness::{Server, assert_refused};
 
 fn embed(texts: &[&str], kind: proto::TextKind) -> proto::EmbedRequest {
-    proto::EmbedRequest { texts: texts.iter().map(ToString::to_string).collect(), kind: kind.into() }
+    let texts = texts.iter().map(ToString::to_string).collect();
+    proto::EmbedRequest { texts, kind: kind.into(), ..Default::default() }
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -55,7 +56,7 @@ async fn a_document_cut_short_says_so_where_chunking_is_off() {
 async fn similarity_is_the_cosine_with_each_other_text() {
     let mut server = Server::start().await;
     let others = ["the cat", "a law about the court", "a cat"].map(str::to_owned).to_vec();
-    let request = proto::SimilarityRequest { text: "a cat".into(), others };
+    let request = proto::SimilarityRequest { text: "a cat".into(), others, ..Default::default() };
     let scores = server.encoder.similarity(request).await.unwrap().into_inner().scores;
     assert_eq!(scores.len(), 3);
     assert!((scores[2] - 1.0).abs() < 1e-5, "{scores:?}");
@@ -83,4 +84,47 @@ async fn without_a_model_vectors_still_work_and_text_says_what_is_missing() {
     server.create_with(config).await;
     server.upsert("v", vec![crate::harness::vector_doc("1", &[1.0, 0.0])]).await;
     assert_eq!(server.find(crate::harness::by_vector("v", &[1.0, 0.0], 1)).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_may_name_a_model_and_the_default_may_change() {
+    let mut server = Server::start_with(crate::harness::two_models).await;
+    let query = |model: &str| proto::EmbedRequest {
+        model: model.into(),
+        ..embed(&["a cat"], proto::TextKind::Query)
+    };
+    let ask = async |server: &mut Server, model: &str| {
+        let answer = server.encoder.embed(query(model)).await.unwrap().into_inner();
+        (answer.model, answer.embeddings[0].values.clone())
+    };
+    let first = ask(&mut server, "").await;
+    assert_eq!(first.0, "first");
+    assert_eq!(ask(&mut server, "first").await, first);
+    let second = ask(&mut server, "second").await;
+    assert_eq!(second.0, "second");
+    assert_ne!(second.1, first.1);
+
+    for bad in ["third", "../models/first", "/etc"] {
+        let refused = server.encoder.embed(query(bad)).await;
+        assert_refused(refused, Code::NotFound, &["first, second"]);
+        let refused = server.encoder.use_model(proto::UseModelRequest { name: bad.into() }).await;
+        assert_refused(refused, Code::NotFound, &["first, second"]);
+    }
+    let refused = server.encoder.use_model(proto::UseModelRequest::default()).await;
+    assert_refused(refused, Code::InvalidArgument, &["name"]);
+
+    let config = |name: &str| proto::CollectionConfig { name: name.into(), ..Default::default() };
+    server.create_with(config("old")).await;
+    let used = server.encoder.use_model(proto::UseModelRequest { name: "second".into() }).await.unwrap();
+    let used = used.into_inner().model.unwrap();
+    assert!(used.default && used.loaded && used.name == "second", "{used:?}");
+    assert_eq!(ask(&mut server, "").await, second);
+    server.create_with(config("new")).await;
+    server.create_with(proto::CollectionConfig { model: "first".into(), ..config("named") }).await;
+    let listed = server.collections.list(proto::ListCollectionsRequest {}).await.unwrap().into_inner();
+    let models: Vec<_> = listed.collections.iter().map(|c| c.model.as_str()).collect();
+    assert_eq!(models, ["first", "second", "first"], "of named, new and old");
+    let models = server.encoder.models(proto::ModelsRequest {}).await.unwrap().into_inner().models;
+    let told: Vec<_> = models.iter().map(|m| (m.name.as_str(), m.loaded, m.default)).collect();
+    assert_eq!(told, [("second", true, true), ("first", true, false)]);
 }

@@ -189,6 +189,26 @@ fn config(data: &Path) -> Config {
     config
 }
 
+/// A home of its own with two models, `first` (the default) and `second`: the same weights, pooled in two ways.
+pub fn two_models(config: &mut Config) {
+    let home = config.data.dir.with_file_name("home");
+    for (name, pooling) in [("first", "mean"), ("second", "cls")] {
+        let to = home.join("models").join(name);
+        std::fs::create_dir_all(&to).unwrap();
+        for file in ["model.safetensors", "tokenizer.json"] {
+            std::fs::copy(tiny().join(file), to.join(file)).unwrap();
+        }
+        let manifest = std::fs::read_to_string(tiny().join("model.toml")).unwrap();
+        let manifest = manifest
+            .replace("name = \"tiny\"", &format!("name = \"{name}\""))
+            .replace("pooling = \"mean\"", &format!("pooling = \"{pooling}\""));
+        std::fs::write(to.join("model.toml"), manifest).unwrap();
+    }
+    std::os::unix::fs::symlink(config.data.home.join("runtime"), home.join("runtime")).unwrap();
+    config.data.home = home;
+    config.encoder.model = "first".into();
+}
+
 pub fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
 }

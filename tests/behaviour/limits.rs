@@ -104,7 +104,7 @@ async fn texts_are_neither_empty_nor_over_the_limit() {
     );
     for (text, word) in [("", "empty"), (" \n", "empty"), (&*long, "104 bytes")] {
         assert_refused(server.search.search(by_text("c", text, 1)).await, Code::InvalidArgument, &[word]);
-        let request = proto::EmbedRequest { texts: vec!["a cat".into(), text.into()], kind: 0 };
+        let request = proto::EmbedRequest { texts: vec!["a cat".into(), text.into()], ..Default::default() };
         assert_refused(server.encoder.embed(request).await, Code::InvalidArgument, &["text 2", word]);
     }
 }
@@ -161,7 +161,7 @@ async fn what_is_left_open_is_refused() {
     let filter = Some(proto::Filter { form: Some(proto::filter::Form::Condition(condition)) });
     let request = proto::CountRequest { collection: "c".into(), filter };
     assert_refused(server.documents.count(request).await, Code::InvalidArgument, &["no kind"]);
-    let request = proto::EmbedRequest { texts: vec!["a cat".into()], kind: 42 };
+    let request = proto::EmbedRequest { texts: vec!["a cat".into()], kind: 42, ..Default::default() };
     assert_refused(server.encoder.embed(request).await, Code::InvalidArgument, &["kind", "42"]);
 }
 
@@ -200,7 +200,7 @@ async fn requests_have_a_largest_number_of_parts() {
     let request =
         proto::DeleteDocumentsRequest { collection: "c".into(), ids: three.clone(), ..Default::default() };
     assert_refused(server.documents.delete(request).await, Code::InvalidArgument, &words);
-    let request = proto::EmbedRequest { texts: three, kind: 0 };
+    let request = proto::EmbedRequest { texts: three, ..Default::default() };
     assert_refused(server.encoder.embed(request).await, Code::InvalidArgument, &words);
     let request = proto::SearchBatchRequest { requests: vec![by_text("c", "a", 1), by_text("c", "b", 1)] };
     assert_refused(server.search.search_batch(request).await, Code::InvalidArgument, &["and 1, got 2"]);

@@ -180,6 +180,24 @@ impl Place {
         Some(Place { home: home()?, folder: tempfile::tempdir().unwrap() })
     }
 
+    /// With a home of its own that has a second model, `other`: the tiny one's weights, pooled in another way.
+    pub fn with_other_model() -> Option<Self> {
+        let mut place = Place::new()?;
+        let home = place.path("home");
+        let other = home.join("models/other");
+        fs::create_dir_all(&other).unwrap();
+        for file in ["model.safetensors", "tokenizer.json"] {
+            fs::copy(tiny_model().join(file), other.join(file)).unwrap();
+        }
+        let manifest = fs::read_to_string(tiny_model().join("model.toml")).unwrap();
+        let manifest = manifest.replace("name = \"tiny\"", "name = \"other\"");
+        fs::write(other.join("model.toml"), manifest.replace("pooling = \"mean\"", "pooling = \"cls\""))
+            .unwrap();
+        std::os::unix::fs::symlink(place.home.join("runtime"), home.join("runtime")).unwrap();
+        place.home = home;
+        Some(place)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -103,3 +103,45 @@ fn the_address_line_is_for_people_too() {
     signal(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_server_has_several_models_and_changes_the_default_without_a_restart() {
+    let Some(place) = Place::with_other_model() else { return };
+    let server = place.serve();
+    let ask = |args: &[&str]| run(&mut place.remote(&server, args));
+    let vector = |args: &[&str]| ask(args).code(0).json()["embeddings"][0]["vector"].clone();
+    let first = vector(&["embed", "rain", "--json"]);
+    let other = vector(&["embed", "rain", "--json", "--model", "other"]);
+    assert_ne!(first, other);
+    ask(&["similarity", "rain", "the river", "--model", "other"]).code(0);
+    ask(&["embed", "rain", "--model", "nope"]).code(1).says("\"nope\" (there are: other)");
+
+    ask(&["collection", "create", "made", "--model", "other"]).code(0);
+    run_with_stdin(
+        &mut place.remote(&server, &["ingest", "-", "-c", "fed", "--model", "other"]),
+        b"{\"id\":\"1\",\"text\":\"rain\"}\n",
+    )
+    .code(0);
+    for collection in ["made", "fed"] {
+        let shown = ask(&["collection", "show", collection, "--json"]).code(0).json();
+        assert_eq!(shown["model"], "other");
+    }
+    run_with_stdin(
+        &mut place.remote(&server, &["ingest", "-", "-c", "fed", "--model", "tiny"]),
+        b"{\"id\":\"1\",\"text\":\"rain\"}\n",
+    )
+    .code(1)
+    .says("fed was made with model other, not tiny");
+    assert_eq!(
+        ask(&["search", "rain", "-c", "fed", "--json"]).code(0).json()["hits"].as_array().unwrap().len(),
+        1
+    );
+
+    ask(&["model", "use", "other"]).code(0).prints("other serves from now on").says("made with");
+    assert_eq!(vector(&["embed", "rain", "--json"]), other);
+    ask(&["model", "list"]).code(0).prints(", the default");
+    ask(&["model", "use", "nope"]).code(1).says("there are: other");
+    place.run(&["model", "use", "other"]).code(2).says("asks a running server");
+    // Tiny is loaded still, and known by name, though its folder is none of the home's.
+    assert_eq!(vector(&["embed", "rain", "--json", "--model", "tiny"]), first);
+}

@@ -69,6 +69,7 @@ SEARCH: Method[s.SearchRequest, s.SearchResponse] = Method("Search", "Search", T
 SEARCH_BATCH: Method[s.SearchBatchRequest, s.SearchBatchResponse] = Method("Search", "SearchBatch", True)
 EMBED: Method[e.EmbedRequest, e.EmbedResponse] = Method("Encoder", "Embed", True)
 SIMILARITY: Method[e.SimilarityRequest, e.SimilarityResponse] = Method("Encoder", "Similarity", True)
+USE_MODEL: Method[e.UseModelRequest, e.UseModelResponse] = Method("Encoder", "UseModel")
 MODELS: Method[e.ModelsRequest, e.ModelsResponse] = Method("Encoder", "Models", True)
 HEALTH: Method[wire_pb2.HealthCheckRequest, wire_pb2.HealthCheckResponse] = Method("Health", "Check", True)
 

@@ -91,16 +91,20 @@ class AsyncClient:
         index: IndexConfig | None = None,
         chunking: Chunking | None = None,
         vectors_only: bool = False,
+        model: str = "",
         if_not_exists: bool = False,
         timeout: float | None = None,
     ) -> CollectionInfo:
         """Makes a collection and says what it became.
 
         `dimension`: the model's if left out; required for `vectors_only`, where documents bring their vectors.
+        `model`: an encoder that the server has (`models`), its default if left out.
         `if_not_exists`: answer a collection that exists with the same settings instead of refusing.
-        Raises `AlreadyExists`, `InvalidArgument`.
+        Raises `AlreadyExists`, `InvalidArgument`, `NotFound` for a model that the server has not.
         """
-        request = messages.create_collection(name, dimension, metric, index, chunking, vectors_only, if_not_exists)
+        request = messages.create_collection(
+            name, dimension, metric, index, chunking, vectors_only, model, if_not_exists
+        )
         return messages.collection_info((await self._call(m.CREATE, request, timeout)).collection)
 
     async def collection(self, name: str, *, timeout: float | None = None) -> CollectionInfo:
@@ -267,20 +271,30 @@ class AsyncClient:
         return [messages.search_result(wire) for wire in answer.responses]
 
     async def embed(
-        self, texts: Sequence[str], *, kind: TextKind = TextKind.RAW, timeout: float | None = None
+        self, texts: Sequence[str], *, kind: TextKind = TextKind.RAW, model: str = "", timeout: float | None = None
     ) -> Embeddings:
-        """Texts as vectors, in order."""
-        return messages.embeddings(await self._call(m.EMBED, messages.embed(texts, kind), timeout))
+        """Texts as vectors, in order, of the server's default model or the one named. Raises `NotFound`."""
+        return messages.embeddings(await self._call(m.EMBED, messages.embed(texts, kind, model), timeout))
 
-    async def similarity(self, text: str, others: Sequence[str], *, timeout: float | None = None) -> list[float]:
-        """The cosine of a text and each of the others."""
-        request = encoder_pb2.SimilarityRequest(text=text, others=messages.text_list(others))
+    async def similarity(
+        self, text: str, others: Sequence[str], *, model: str = "", timeout: float | None = None
+    ) -> list[float]:
+        """The cosine of a text and each of the others; `model` as in `embed`."""
+        request = encoder_pb2.SimilarityRequest(text=text, others=messages.text_list(others), model=model)
         return list((await self._call(m.SIMILARITY, request, timeout)).scores)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
         """The encoders that the server knows."""
         answer = await self._call(m.MODELS, encoder_pb2.ModelsRequest(), timeout)
         return [messages.model(wire) for wire in answer.models]
+
+    async def use_model(self, name: str, *, timeout: float | None = None) -> Model:
+        """Makes one of the server's models its default, without a pause, until the server ends.
+
+        Collections keep the model they were made with. Raises `NotFound`; the default then stays what it was.
+        """
+        request = encoder_pb2.UseModelRequest(name=name)
+        return messages.model((await self._call(m.USE_MODEL, request, timeout)).model)
 
     async def health(self, service: str = "", *, timeout: float | None = None) -> HealthStatus:
         """What the server says about itself, or about one service such as `distilface.v1.Search`."""

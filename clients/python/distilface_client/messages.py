@@ -67,6 +67,7 @@ def create_collection(
     index: IndexConfig | None,
     chunking: Chunking | None,
     vectors_only: bool,
+    model: str,
     if_not_exists: bool,
 ) -> collections_pb2.CreateCollectionRequest:
     """`Collections.Create`."""
@@ -89,6 +90,7 @@ def create_collection(
                 overlap_tokens=chunking.overlap_tokens,
             ),
             vectors_only=vectors_only,
+            model=model,
         ),
         if_not_exists=if_not_exists,
     )
@@ -234,9 +236,9 @@ def search_result(wire: search_pb2.SearchResponse) -> SearchResult:
     )
 
 
-def embed(texts: Sequence[str], kind: TextKind) -> encoder_pb2.EmbedRequest:
+def embed(texts: Sequence[str], kind: TextKind, model: str) -> encoder_pb2.EmbedRequest:
     """`Encoder.Embed`."""
-    return encoder_pb2.EmbedRequest(texts=text_list(texts), kind=_TEXT_KINDS[TextKind(kind)])
+    return encoder_pb2.EmbedRequest(texts=text_list(texts), kind=_TEXT_KINDS[TextKind(kind)], model=model)
 
 
 def text_list(texts: Sequence[str]) -> list[str]:
@@ -268,6 +270,7 @@ def model(wire: encoder_pb2.Model) -> Model:
         loaded=wire.loaded,
         device=wire.device,
         device_reason=wire.device_reason,
+        default=wire.default,
     )
 
 

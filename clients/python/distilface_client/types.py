@@ -316,3 +316,5 @@ class Model:
     """Where it runs, if it is loaded."""
     device_reason: str
     """Why there."""
+    default: bool
+    """It serves where no model is named."""

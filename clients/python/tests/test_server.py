@@ -277,6 +277,18 @@ def test_embeddings_and_similarity(client: Client) -> None:
     assert same == pytest.approx(1.0, abs=1e-4)
     assert other < same
     assert model.device
+    assert model.default
+    named = client.embed(["one text", "another text"], kind=TextKind.DOCUMENT, model=model.name)
+    assert named.model_fingerprint == model.fingerprint
+    assert client.similarity("a", ["a"], model=model.name)[0] == pytest.approx(1.0, abs=1e-4)
+    assert client.use_model(model.name) == model
+    for call in (
+        lambda: client.embed(["a"], model="nope"),
+        lambda: client.use_model("nope"),
+        lambda: client.create_collection("of-another", model="nope"),
+    ):
+        with pytest.raises(NotFound, match="nope"):
+            call()
     with pytest.raises(TypeError, match="list of texts"):
         client.embed("one text")
     with pytest.raises(TypeError, match="list of texts"):

@@ -74,7 +74,12 @@ def test_every_call_answers(server: Server) -> None:
         embedded = await client.embed(["a", "b"])
         assert len(embedded) == 2
         assert (await client.similarity("a", ["a"]))[0] == pytest.approx(1.0, abs=1e-4)
-        assert any(m.loaded for m in await client.models())
+        (model,) = [m for m in await client.models() if m.loaded]
+        assert model.default
+        assert (await client.embed(["a"], model=model.name)).model == model.name
+        assert await client.use_model(model.name) == model
+        with pytest.raises(NotFound, match="nope"):
+            await client.similarity("a", ["a"], model="nope")
         assert await client.delete(name, filter=field("i") >= 10) == 10
         assert await client.delete(name, "d1") == 1
 

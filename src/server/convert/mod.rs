@@ -62,6 +62,7 @@ pub(crate) fn new_collection_from(request: proto::CreateCollectionRequest) -> Re
         chunk_max_tokens: non_zero(chunking.max_tokens),
         chunk_overlap_tokens: non_zero(chunking.overlap_tokens),
         vectors_only: config.vectors_only,
+        model: config.model,
         if_not_exists: request.if_not_exists,
     })
 }
@@ -125,6 +126,7 @@ pub(crate) fn collection_to(info: CollectionInfo) -> proto::Collection {
             }),
             chunking: Some(chunking),
             vectors_only,
+            model: model.clone(),
         }),
         model,
         model_fingerprint,
@@ -264,9 +266,9 @@ pub(crate) struct Search {
 }
 
 /// Hits as they go out; `explain` on which device, if asked for.
-pub(crate) fn answer_to(answer: SearchAnswer, explain: Option<&str>) -> proto::SearchResponse {
+pub(crate) fn answer_to(answer: SearchAnswer, explain: bool) -> proto::SearchResponse {
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
-    let explain = explain.map(|device| proto::Explain {
+    let explain = explain.then(|| proto::Explain {
         tokenize_us: micros(answer.encode.tokenize),
         queue_us: micros(answer.encode.queue),
         encode_us: micros(answer.encode.encode),
@@ -279,7 +281,7 @@ pub(crate) fn answer_to(answer: SearchAnswer, explain: Option<&str>) -> proto::S
         matching_documents: answer.trace.matching_documents,
         scanned: answer.trace.scanned,
         ef: answer.trace.ef,
-        device: device.to_owned(),
+        device: answer.device,
     });
     proto::SearchResponse {
         hits: answer.hits.into_iter().map(hit_to).collect(),
@@ -323,7 +325,7 @@ pub(crate) fn embedding_to(embedding: Embedding) -> proto::Embedding {
 }
 
 /// A model as it goes out; `loaded` is where it runs, if it does.
-pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>) -> proto::Model {
+pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>, default: bool) -> proto::Model {
     let manifest = &model.manifest;
     proto::Model {
         name: manifest.name.clone(),
@@ -340,6 +342,7 @@ pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>) -> proto
         loaded: loaded.is_some(),
         device: loaded.map(|d| d.device.clone()).unwrap_or_default(),
         device_reason: loaded.map(|d| d.reason.clone()).unwrap_or_default(),
+        default,
     }
 }
 

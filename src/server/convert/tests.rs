@@ -126,16 +126,17 @@ fn a_search_is_explained_only_if_asked_for() {
         }],
         tokens: 4,
         truncated: true,
+        device: "cpu".into(),
         encode: EncodeTimes::default(),
         trace: SearchTrace { plan: "exact", search_time: Duration::from_micros(12), ..Default::default() },
         total: Duration::from_millis(1),
     };
-    let silent = answer_to(answer.clone(), None);
+    let silent = answer_to(answer.clone(), false);
     assert_eq!(silent.explain, None);
     assert_eq!(silent.query, Some(proto::QueryInfo { tokens: 4, truncated: true }));
     let passage = silent.hits[0].passage.clone().unwrap();
     assert_eq!((passage.ordinal, passage.start, passage.end, passage.text.as_str()), (2, 3, 7, "text"));
-    let explain = answer_to(answer, Some("cpu")).explain.unwrap();
+    let explain = answer_to(answer, true).explain.unwrap();
     assert_eq!((explain.search_us, explain.total_us, explain.plan.as_str()), (12, 1000, "exact"));
     assert_eq!(explain.device, "cpu");
 }

@@ -40,20 +40,22 @@ class ChunkingConfig(_message.Message):
     def __init__(self, disabled: bool = ..., max_tokens: _Optional[int] = ..., overlap_tokens: _Optional[int] = ...) -> None: ...
 
 class CollectionConfig(_message.Message):
-    __slots__ = ("name", "dimension", "metric", "index", "chunking", "vectors_only")
+    __slots__ = ("name", "dimension", "metric", "index", "chunking", "vectors_only", "model")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CHUNKING_FIELD_NUMBER: _ClassVar[int]
     VECTORS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     dimension: int
     metric: _common_pb2.Metric
     index: IndexConfig
     chunking: ChunkingConfig
     vectors_only: bool
-    def __init__(self, name: _Optional[str] = ..., dimension: _Optional[int] = ..., metric: _Optional[_Union[_common_pb2.Metric, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., chunking: _Optional[_Union[ChunkingConfig, _Mapping]] = ..., vectors_only: bool = ...) -> None: ...
+    model: str
+    def __init__(self, name: _Optional[str] = ..., dimension: _Optional[int] = ..., metric: _Optional[_Union[_common_pb2.Metric, str]] = ..., index: _Optional[_Union[IndexConfig, _Mapping]] = ..., chunking: _Optional[_Union[ChunkingConfig, _Mapping]] = ..., vectors_only: bool = ..., model: _Optional[str] = ...) -> None: ...
 
 class Collection(_message.Message):
     __slots__ = ("config", "model", "model_fingerprint", "created_at", "aliases")

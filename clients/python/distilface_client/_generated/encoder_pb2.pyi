@@ -17,12 +17,14 @@ TEXT_KIND_QUERY: TextKind
 TEXT_KIND_DOCUMENT: TextKind
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("texts", "kind")
+    __slots__ = ("texts", "kind", "model")
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     texts: _containers.RepeatedScalarFieldContainer[str]
     kind: TextKind
-    def __init__(self, texts: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[TextKind, str]] = ...) -> None: ...
+    model: str
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[TextKind, str]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class Embedding(_message.Message):
     __slots__ = ("values", "tokens", "truncated")
@@ -45,12 +47,14 @@ class EmbedResponse(_message.Message):
     def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., model: _Optional[str] = ..., model_fingerprint: _Optional[str] = ...) -> None: ...
 
 class SimilarityRequest(_message.Message):
-    __slots__ = ("text", "others")
+    __slots__ = ("text", "others", "model")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     OTHERS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     text: str
     others: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, text: _Optional[str] = ..., others: _Optional[_Iterable[str]] = ...) -> None: ...
+    model: str
+    def __init__(self, text: _Optional[str] = ..., others: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class SimilarityResponse(_message.Message):
     __slots__ = ("scores",)
@@ -63,7 +67,7 @@ class ModelsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "architecture", "dimension", "max_tokens", "pooling", "fingerprint", "licence", "loaded", "device", "device_reason")
+    __slots__ = ("name", "architecture", "dimension", "max_tokens", "pooling", "fingerprint", "licence", "loaded", "device", "device_reason", "default")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +78,7 @@ class Model(_message.Message):
     LOADED_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_REASON_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
     name: str
     architecture: str
     dimension: int
@@ -84,10 +89,23 @@ class Model(_message.Message):
     loaded: bool
     device: str
     device_reason: str
-    def __init__(self, name: _Optional[str] = ..., architecture: _Optional[str] = ..., dimension: _Optional[int] = ..., max_tokens: _Optional[int] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., licence: _Optional[str] = ..., loaded: bool = ..., device: _Optional[str] = ..., device_reason: _Optional[str] = ...) -> None: ...
+    default: bool
+    def __init__(self, name: _Optional[str] = ..., architecture: _Optional[str] = ..., dimension: _Optional[int] = ..., max_tokens: _Optional[int] = ..., pooling: _Optional[str] = ..., fingerprint: _Optional[str] = ..., licence: _Optional[str] = ..., loaded: bool = ..., device: _Optional[str] = ..., device_reason: _Optional[str] = ..., default: bool = ...) -> None: ...
 
 class ModelsResponse(_message.Message):
     __slots__ = ("models",)
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[Model]
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class UseModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UseModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...

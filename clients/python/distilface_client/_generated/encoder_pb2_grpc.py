@@ -29,6 +29,11 @@ class EncoderStub(object):
                 request_serializer=distilface_dot_v1_dot_encoder__pb2.ModelsRequest.SerializeToString,
                 response_deserializer=distilface_dot_v1_dot_encoder__pb2.ModelsResponse.FromString,
                 )
+        self.UseModel = channel.unary_unary(
+                '/distilface.v1.Encoder/UseModel',
+                request_serializer=distilface_dot_v1_dot_encoder__pb2.UseModelRequest.SerializeToString,
+                response_deserializer=distilface_dot_v1_dot_encoder__pb2.UseModelResponse.FromString,
+                )
 
 
 class EncoderServicer(object):
@@ -52,6 +57,14 @@ class EncoderServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UseModel(self, request, context):
+        """Makes an installed model the default, for new collections and for texts whose request names none, until the server
+        ends. It is loaded first; no request waits or fails because of it, and collections keep the model they have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EncoderServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -69,6 +82,11 @@ def add_EncoderServicer_to_server(servicer, server):
                     servicer.Models,
                     request_deserializer=distilface_dot_v1_dot_encoder__pb2.ModelsRequest.FromString,
                     response_serializer=distilface_dot_v1_dot_encoder__pb2.ModelsResponse.SerializeToString,
+            ),
+            'UseModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseModel,
+                    request_deserializer=distilface_dot_v1_dot_encoder__pb2.UseModelRequest.FromString,
+                    response_serializer=distilface_dot_v1_dot_encoder__pb2.UseModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -128,5 +146,22 @@ class Encoder(object):
         return grpc.experimental.unary_unary(request, target, '/distilface.v1.Encoder/Models',
             distilface_dot_v1_dot_encoder__pb2.ModelsRequest.SerializeToString,
             distilface_dot_v1_dot_encoder__pb2.ModelsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UseModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/distilface.v1.Encoder/UseModel',
+            distilface_dot_v1_dot_encoder__pb2.UseModelRequest.SerializeToString,
+            distilface_dot_v1_dot_encoder__pb2.UseModelResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -1,0 +1,123 @@
+//! Which encoder serves what: the default one, the one a request names, the one a collection was made with.
+//!
+//! A collection's model is loaded when the collection first needs it; looking one up among the loaded ones costs nothing
+//! that a query would feel.
+
+use std::sync::Arc;
+
+use super::{CollectionInfo, Engine, EngineError, short};
+use crate::{
+    encoder::{Encoder, Encoders},
+    error::Result,
+    model::{Fingerprint, ModelDir},
+};
+
+impl Engine {
+    /// Those that are loaded; `None` where the process runs without an encoder.
+    pub fn encoders(&self) -> Option<&Arc<Encoders>> {
+        self.encoders.as_ref()
+    }
+
+    /// The default one; `None` where the process runs without an encoder.
+    pub fn encoder(&self) -> Option<Arc<Encoder>> {
+        self.encoders.as_ref().map(|encoders| encoders.default_encoder())
+    }
+
+    /// The encoder of an installed model, loaded if need be; the default one for an empty name.
+    ///
+    /// # Errors
+    /// [`EngineError::EncoderOff`]; those of finding and opening the model.
+    pub async fn encoder_named(&self, model: &str) -> Result<Arc<Encoder>> {
+        let encoders = self.encoders.as_ref().ok_or(EngineError::EncoderOff)?;
+        if model.is_empty() {
+            return Ok(encoders.default_encoder());
+        }
+        let name = model.to_owned();
+        beside(encoders, move |encoders| encoders.get(&encoders.find(&name)?)).await
+    }
+
+    /// Makes an installed model the default from now on: for new collections, and for texts whose request names none.
+    /// It is loaded first; requests go on all the while, and those under way end with the encoder they began with.
+    /// Until the process ends; the setting `encoder.model` stays what it is.
+    ///
+    /// # Errors
+    /// As [`Engine::encoder_named`]; the default stays what it was.
+    pub async fn use_model(&self, model: &str) -> Result<Arc<Encoder>> {
+        self.check_open()?;
+        let encoders = self.encoders.as_ref().ok_or(EngineError::EncoderOff)?;
+        let name = model.to_owned();
+        let encoder = beside(encoders, move |encoders| encoders.set_default(&encoders.find(&name)?)).await?;
+        tracing::info!(
+            model = encoder.name(),
+            fingerprint = short(&encoder.fingerprint().0),
+            "default model"
+        );
+        Ok(encoder)
+    }
+
+    /// The encoder for a collection's texts, loaded if need be: none for `vectors_only`.
+    pub(super) async fn encoder_for(&self, info: &CollectionInfo) -> Result<Option<Arc<Encoder>>> {
+        let Some(model) = &info.model else { return Ok(None) };
+        let encoders =
+            self.encoders.as_ref().ok_or_else(|| EngineError::NoEncoder { collection: info.name.clone() })?;
+        if let Some(encoder) = encoders.loaded(&model.fingerprint) {
+            return Ok(Some(encoder));
+        }
+        let fingerprint = model.fingerprint.clone();
+        let found = beside(encoders, move |encoders| {
+            encoders.find_fingerprint(&fingerprint).map(|model| encoders.get(&model)).transpose()
+        })
+        .await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        Err(EngineError::WrongModel {
+            collection: info.name.clone(),
+            name: model.name.clone(),
+            fingerprint: short(&model.fingerprint.0),
+            known: known(&self.config.data.home, &encoders.default_encoder()),
+        }
+        .into())
+    }
+
+    /// The encoder for every question that is a text, each loaded once.
+    pub(super) async fn encoders_for(
+        &self,
+        collections: impl Iterator<Item = Option<&CollectionInfo>>,
+    ) -> Result<Vec<Option<Arc<Encoder>>>> {
+        let mut all: Vec<Option<Arc<Encoder>>> = Vec::new();
+        for info in collections {
+            let known: Option<&Fingerprint> = info.and_then(|i| i.model.as_ref()).map(|m| &m.fingerprint);
+            let same = all.iter().flatten().find(|encoder| Some(encoder.fingerprint()) == known).cloned();
+            all.push(match (info, same) {
+                (None, _) => None,
+                (Some(_), Some(encoder)) => Some(encoder),
+                (Some(info), None) => self.encoder_for(info).await?,
+            });
+        }
+        Ok(all)
+    }
+}
+
+/// Loading takes a second or more: on a thread that may wait, not on one of the few that compute.
+async fn beside<T: Send + 'static>(
+    encoders: &Arc<Encoders>,
+    work: impl FnOnce(&Encoders) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let encoders = Arc::clone(encoders);
+    tokio::task::spawn_blocking(move || work(&encoders))
+        .await
+        .map_err(|e| EngineError::Panicked { reason: format!("loading a model: {e}") })?
+}
+
+/// The models there are, with the beginning of their fingerprints.
+fn known(home: &std::path::Path, default: &Encoder) -> String {
+    let installed = ModelDir::list(home).into_iter().flatten();
+    let mut all: Vec<String> = std::iter::once((default.name().to_owned(), default.fingerprint().clone()))
+        .chain(installed.map(|m| (m.manifest.name.clone(), m.fingerprint)))
+        .map(|(name, fingerprint)| format!("{name} ({})", short(&fingerprint.0)))
+        .collect();
+    all.sort();
+    all.dedup();
+    all.join(", ")
+}
