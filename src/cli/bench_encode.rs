@@ -14,7 +14,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::{App, bench::median, eval::Scratch, layout, load::SHORT};
+use super::{App, bench::median, bench_arithmetic::Arithmetic, eval::Scratch, layout, load::SHORT};
 use crate::{
     config::EncoderConfig,
     encoder::{Class, Encoder, TextKind, tuned::Tuned},
@@ -56,9 +56,10 @@ pub struct EncodeArgs {
     peer_script: PathBuf,
 }
 
-struct Load {
-    name: String,
-    texts: Vec<String>,
+/// Texts that are encoded in one go.
+pub struct Load {
+    pub name: String,
+    pub texts: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +73,8 @@ struct Way {
     query_p50_ms: f64,
     /// Share of padding in the tokens computed; only ours tell.
     padding: Option<f64>,
+    /// Only ours.
+    arithmetic: Option<Arithmetic>,
     #[serde(skip)]
     config: Option<EncoderConfig>,
     #[serde(skip)]
@@ -142,6 +145,7 @@ pub fn run(app: &App, args: &EncodeArgs) -> anyhow::Result<()> {
         cosine_min: 1.0,
         query_p50_ms: 0.0,
         padding: None,
+        arithmetic: None,
         config: None,
         rounds: vec![Vec::new(); loads.len()],
     }));
@@ -157,11 +161,16 @@ pub fn run(app: &App, args: &EncodeArgs) -> anyhow::Result<()> {
     }
     for way in &mut ways {
         way.texts_per_second = way.rounds.iter().map(|rates| median(rates.clone())).collect();
-        way.query_p50_ms = match (&way.config, &mut peer) {
-            (Some(config), _) => query_p50(&Encoder::open(&model, home, config)?)?,
-            (None, Some(peer)) => peer.query(&way.name)?,
-            (None, None) => 0.0,
-        };
+        match (&way.config, &mut peer) {
+            (Some(config), _) => {
+                let encoder = Encoder::open(&model, home, config)?;
+                way.query_p50_ms = query_p50(&encoder)?;
+                way.arithmetic =
+                    Some(Arithmetic::measure(&encoder, home, config, &loads, &way.texts_per_second)?);
+            }
+            (None, Some(peer)) => way.query_p50_ms = peer.query(&way.name)?,
+            (None, None) => {}
+        }
     }
     let best = |ours: bool, load: usize| {
         let near = ways.iter().filter(|w| w.ours == ours && w.cosine_mean >= COSINE_MIN);
@@ -264,6 +273,7 @@ fn first_look(
         cosine_min: cosines.iter().copied().fold(1.0, f64::min),
         query_p50_ms: 0.0,
         padding: Some(1.0 - tokens as f64 / computed.max(1) as f64),
+        arithmetic: None,
         config: Some(config),
         rounds: vec![Vec::new(); loads.len()],
     })
@@ -354,6 +364,11 @@ fn table(report: &EncodeReport, width: usize) -> String {
         let ratios: Vec<String> = ratios.map(|((name, _), r)| format!("{name} {r:.2}")).collect();
         let _ =
             write!(text, "\nover the fastest peer with a mean cosine of {COSINE_MIN}: {}", ratios.join(", "));
+    }
+    for way in &report.ways {
+        if let Some(arithmetic) = &way.arithmetic {
+            let _ = write!(text, "\n\n{}", arithmetic.words(&way.name, width));
+        }
     }
     if let Some(path) = &report.saved {
         let _ = write!(text, "\nkept in {}; encoder.device = \"auto\" goes by it", path.display());

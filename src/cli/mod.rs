@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod bench;
+mod bench_arithmetic;
 mod bench_encode;
 mod bench_load;
 mod bench_step;

@@ -20,6 +20,7 @@ use crate::{
     vector::Dim,
 };
 
+pub mod arithmetic;
 mod cache;
 pub mod calibrate;
 mod chunk;
@@ -95,6 +96,7 @@ pub struct Chunking {
 pub struct Encoder {
     model: ModelDir,
     dim: Dim,
+    layout: Layout,
     device: DeviceReport,
     tokenizer: Tokenizer,
     queries: Option<Arc<QueryCache>>,
@@ -160,10 +162,11 @@ impl Encoder {
                 );
             }
         }
-        let file = model.onnx_path_of(plan.layout())?;
+        let layout = plan.layout();
+        let file = model.onnx_path_of(layout)?;
         let threads = config.threads;
         let scheduler = Scheduler::start(Lanes {
-            layout: plan.layout(),
+            layout,
             query_lane: plan.shares_the_processor(),
             open: Box::new(move || Session::open(&plan, &file, threads)),
             bulk_niceness: config.bulk_niceness,
@@ -173,7 +176,8 @@ impl Encoder {
             common: Arc::clone(&common),
         })?;
         let queries = QueryCache::new(config.query_cache).map(Arc::new);
-        let encoder = Encoder { model: model.clone(), dim, device, tokenizer, queries, common, scheduler };
+        let encoder =
+            Encoder { model: model.clone(), dim, layout, device, tokenizer, queries, common, scheduler };
         // The first run of a session allocates and compiles: better now than in the first request.
         encoder.encode(&["warm"], TextKind::Raw)?;
         Ok(encoder)
@@ -207,6 +211,11 @@ impl Encoder {
     /// Where it runs and why there.
     pub fn device(&self) -> &DeviceReport {
         &self.device
+    }
+
+    /// Whether its graph pads.
+    fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The directory and manifest it was opened with.
@@ -301,6 +310,19 @@ impl Encoder {
         kind: TextKind,
         class: Class,
     ) -> Result<Vec<Embedding>, EncoderError> {
+        self.encode_timed(texts, kind, class).map(|(embeddings, _)| embeddings)
+    }
+
+    /// [`Encoder::encode_as`], and where the time went.
+    ///
+    /// # Errors
+    /// [`EncoderError`].
+    pub fn encode_timed(
+        &self,
+        texts: &[impl AsRef<str> + Sync],
+        kind: TextKind,
+        class: Class,
+    ) -> Result<(Vec<Embedding>, EncodeTimes), EncoderError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         self.submit(
             texts,
@@ -312,7 +334,7 @@ impl Encoder {
                 let _ = send.send(result);
             }),
         );
-        receive.recv().map_err(|_| EncoderError::Closed)?.map(|(embeddings, _)| embeddings)
+        receive.recv().map_err(|_| EncoderError::Closed)?
     }
 
     /// What is encoded for a passage: the title in front, as retrieval benchmarks do (BEIR, Thakur et al. 2021).

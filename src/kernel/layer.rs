@@ -11,6 +11,7 @@ use super::{
     Isa,
     attention::{self, Head},
     linear::{Linear, Rows, TILE},
+    profile::{Clock, Silent, Stage},
 };
 
 /// Most tokens of a block: eight tiles. Its inner activations (48 x 1536 numbers for MiniLM) fit a core's cache.
@@ -40,6 +41,7 @@ pub(crate) struct Layer {
     pub(crate) attention_output: Linear,
     pub(crate) attention_norm: Norm,
     pub(crate) intermediate: Linear,
+    /// Does not smooth.
     pub(crate) output: Linear,
     pub(crate) output_norm: Norm,
 }
@@ -85,6 +87,19 @@ impl Layer {
         buffers: &mut Buffers,
         parallel: Parallel<'_>,
     ) {
+        self.forward_timed(x, starts, out, buffers, parallel, &Silent);
+    }
+
+    /// [`Layer::forward`] under a clock.
+    pub(super) fn forward_timed<C: Clock>(
+        &self,
+        x: &[f32],
+        starts: &[usize],
+        out: &mut [f32],
+        buffers: &mut Buffers,
+        parallel: Parallel<'_>,
+        clock: &C,
+    ) {
         let hidden = self.hidden();
         let tokens = x.len() / hidden;
         assert_eq!((x.len(), out.len()), (tokens * hidden, tokens * hidden));
@@ -102,22 +117,34 @@ impl Layer {
         shared_out(share, buffers.qkv.chunks_mut(block * 3 * hidden), |n, qkv| {
             let x = &x[n * block * hidden..][..qkv.len() / 3];
             SCRATCH.with_borrow_mut(|scratch| {
+                let mut mark = clock.now();
                 self.queries_keys.round(x, &mut scratch.rows);
+                clock.lap(&mut mark, Stage::Rounding);
                 self.queries_keys.apply(&scratch.rows, qkv, 3 * hidden);
+                clock.lap(&mut mark, Stage::QueriesKeysValues);
                 self.values.round(x, &mut scratch.rows);
+                clock.lap(&mut mark, Stage::Rounding);
                 self.values.apply(&scratch.rows, &mut qkv[2 * hidden..], 3 * hidden);
+                clock.lap(&mut mark, Stage::QueriesKeysValues);
             });
         });
-        self.attention(&buffers.qkv, starts, &mut buffers.context, share);
+        self.attention(&buffers.qkv, starts, &mut buffers.context, share, clock);
         let context = &buffers.context;
         shared_out(share, out.chunks_mut(block * hidden), |n, out| {
             let from = n * block;
             let x = &x[from * hidden..][..out.len()];
-            SCRATCH.with_borrow_mut(|scratch| self.rest(x, from, starts, context, out, scratch));
+            SCRATCH.with_borrow_mut(|scratch| self.rest(x, from, starts, context, out, scratch, clock));
         });
     }
 
-    fn attention(&self, qkv: &[f32], starts: &[usize], context: &mut [f32], share: Parallel<'_>) {
+    fn attention<C: Clock>(
+        &self,
+        qkv: &[f32],
+        starts: &[usize],
+        context: &mut [f32],
+        share: Parallel<'_>,
+        clock: &C,
+    ) {
         let (hidden, width) = (self.hidden(), self.hidden() / self.heads);
         let mut parts = Vec::with_capacity((starts.len() - 1) * self.heads);
         let mut left = context;
@@ -139,13 +166,19 @@ impl Layer {
             };
             let rows = &qkv[*start * 3 * hidden..];
             SCRATCH.with_borrow_mut(|scratch| {
+                let mut mark = clock.now();
                 attention::attend(self.isa, &head, rows, context, &mut scratch.attention);
+                clock.lap(&mut mark, Stage::Attention);
             });
         });
     }
 
     /// From the attention's context to the end, for the tokens from `from` on, as many as `x` and `out` hold.
-    fn rest(
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of `forward`, in a function of its own to be read"
+    )]
+    fn rest<C: Clock>(
         &self,
         x: &[f32],
         from: usize,
@@ -153,23 +186,33 @@ impl Layer {
         context: &[f32],
         out: &mut [f32],
         scratch: &mut Scratch,
+        clock: &C,
     ) {
+        let mut mark = clock.now();
         let hidden = self.hidden();
         let Scratch { rows, gathered, attended, inner, .. } = scratch;
         gathered.resize(x.len(), 0.0);
         self.gather(from, starts, context, gathered);
+        clock.lap(&mut mark, Stage::Gathering);
         self.attention_output.round(gathered, rows);
+        clock.lap(&mut mark, Stage::Rounding);
         attended.resize(x.len(), 0.0);
         self.attention_output.apply(rows, attended, hidden);
+        clock.lap(&mut mark, Stage::AttentionOutput);
         self.isa.add_norm(attended, x, &self.attention_norm);
+        clock.lap(&mut mark, Stage::Norms);
 
         self.intermediate.round(attended, rows);
+        clock.lap(&mut mark, Stage::Rounding);
         inner.resize(x.len() / hidden * self.intermediate.outputs(), 0.0);
         self.intermediate.apply(rows, inner, self.intermediate.outputs());
-        self.isa.gelu(inner);
-        self.output.round(inner, rows);
+        clock.lap(&mut mark, Stage::Intermediate);
+        self.output.gelu_round(inner, rows);
+        clock.lap(&mut mark, Stage::Gelu);
         self.output.apply(rows, out, hidden);
+        clock.lap(&mut mark, Stage::Output);
         self.isa.add_norm(out, attended, &self.output_norm);
+        clock.lap(&mut mark, Stage::Norms);
     }
 
     /// Heads of a token side by side again.

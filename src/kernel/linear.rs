@@ -107,15 +107,37 @@ impl Linear {
 
     /// Rounds rows `[n][inputs]` as this layer wants them.
     pub(crate) fn round(&self, rows: &[f32], into: &mut Rows) {
-        let n = rows.len() / self.inputs;
-        into.stride = self.inputs.next_multiple_of(ROW_ALIGNMENT);
-        into.values.resize(n * into.stride, 0);
-        into.scale.resize(n, 0.0);
-        into.zero_point.resize(n, 0);
         let smoothing = self.smoothing.as_deref();
-        for (i, row) in rows.chunks_exact(self.inputs).enumerate() {
+        self.round_each(rows.chunks_exact(self.inputs), into, |row, out| {
+            self.isa.round_row(row, smoothing, out)
+        });
+    }
+
+    /// [`Linear::round`] of each value's Gaussian error linear unit (Hendrycks & Gimpel 2016), for a layer that does not
+    /// smooth. `rows` is used up.
+    ///
+    /// # Panics
+    /// If the layer smooths.
+    pub(crate) fn gelu_round(&self, rows: &mut [f32], into: &mut Rows) {
+        assert!(self.smoothing.is_none(), "what a GELU gives is not smoothed");
+        self.round_each(rows.chunks_exact_mut(self.inputs), into, |row, out| {
+            self.isa.gelu_round_row(row, out)
+        });
+    }
+
+    fn round_each<T>(
+        &self,
+        rows: impl ExactSizeIterator<Item = T>,
+        into: &mut Rows,
+        round: impl Fn(T, &mut [u8]) -> (f32, i32),
+    ) {
+        into.stride = self.inputs.next_multiple_of(ROW_ALIGNMENT);
+        into.values.resize(rows.len() * into.stride, 0);
+        into.scale.resize(rows.len(), 0.0);
+        into.zero_point.resize(rows.len(), 0);
+        for (i, row) in rows.enumerate() {
             let out = &mut into.values[i * into.stride..][..into.stride];
-            (into.scale[i], into.zero_point[i]) = self.isa.round_row(row, smoothing, &mut out[..self.inputs]);
+            (into.scale[i], into.zero_point[i]) = round(row, &mut out[..self.inputs]);
             // Weights beyond the last input are 0, whatever stands here; but a buffer is reused, so that one run
             // would differ from the next to a tool that looks for uninitialised memory.
             out[self.inputs..].fill(0);

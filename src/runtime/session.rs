@@ -105,8 +105,15 @@ impl Session {
         choice: DeviceChoice,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
-        let plan = Plan::new(home, choice, Precision::Auto, false)?;
-        build(&plan, Path::new(name), threads, true, |mut builder| builder.commit_from_memory(model))
+        Session::of_plan(&Plan::new(home, choice, Precision::Auto, false)?, name, model, threads)
+    }
+
+    /// [`Session::of_bytes`] where and in the precision that `plan` says.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn of_plan(plan: &Plan, name: &str, model: &[u8], threads: usize) -> Result<Self, RuntimeError> {
+        build(plan, Path::new(name), threads, true, |mut builder| builder.commit_from_memory(model))
     }
 
     /// Where it runs and why there.

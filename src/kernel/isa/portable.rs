@@ -45,15 +45,25 @@ pub(super) fn tile(panel: &Panel<'_>, tile: &Tile<'_>, out: &mut [f32], stride: 
 
 pub(super) fn attend(head: &Head, rows: &[f32], context: &mut [f32]) {
     let narrow = |v: f32| half::bf16::from_f32(v).to_f32();
-    let scale = 1.0 / (head.width as f32).sqrt();
     let at = |token: usize, column: usize| &rows[token * head.stride + column..][..head.width];
+    let step = |column: usize| {
+        let values = (0..head.tokens).flat_map(|token| at(token, column));
+        let step = values.fold(0.0f32, |most, v| most.max(v.abs())) / 127.0;
+        if step < f32::MIN_POSITIVE { (1.0, 0.0) } else { (step, 1.0 / step) }
+    };
+    let round = |values: &[f32], inverse: f32| -> Vec<i32> {
+        #[expect(clippy::cast_possible_truncation, reason = "-127 to 127")]
+        values.iter().map(|v| (v * inverse).round_ties_even() as i32).collect()
+    };
+    let (queries, keys) = (step(head.queries_at), step(head.keys_at));
+    let rounded: Vec<Vec<i32>> = (0..head.tokens).map(|j| round(at(j, head.keys_at), keys.1)).collect();
+    let step = queries.0 * keys.0 / (head.width as f32).sqrt();
     for (t, context) in context.chunks_exact_mut(head.width).enumerate() {
-        let query: Vec<f32> = at(t, head.queries_at).iter().map(|q| narrow(q * scale)).collect();
-        let scores: Vec<f32> = (0..head.tokens)
-            .map(|j| query.iter().zip(at(j, head.keys_at)).map(|(q, k)| q * narrow(*k)).sum())
-            .collect();
-        let most = scores.iter().fold(f32::NEG_INFINITY, |most, s| most.max(*s));
-        let shares: Vec<f32> = scores.iter().map(|s| narrow((s - most).exp())).collect();
+        let query = round(at(t, head.queries_at), queries.1);
+        let score = |key: &Vec<i32>| query.iter().zip(key).map(|(q, k)| q * k).sum::<i32>();
+        let scores: Vec<i32> = rounded.iter().map(score).collect();
+        let most = scores.iter().copied().max().unwrap_or(0);
+        let shares: Vec<f32> = scores.iter().map(|s| narrow(((s - most) as f32 * step).exp())).collect();
         context.fill(0.0);
         for (j, share) in shares.iter().enumerate() {
             let value = at(j, head.values_at);

@@ -5,7 +5,7 @@ const HIDDEN: usize = 40;
 const HEADS: usize = 4;
 
 fn layer(isa: Isa) -> Layer {
-    let linear = |seed: u64, inputs: usize, outputs: usize| {
+    let linear = |seed: u64, inputs: usize, outputs: usize, smoothed: bool| {
         let scale: Vec<f32> = values(seed, outputs).iter().map(|v| 3e-3 + 1e-3 * v).collect();
         let smoothing: Vec<f32> = values(seed + 1, inputs).iter().map(|v| 1.0 + 0.3 * v).collect();
         Linear::new(
@@ -14,7 +14,7 @@ fn layer(isa: Isa) -> Layer {
             &weights(seed + 2, inputs * outputs),
             &scale,
             &values(seed + 3, outputs),
-            Some(&smoothing),
+            smoothed.then_some(&smoothing[..]),
         )
     };
     let norm = |seed: u64| Norm {
@@ -25,12 +25,12 @@ fn layer(isa: Isa) -> Layer {
     Layer {
         isa,
         heads: HEADS,
-        queries_keys: linear(10, HIDDEN, 2 * HIDDEN),
-        values: linear(15, HIDDEN, HIDDEN),
-        attention_output: linear(20, HIDDEN, HIDDEN),
+        queries_keys: linear(10, HIDDEN, 2 * HIDDEN, true),
+        values: linear(15, HIDDEN, HIDDEN, true),
+        attention_output: linear(20, HIDDEN, HIDDEN, false),
         attention_norm: norm(30),
-        intermediate: linear(40, HIDDEN, 100),
-        output: linear(50, 100, HIDDEN),
+        intermediate: linear(40, HIDDEN, 100, true),
+        output: linear(50, 100, HIDDEN, false),
         output_norm: norm(60),
     }
 }
@@ -102,9 +102,22 @@ fn gelu_and_norm_are_what_they_are_called() {
     let points = [-3.0f32, -1.0, 0.0, 1.0, 3.0, -7.0, 7.0];
     let exact = [-0.004_049_7, -0.158_655_3, 0.0, 0.841_344_7, 2.995_950_3, 0.0, 7.0];
     for isa in Isa::available() {
-        let mut values = points.to_vec();
-        isa.gelu(&mut values);
-        values.iter().zip(exact).for_each(|(got, y)| assert!((got - y).abs() < 1e-4, "{isa:?}: {got}, {y}"));
+        let rounded = |row: &[f32]| {
+            let mut out = vec![0; row.len()];
+            let (scale, zero) = isa.gelu_round_row(&mut row.to_vec(), &mut out);
+            let values: Vec<f32> = out.iter().map(|&q| (i32::from(q) - zero) as f32 * scale).collect();
+            (scale, values)
+        };
+        // In a long row they are as near as its step, and beside zeros, the only other value, exact.
+        let (scale, together) = rounded(&points.repeat(5));
+        assert!((scale - 7.158_655 / 255.0).abs() < 1e-5, "{isa:?}: {scale}");
+        for (got, y) in together.iter().zip(exact.iter().cycle()) {
+            assert!((got - y).abs() < scale / 2.0 + 1e-4, "{isa:?}: {got}, {y}");
+        }
+        for (x, y) in points.into_iter().zip(exact) {
+            let (_, alone) = rounded(&[0.0, x, 0.0]);
+            assert!((alone[1] - y).abs() < 1e-4, "{isa:?}: {}, {y}", alone[1]);
+        }
 
         let norm = Norm { gain: vec![2.0; 20], bias: vec![0.5; 20], epsilon: 1e-12 };
         let mut x: Vec<f32> = (0..40).map(|i| i as f32).collect();

@@ -21,7 +21,7 @@ use crate::onnx::{
 };
 
 /// Raised whenever the graph written for given weights changes; part of the generated file's name.
-pub const PACKED_VERSION: u32 = 1;
+pub const PACKED_VERSION: u32 = 2;
 
 /// A normalised channel is taken to reach so many standard deviations. More or fewer changed the cosine by 1e-4.
 const DEVIATIONS: f32 = 2.0;
