@@ -66,6 +66,8 @@ struct Phase {
     refused: u64,
     achieved_per_second: f64,
     latency: Percentiles,
+    /// As the server tells them, and what is left of the latency.
+    stages: Vec<(&'static str, Percentiles)>,
     documents_per_second: f64,
     #[serde(skip)]
     curve: Vec<(f64, f64)>,
@@ -133,14 +135,19 @@ pub async fn run(app: &App, args: &LoadArgs) -> anyhow::Result<()> {
     app.out.result(&report, |r| table(r, app.out.width()))
 }
 
-async fn ask(channel: Channel, text: String, k: u32) -> Result<(), tonic::Status> {
+/// The parts of a query's time.
+const STAGES: [&str; 6] = ["queue", "tokenize", "encode", "search", "fetch", "between"];
+
+async fn ask(channel: Channel, text: String, k: u32) -> Result<proto::Explain, tonic::Status> {
     let request = proto::SearchRequest {
         collection: COLLECTION.to_owned(),
         query: Some(proto::search_request::Query::Text(text)),
         k,
+        explain: true,
         ..proto::SearchRequest::default()
     };
-    proto::search_client::SearchClient::new(channel).search(request).await.map(drop)
+    let answer = proto::search_client::SearchClient::new(channel).search(request).await?.into_inner();
+    Ok(answer.explain.unwrap_or_default())
 }
 
 async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, args: &LoadArgs) -> anyhow::Result<Phase> {
@@ -148,7 +155,8 @@ async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, args: &LoadArg
     let time = Duration::from_secs(args.seconds);
     let (mut asked, mut refused) = (0u64, 0);
     let mut timings = Timings::default();
-    let mut running: JoinSet<Result<u64, tonic::Status>> = JoinSet::new();
+    let mut stages: [Timings; 6] = std::array::from_fn(|_| Timings::default());
+    let mut running: JoinSet<Result<(u64, proto::Explain), tonic::Status>> = JoinSet::new();
     loop {
         let due = begun + Duration::from_secs_f64(asked as f64 / args.rate);
         if due.duration_since(begun) >= time {
@@ -158,14 +166,19 @@ async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, args: &LoadArg
         let text = queries[usize::try_from(asked).unwrap_or(0) % queries.len()].clone();
         let (channel, k) = (channel.clone(), args.k);
         running.spawn(async move {
-            ask(channel, text, k).await?;
-            Ok(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX))
+            let explain = ask(channel, text, k).await?;
+            Ok((u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX), explain))
         });
         asked += 1;
     }
     while let Some(answer) = running.join_next().await {
         match answer? {
-            Ok(micros) => timings.record(micros),
+            Ok((micros, e)) => {
+                timings.record(micros);
+                let told = [e.queue_us, e.tokenize_us, e.encode_us, e.search_us, e.fetch_us];
+                let between = micros.saturating_sub(told.iter().sum());
+                stages.iter_mut().zip(told.into_iter().chain([between])).for_each(|(s, us)| s.record(us));
+            }
             Err(status) if status.code() == tonic::Code::ResourceExhausted => refused += 1,
             Err(status) => anyhow::bail!("a query failed: {:?}: {}", status.code(), status.message()),
         }
@@ -178,6 +191,7 @@ async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, args: &LoadArg
         refused,
         achieved_per_second: answered as f64 / begun.elapsed().as_secs_f64(),
         latency: timings.percentiles(),
+        stages: STAGES.into_iter().zip(stages.iter().map(Timings::percentiles)).collect(),
         documents_per_second: 0.0,
         curve: timings.curve(),
     })
@@ -259,6 +273,18 @@ fn table(report: &LoadReport, width: usize) -> String {
         report.device, report.rate, report.seconds, report.documents
     );
     text += &layout::table(&headers, &rows, width);
+    let rows: Vec<Vec<String>> = report
+        .phases
+        .iter()
+        .map(|p| {
+            std::iter::once(p.name.to_owned()).chain(p.stages.iter().map(|(_, s)| ms(s.p99_us))).collect()
+        })
+        .collect();
+    let headers: Vec<String> = std::iter::once("p99 by stage, ms".to_owned())
+        .chain(STAGES.iter().map(|stage| format!("#{stage}")))
+        .collect();
+    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+    text += &format!("\n{}", layout::table(&headers, &rows, width));
     // Writing to a String cannot fail.
     let _ = write!(text, "\np99 while ingesting is {:.2} times the quiet one", report.p99_ratio);
     if let Some(path) = &report.plot {

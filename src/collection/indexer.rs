@@ -105,6 +105,7 @@ impl Indexer {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|n| format!("index-build-{n}"))
+            .start_handler(|_| crate::priority::stand_back(crate::priority::BACKGROUND))
             .build()
             .map_err(std::io::Error::other)?;
         Ok(Indexer { shared, pool, aside: None, failures: 0 })

@@ -88,6 +88,8 @@ pub struct HnswRsIndex {
     dim: Dim,
     metric: Metric,
     graph: RwLock<Graph>,
+    /// Points of the graph, to be told without waiting for an insert.
+    len: AtomicUsize,
     /// Searches that want the lock; an insert stands back for them between runs.
     waiting: AtomicUsize,
     /// Why the graph can no longer be trusted.
@@ -174,11 +176,13 @@ impl HnswRsIndex {
         let mut graph =
             Graph { hnsw: Some(hnsw), levels: Levels::new(params.m), raised: 0, alone: false, highest };
         graph.raised = graph.raised_seen();
+        let len = AtomicUsize::new(graph.points());
         HnswRsIndex {
             params: *params,
             dim,
             metric,
             graph: RwLock::new(graph),
+            len,
             waiting: AtomicUsize::new(0),
             failed: OnceLock::new(),
         }
@@ -282,7 +286,7 @@ impl VectorIndex for HnswRsIndex {
     }
 
     fn len(&self) -> usize {
-        self.read().points()
+        self.len.load(Ordering::Relaxed)
     }
 
     fn highest(&self) -> Option<Slot> {
@@ -299,6 +303,7 @@ impl VectorIndex for HnswRsIndex {
             check_items(self.dim, graph.highest, &rest[..1])?;
             let (run, after) = rest.split_at(self.guarded(|| Ok(graph.insert_run(rest)))?);
             graph.highest = run.last().map(|(slot, _)| *slot);
+            self.len.store(graph.points(), Ordering::Relaxed);
             rest = after;
             drop(graph);
             if self.waiting.load(Ordering::Relaxed) > 0 {

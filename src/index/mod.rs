@@ -182,7 +182,7 @@ pub trait VectorIndex: Send + Sync + Debug {
     /// How nearness is measured.
     fn metric(&self) -> Metric;
 
-    /// Vectors inside, deleted ones included.
+    /// Vectors inside, deleted ones included. Never waits for an insert.
     fn len(&self) -> usize;
 
     /// Whether nothing was inserted yet.

@@ -168,6 +168,8 @@ fn a_busy_index_is_not_waited_for() {
     assert_eq!(index.try_search(&query, &ask(4)).unwrap().unwrap(), index.search(&query, &ask(4)).unwrap());
     let busy = index.write();
     assert!(index.try_search(&query, &ask(4)).is_none());
+    // Every search asks this before it looks for another way.
+    assert!(index.len() == 20 && !index.is_empty());
     drop(busy);
     assert!(index.try_search(&query, &ask(4)).is_some());
     assert_eq!(index.waiting.load(Ordering::Relaxed), 0);
