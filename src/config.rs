@@ -84,7 +84,7 @@ pub struct EncoderConfig {
     pub model: String,
     /// `auto`, `cpu`, `openvino` or `cuda[:N]`. Default `auto`.
     pub device: String,
-    /// `auto`, `fp32`, `bf16` or `int8`. Default `auto`: the fastest that keeps a vector's cosine to full precision above
+    /// `auto`, `fp32`, `bf16`, `fp16` or `int8`. Default `auto`: the fastest that keeps a vector's cosine to full precision above
     /// 0.998.
     pub precision: String,
     /// Threads of one inference. 0: all cores. Default 0.

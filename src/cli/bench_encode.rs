@@ -29,6 +29,16 @@ const COMPARED: usize = 200;
 const COSINE_MIN: f64 = 0.999;
 const QUERIES: usize = 60;
 
+/// Everything that can be asked for.
+const WAYS: [(&str, &str); 6] = [
+    ("cpu", "fp32"),
+    ("cpu", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("cuda", "fp32"),
+    ("cuda", "fp16"),
+];
+
 /// Measure the encoder
 #[derive(Debug, clap::Args)]
 pub struct EncodeArgs {
@@ -109,9 +119,7 @@ pub fn run(app: &App, args: &EncodeArgs) -> anyhow::Result<()> {
     let exact = vectors(&Encoder::open(&model, home, &exact)?, &loads)?;
 
     let mut ways = Vec::new();
-    for (device, precision) in
-        [("cpu", "fp32"), ("cpu", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("cuda", "fp32")]
-    {
+    for (device, precision) in WAYS {
         let name = format!("{device}/{precision}");
         if !args.only.is_empty() && !args.only.contains(&name) {
             continue;

@@ -81,7 +81,7 @@ struct Globals {
     /// Where the encoder runs: auto, cpu, openvino, cuda or cuda:N
     #[arg(long, global = true, value_name = "DEVICE")]
     device: Option<String>,
-    /// The numbers it computes in: auto, fp32, bf16 or int8
+    /// The numbers it computes in: auto, fp32, bf16, fp16 or int8
     #[arg(long, global = true, value_name = "PRECISION")]
     precision: Option<String>,
     /// Answer as JSON; errors too, on stderr

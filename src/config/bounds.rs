@@ -32,7 +32,7 @@ pub(super) const KEYS: [Key; 27] = [
     Key { name: "server.drain_timeout", allowed: "0 to 3600 seconds" },
     Key { name: "encoder.model", allowed: "the name of a model, a path to its folder, or \"none\"" },
     Key { name: "encoder.device", allowed: "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"" },
-    Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\" or \"int8\"" },
+    Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\", \"fp16\" or \"int8\"" },
     Key { name: "encoder.threads", allowed: "0 (all cores) to 1024" },
     Key { name: "encoder.batch_tokens_max", allowed: "16 to 1048576" },
     Key { name: "encoder.queue_max", allowed: "1 to 1048576" },
@@ -87,7 +87,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     );
     check.that(
         "encoder.precision",
-        matches!(encoder.precision.as_str(), "auto" | "fp32" | "bf16" | "int8"),
+        matches!(encoder.precision.as_str(), "auto" | "fp32" | "bf16" | "fp16" | "int8"),
         format_args!("{:?} is not a precision", encoder.precision),
     );
     check.within("encoder.threads", encoder.threads as u64, 0..=1024);

@@ -46,14 +46,14 @@ pub fn macs(shape: &Shape, lengths: &[usize]) -> f64 {
 pub fn peak(encoder: &Encoder, home: &Path, config: &EncoderConfig) -> crate::Result<f64> {
     match encoder.layout() {
         Layout::Packed => Ok(kernel::product_rate(config.threads)),
-        Layout::Padded => product_rate(home, config),
+        Layout::Padded | Layout::PaddedHalf => product_rate(home, config),
     }
 }
 
 /// Where the time of one layer goes on one core, for texts of these lengths; `None` for an encoder whose layers are the
 /// runtime's.
 pub fn profile(encoder: &Encoder, lengths: &[usize]) -> Option<Vec<Part>> {
-    if encoder.layout() == Layout::Padded {
+    if encoder.layout().pads() {
         return None;
     }
     let Shape { hidden, heads, intermediate, .. } = encoder.model().manifest.shape;
@@ -81,8 +81,11 @@ fn product_rate(home: &Path, config: &EncoderConfig) -> crate::Result<f64> {
     let sums = graph.reduce_sum("sums", &product, &[1], false);
     graph.output(&sums, DataType::Float, &axes[..1]);
     let model = graph.into_model().encode_to_vec();
-    // A model whose file is in 8 bits computes some of it in float32, as its product here does.
-    let precision = if config.precision == "int8" { "auto" } else { config.precision.as_str() };
+    // This product is in float32: a model whose file is in 8 bits computes some of it so, and float16 has no such graph.
+    let precision = match config.precision.as_str() {
+        "int8" | "fp16" => "auto",
+        other => other,
+    };
     let plan = Plan::new(home, config.device.parse()?, precision.parse()?, false)?;
     let mut session = Session::of_plan(&plan, "product", &model, config.threads)?;
     let mut best = 0.0f64;

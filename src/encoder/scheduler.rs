@@ -260,7 +260,7 @@ fn bucket(tokens: usize) -> usize {
 impl Waiting {
     fn push(&mut self, client: u64, item: Item) {
         let bucket = match self.layout {
-            Layout::Padded => bucket(item.tokens.ids.len()),
+            Layout::Padded | Layout::PaddedHalf => bucket(item.tokens.ids.len()),
             Layout::Packed => 0,
         };
         self.clients.entry(client).or_default().entry(bucket).or_default().push_back(item);
@@ -275,7 +275,7 @@ impl Waiting {
         let mut batch = Vec::new();
         let client = next(&self.clients, self.turn)?;
         let length = match self.layout {
-            Layout::Padded => {
+            Layout::Padded | Layout::PaddedHalf => {
                 let buckets = &self.clients[&client];
                 let (&length, _) =
                     buckets.iter().min_by_key(|(_, items)| items.front().map_or(u64::MAX, |i| i.arrival))?;
@@ -496,13 +496,13 @@ impl Shared {
             item.request.start(started);
         }
         let (tokens, computed) = match self.layout {
-            Layout::Padded => input.pad(batch, length),
+            Layout::Padded | Layout::PaddedHalf => input.pad(batch, length),
             Layout::Packed => input.pack(batch),
         };
         let (shape, ends) = ([batch.len(), length], [input.starts.len()]);
         let flat = [computed];
         let result = match self.layout {
-            Layout::Padded => session.run(&[
+            Layout::Padded | Layout::PaddedHalf => session.run(&[
                 ("input_ids", TensorView::I64 { shape: &shape, values: &input.ids }),
                 ("attention_mask", TensorView::I64 { shape: &shape, values: &input.mask }),
             ]),

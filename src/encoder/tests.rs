@@ -114,6 +114,18 @@ fn a_precision_that_a_device_has_not_is_refused_with_what_to_do() {
     let error = refused("cpu", "bf16");
     assert_eq!(error.kind(), ErrorKind::Precondition);
     assert!(error.to_string().contains("take device openvino, or precision int8"), "{error}");
+    for (device, precision, word) in [
+        ("cpu", "fp16", "precision int8, or device cuda"),
+        ("openvino", "fp16", "bf16 instead"),
+        ("cuda", "bf16", "fp32 and fp16"),
+        // No CUDA device is here; where one is, this opens.
+        ("auto", "fp16", "CUDA"),
+        ("cuda:1", "fp16", "CUDA"),
+    ] {
+        let error = refused(device, precision);
+        assert_eq!(error.kind(), ErrorKind::Precondition);
+        assert!(error.to_string().contains(word), "{error}");
+    }
     assert!(refused("openvino", "int8").to_string().contains("int8 runs on cpu alone"));
     assert_eq!(refused("cpu", "fp64").kind(), ErrorKind::Invalid);
 }

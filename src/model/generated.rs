@@ -1,7 +1,7 @@
 //! The ONNX file that is generated from a model's weights, and where it is kept.
 //!
-//! `onnx/encoder-VERSION-FINGERPRINT.onnx` in the model directory (`-packed-VERSION` behind the fingerprint for the graph that
-//! takes texts one behind the other), or, where that cannot be written (a read-only
+//! `onnx/encoder-VERSION-FINGERPRINT.onnx` in the model directory (`-half` behind the fingerprint for the graph in
+//! float16, `-packed-VERSION` for the one that takes texts one behind the other), or, where that cannot be written (a read-only
 //! volume), the same name in the user's cache folder, or at last in the system's folder for temporary files.
 //! Beside it lies `.sum` with its size and CRC-32, and both are compared whenever a process asks for the path
 //! (about 10 ms for 90 MB), so that a truncated or damaged file is written anew, never loaded.
@@ -32,6 +32,7 @@ fn onnx_path_in(model: &ModelDir, layout: Layout, folders: &[Folder]) -> Result<
     let stem = file_stem(model);
     let name = match layout {
         Layout::Padded => format!("{stem}.onnx"),
+        Layout::PaddedHalf => format!("{stem}-half.onnx"),
         Layout::Packed => format!("{stem}-packed-{PACKED_VERSION}.onnx"),
     };
     for folder in folders {
@@ -75,6 +76,7 @@ fn generate(model: &ModelDir, layout: Layout) -> Result<Vec<u8>, ModelError> {
     let graph = model.manifest.graph();
     match layout {
         Layout::Padded => graph.to_bytes(&weights),
+        Layout::PaddedHalf => graph.to_half_bytes(&weights),
         Layout::Packed => graph.to_packed_bytes(&weights),
     }
     .map_err(wrong)
@@ -162,7 +164,9 @@ fn remove_others(folder: &Path, stem: &str) {
         let other = entry.file_name();
         let other = other.to_string_lossy();
         let ours = other.strip_prefix(stem).is_some_and(|rest| {
-            rest.starts_with(".onnx") || rest.starts_with(&format!("-packed-{PACKED_VERSION}.onnx"))
+            rest.starts_with(".onnx")
+                || rest.starts_with("-half.onnx")
+                || rest.starts_with(&format!("-packed-{PACKED_VERSION}.onnx"))
         });
         let stale = other.starts_with("encoder-") && !ours;
         if stale || files::is_remains(&entry) {

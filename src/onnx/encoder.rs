@@ -17,6 +17,7 @@
 //! Devlin et al. 2018 (BERT), Sanh et al. 2019 (DistilBERT), Reimers & Gurevych 2019 (poolings).
 
 use bytes::Bytes;
+use half::f16;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -42,13 +43,22 @@ pub const FILE_BYTES_MAX: usize = (1 << 31) - 1;
 /// Added to the attention scores of masked tokens. Its exponential is 0 in float32 beside any real score.
 pub(super) const MASKED_SCORE: f32 = -10_000.0;
 
-/// How a graph takes texts.
+/// Which graph a model is written as: how it takes texts, and in what numbers it multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// `input_ids` and `attention_mask`, `[batch, sequence]`.
     Padded,
+    /// The same, with the products of its linear layers in float16, for processors that do those several times as fast.
+    PaddedHalf,
     /// `input_ids` and `positions`, `[tokens]`, and `starts`, `[batch + 1]`: one text behind the other.
     Packed,
+}
+
+impl Layout {
+    /// Whether texts of a batch are padded to one length.
+    pub fn pads(self) -> bool {
+        self != Layout::Packed
+    }
 }
 
 /// Which encoder the weights are for.
@@ -143,6 +153,15 @@ impl EncoderGraph<'_> {
         encode(&self.model(weights)?)
     }
 
+    /// The model with the products of its linear layers in float16: weights of half the size, what goes in narrowed and
+    /// what comes out widened again; all else stays in float32.
+    ///
+    /// # Errors
+    /// As [`EncoderGraph::to_bytes`].
+    pub fn to_half_bytes(&self, weights: &Weights) -> Result<Vec<u8>, OnnxError> {
+        encode(&self.graph_in(weights, true)?.into_model())
+    }
+
     /// The model as messages.
     ///
     /// # Errors
@@ -159,16 +178,20 @@ impl EncoderGraph<'_> {
     pub fn to_packed_bytes(&self, weights: &Weights) -> Result<Vec<u8>, OnnxError> {
         self.shape.check()?;
         self.shape.check_pooling(self.pooling)?;
-        let mut writer = Writer { spec: self, weights, graph: Graph::new("encoder") };
+        let mut writer = Writer { spec: self, weights, half: false, graph: Graph::new("encoder") };
         writer.write_packed()?;
         encode(&writer.graph.into_model())
     }
 
     /// The model as a graph that can be added to.
     pub(super) fn graph(&self, weights: &Weights) -> Result<Graph, OnnxError> {
+        self.graph_in(weights, false)
+    }
+
+    fn graph_in(&self, weights: &Weights, half: bool) -> Result<Graph, OnnxError> {
         self.shape.check()?;
         self.shape.check_pooling(self.pooling)?;
-        let mut writer = Writer { spec: self, weights, graph: Graph::new("encoder") };
+        let mut writer = Writer { spec: self, weights, half, graph: Graph::new("encoder") };
         writer.write()?;
         Ok(writer.graph)
     }
@@ -260,6 +283,8 @@ impl LayerNames {
 struct Writer<'a> {
     spec: &'a EncoderGraph<'a>,
     weights: &'a Weights,
+    /// Linear layers in float16.
+    half: bool,
     graph: Graph,
 }
 
@@ -417,8 +442,18 @@ impl Writer<'_> {
             nodes::product(&mut self.graph, self.weights, &product, tensor, x, [inputs, outputs])?
         } else {
             let data = self.weights.linear(std::slice::from_ref(&weight), inputs, outputs)?;
-            let weight = self.graph.weight(&format!("{weight}.transposed"), &[inputs, outputs], data);
-            self.graph.matmul(&product, x, &weight)
+            if self.half {
+                let data: Vec<u8> =
+                    floats(&data).iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
+                let (weight, dims) = (format!("{weight}.half"), [inputs, outputs]);
+                let weight = self.graph.initializer(&weight, DataType::Float16, &dims, data.into());
+                let x = self.graph.cast(&format!("{name}.narrow"), x, DataType::Float16);
+                let y = self.graph.matmul(&format!("{name}.half"), &x, &weight);
+                self.graph.cast(&product, &y, DataType::Float)
+            } else {
+                let weight = self.graph.weight(&format!("{weight}.transposed"), &[inputs, outputs], data);
+                self.graph.matmul(&product, x, &weight)
+            }
         };
         let bias = self.tensor(&format!("{tensor}.bias"), &[outputs])?;
         Ok(self.graph.add(name, &product, &bias))

@@ -70,13 +70,16 @@ pub enum Precision {
     Fp32,
     /// Products of bfloat16 with float32 sums; the `openvino` device.
     Bf16,
+    /// Linear layers' products in float16; the `cuda` device.
+    Fp16,
     /// Linear layers in 8 bits with a scale for each token, attention in bfloat16; the `cpu` device.
     Int8,
 }
 
 impl Precision {
     /// Every precision, `auto` first.
-    pub const ALL: [Precision; 4] = [Precision::Auto, Precision::Fp32, Precision::Bf16, Precision::Int8];
+    pub const ALL: [Precision; 5] =
+        [Precision::Auto, Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8];
 
     /// Its name in the configuration.
     pub fn name(self) -> &'static str {
@@ -84,6 +87,7 @@ impl Precision {
             Precision::Auto => "auto",
             Precision::Fp32 => "fp32",
             Precision::Bf16 => "bf16",
+            Precision::Fp16 => "fp16",
             Precision::Int8 => "int8",
         }
     }
@@ -128,7 +132,7 @@ pub struct RuntimeReport {
 pub enum RuntimeError {
     #[error("unknown device {got:?}; allowed: auto, cpu, openvino, cuda, cuda:N")]
     UnknownDevice { got: String },
-    #[error("unknown precision {got:?}; allowed: auto, fp32, bf16, int8")]
+    #[error("unknown precision {got:?}; allowed: auto, fp32, bf16, fp16, int8")]
     UnknownPrecision { got: String },
     #[error("precision {precision} cannot be had on device {device}: {reason}")]
     PrecisionUnavailable { precision: String, device: String, reason: String },
@@ -187,7 +191,7 @@ mod tests {
         }
         let error = "fp64".parse::<Precision>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.to_string().contains("allowed: auto, fp32, bf16, int8"), "{error}");
+        assert!(error.to_string().contains("allowed: auto, fp32, bf16, fp16, int8"), "{error}");
     }
 
     #[test]

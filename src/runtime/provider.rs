@@ -98,12 +98,19 @@ pub(super) enum Provider {
     OpenVino {
         bf16: bool,
     },
-    Cuda(u32),
+    Cuda {
+        device: u32,
+        half: bool,
+    },
 }
 
 impl Provider {
     pub(super) fn layout(self) -> Layout {
-        if self == Provider::CpuPacked { Layout::Packed } else { Layout::Padded }
+        match self {
+            Provider::CpuPacked => Layout::Packed,
+            Provider::Cuda { half: true, .. } => Layout::PaddedHalf,
+            _ => Layout::Padded,
+        }
     }
 }
 
@@ -141,7 +148,20 @@ pub(super) fn resolve(
         (DeviceChoice::Cpu, Precision::Bf16) => {
             Err(refused("the built-in provider has no bf16; take device openvino, or precision int8"))
         }
-        (DeviceChoice::Cuda(_), Precision::Bf16) => Err(refused("cuda runs in fp32 so far")),
+        (DeviceChoice::Cuda(_), Precision::Bf16) => Err(refused("cuda runs in fp32 and fp16")),
+        (DeviceChoice::Cpu, Precision::Fp16) => Err(refused(
+            "the built-in provider would widen every number first; take precision int8, or device cuda",
+        )),
+        (DeviceChoice::OpenVino, Precision::Fp16) => {
+            Err(refused("processors have bf16 instead: take that, or device cuda"))
+        }
+        (DeviceChoice::Cuda(_) | DeviceChoice::Auto, Precision::Fp16) if !packable => Err(refused(
+            "the model's weights are in 8 bits already, by its own calibration; take fp32 or auto",
+        )),
+        (DeviceChoice::Auto, Precision::Fp16) => {
+            cuda_available(loaded).map_err(|reason| refused(&reason))?;
+            Ok((Provider::Cuda { device: 0, half: true }, report("cuda:0 (fp16)", asked())))
+        }
         (DeviceChoice::Cpu, Precision::Auto) if packable && kernel::is_fast() => Ok((
             Provider::CpuPacked,
             report(INT8, "asked for, and this processor multiplies 8-bit integers".into()),
@@ -158,7 +178,9 @@ pub(super) fn resolve(
         }
         (DeviceChoice::Cuda(n), _) => {
             cuda_available(loaded).map_err(unavailable)?;
-            Ok((Provider::Cuda(n), report(&format!("cuda:{n}"), asked())))
+            let half = precision == Precision::Fp16;
+            let name = if half { "fp16" } else { "fp32" };
+            Ok((Provider::Cuda { device: n, half }, report(&format!("cuda:{n} ({name})"), asked())))
         }
         (DeviceChoice::Auto, Precision::Bf16) => {
             register_openvino(loaded, home).map_err(|reason| refused(&reason))?;
@@ -167,7 +189,8 @@ pub(super) fn resolve(
         (DeviceChoice::Auto, _) => {
             match cuda_available(loaded) {
                 Ok(()) => {
-                    return Ok((Provider::Cuda(0), report("cuda:0", "a CUDA provider is there".into())));
+                    let provider = Provider::Cuda { device: 0, half: false };
+                    return Ok((provider, report("cuda:0 (fp32)", "a CUDA provider is there".into())));
                 }
                 Err(reason) => tracing::debug!(reason, "no cuda"),
             }
@@ -240,8 +263,8 @@ pub(super) fn apply(
             let devices = loaded.environment.devices().filter(is_openvino_cpu);
             builder.with_devices(devices, Some(&options)).map_err(|e| e.to_string())
         }
-        Provider::Cuda(n) => {
-            let id = i32::try_from(n).map_err(|_| format!("there is no device {n}"))?;
+        Provider::Cuda { device, .. } => {
+            let id = i32::try_from(device).map_err(|_| format!("there is no device {device}"))?;
             builder
                 .with_execution_providers([ep::CUDA::default().with_device_id(id).build().error_on_failure()])
                 .map_err(|e| e.to_string())

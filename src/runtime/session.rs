@@ -66,7 +66,7 @@ impl Plan {
     /// Whether several sessions of one model are worth their memory: on the processor they take turns by the system's
     /// scheduler, on a GPU they would only be in each other's way.
     pub fn shares_the_processor(&self) -> bool {
-        !matches!(self.provider, Provider::Cuda(_))
+        !matches!(self.provider, Provider::Cuda { .. })
     }
 }
 

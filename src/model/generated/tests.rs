@@ -106,7 +106,10 @@ fn damaged_weights_are_never_turned_into_a_graph() {
 fn the_packed_graph_lies_beside_the_padded_one() {
     let (_home, model) = tiny_copy();
     let padded = model.onnx_path().unwrap();
+    let half = model.onnx_path_of(Layout::PaddedHalf).unwrap();
+    assert!(half.to_string_lossy().ends_with("-half.onnx"));
     let packed = model.onnx_path_of(Layout::Packed).unwrap();
+    assert!(half.is_file(), "graphs of one model leave each other alone");
     assert!(packed.to_string_lossy().contains("-packed-") && packed.parent() == padded.parent());
     // Writing one does not remove the other.
     assert!(is_whole(&padded) && is_whole(&packed));

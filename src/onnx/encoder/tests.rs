@@ -348,6 +348,45 @@ mod reference {
         }
     }
 
+    /// The graph in float16 on the built-in provider, which widens the numbers again: what is tested is what narrowing
+    /// them does, and that the graph is whole.
+    fn check_half(name: &str, architecture: Architecture, type_vocabulary: usize) {
+        let Some(reference) = open(name) else { return };
+        let shape = tiny_shape(type_vocabulary);
+        let weights =
+            Weights::new(std::fs::read(reference.folder.join("model.safetensors")).unwrap()).unwrap();
+        let (dims, ids) = reference.integers("input_ids");
+        let (_, mask) = reference.integers("attention_mask");
+        let pooling = Pooling::Mean;
+        let graph =
+            EncoderGraph { architecture, shape: &shape, pooling, normalise: true, hidden_outputs: false };
+        let (full, half) = (graph.to_bytes(&weights).unwrap(), graph.to_half_bytes(&weights).unwrap());
+        let run = |model: &[u8]| {
+            let plan = plan(&reference.home, Precision::Fp32);
+            let inputs = [
+                ("input_ids", TensorView::I64 { shape: &dims, values: &ids }),
+                ("attention_mask", TensorView::I64 { shape: &dims, values: &mask }),
+            ];
+            Session::of_plan(&plan, "half", model, 1).unwrap().run(&inputs).unwrap().remove(0)
+        };
+        let (expected, got) = (run(&full), run(&half));
+        assert_eq!(expected.0, got.0);
+        assert_ne!(expected.1, got.1, "nothing was narrowed");
+        for (a, b) in expected.1.chunks_exact(32).zip(got.1.chunks_exact(32)) {
+            assert!(crate::vector::cosine(a, b) > 0.99999);
+        }
+        // Two bytes less for every weight; the nodes that narrow and widen take a few of them.
+        let linear = shape.layers * (4 * shape.hidden + 2 * shape.intermediate) * shape.hidden;
+        let saved = full.len() - half.len();
+        assert!(saved < 2 * linear && saved > 3 * linear / 2, "{saved} bytes for {linear} weights");
+    }
+
+    #[test]
+    fn encoders_in_float16_are_near_full_precision_and_smaller() {
+        check_half("bert-tiny", Architecture::Bert, 2);
+        check_half("distilbert-tiny", Architecture::Distilbert, 0);
+    }
+
     #[test]
     fn packed_bert_is_near_full_precision_in_every_pooling() {
         check_packed("bert-tiny", Architecture::Bert, 2);
