@@ -306,10 +306,11 @@ fn counted(counters: &EncoderCounters) -> (u64, u64) {
     (get(&counters.tokens), get(&counters.padded_tokens))
 }
 
-/// 0 of none.
+/// Of an even number the mean of the middle two; 0 of none.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let at = |n: usize| values.get(n).copied().unwrap_or(0.0);
+    f64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
 }
 
 /// Resident memory of this process, which is client and server in one; 0 where the system does not tell.

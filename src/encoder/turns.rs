@@ -49,42 +49,33 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
-        time::Duration,
-    };
+    use std::sync::Arc;
 
     use super::*;
 
     #[test]
-    fn one_at_a_time_and_nobody_twice_before_another_once() {
+    fn who_asked_first_is_first() {
         let turns = Arc::new(Turns::default());
-        let inside = Arc::new(AtomicUsize::new(0));
         let order = Arc::new(Mutex::new(Vec::new()));
-        let threads: Vec<_> = (0..3)
+        let mine = turns.wait();
+        let threads: Vec<_> = (0..8)
             .map(|who| {
-                let (turns, inside, order) = (Arc::clone(&turns), Arc::clone(&inside), Arc::clone(&order));
-                std::thread::spawn(move || {
-                    for _ in 0..20 {
-                        let _turn = turns.wait();
-                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        order.lock().unwrap().push(who);
-                        std::thread::sleep(Duration::from_millis(1));
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                    }
-                })
+                let (others, order) = (Arc::clone(&turns), Arc::clone(&order));
+                let thread = std::thread::spawn(move || {
+                    let _turn = others.wait();
+                    order.lock().unwrap().push(who);
+                });
+                // The next one asks only when this one has.
+                while turns.lock().next < who + 2 {
+                    std::thread::yield_now();
+                }
+                thread
             })
             .collect();
+        assert!(order.lock().unwrap().is_empty(), "nobody goes before his turn");
+        drop(mine);
         threads.into_iter().for_each(|t| t.join().unwrap());
-        // Once all three are there, they alternate: in the middle each has about a third.
-        let order = order.lock().unwrap();
-        for who in 0..3 {
-            let share = order[15..45].iter().filter(|&&w| w == who).count();
-            assert!((8..=12).contains(&share), "{who}: {share} of 30 in {order:?}");
-        }
+        assert_eq!(*order.lock().unwrap(), (0..8).collect::<Vec<_>>());
     }
 
     #[test]
