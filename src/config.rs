@@ -84,8 +84,8 @@ pub struct EncoderConfig {
     pub model: String,
     /// `auto`, `cpu`, `openvino` or `cuda[:N]`. Default `auto`.
     pub device: String,
-    /// `auto`, `fp32`, `bf16`, `fp16` or `int8`. Default `auto`: the fastest that keeps a vector's cosine to full precision above
-    /// 0.998.
+    /// `auto`, `fp32`, `bf16`, `fp16` or `int8`. Default `auto`: the fastest that keeps a vector's cosine to full precision
+    /// above 0.998.
     pub precision: String,
     /// Threads of one inference. 0: all cores. Default 0.
     pub threads: usize,

@@ -33,14 +33,7 @@ struct OfLoad {
     tokenizer_share: f64,
     graph_share: f64,
     /// Of a layer's time, on one core, where the layers are ours.
-    layer: Option<Vec<PartOfLayer>>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct PartOfLayer {
-    name: &'static str,
-    share: f64,
-    gmacs: Option<f64>,
+    layer: Option<Vec<arithmetic::Part>>,
 }
 
 impl Arithmetic {
@@ -87,7 +80,7 @@ impl Arithmetic {
         let Some((_, first)) = profiles.first() else { return text };
         let mut headers = vec!["a layer's time, one core".to_owned()];
         headers.extend(profiles.iter().map(|(name, _)| format!("#{name}")));
-        let cell = |part: &PartOfLayer| {
+        let cell = |part: &arithmetic::Part| {
             let rate = part.gmacs.map_or_else(String::new, |g| format!(" ({g:.0})"));
             format!("{}{rate}", percent(part.share))
         };
@@ -120,14 +113,6 @@ impl OfLoad {
         let (before, started) = (busy(), Instant::now());
         let (_, times) = encoder.encode_timed(some, TextKind::Raw, Class::Bulk)?;
         let wall = started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-        let layer = arithmetic::profile(encoder, &all[..some.len()]).map(|parts| {
-            let part = |p: arithmetic::Part| PartOfLayer {
-                name: p.name,
-                share: p.share,
-                gmacs: p.macs_per_second.map(|r| r / 1e9),
-            };
-            parts.into_iter().map(part).collect()
-        });
         Ok(OfLoad {
             name: load.name.clone(),
             tokens_per_text: all.iter().sum::<usize>() as f64 / all.len().max(1) as f64,
@@ -135,7 +120,7 @@ impl OfLoad {
             of_peak: macs / peak,
             tokenizer_share: times.tokenize.as_secs_f64() / wall,
             graph_share: (busy() - before) / wall,
-            layer,
+            layer: arithmetic::profile(encoder, &all[..some.len()]),
         })
     }
 }

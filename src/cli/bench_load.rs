@@ -24,14 +24,14 @@ use super::{
     App,
     bench::{COLLECTION, REQUEST_DOCUMENTS, Served, send, with_text},
     layout,
-    load::{Percentiles, Timings},
+    load::{Percentiles, Timings, ask},
 };
 use crate::{
     eval::{
         beir::{self, CorpusDocument},
         plot::{LineChart, Series},
     },
-    proto,
+    proto::{self, search_client::SearchClient},
 };
 
 /// Measure latency under load
@@ -101,7 +101,8 @@ pub async fn run(app: &App, args: &LoadArgs) -> anyhow::Result<()> {
     send(&served.channel, first).await?;
     served.engine.wait_indexed(COLLECTION).await?;
     // Loads what the first query of a process loads.
-    ask(served.channel.clone(), queries[0].clone(), args.k).await.map_err(|s| anyhow::anyhow!("{s}"))?;
+    let mut client = SearchClient::new(served.channel.clone());
+    ask(&mut client, COLLECTION, queries[0].clone(), args.k).await.map_err(|s| anyhow::anyhow!("{s}"))?;
 
     let mut phases = Vec::new();
     for (name, ingesting) in [("quiet", false), ("while ingesting", true)] {
@@ -138,18 +139,6 @@ pub async fn run(app: &App, args: &LoadArgs) -> anyhow::Result<()> {
 /// The parts of a query's time.
 const STAGES: [&str; 6] = ["queue", "tokenize", "encode", "search", "fetch", "between"];
 
-async fn ask(channel: Channel, text: String, k: u32) -> Result<proto::Explain, tonic::Status> {
-    let request = proto::SearchRequest {
-        collection: COLLECTION.to_owned(),
-        query: Some(proto::search_request::Query::Text(text)),
-        k,
-        explain: true,
-        ..proto::SearchRequest::default()
-    };
-    let answer = proto::search_client::SearchClient::new(channel).search(request).await?.into_inner();
-    Ok(answer.explain.unwrap_or_default())
-}
-
 async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, args: &LoadArgs) -> anyhow::Result<Phase> {
     let begun = Instant::now();
     let time = Duration::from_secs(args.seconds);
@@ -164,9 +153,9 @@ async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, args: &LoadArg
         }
         tokio::time::sleep_until(due.into()).await;
         let text = queries[usize::try_from(asked).unwrap_or(0) % queries.len()].clone();
-        let (channel, k) = (channel.clone(), args.k);
+        let (mut client, k) = (SearchClient::new(channel.clone()), args.k);
         running.spawn(async move {
-            let explain = ask(channel, text, k).await?;
+            let explain = ask(&mut client, COLLECTION, text, k).await?;
             Ok((u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX), explain))
         });
         asked += 1;

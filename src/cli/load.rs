@@ -94,6 +94,26 @@ pub struct QueryReport {
     pub fetch: Percentiles,
 }
 
+/// One text query, and what the server tells of it.
+///
+/// # Errors
+/// The server's refusal.
+pub async fn ask(
+    client: &mut proto::search_client::SearchClient<Channel>,
+    collection: &str,
+    text: String,
+    k: u32,
+) -> Result<proto::Explain, tonic::Status> {
+    let request = proto::SearchRequest {
+        collection: collection.to_owned(),
+        query: Some(proto::search_request::Query::Text(text)),
+        k,
+        explain: true,
+        ..proto::SearchRequest::default()
+    };
+    Ok(client.search(request).await?.into_inner().explain.unwrap_or_default())
+}
+
 /// Asks every text `rounds` times, after one round that is not counted.
 ///
 /// # Errors
@@ -111,17 +131,9 @@ pub async fn queries(
     let mut device = String::new();
     for round in 0..=rounds {
         for text in texts {
-            let request = proto::SearchRequest {
-                collection: collection.to_owned(),
-                query: Some(proto::search_request::Query::Text(text.clone())),
-                k,
-                explain: true,
-                ..proto::SearchRequest::default()
-            };
             let started = Instant::now();
-            let response = client.search(request).await.map_err(LoadError::call)?.into_inner();
+            let explain = ask(&mut client, collection, text.clone(), k).await.map_err(LoadError::call)?;
             let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let explain = response.explain.unwrap_or_default();
             if round == 0 {
                 device = explain.device;
                 continue;

@@ -5,6 +5,7 @@ use std::{path::Path, time::Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use serde::Serialize;
 
 use super::{Encoder, EncoderError};
 use crate::{
@@ -19,14 +20,14 @@ use crate::{
 };
 
 /// Part of a layer's work.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
     /// In words.
     pub name: &'static str,
     /// Of the layer's time.
     pub share: f64,
-    /// Products a second that it adds up on one core, where that is what it does.
-    pub macs_per_second: Option<f64>,
+    /// Products that it adds up on one core, 10^9 a second, where that is what it does.
+    pub gmacs: Option<f64>,
 }
 
 /// Products of two numbers that encoding texts of these lengths adds up, in tokens; padding, norms and other work that
@@ -44,7 +45,7 @@ pub fn macs(shape: &Shape, lengths: &[usize]) -> f64 {
 /// # Errors
 /// Those of the runtime.
 pub fn peak(encoder: &Encoder, home: &Path, config: &EncoderConfig) -> crate::Result<f64> {
-    match encoder.layout() {
+    match encoder.layout {
         Layout::Packed => Ok(kernel::product_rate(config.threads)),
         Layout::Padded | Layout::PaddedHalf => product_rate(home, config),
     }
@@ -53,7 +54,7 @@ pub fn peak(encoder: &Encoder, home: &Path, config: &EncoderConfig) -> crate::Re
 /// Where the time of one layer goes on one core, for texts of these lengths; `None` for an encoder whose layers are the
 /// runtime's.
 pub fn profile(encoder: &Encoder, lengths: &[usize]) -> Option<Vec<Part>> {
-    if encoder.layout().pads() {
+    if encoder.layout.pads() {
         return None;
     }
     let Shape { hidden, heads, intermediate, .. } = encoder.model().manifest.shape;
@@ -62,7 +63,7 @@ pub fn profile(encoder: &Encoder, lengths: &[usize]) -> Option<Vec<Part>> {
     let part = |t: &kernel::StageTime| Part {
         name: t.stage.name(),
         share: t.seconds / all.max(f64::MIN_POSITIVE),
-        macs_per_second: (t.macs > 0).then(|| t.macs as f64 / t.seconds.max(f64::MIN_POSITIVE)),
+        gmacs: (t.macs > 0).then(|| t.macs as f64 / t.seconds.max(f64::MIN_POSITIVE) / 1e9),
     };
     Some(times.iter().map(part).collect())
 }
@@ -125,7 +126,7 @@ mod tests {
             if let Some(parts) = parts {
                 let shares: f64 = parts.iter().map(|p| p.share).sum();
                 assert!((shares - 1.0).abs() < 1e-9, "{parts:?}");
-                assert!(parts.iter().any(|p| p.macs_per_second.is_some_and(|r| r > 0.0)));
+                assert!(parts.iter().any(|p| p.gmacs.is_some_and(|r| r > 0.0)));
             }
         }
     }

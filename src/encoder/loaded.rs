@@ -192,22 +192,19 @@ impl Inner {
 
     /// Drops what nobody holds and nobody asked for since `unload_after`.
     fn unload(&self, unload_after: Duration) {
-        let mut gone = Vec::new();
         let mut state = self.lock();
-        state.others.retain(|_, loaded| {
+        let is_idle = |_: &Fingerprint, loaded: &mut Loaded| {
             if Arc::strong_count(&loaded.encoder) > 1 {
                 // A request that takes long is use, too.
                 loaded.used_at = Instant::now();
             }
-            let keep = loaded.used_at.elapsed() < unload_after;
-            if !keep {
-                gone.push(Arc::clone(&loaded.encoder));
-            }
-            keep
-        });
+            loaded.used_at.elapsed() >= unload_after
+        };
+        let gone: Vec<_> = state.others.extract_if(is_idle).collect();
+        // Ending its threads takes a moment, in which others may go on.
         drop(state);
-        for encoder in gone {
-            tracing::info!(model = encoder.name(), "model unloaded, nobody asked for it");
+        for (_, loaded) in gone {
+            tracing::info!(model = loaded.encoder.name(), "model unloaded, nobody asked for it");
         }
     }
 }

@@ -213,11 +213,6 @@ impl Encoder {
         &self.device
     }
 
-    /// Whether its graph pads.
-    fn layout(&self) -> Layout {
-        self.layout
-    }
-
     /// The directory and manifest it was opened with.
     pub fn model(&self) -> &ModelDir {
         &self.model

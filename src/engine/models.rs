@@ -9,7 +9,7 @@ use super::{CollectionInfo, Engine, EngineError, short};
 use crate::{
     encoder::{Encoder, Encoders},
     error::Result,
-    model::{Fingerprint, ModelDir},
+    model::ModelDir,
 };
 
 impl Engine {
@@ -78,24 +78,6 @@ impl Engine {
             known: known(&self.config.data.home, &encoders.default_encoder()),
         }
         .into())
-    }
-
-    /// The encoder for every question that is a text, each loaded once.
-    pub(super) async fn encoders_for(
-        &self,
-        collections: impl Iterator<Item = Option<&CollectionInfo>>,
-    ) -> Result<Vec<Option<Arc<Encoder>>>> {
-        let mut all: Vec<Option<Arc<Encoder>>> = Vec::new();
-        for info in collections {
-            let known: Option<&Fingerprint> = info.and_then(|i| i.model.as_ref()).map(|m| &m.fingerprint);
-            let same = all.iter().flatten().find(|encoder| Some(encoder.fingerprint()) == known).cloned();
-            all.push(match (info, same) {
-                (None, _) => None,
-                (Some(_), Some(encoder)) => Some(encoder),
-                (Some(info), None) => self.encoder_for(info).await?,
-            });
-        }
-        Ok(all)
     }
 }
 

@@ -48,8 +48,13 @@ impl Engine {
             self.check_query(&open, query)?;
             opens.push(open);
         }
-        let with_text = queries.iter().zip(&opens).map(|((_, q), open)| q.ask.text().map(|_| &open.info));
-        let encoders = self.encoders_for(with_text).await?;
+        let mut encoders = Vec::with_capacity(queries.len());
+        for ((_, query), open) in queries.iter().zip(&opens) {
+            encoders.push(match query.ask.text() {
+                Some(_) => self.encoder_for(&open.info).await?,
+                None => None,
+            });
+        }
         let mut encoded = self.encode_queries(&queries, &encoders, caller).await?;
         let tasks: Vec<_> = queries
             .into_iter()

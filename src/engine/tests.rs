@@ -196,19 +196,9 @@ async fn a_collection_of_another_model_keeps_its_vectors_but_takes_no_text() {
     drop(engine);
 
     // The same weights with another pooling are another model.
-    let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
-    for file in ["model.safetensors", "tokenizer.json"] {
-        std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
-    }
-    let manifest = std::fs::read_to_string(source.join("model.toml")).unwrap();
-    std::fs::write(
-        folder.path().join("model.toml"),
-        manifest.replace("pooling = \"mean\"", "pooling = \"cls\""),
-    )
-    .unwrap();
+    let models = crate::model::tests::home_with(&["mean", "cls"]);
     let mut config = home.config.clone();
-    config.encoder.model = folder.path().display().to_string();
+    config.encoder.model = models.path().join("models/cls").display().to_string();
     let engine = Engine::open(&config).unwrap();
     let error = engine.search("notes", question(Ask::Text("rain".into())), NEVER).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Precondition);

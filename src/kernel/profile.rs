@@ -91,7 +91,7 @@ impl Clock for Silent {
 }
 
 #[derive(Default)]
-struct Watch([AtomicU64; 9]);
+struct Watch([AtomicU64; Stage::ALL.len()]);
 
 impl Clock for Watch {
     type Mark = Instant;
@@ -148,7 +148,7 @@ pub(crate) fn profile(hidden: usize, heads: usize, intermediate: usize, lengths:
     let mut out = vec![0.0; x.len()];
     let mut buffers = Buffers::default();
     let alone = |n: usize, work: &(dyn Fn(usize) + Sync)| (0..n).for_each(work);
-    let mut best: Option<[u64; 9]> = None;
+    let mut best: Option<[u64; Stage::ALL.len()]> = None;
     for _ in 0..5 {
         let watch = Watch::default();
         layer.forward_timed(&x, &starts, &mut out, &mut buffers, &alone, &watch);

@@ -137,10 +137,19 @@ pub(super) fn resolve(
     };
     let report = |device: &str, reason: String| DeviceReport { device: device.to_owned(), reason };
     let asked = || "asked for".to_owned();
+    let cuda = |device: u32, half: bool, reason: String| {
+        let numbers = if half { "fp16" } else { "fp32" };
+        (Provider::Cuda { device, half }, report(&format!("cuda:{device} ({numbers})"), reason))
+    };
     match (choice, precision) {
-        (DeviceChoice::Cpu | DeviceChoice::Auto, Precision::Int8) if !packable => Err(refused(
-            "the model's weights are in 8 bits already, by its own calibration; take fp32 or auto",
-        )),
+        (DeviceChoice::Cpu | DeviceChoice::Auto, Precision::Int8)
+        | (DeviceChoice::Cuda(_) | DeviceChoice::Auto, Precision::Fp16)
+            if !packable =>
+        {
+            Err(refused(
+                "the model's weights are in 8 bits already, by its own calibration; take fp32 or auto",
+            ))
+        }
         (DeviceChoice::Cpu | DeviceChoice::Auto, Precision::Int8) => {
             Ok((Provider::CpuPacked, report(INT8, asked())))
         }
@@ -155,12 +164,9 @@ pub(super) fn resolve(
         (DeviceChoice::OpenVino, Precision::Fp16) => {
             Err(refused("processors have bf16 instead: take that, or device cuda"))
         }
-        (DeviceChoice::Cuda(_) | DeviceChoice::Auto, Precision::Fp16) if !packable => Err(refused(
-            "the model's weights are in 8 bits already, by its own calibration; take fp32 or auto",
-        )),
         (DeviceChoice::Auto, Precision::Fp16) => {
             cuda_available(loaded).map_err(|reason| refused(&reason))?;
-            Ok((Provider::Cuda { device: 0, half: true }, report("cuda:0 (fp16)", asked())))
+            Ok(cuda(0, true, asked()))
         }
         (DeviceChoice::Cpu, Precision::Auto) if packable && kernel::is_fast() => Ok((
             Provider::CpuPacked,
@@ -178,9 +184,7 @@ pub(super) fn resolve(
         }
         (DeviceChoice::Cuda(n), _) => {
             cuda_available(loaded).map_err(unavailable)?;
-            let half = precision == Precision::Fp16;
-            let name = if half { "fp16" } else { "fp32" };
-            Ok((Provider::Cuda { device: n, half }, report(&format!("cuda:{n} ({name})"), asked())))
+            Ok(cuda(n, precision == Precision::Fp16, asked()))
         }
         (DeviceChoice::Auto, Precision::Bf16) => {
             register_openvino(loaded, home).map_err(|reason| refused(&reason))?;
@@ -189,8 +193,7 @@ pub(super) fn resolve(
         (DeviceChoice::Auto, _) => {
             match cuda_available(loaded) {
                 Ok(()) => {
-                    let provider = Provider::Cuda { device: 0, half: false };
-                    return Ok((provider, report("cuda:0 (fp32)", "a CUDA provider is there".into())));
+                    return Ok(cuda(0, false, "a CUDA provider is there".into()));
                 }
                 Err(reason) => tracing::debug!(reason, "no cuda"),
             }

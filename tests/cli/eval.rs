@@ -254,17 +254,8 @@ const RANDOM: [&str; 10] = [
 
 /// A command whose models are its own: the tiny one, and what a test makes.
 pub fn home_of_its_own(place: &Place) -> Command {
-    let home = place.path("home");
-    if !home.is_dir() {
-        fs::create_dir_all(home.join("models/tiny")).unwrap();
-        std::os::unix::fs::symlink(place.home.join("runtime"), home.join("runtime")).unwrap();
-        let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
-        for name in ["model.toml", "model.safetensors", "tokenizer.json"] {
-            fs::copy(from.join(name), home.join("models/tiny").join(name)).unwrap();
-        }
-    }
     let mut command = place.command();
-    command.env("DISTILFACE_HOME", home).env("DISTILFACE_ENCODER__MODEL", "tiny");
+    command.env("DISTILFACE_HOME", place.own_home("tiny")).env("DISTILFACE_ENCODER__MODEL", "tiny");
     command
 }
 

@@ -183,19 +183,25 @@ impl Place {
     /// With a home of its own that has a second model, `other`: the tiny one's weights, pooled in another way.
     pub fn with_other_model() -> Option<Self> {
         let mut place = Place::new()?;
-        let home = place.path("home");
-        let other = home.join("models/other");
-        fs::create_dir_all(&other).unwrap();
-        for file in ["model.safetensors", "tokenizer.json"] {
-            fs::copy(tiny_model().join(file), other.join(file)).unwrap();
-        }
-        let manifest = fs::read_to_string(tiny_model().join("model.toml")).unwrap();
-        let manifest = manifest.replace("name = \"tiny\"", "name = \"other\"");
-        fs::write(other.join("model.toml"), manifest.replace("pooling = \"mean\"", "pooling = \"cls\""))
-            .unwrap();
-        std::os::unix::fs::symlink(place.home.join("runtime"), home.join("runtime")).unwrap();
-        place.home = home;
+        place.home = place.own_home("other");
+        let path = place.home.join("models/other/model.toml");
+        let manifest = fs::read_to_string(&path).unwrap().replace("name = \"tiny\"", "name = \"other\"");
+        fs::write(path, manifest.replace("pooling = \"mean\"", "pooling = \"cls\"")).unwrap();
         Some(place)
+    }
+
+    /// A home of its own with the runtime, and with the tiny model under this name; made once.
+    pub fn own_home(&self, model: &str) -> PathBuf {
+        let home = self.path("home");
+        if !home.is_dir() {
+            let to = home.join("models").join(model);
+            fs::create_dir_all(&to).unwrap();
+            std::os::unix::fs::symlink(self.home.join("runtime"), home.join("runtime")).unwrap();
+            for name in ["model.toml", "model.safetensors", "tokenizer.json"] {
+                fs::copy(tiny_model().join(name), to.join(name)).unwrap();
+            }
+        }
+        home
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

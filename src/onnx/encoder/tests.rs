@@ -188,7 +188,29 @@ mod reference {
         Plan::new(home, DeviceChoice::Cpu, precision, true).unwrap()
     }
 
+    /// What a padded graph takes.
+    fn inputs_of<'a>(
+        shape: &'a [usize],
+        ids: &'a [i64],
+        mask: &'a [i64],
+    ) -> [(&'static str, TensorView<'a>); 2] {
+        [
+            ("input_ids", TensorView::I64 { shape, values: ids }),
+            ("attention_mask", TensorView::I64 { shape, values: mask }),
+        ]
+    }
+
     impl Reference {
+        fn weights(&self) -> Weights {
+            Weights::new(std::fs::read(self.folder.join("model.safetensors")).unwrap()).unwrap()
+        }
+
+        /// `[texts, tokens]`, token ids and mask.
+        fn texts(&self) -> (Vec<usize>, Vec<i64>, Vec<i64>) {
+            let (dims, ids) = self.integers("input_ids");
+            (dims, ids, self.integers("attention_mask").1)
+        }
+
         fn floats(&self, name: &str) -> Vec<f32> {
             let tensors = SafeTensors::deserialize(&self.file).unwrap();
             let (values, _) = tensors.tensor(name).unwrap().data().as_chunks::<4>();
@@ -227,10 +249,8 @@ mod reference {
     fn check(name: &str, architecture: Architecture, type_vocabulary: usize) {
         let Some(reference) = open(name) else { return };
         let shape = tiny_shape(type_vocabulary);
-        let weights =
-            Weights::new(std::fs::read(reference.folder.join("model.safetensors")).unwrap()).unwrap();
-        let (dims, ids) = reference.integers("input_ids");
-        let (_, mask) = reference.integers("attention_mask");
+        let weights = reference.weights();
+        let (dims, ids, mask) = reference.texts();
         let (rows, width) = (dims[0], dims[1]);
         let folder = tempfile::tempdir().unwrap();
         for (pooling, pooled) in [(Pooling::Cls, "cls"), (Pooling::Mean, "mean"), (Pooling::Max, "max")] {
@@ -240,10 +260,7 @@ mod reference {
             std::fs::write(&path, graph.to_bytes(&weights).unwrap()).unwrap();
             let mut session = Session::open(&plan(&reference.home, Precision::Fp32), &path, 1).unwrap();
             let mut run = |shape: &[usize], ids: &[i64], mask: &[i64]| {
-                let inputs = [
-                    ("input_ids", TensorView::I64 { shape, values: ids }),
-                    ("attention_mask", TensorView::I64 { shape, values: mask }),
-                ];
+                let inputs = inputs_of(shape, ids, mask);
                 session.run(&inputs).unwrap()
             };
             let outputs = run(&dims, &ids, &mask);
@@ -283,10 +300,7 @@ mod reference {
         let mut session = Session::open(&plan(&reference.home, Precision::Fp32), &path, 1).unwrap();
         let mut emptied = mask.clone();
         emptied[width..2 * width].fill(0);
-        let inputs = [
-            ("input_ids", TensorView::I64 { shape: &dims, values: &ids }),
-            ("attention_mask", TensorView::I64 { shape: &dims, values: &emptied }),
-        ];
+        let inputs = inputs_of(&dims, &ids, &emptied);
         let (_, values) = session.run(&inputs).unwrap().remove(0);
         for (row, vector) in values.chunks_exact(32).enumerate() {
             let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -299,10 +313,8 @@ mod reference {
     fn check_packed(name: &str, architecture: Architecture, type_vocabulary: usize) {
         let Some(reference) = open(name) else { return };
         let shape = tiny_shape(type_vocabulary);
-        let weights =
-            Weights::new(std::fs::read(reference.folder.join("model.safetensors")).unwrap()).unwrap();
-        let (dims, ids) = reference.integers("input_ids");
-        let (_, mask) = reference.integers("attention_mask");
+        let weights = reference.weights();
+        let (dims, ids, mask) = reference.texts();
         let (mut flat, mut positions, mut starts) = (Vec::new(), Vec::new(), vec![0]);
         for (ids, mask) in ids.chunks_exact(dims[1]).zip(mask.chunks_exact(dims[1])) {
             let n = mask.iter().filter(|&&m| m == 1).count();
@@ -319,10 +331,7 @@ mod reference {
             std::fs::write(&packed, graph.to_packed_bytes(&weights).unwrap()).unwrap();
             let full = Session::open(&plan(&reference.home, Precision::Fp32), &padded, 1)
                 .unwrap()
-                .run(&[
-                    ("input_ids", TensorView::I64 { shape: &dims, values: &ids }),
-                    ("attention_mask", TensorView::I64 { shape: &dims, values: &mask }),
-                ])
+                .run(&inputs_of(&dims, &ids, &mask))
                 .unwrap()
                 .remove(0);
             let mut session = Session::open(&plan(&reference.home, Precision::Int8), &packed, 2).unwrap();
@@ -353,20 +362,15 @@ mod reference {
     fn check_half(name: &str, architecture: Architecture, type_vocabulary: usize) {
         let Some(reference) = open(name) else { return };
         let shape = tiny_shape(type_vocabulary);
-        let weights =
-            Weights::new(std::fs::read(reference.folder.join("model.safetensors")).unwrap()).unwrap();
-        let (dims, ids) = reference.integers("input_ids");
-        let (_, mask) = reference.integers("attention_mask");
+        let weights = reference.weights();
+        let (dims, ids, mask) = reference.texts();
         let pooling = Pooling::Mean;
         let graph =
             EncoderGraph { architecture, shape: &shape, pooling, normalise: true, hidden_outputs: false };
         let (full, half) = (graph.to_bytes(&weights).unwrap(), graph.to_half_bytes(&weights).unwrap());
         let run = |model: &[u8]| {
             let plan = plan(&reference.home, Precision::Fp32);
-            let inputs = [
-                ("input_ids", TensorView::I64 { shape: &dims, values: &ids }),
-                ("attention_mask", TensorView::I64 { shape: &dims, values: &mask }),
-            ];
+            let inputs = inputs_of(&dims, &ids, &mask);
             Session::of_plan(&plan, "half", model, 1).unwrap().run(&inputs).unwrap().remove(0)
         };
         let (expected, got) = (run(&full), run(&half));
