@@ -8,7 +8,7 @@
 //! ```text
 //! main -> cli -> server -> engine -> collection -> index, store --> vector, config, error
 //!          |                  \----> encoder -> model, onnx, runtime
-//!          \---> finetune, eval, setup ---> engine, encoder, model, onnx, runtime
+//!          \---> finetune, eval, source, setup ---> engine, encoder, model, onnx, runtime
 //! ```
 //!
 //! | module | turns | into |
@@ -23,6 +23,7 @@
 //! | [`collection`] | points | store and index kept in step; filters; search plans |
 //! | [`engine`] | text | hits: encoders and collections; where async begins |
 //! | [`server`] | gRPC | engine calls (with [`cli`], alone names `tonic`) |
+//! | [`source`] | folders, files and standard input | documents, each with the place it was read from |
 //! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
 //! | [`eval`] | judged collections, reference values | measures |
 //! | [`cli`] | arguments | all of it; the only module that prints |
@@ -59,6 +60,7 @@ mod random;
 pub mod runtime;
 pub mod server;
 pub mod setup;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod vector;

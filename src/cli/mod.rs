@@ -37,7 +37,6 @@ mod parsers;
 mod search;
 mod serve;
 mod setup;
-pub mod source;
 mod sweep;
 mod values;
 

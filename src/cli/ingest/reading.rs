@@ -8,13 +8,10 @@ use std::{
 
 use super::pump::{Fault, Record};
 use crate::{
-    cli::{
-        failure::usage,
-        layout,
-        source::{FieldMap, Format, Progress, SourceDocument, SourceOptions, Sources, ValueType},
-    },
+    cli::{failure::usage, layout},
     proto::{Document, Vector},
     server::convert::value::payload_to,
+    source::{FieldMap, Format, Progress, SourceDocument, SourceOptions, Sources, ValueType},
 };
 
 /// What is read, and which of its fields are what.

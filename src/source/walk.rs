@@ -1,4 +1,4 @@
-//! Paths -> the files to read, in order; alone names `walkdir`.
+//! Paths -> the files to read, in order.
 //!
 //! From a folder all files of a known kind are taken, by name; hidden ones and links that lead back up are left out, and
 //! so is `.json`, which in a folder is more often settings than text. A folder in BEIR layout (`corpus.jsonl` beside

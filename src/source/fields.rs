@@ -58,6 +58,13 @@ impl ValueType {
     ];
 }
 
+impl std::fmt::Display for ValueType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, _) = Self::ALL.iter().find(|(_, kind)| kind == self).expect("all types are listed");
+        f.write_str(name)
+    }
+}
+
 impl std::str::FromStr for ValueType {
     type Err = String;
 
@@ -274,7 +281,6 @@ fn by_look(cell: &str) -> Option<Value> {
 }
 
 fn coerce(value: &Value, kind: ValueType) -> Result<Value, String> {
-    let (name, _) = ValueType::ALL.iter().find(|(_, k)| *k == kind).expect("all types are listed");
     let cannot = || {
         let shown = match value {
             Value::String(text) => format!("{:?}", text.chars().take(40).collect::<String>()),
@@ -286,7 +292,7 @@ fn coerce(value: &Value, kind: ValueType) -> Result<Value, String> {
         };
         let hint =
             if kind == ValueType::Datetime { " (as RFC 3339, such as 2024-01-31T10:00:00Z)" } else { "" };
-        format!("the {} {shown} cannot be read as {name}{hint}", type_name(value))
+        format!("the {} {shown} cannot be read as {kind}{hint}", type_name(value))
     };
     let typed = match (kind, value) {
         (_, Value::List(elements)) => {

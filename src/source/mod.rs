@@ -24,12 +24,14 @@ mod json;
 mod lines;
 mod table;
 mod text;
+mod understood;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
 pub use fields::{FieldMap, ValueType};
+pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
 
 /// Longest line, record or text file that is read; longer ones are errors.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -150,6 +152,7 @@ pub struct Sources {
     skipped: BTreeMap<String, u64>,
     progress: Arc<Progress>,
     fields: Arc<FieldMap>,
+    understood: Arc<UnderstoodFiles>,
     stdin: Option<Box<dyn Read + Send>>,
 }
 
@@ -194,6 +197,7 @@ impl Sources {
             skipped: found.skipped,
             progress: Arc::new(Progress { bytes_read: AtomicU64::new(0), bytes_total: found.bytes_total }),
             fields: Arc::new(options.fields),
+            understood: Arc::default(),
             stdin: Some(stdin),
         })
     }
@@ -201,6 +205,12 @@ impl Sources {
     /// Shared with a progress bar.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+
+    /// How the columns of tables and the fields of JSON were understood; filled while the sequence is read, and shared
+    /// with whoever tells it. A file's entry is there before its first document.
+    pub fn understood(&self) -> Arc<UnderstoodFiles> {
+        Arc::clone(&self.understood)
     }
 
     /// Files that were left out since their extension is not known: how many of each (without an extension: "").
