@@ -310,16 +310,11 @@ impl Lexer<'_> {
     fn number_or_datetime(&mut self) -> Result<Token, FilterError> {
         let position = self.position;
         let text = self.take_while(|c| c.is_alphanumeric() || matches!(c, '+' | '-' | '.' | ':' | '_'));
-        if datetime::starts_like_date(text.as_bytes()) {
-            return match datetime::parse(&text) {
-                Some(micros) => Ok(Token::Literal(Value::Datetime(micros))),
-                None => syntax(
-                    position,
-                    format!(
-                        "{:?} is no date or datetime such as 2024-01-31 or 2024-01-31T10:00:00Z",
-                        shortened(&text)
-                    ),
-                ),
+        let bytes = text.as_bytes();
+        if datetime::starts_like_date(bytes) || datetime::starts_like_far_date(bytes) {
+            return match datetime::read(&text) {
+                Ok(micros) => Ok(Token::Literal(Value::Datetime(micros))),
+                Err(reason) => syntax(position, format!("{:?} is {reason}", shortened(&text))),
             };
         }
         if let Ok(number) = text.parse::<i64>() {
@@ -336,7 +331,7 @@ impl Lexer<'_> {
             return syntax(
                 position,
                 format!(
-                    "the integer {} is out of bounds ({} to {}); write it as a float",
+                    "the integer {} is out of bounds ({} to {}); write it as a float ({0}.0), or in quotes to compare it as text",
                     shortened(&text),
                     i64::MIN,
                     i64::MAX
