@@ -2,10 +2,13 @@
 //!
 //! JSON has no datetimes: they are written as RFC 3339 text, and text that looks like one stays text when read.
 
+use std::cmp::Ordering;
+
 use serde_json::Map;
 
 use super::{
     CollectionError, datetime,
+    filter::compare_exactly,
     point::{Payload, Value},
 };
 
@@ -120,13 +123,13 @@ fn check_scalar(value: &Value) -> Result<(), String> {
     }
 }
 
-/// Reads a JSON object. Numbers are integers where they fit, else floats; `null` (also in lists) is left out; objects
+/// Reads a JSON object. Digits alone are an integer of 64 bits, other numbers are floats; `null` (also in lists) is left out; objects
 /// are flattened with dots (`{"a": {"b": 1}}` becomes `a.b`); lists hold scalars of one type, of integers and floats
 /// mixed become floats.
 ///
 /// # Errors
-/// The field and why it cannot be kept: a list that mixes types or holds lists or objects, a name that stands twice
-/// after flattening.
+/// The field and why it cannot be kept: an integer beyond 64 bits, a list that mixes types or holds lists or objects, a
+/// name that stands twice after flattening.
 pub fn payload_from_json(object: &Map<String, serde_json::Value>) -> Result<Payload, (String, String)> {
     let mut payload = Payload::new();
     flatten_into(&mut payload, "", object)?;
@@ -162,16 +165,31 @@ pub fn value_from_json(value: &serde_json::Value) -> Result<Option<Value>, Strin
     Ok(Some(match value {
         serde_json::Value::Null => return Ok(None),
         serde_json::Value::Bool(truth) => Value::Bool(*truth),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(integer) => Value::Integer(integer),
-            None => {
-                Value::Float(number.as_f64().ok_or_else(|| format!("the number {number} is out of bounds"))?)
-            }
-        },
+        serde_json::Value::Number(number) => number_from_json(number)?,
         serde_json::Value::String(text) => Value::String(text.clone()),
         serde_json::Value::Array(elements) => Value::List(list_from_json(elements)?),
         serde_json::Value::Object(_) => return Err("an object cannot stand here".into()),
     }))
+}
+
+/// Digits alone are an integer, and one that does not fit is refused: as a float it would be another number.
+fn number_from_json(number: &serde_json::Number) -> Result<Value, String> {
+    if let Some(integer) = number.as_i64() {
+        return Ok(Value::Integer(integer));
+    }
+    let written = number.to_string();
+    if written.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
+        let shown: String = written.chars().take(40).collect();
+        return Err(format!(
+            "the integer {shown} is out of bounds ({} to {}); write it in quotes to keep it as text, or as {shown}.0 to keep the nearest float",
+            i64::MIN,
+            i64::MAX
+        ));
+    }
+    match number.as_f64() {
+        Some(float) if float.is_finite() => Ok(Value::Float(float)),
+        _ => Err(format!("the number {} is out of bounds", written.chars().take(40).collect::<String>())),
+    }
 }
 
 fn list_from_json(elements: &[serde_json::Value]) -> Result<Vec<Value>, String> {
@@ -187,7 +205,13 @@ fn list_from_json(elements: &[serde_json::Value]) -> Result<Vec<Value>, String> 
     if list.iter().any(is_float) && list.iter().all(is_number) {
         for value in &mut list {
             if let Value::Integer(integer) = value {
-                *value = Value::Float(*integer as f64);
+                let float = *integer as f64;
+                if compare_exactly(*integer, float) != Some(Ordering::Equal) {
+                    return Err(format!(
+                        "the list mixes floats with the integer {integer}, which no float is equal to"
+                    ));
+                }
+                *value = Value::Float(float);
             }
         }
     }
@@ -231,7 +255,7 @@ mod tests {
     #[test]
     fn json_is_read_with_its_types() {
         let payload = read(json!({
-            "text": "2024-01-31", "whole": 3, "float": 3.5, "large": u64::MAX, "yes": true, "none": null,
+            "text": "2024-01-31", "whole": 3, "float": 3.5, "large": 1e300, "yes": true, "none": null,
             "tags": ["a", null, "b"], "mixed": [1, 2.5], "empty": [], "a": {"b": {"c": 1}, "d": "e"},
         }))
         .unwrap();
@@ -241,7 +265,7 @@ mod tests {
             ("a.d", Value::String("e".into())),
             ("empty", list(vec![])),
             ("float", Value::Float(3.5)),
-            ("large", Value::Float(18446744073709551615.0)),
+            ("large", Value::Float(1e300)),
             ("mixed", list(vec![Value::Float(1.0), Value::Float(2.5)])),
             ("tags", list(vec![Value::String("a".into()), Value::String("b".into())])),
             ("text", Value::String("2024-01-31".into())),
@@ -256,6 +280,9 @@ mod tests {
         for (object, field, part) in [
             (json!({"l": [1, "a"]}), "l", "mixes integer and string"),
             (json!({"o": {"l": [true, 1.5]}}), "o.l", "mixes bool and float"),
+            (json!({"n": u64::MAX}), "n", "18446744073709551615 is out of bounds"),
+            (json!({"l": [1, u64::MAX]}), "l", "18446744073709551615 is out of bounds"),
+            (json!({"l": [0.5, i64::MAX]}), "l", "no float is equal to"),
             (json!({"l": [[1]]}), "l", "lists or objects"),
             (json!({"l": [{"a": 1}]}), "l", "lists or objects"),
             (json!({"a.b": 1, "a": {"b": 2}}), "a.b", "stands twice"),
