@@ -61,6 +61,7 @@ pub mod runtime;
 pub mod server;
 pub mod setup;
 pub mod source;
+mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod vector;

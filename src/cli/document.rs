@@ -129,8 +129,10 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 ids: ids.clone(),
                 filter: filter(expression.as_deref()),
             };
-            let deleted = session.documents().delete(request).await?.into_inner().deleted;
-            out.result(&json!({ "deleted": deleted }), |_| {
+            let response = session.documents().delete(request).await?.into_inner();
+            let deleted = response.deleted;
+            out.hints(&response.hints);
+            out.result(&with_hints(json!({ "deleted": deleted }), &response.hints), |_| {
                 format!("deleted {}", layout::counted(deleted, "document"))
             })
         }
@@ -147,11 +149,23 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
         DocumentCommand::Count { collection, filter: expression } => {
             let request =
                 CountRequest { collection: collection.clone(), filter: filter(expression.as_deref()) };
-            let documents = session.documents().count(request).await?.into_inner().documents;
-            out.result(&json!({ "documents": documents }), |_| documents.to_string())
+            let response = session.documents().count(request).await?.into_inner();
+            let documents = response.documents;
+            out.hints(&response.hints);
+            out.result(&with_hints(json!({ "documents": documents }), &response.hints), |_| {
+                documents.to_string()
+            })
         }
     })
     .await
+}
+
+/// An answer with the server's remarks, if there are any.
+fn with_hints(mut answer: serde_json::Value, hints: &[String]) -> serde_json::Value {
+    if !hints.is_empty() {
+        answer["hints"] = json!(hints);
+    }
+    answer
 }
 
 async fn scroll(
@@ -165,6 +179,7 @@ async fn scroll(
         request.limit = u32::try_from(left).map_or(PAGE, |left| left.min(PAGE));
         let page = session.documents().scroll(request.clone()).await?.into_inner();
         left -= left.min(page.documents.len() as u64);
+        out.hints(&page.hints);
         for document in &page.documents {
             if out.is_json() {
                 out.json_line(&values::document_json(document))?;

@@ -166,6 +166,11 @@ impl Output {
         }
     }
 
+    /// What the server remarks on a request, such as a filter on a field that no document has; as warnings.
+    pub fn hints(&self, hints: &[String]) {
+        hints.iter().for_each(|hint| self.warn(hint));
+    }
+
     /// Why we stopped, on stderr.
     pub fn error(&self, message: &str, kind: &str, exit: u8) {
         if self.json {

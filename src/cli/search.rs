@@ -76,6 +76,7 @@ pub async fn run(app: &App, args: SearchArgs) -> anyhow::Result<()> {
         if response.query.is_some_and(|q| q.truncated) {
             app.out.warn("the query is longer than the model reads; its end was not looked at");
         }
+        app.out.hints(&response.hints);
         print(&app.out, &args, &response)
     })
     .await
@@ -200,6 +201,9 @@ fn response_json(response: &SearchResponse) -> Json {
         ("hits", json!(hits)),
         ("query", json!({ "tokens": query.tokens, "truncated": query.truncated })),
     ]);
+    if !response.hints.is_empty() {
+        answer.insert("hints", json!(response.hints));
+    }
     if let Some(e) = &response.explain {
         let explain = json!({
             "tokenize_us": e.tokenize_us, "queue_us": e.queue_us, "encode_us": e.encode_us,

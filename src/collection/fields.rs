@@ -19,6 +19,7 @@ use super::{
     point::{Payload, Value},
 };
 
+mod hints;
 #[cfg(test)]
 mod tests;
 
@@ -152,25 +153,16 @@ impl Test<'_> {
             Test::Range(bounds) => ("", bounds[0].1),
             Test::Contains(value) => ("`contains` ", *value),
         };
-        let holds = |of: fn(&Values) -> bool| of(&field.scalars) || of(&field.elements);
-        let (shown, hint) = match value {
-            Value::String(text) => {
-                let hint = if holds(|v| !v.datetimes.is_empty()) { " (no RFC 3339 date)" } else { "" };
-                (format!("{:?}", text.chars().take(40).collect::<String>()), hint)
-            }
-            Value::Datetime(micros) => {
-                let hint = if holds(|v| !v.strings.is_empty()) {
-                    " (write it in quotes to compare it as text, or store the field as datetime)"
-                } else {
-                    ""
-                };
-                (datetime::format(*micros), hint)
-            }
-            Value::Integer(number) => (number.to_string(), ""),
-            Value::Float(number) => (format!("{number:?}"), ""),
-            Value::Bool(truth) => (truth.to_string(), ""),
-            Value::List(_) => (String::new(), ""),
+        let missed = std::array::from_fn(|i| field.scalars.held()[i] || field.elements.held()[i]);
+        let shown = match value {
+            Value::String(text) => format!("{:?}", text.chars().take(40).collect::<String>()),
+            Value::Datetime(micros) => datetime::format(*micros),
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => format!("{number:?}"),
+            Value::Bool(truth) => truth.to_string(),
+            Value::List(_) => String::new(),
         };
+        let hint = hints::remedy(value, missed);
         format!("{what}the {} {shown}{hint}", type_name(value))
     }
 }

@@ -109,6 +109,8 @@ pub struct SearchTrace {
     pub matching_documents: u64,
     pub scanned: u64,
     pub ef: u32,
+    /// What should be said of the filter; see [`fields::FieldIndex::hints`].
+    pub hints: Vec<String>,
 }
 
 /// Counts of a collection.
@@ -132,6 +134,8 @@ pub struct Page {
     pub points: Vec<StoredPoint>,
     /// Last id of the page if there may be more.
     pub next: Option<PointId>,
+    /// What should be said of the filter, with the first page; see [`fields::FieldIndex::hints`].
+    pub hints: Vec<String>,
 }
 
 /// Points of one dimension and metric, durable and searchable. Cheap to share (`Arc`), safe from any thread.
@@ -248,6 +252,11 @@ impl Collection {
     /// How it was made.
     pub fn spec(&self) -> &CollectionSpec {
         &self.shared.spec
+    }
+
+    /// Drawn when it was made; another collection has another, though it have the same name.
+    pub fn identity(&self) -> [u8; 16] {
+        self.shared.stamp.0
     }
 
     /// Why it takes no writes any more, if so. For the health service.

@@ -75,9 +75,12 @@ impl Collection {
         with_text: bool,
     ) -> Result<Page, CollectionError> {
         self.shared.check_open()?;
-        let (mut docs, _generation) = {
+        let (mut docs, hints, _generation) = {
             let memory = self.shared.read_memory();
             let matching = filter.map(|filter| memory.fields.matching(filter)).transpose()?;
+            // Said once, with the first page.
+            let first = filter.filter(|_| after.is_none());
+            let hints = first.map(|filter| memory.fields.hints(filter)).unwrap_or_default();
             let take = limit.saturating_add(1);
             let docs: Vec<u32> = match &matching {
                 Some(matching) if matching.len() * SORT_SHARE < memory.slots.documents() => {
@@ -97,7 +100,7 @@ impl Collection {
                     .take(take)
                     .collect(),
             };
-            (docs, Arc::clone(&memory.generation))
+            (docs, hints, Arc::clone(&memory.generation))
         };
         let more = docs.len() > limit;
         docs.truncate(limit);
@@ -106,7 +109,7 @@ impl Collection {
             .map(|doc| read_point(&self.shared, doc, with_text, None))
             .collect::<Result<Vec<_>, _>>()?;
         let next = if more { points.last().map(|point| point.id.clone()) } else { None };
-        Ok(Page { points, next })
+        Ok(Page { points, next, hints })
     }
 
     /// Documents that match.
@@ -120,6 +123,15 @@ impl Collection {
             Some(filter) => Ok(memory.fields.matching(filter)?.len()),
             None => Ok(memory.slots.documents()),
         }
+    }
+
+    /// What should be said of a filter besides its answer; see [`super::fields::FieldIndex::hints`].
+    ///
+    /// # Errors
+    /// [`CollectionError::Closed`].
+    pub fn hints(&self, filter: &Filter) -> Result<Vec<String>, CollectionError> {
+        self.shared.check_open()?;
+        Ok(self.shared.read_memory().fields.hints(filter))
     }
 
     /// Ids of the documents that match, in no order that callers may rely on.

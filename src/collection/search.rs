@@ -74,6 +74,7 @@ pub(super) fn search(shared: &Shared, query: &Query) -> Result<(Vec<Hit>, Search
     let memory = shared.read_memory();
     let begun = Instant::now();
     let matching = query.filter.as_ref().map(|filter| memory.fields.matching(filter)).transpose()?;
+    let hints = query.filter.as_ref().map(|filter| memory.fields.hints(filter)).unwrap_or_default();
     let filter_time = if matching.is_some() { begun.elapsed() } else { Duration::ZERO };
     let begun = Instant::now();
     let excluded = query.exclude.as_ref().and_then(|id| memory.slots.number(id));
@@ -88,7 +89,7 @@ pub(super) fn search(shared: &Shared, query: &Query) -> Result<(Vec<Hit>, Search
         excluded,
         wanted: 0,
         ef_search: query.ef.unwrap_or_else(|| shared.spec.index.ef_search.into()),
-        trace: SearchTrace { filter_time, matching_documents: allowed, ..SearchTrace::default() },
+        trace: SearchTrace { filter_time, matching_documents: allowed, hints, ..SearchTrace::default() },
         graph_failed: false,
     };
     let reachable = if query.by_passage { search.passages_of(excluded) } else { reachable };

@@ -18,6 +18,7 @@ use toml::{
 };
 
 use super::{Config, ConfigError, RESERVED_VARIABLES, bounds};
+use crate::spelling;
 
 const PREFIX: &str = "DISTILFACE_";
 
@@ -281,7 +282,7 @@ impl Layers {
     fn nearest(&self, key: &str) -> Option<String> {
         let candidates: Vec<String> =
             if key.contains('.') { self.keys().collect() } else { self.defaults.keys().cloned().collect() };
-        let (away, near) = candidates.into_iter().map(|known| (edits(key, &known), known)).min()?;
+        let (away, near) = candidates.into_iter().map(|known| (spelling::edits(key, &known), known)).min()?;
         if away <= (key.len() / 3).max(1) {
             return Some(near);
         }
@@ -302,20 +303,4 @@ fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
 
 fn one_line(message: &str) -> String {
     message.trim().lines().map(str::trim).collect::<Vec<_>>().join("; ")
-}
-
-/// Insertions, deletions and replacements from `a` to `b` (Levenshtein).
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -368,7 +368,8 @@ fn check(
             return Err(bad("this collection takes vectors only, and the document has none".into()).into());
         }
         (None, Some(vector)) => {
-            Vector::new(vector.clone(), Dim::new(open.info.dimension)?, open.info.metric)?;
+            Vector::new(vector.clone(), Dim::new(open.info.dimension)?, open.info.metric)
+                .map_err(|source| EngineError::BadVector { id: document.id.clone(), source })?;
         }
         (Some(_), Some(_)) => {
             let reason = "it brings a vector, but this collection encodes the text itself; leave the vector out, or use a collection made with vectors_only";

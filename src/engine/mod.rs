@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     collection::{
-        CollectionOptions, CollectionStats, Outcome, Page, SearchTrace, Write, datetime,
+        CollectionOptions, CollectionStats, Outcome, SearchTrace, Write, datetime,
         filter::Filter,
         point::{Hit, Payload, PointId, StoredPoint},
     },
@@ -23,16 +23,18 @@ use crate::{
     index::IndexParams,
     model::Fingerprint,
     store::DataLock,
-    vector::{Dim, Metric},
+    vector::{Dim, Metric, VectorError},
 };
 
 mod catalog;
+pub mod cursor;
 mod documents;
 mod models;
 mod pools;
 mod search;
 
 use catalog::{Names, Open};
+use cursor::{CursorError, Scope};
 use pools::Pools;
 
 /// Tokens of a passage where nothing else is asked for; less where the model takes less.
@@ -156,6 +158,25 @@ impl SearchQuery {
             with_payload: true,
             with_text: true,
         }
+    }
+}
+
+/// One page of documents, ordered by id.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Listing {
+    pub points: Vec<StoredPoint>,
+    /// Where the next page begins; `None` after the last one.
+    pub next_cursor: Option<String>,
+    /// What should be said of the filter, with the first page.
+    pub hints: Vec<String>,
+    scope: Scope,
+}
+
+impl Listing {
+    /// The cursor of a page that begins behind this document, for who answers a part of `points` only.
+    pub fn cursor_after(&self, id: &PointId) -> String {
+        self.scope.after(id.as_str())
     }
 }
 
@@ -428,25 +449,31 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// A page of documents after id `after`, ordered by id.
+    /// A page of documents ordered by id: the first, or the one that the cursor of another page leads to.
     ///
     /// # Errors
-    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; filter and store errors.
+    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; [`EngineError::Cursor`] for a cursor of another
+    /// collection or filter; filter and store errors.
     pub async fn scroll(
         &self,
         collection: &str,
         filter: Option<Filter>,
-        after: Option<String>,
+        cursor: Option<String>,
         limit: usize,
         with_text: bool,
-    ) -> Result<Page> {
+    ) -> Result<Listing> {
         let most = self.config.limits.batch_max;
         if !(1..=most).contains(&limit) {
             return Err(out_of_range("limit", 1, most, limit).into());
         }
-        let after = after.map(PointId::new).transpose()?;
         self.with(collection, move |open| {
-            Ok(open.collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text)?)
+            let narrowed = filter.as_ref().map(Filter::to_string).unwrap_or_default();
+            let scope = Scope::new("documents by id", &open.collection.identity(), &narrowed);
+            let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
+            let after = after.map(PointId::new).transpose()?;
+            let page = open.collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text)?;
+            let next_cursor = page.next.map(|id| scope.after(id.as_str()));
+            Ok(Listing { points: page.points, next_cursor, hints: page.hints, scope })
         })
         .await
     }
@@ -457,6 +484,15 @@ impl Engine {
     /// [`EngineError::NoCollection`]; filter errors.
     pub async fn count(&self, collection: &str, filter: Option<Filter>) -> Result<u64> {
         self.with(collection, move |open| Ok(open.collection.count(filter.as_ref())?)).await
+    }
+
+    /// What should be said of a filter besides its answer, such as a field that no document has; empty as a rule.
+    /// [`Engine::search`] and [`Engine::scroll`] bring theirs with them.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`].
+    pub async fn hints(&self, collection: &str, filter: Filter) -> Result<Vec<String>> {
+        self.with(collection, move |open| Ok(open.collection.hints(&filter)?)).await
     }
 
     /// Whether every collection takes writes; the reason if one does not. For the health service.
@@ -581,10 +617,14 @@ pub enum EngineError {
     VectorsOnly { collection: String },
     #[error("document {id:?}: {reason}")]
     BadDocument { id: String, reason: String },
+    #[error("document {id:?}: {source}")]
+    BadVector { id: String, source: VectorError },
     #[error("{name} must be between {min} and {max}, got {got}")]
     OutOfRange { name: &'static str, min: u64, max: u64, got: u64 },
     #[error("{reason}")]
     BadRequest { reason: String },
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
     #[error("no document {id:?} in collection {collection:?}")]
     NoDocument { collection: String, id: String },
     #[error("the deadline passed")]
@@ -607,6 +647,8 @@ impl EngineError {
             | BadDocument { .. }
             | OutOfRange { .. }
             | BadRequest { .. } => ErrorKind::Invalid,
+            Cursor(error) => error.kind(),
+            BadVector { source, .. } => source.kind(),
             WrongModel { .. } | NoEncoder { .. } | EncoderOff => ErrorKind::Precondition,
             Expired => ErrorKind::Timeout,
             Closing => ErrorKind::Unavailable,

@@ -91,10 +91,13 @@ impl Documents for DocumentsService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
+                let mut hints = Vec::new();
                 let deleted = match (message.ids.is_empty(), message.filter) {
                     (false, None) => self.engine.delete(&message.collection, message.ids).await?,
                     (true, Some(filter)) => {
                         let filter = convert::filter_from(filter)?;
+                        // Before: what is deleted takes its fields with it.
+                        hints = self.engine.hints(&message.collection, filter.clone()).await?;
                         self.engine.delete_matching(&message.collection, filter).await?
                     }
                     (false, Some(_)) => {
@@ -108,7 +111,7 @@ impl Documents for DocumentsService {
                         );
                     }
                 };
-                Ok(proto::DeleteDocumentsResponse { deleted })
+                Ok(proto::DeleteDocumentsResponse { deleted, hints })
             })
             .await
     }
@@ -122,27 +125,32 @@ impl Documents for DocumentsService {
             .answer(async {
                 let limit = if message.limit == 0 { SCROLL_LIMIT } else { message.limit } as usize;
                 let filter = convert::filter_from_optional(message.filter)?;
-                let after = Some(message.cursor).filter(|cursor| !cursor.is_empty());
-                let page = self
+                let cursor = Some(message.cursor).filter(|cursor| !cursor.is_empty());
+                let mut page = self
                     .engine
-                    .scroll(&message.collection, filter, after, limit, !message.without_text)
+                    .scroll(&message.collection, filter, cursor, limit, !message.without_text)
                     .await?;
-                let mut answer = proto::ScrollResponse::default();
+                let mut answer = proto::ScrollResponse {
+                    hints: std::mem::take(&mut page.hints),
+                    next_cursor: page.next_cursor.take().unwrap_or_default(),
+                    ..Default::default()
+                };
                 let mut page_bytes = 0;
                 let mut last_id: Option<PointId> = None;
-                for point in page.points {
+                for point in std::mem::take(&mut page.points) {
                     let id = point.id.clone();
                     let document = convert::stored_to(point);
                     page_bytes += document.encoded_len();
-                    if page_bytes > PAGE_BYTES && last_id.is_some() {
+                    if page_bytes > PAGE_BYTES
+                        && let Some(last_id) = &last_id
+                    {
                         // Cut here; the next page begins with this document.
-                        answer.next_cursor = last_id.map(|id| id.as_str().to_owned()).unwrap_or_default();
-                        return Ok(answer);
+                        answer.next_cursor = page.cursor_after(last_id);
+                        break;
                     }
                     answer.documents.push(document);
                     last_id = Some(id);
                 }
-                answer.next_cursor = page.next.map(|id| id.as_str().to_owned()).unwrap_or_default();
                 Ok(answer)
             })
             .await
@@ -156,8 +164,12 @@ impl Documents for DocumentsService {
         context
             .answer(async {
                 let filter = convert::filter_from_optional(message.filter)?;
-                let documents = self.engine.count(&message.collection, filter).await?;
-                Ok(proto::CountResponse { documents })
+                let documents = self.engine.count(&message.collection, filter.clone()).await?;
+                let hints = match filter {
+                    Some(filter) => self.engine.hints(&message.collection, filter).await?,
+                    None => Vec::new(),
+                };
+                Ok(proto::CountResponse { documents, hints })
             })
             .await
     }

@@ -77,8 +77,9 @@ fn field(error: &Error) -> Option<&str> {
     match error {
         Error::Server(ServerError::Field { field, .. }) => Some(field),
         Error::Engine(crate::engine::EngineError::OutOfRange { name, .. }) => Some(name),
+        Error::Engine(crate::engine::EngineError::Cursor(_)) => Some("cursor"),
         Error::Filter(_) | Error::Collection(crate::collection::CollectionError::Filter(_)) => Some("filter"),
-        Error::Vector(_) => Some("vector"),
+        Error::Vector(_) | Error::Engine(crate::engine::EngineError::BadVector { .. }) => Some("vector"),
         _ => None,
     }
 }

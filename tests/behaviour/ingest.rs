@@ -1,11 +1,11 @@
 //! The bulk load stream.
 
-use distilface::proto::{self, IngestRequest, IngestResponse, WriteStatus};
+use distilface::proto::{self, IngestRequest, IngestResponse, WriteStatus, value::Kind};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::harness::{Server, assert_refused, by_text, doc, ids, soon, statuses};
+use crate::harness::{Server, assert_refused, by_text, doc, ids, soon, statuses, vector_doc, with_payload};
 
 /// An open stream; dropping `requests` ends the client's half.
 pub struct Ingest {
@@ -136,4 +136,34 @@ async fn more_documents_than_allowed_in_one_request_end_the_stream() {
     let mut ingest = Ingest::open(&server).await;
     ingest.send(1, (0..5).map(|i| doc(i, "a cat")).collect()).await;
     assert_refused(ingest.answer().await, Code::InvalidArgument, &["and 4, got 5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_none_fails_its_document_alone_and_names_it() {
+    let mut server = Server::with_vectors().await;
+    let nan_vector = |i: u32| vector_doc(i, &[f32::NAN, 1.0]);
+    let nan_field = |i: u32| with_payload(vector_doc(i, &[1.0, 0.0]), &[("weight", Kind::Float(f64::NAN))]);
+    let documents = (0..300).map(|i| match i {
+        149 => nan_vector(i),
+        150 => nan_field(i),
+        i => vector_doc(i, &[1.0, 0.0]),
+    });
+    let ingest = Ingest::open(&server).await;
+    ingest.send_to("v", 0, documents.collect()).await;
+    let answers = ingest.finish().await;
+    let failed: Vec<_> =
+        answers[0].results.iter().filter(|result| result.status() == WriteStatus::Failed).collect();
+    assert_eq!(failed.iter().map(|result| result.id.as_str()).collect::<Vec<_>>(), ["149", "150"]);
+    assert!(failed[0].error.contains("document \"149\"") && failed[0].error.contains("finite"), "{failed:?}");
+    assert!(failed[1].error.contains("document \"150\", payload[\"weight\"]"), "{failed:?}");
+    assert_eq!(server.count("v").await, 298);
+
+    // All or none: the one to blame is named.
+    for bad in [nan_vector(1000), nan_field(1000)] {
+        let documents = vec![vector_doc(2000, &[1.0, 0.0]), bad];
+        let request = proto::UpsertRequest { collection: "v".into(), documents };
+        let refused = server.documents.upsert(request).await;
+        assert_refused(refused, Code::InvalidArgument, &["document \"1000\"", "finite"]);
+    }
+    assert_eq!(server.count("v").await, 298);
 }

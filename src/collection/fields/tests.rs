@@ -129,14 +129,106 @@ proptest! {
             (Value::Float(float), Value::Integer(integer)),
         ] {
             let mut range = RangeBounds::default();
-            *[&mut range.gt, &mut range.gte, &mut range.lt, &mut range.lte][sign] = Some(given);
-            let filter = Filter::Range { field: "f".into(), range };
-            let payload: Payload = [("f".to_owned(), stored)].into();
+            *[&mut range.gt, &mut range.gte, &mut range.lt, &mut range.lte][sign] = Some(given.clone());
+            let field = || "f".to_owned();
+            let payload: Payload = [(field(), stored)].into();
             let mut index = FieldIndex::new();
             index.insert(0, &payload);
-            prop_assert_eq!(index.matching(&filter).unwrap().contains(0), filter.matches(&payload), "{}", filter);
+            for filter in [
+                Filter::Range { field: field(), range },
+                Filter::Eq { field: field(), value: given.clone() },
+                Filter::Ne { field: field(), value: given.clone() },
+                Filter::In { field: field(), values: vec![given] },
+            ] {
+                let found = index.matching(&filter).unwrap().contains(0);
+                prop_assert_eq!(found, filter.matches(&payload), "{}", filter);
+                // A float is equal to an integer only if it is that integer exactly.
+                if let Filter::Eq { .. } = filter {
+                    let exact = float.fract() == 0.0 && float as i128 == i128::from(integer);
+                    prop_assert_eq!(found, exact, "{}", filter);
+                }
+            }
         }
     }
+
+    /// Hints need nothing of a filter, and are the same for one meaning however the documents came.
+    #[test]
+    fn hints_are_few_and_never_panic(
+        payloads in proptest::collection::vec(any_payload(), 0..6), filter in any_filter(),
+    ) {
+        let mut index = FieldIndex::new();
+        for (doc, payload) in (0..).zip(&payloads) {
+            index.insert(doc, payload);
+        }
+        let hints = index.hints(&filter);
+        prop_assert!(hints.len() <= 8 && hints.iter().all(|hint| !hint.is_empty()));
+    }
+}
+
+#[test]
+fn a_field_that_nobody_has_is_told_with_the_one_that_was_meant() {
+    let index = index_of(&[
+        &[("year", Value::Integer(2001)), ("lang", s("en"))],
+        &[("tags", Value::List(vec![s("x")]))],
+    ]);
+    for (text, hints) in [
+        ("yaer > 2000", &["no document has the field \"yaer\"; did you mean \"year\"?"][..]),
+        ("Year = 2001 and lang = 'en'", &["no document has the field \"Year\"; did you mean \"year\"?"]),
+        ("author = 'x'", &["no document has the field \"author\"; there are: lang, tags, year"]),
+        ("exists(author)", &["no document has the field \"author\"; there are: lang, tags, year"]),
+        ("not exists(author)", &[]),
+        ("not exists(yeer)", &["no document has the field \"yeer\"; did you mean \"year\"?"]),
+        (
+            "not (tag contains 'x' or tag = 'y')",
+            &["no document has the field \"tag\"; did you mean \"tags\"?"],
+        ),
+        ("year = 1999 or lang = 'xx' or tags contains 'nobody'", &[]),
+    ] {
+        assert_eq!(index.hints(&Filter::parse(text).unwrap()), hints, "{text}");
+    }
+    let filter = Filter::parse("year = 1").unwrap();
+    assert_eq!(FieldIndex::new().hints(&filter), ["the collection has no documents"]);
+    assert_eq!(
+        index_of(&[&[]]).hints(&filter),
+        ["no document has the field \"year\"; the documents have no fields"]
+    );
+}
+
+#[test]
+fn a_value_that_reaches_some_of_a_fields_types_is_told() {
+    let index = index_of(&[
+        &[("zip", Value::Integer(10115)), ("when", Value::Datetime(0)), ("e", Value::List(vec![]))],
+        &[("zip", s("01067")), ("when", s("soon")), ("n", Value::Float(0.5))],
+        &[("zip", Value::Integer(80331)), ("n", Value::Integer(1))],
+    ]);
+    for (text, parts) in [
+        (
+            "zip = '10115'",
+            &["\"zip\" holds string and integer", "\"10115\" is compared with string only", "without quotes"]
+                [..],
+        ),
+        ("zip != '10115'", &["without quotes"]),
+        ("zip >= 50000", &["the integer 50000 is compared with integer only", "in quotes"]),
+        ("zip in [10115, 'x']", &[]),
+        ("zip in [10115, true]", &["the bool true can be compared with none of them"]),
+        ("zip prefix '10'", &["the prefix \"10\" is compared with string only"]),
+        ("zip contains '10'", &["`contains` the string \"10\" is compared with string only"]),
+        (
+            "when < 2000-01-01",
+            &["the datetime 2000-01-01T00:00:00Z is compared with datetime only", "in quotes"],
+        ),
+        ("when < 'x'", &["is compared with string only", "no RFC 3339 date"]),
+        ("when < '2000-01-01'", &[]),
+        ("n > 0 and n < 1.5", &[]),
+        ("e = 1", &["holds empty lists only"]),
+    ] {
+        let hints = index.hints(&Filter::parse(text).unwrap());
+        assert_eq!(hints.is_empty(), parts.is_empty(), "{text}: {hints:?}");
+        parts.iter().for_each(|part| assert!(hints[0].contains(part), "{text}: {hints:?}"));
+    }
+    let integers = index_of(&[&[("zip", Value::Integer(10115))]]);
+    let error = find(&integers, "zip = '10115'").unwrap_err().to_string();
+    assert!(error.contains("holds integer") && error.contains("without quotes"), "{error}");
 }
 
 #[test]

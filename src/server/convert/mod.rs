@@ -164,7 +164,7 @@ pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse
 /// [`ServerError::Field`].
 pub(crate) fn document_from(document: proto::Document) -> Result<Document, Error> {
     Ok(Document {
-        payload: value::payload_from(document.payload)?,
+        payload: value::payload_from(&document.id, document.payload)?,
         id: document.id,
         title: document.title,
         text: document.text,
@@ -268,6 +268,7 @@ pub(crate) struct Search {
 /// Hits as they go out; `explain` on which device, if asked for.
 pub(crate) fn answer_to(answer: SearchAnswer, explain: bool) -> proto::SearchResponse {
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+    let hints = answer.trace.hints;
     let explain = explain.then(|| proto::Explain {
         tokenize_us: micros(answer.encode.tokenize),
         queue_us: micros(answer.encode.queue),
@@ -287,6 +288,7 @@ pub(crate) fn answer_to(answer: SearchAnswer, explain: bool) -> proto::SearchRes
         hits: answer.hits.into_iter().map(hit_to).collect(),
         query: Some(proto::QueryInfo { tokens: answer.tokens, truncated: answer.truncated }),
         explain,
+        hints,
     }
 }
 

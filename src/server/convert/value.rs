@@ -18,17 +18,22 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 /// `0001-01-01T00:00:00Z` to `9999-12-31T23:59:59Z`, the range of protobuf's timestamps.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// A payload as it came in.
+/// The payload of a document as it came in.
 ///
 /// # Errors
 /// [`ServerError::Field`].
 pub(crate) fn payload_from(
+    id: &str,
     fields: impl IntoIterator<Item = (String, proto::Value)>,
 ) -> Result<Payload, ServerError> {
     fields
         .into_iter()
         .map(|(field, value)| {
-            let value = value_from(value, || format!("payload[{field:?}]"))?;
+            let place = || {
+                let id: String = id.chars().take(80).collect();
+                format!("document {id:?}, payload[{field:?}]")
+            };
+            let value = value_from(value, place)?;
             Ok((field, value))
         })
         .collect()

@@ -129,10 +129,12 @@ class DeleteDocumentsRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ...) -> None: ...
 
 class DeleteDocumentsResponse(_message.Message):
-    __slots__ = ("deleted",)
+    __slots__ = ("deleted", "hints")
     DELETED_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     deleted: int
-    def __init__(self, deleted: _Optional[int] = ...) -> None: ...
+    hints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, deleted: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ScrollRequest(_message.Message):
     __slots__ = ("collection", "filter", "limit", "cursor", "without_text")
@@ -149,12 +151,14 @@ class ScrollRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ..., without_text: bool = ...) -> None: ...
 
 class ScrollResponse(_message.Message):
-    __slots__ = ("documents", "next_cursor")
+    __slots__ = ("documents", "next_cursor", "hints")
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     documents: _containers.RepeatedCompositeFieldContainer[StoredDocument]
     next_cursor: str
-    def __init__(self, documents: _Optional[_Iterable[_Union[StoredDocument, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
+    hints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, documents: _Optional[_Iterable[_Union[StoredDocument, _Mapping]]] = ..., next_cursor: _Optional[str] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CountRequest(_message.Message):
     __slots__ = ("collection", "filter")
@@ -165,7 +169,9 @@ class CountRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ...) -> None: ...
 
 class CountResponse(_message.Message):
-    __slots__ = ("documents",)
+    __slots__ = ("documents", "hints")
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     documents: int
-    def __init__(self, documents: _Optional[int] = ...) -> None: ...
+    hints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, documents: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -58,14 +58,16 @@ class Hit(_message.Message):
     def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., title: _Optional[str] = ..., passage: _Optional[_Union[_common_pb2.Passage, _Mapping]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "query", "explain")
+    __slots__ = ("hits", "query", "explain", "hints")
     HITS_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     query: QueryInfo
     explain: Explain
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., query: _Optional[_Union[QueryInfo, _Mapping]] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ...) -> None: ...
+    hints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., query: _Optional[_Union[QueryInfo, _Mapping]] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueryInfo(_message.Message):
     __slots__ = ("tokens", "truncated")
