@@ -13,7 +13,7 @@ import grpc
 from . import messages
 from ._generated import documents_pb2
 from .errors import Internal
-from .types import Document, WriteResult
+from .types import DocumentLike, WriteResult
 
 DEFAULT_BATCH = 64
 BATCH_BYTES_MAX = 4 << 20
@@ -21,7 +21,7 @@ WINDOW = 4
 
 
 class Batches:
-    """Collects documents into requests."""
+    """Collects documents into requests, and keeps the place of each that cannot be sent."""
 
     def __init__(self, collection: str, batch: int) -> None:
         if batch < 1:
@@ -29,29 +29,46 @@ class Batches:
         self._collection = collection
         self._batch = batch
         self._next = 0
+        self._taken = 0
         self._open: list[documents_pb2.Document] = []
         self._bytes = 0
-        self._unanswered: deque[tuple[int, int]] = deque()
+        # Of the batch that is being filled: the result of a document that was not sent, None for one that is.
+        self._results: list[WriteResult | None] = []
+        # The number of the request, None for a batch of which nothing was sent.
+        self._unanswered: deque[tuple[int | None, list[WriteResult | None]]] = deque()
 
-    def add(self, document: Document) -> documents_pb2.IngestRequest | None:
-        """Takes a document; answers the batch that is full now, if one is."""
-        wire = messages.document(document)
+    def add(self, document: DocumentLike) -> documents_pb2.IngestRequest | None:
+        """Takes a document; answers the batch that is full now, if one is to be sent.
+
+        One that cannot be sent (a lone surrogate, NaN, a type that no payload holds) is a failure in its place.
+        """
+        self._taken += 1
+        try:
+            wire = messages.document(document)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._results.append(messages.failed(document, self._taken, error))
+            return self.flush() if len(self._results) >= self._batch else None
         size = wire.ByteSize()
         full = self.flush() if self._open and self._bytes + size > BATCH_BYTES_MAX else None
         self._open.append(wire)
+        self._results.append(None)
         self._bytes += size
-        if full is None and len(self._open) >= self._batch:
+        if full is None and len(self._results) >= self._batch:
             full = self.flush()
         return full
 
     def flush(self) -> documents_pb2.IngestRequest | None:
-        """The batch that is being filled, if it holds anything."""
-        if not self._open:
+        """Closes the batch that is being filled; answers it, if it is to be sent."""
+        if not self._results:
+            return None
+        sent = bool(self._open)
+        self._unanswered.append((self._next if sent else None, self._results))
+        self._results = []
+        if not sent:
             return None
         # Only the first message of a stream has to name the collection.
         collection = self._collection if self._next == 0 else ""
         request = documents_pb2.IngestRequest(collection=collection, sequence=self._next, documents=self._open)
-        self._unanswered.append((self._next, len(self._open)))
         self._next += 1
         self._open = []
         self._bytes = 0
@@ -59,20 +76,32 @@ class Batches:
 
     @property
     def unanswered(self) -> int:
-        """Batches that were handed out and not answered."""
+        """Batches that were closed and not answered."""
         return len(self._unanswered)
 
+    @property
+    def due(self) -> bool:
+        """Whether the oldest batch waits for the server."""
+        return bool(self._unanswered) and self._unanswered[0][0] is not None
+
     def answered(self, response: documents_pb2.IngestResponse | None) -> list[WriteResult]:
-        """The results of the oldest batch; None: the stream ended. Raises `Internal` if this is not its answer."""
-        sequence, documents = self._unanswered.popleft()
+        """The results of the oldest batch; None: the stream ended. Raises `Internal` if this is not its answer.
+
+        If the batch is not `due`, nothing came from the server, and the response is not looked at.
+        """
+        sequence, results = self._unanswered.popleft()
+        if sequence is None:
+            return [result for result in results if result is not None]
         if response is None:
             raise _broken(f"it ended before batch {sequence} was answered")
+        documents = sum(result is None for result in results)
         if (response.sequence, len(response.results)) != (sequence, documents):
             raise _broken(
                 f"batch {sequence} of {documents} documents was due, "
                 f"answered was batch {response.sequence} with {len(response.results)} results"
             )
-        return [messages.write_result(result) for result in response.results]
+        wires = iter(response.results)
+        return [messages.write_result(next(wires)) if result is None else result for result in results]
 
     def ended(self, response: documents_pb2.IngestResponse | None) -> None:
         """What comes after the last answer, which should be nothing. Raises `Internal` otherwise."""

@@ -22,10 +22,12 @@ from .types import (
     Chunking,
     CollectionInfo,
     CollectionStats,
-    Document,
+    Counted,
+    DocumentLike,
     Embeddings,
     Fetched,
     HealthStatus,
+    Id,
     IndexConfig,
     Metric,
     Model,
@@ -65,6 +67,7 @@ class AsyncClient:
         self._channel: grpc.aio.Channel = channel(grpc.aio)
         self._stream_channel: grpc.Channel | None = None
         self._stubs = m.stubs(self._channel)
+        self._address = where.target
         self._timeout = timeout
         self._retry = retry or m.Retry()
 
@@ -139,12 +142,12 @@ class AsyncClient:
         return messages.collection_stats(await self._call(m.STATS, request, timeout))
 
     async def upsert(
-        self, collection: str, documents: Iterable[Document], *, timeout: float | None = None
+        self, collection: str, documents: Iterable[DocumentLike], *, timeout: float | None = None
     ) -> list[WriteResult]:
         """Writes documents, all or none; they are on disk when this returns.
 
-        One bad document refuses the request and changes nothing. Results are in the order of the documents.
-        For more than a few hundred use `ingest`.
+        A document is a `Document` or a dict with its fields. One bad document refuses the request and changes nothing.
+        Results are in the order of the documents. For more than a few hundred use `ingest`.
         """
         wire = [messages.document(document) for document in documents]
         request = documents_pb2.UpsertRequest(collection=collection, documents=wire)
@@ -153,7 +156,7 @@ class AsyncClient:
     def ingest(
         self,
         collection: str,
-        documents: Iterable[Document] | AsyncIterable[Document],
+        documents: Iterable[DocumentLike] | AsyncIterable[DocumentLike],
         *,
         batch: int = DEFAULT_BATCH,
         timeout: float | None = None,
@@ -162,16 +165,16 @@ class AsyncClient:
 
         Iterate over it to the end, with `async for`: documents are taken from `documents`, which may be asynchronous,
         only as fast as results are consumed and the server can encode. A yielded document is on disk. A bad one is
-        yielded with `WriteStatus.FAILED` and the rest goes on; what concerns all of them, such as an unknown
-        collection, is raised. Leaving the loop early cancels what is not answered yet. `timeout` is for the whole
-        stream; no limit if left out.
+        yielded with `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such
+        as an unknown collection, is raised. Leaving the loop early cancels what is not answered yet. `timeout` is for
+        the whole stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
 
     async def get(
         self,
         collection: str,
-        ids: str | Iterable[str],
+        ids: Id | Iterable[Id],
         *,
         with_vectors: bool = False,
         timeout: float | None = None,
@@ -186,14 +189,18 @@ class AsyncClient:
     async def delete(
         self,
         collection: str,
-        ids: str | Iterable[str] | None = None,
+        ids: Id | Iterable[Id] | None = None,
         *,
         filter: str | Filter | None = None,
         timeout: float | None = None,
-    ) -> int:
-        """Deletes documents by id or by filter; answers how many there were."""
+    ) -> Counted:
+        """Deletes documents by id or by filter; answers how many there were.
+
+        The number carries the server's `hints` on the filter, which are `FilterHint` warnings too.
+        """
         request = messages.delete_documents(collection, ids, filter)
-        return (await self._call(m.DELETE, request, timeout)).deleted
+        answer = await self._call(m.DELETE, request, timeout)
+        return messages.counted(answer.deleted, messages.hinted(answer.hints))
 
     async def scroll(
         self,
@@ -212,24 +219,28 @@ class AsyncClient:
                 collection=collection, filter=condition, limit=page, cursor=cursor, without_text=not with_text
             )
             answer = await self._call(m.SCROLL, request, timeout)
+            messages.hinted(answer.hints)
             for wire in answer.documents:
                 yield messages.stored_document(wire)
             cursor = answer.next_cursor
             if not cursor:
                 return
 
-    async def count(self, collection: str, *, filter: str | Filter | None = None, timeout: float | None = None) -> int:
-        """How many documents match, or are there."""
+    async def count(
+        self, collection: str, *, filter: str | Filter | None = None, timeout: float | None = None
+    ) -> Counted:
+        """How many documents match, or are there; with `hints` as `delete` has them."""
         request = documents_pb2.CountRequest(collection=collection, filter=to_filter(filter))
-        return (await self._call(m.COUNT, request, timeout)).documents
+        answer = await self._call(m.COUNT, request, timeout)
+        return messages.counted(answer.documents, messages.hinted(answer.hints))
 
     async def search(
         self,
         collection: str,
         text: str | None = None,
         *,
-        vector: Sequence[float] | None = None,
-        like: str | None = None,
+        vector: Sequence[float] | Any | None = None,
+        like: Id | None = None,
         k: int = 10,
         filter: str | Filter | None = None,
         ef: int | None = None,
@@ -244,6 +255,7 @@ class AsyncClient:
         """The `k` documents nearest to a text, a vector, or the document of the id `like` (itself left out).
 
         `filter`: only documents that match, as text or made with `field`; min(k, matching) hits come back.
+        What the server remarks on it, such as a field that no document has, is in `hints`, and a `FilterHint` warning.
         `ef`: candidates that the graph keeps, the collection's if left out; `exact`: compare with every vector.
         `threshold`: leave out hits that score less. `by_passage`: one hit per passage instead of per document.
         """
@@ -262,12 +274,15 @@ class AsyncClient:
             with_text=with_text,
             explain=explain,
         )
-        return messages.search_result(await self._call(m.SEARCH, messages.search(query), timeout))
+        answer = await self._call(m.SEARCH, messages.search(query), timeout)
+        messages.hinted(answer.hints)
+        return messages.search_result(answer)
 
     async def search_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[SearchResult]:
         """Several searches at once, answered in order; one bad query refuses all of them."""
         request = search_pb2.SearchBatchRequest(requests=[messages.search(query) for query in queries])
         answer = await self._call(m.SEARCH_BATCH, request, timeout)
+        messages.hinted(hint for wire in answer.responses for hint in wire.hints)
         return [messages.search_result(wire) for wire in answer.responses]
 
     async def embed(
@@ -328,7 +343,7 @@ class AsyncClient:
                 )
                 return answer
             except grpc.RpcError as error:
-                failure = from_rpc(error, request_id)
+                failure = from_rpc(error, request_id, self._address)
                 pause = self._retry.pause(attempt)
                 again = method.repeatable and isinstance(failure, Unavailable)
                 if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
@@ -337,7 +352,7 @@ class AsyncClient:
             attempt += 1
 
     async def _ingest(
-        self, batches: Batches, documents: Iterable[Document] | AsyncIterable[Document], timeout: float | None
+        self, batches: Batches, documents: Iterable[DocumentLike] | AsyncIterable[DocumentLike], timeout: float | None
     ) -> AsyncIterator[WriteResult]:
         # grpc.aio loses the server's status if the stream ends while a request is being written, and says
         # "Internal error from Core" instead. gRPC's blocking stream does not, so that one is used, on a thread.
@@ -360,11 +375,11 @@ class AsyncClient:
                         requests.put(None)
                 if batches.unanswered == 0:
                     break
-                for result in batches.answered(await asyncio.to_thread(next, call, None)):
+                for result in batches.answered(await asyncio.to_thread(next, call, None) if batches.due else None):
                     yield result
             batches.ended(await asyncio.to_thread(next, call, None))
         except grpc.RpcError as error:
-            raise from_rpc(error, request_id) from error
+            raise from_rpc(error, request_id, self._address) from error
         finally:
             # This also ends the thread that waits for an answer.
             requests.put(None)
@@ -377,6 +392,6 @@ class AsyncClient:
         return m.stubs(self._stream_channel)["Documents"]
 
 
-async def _asynchronous(documents: Iterable[Document]) -> AsyncIterator[Document]:
+async def _asynchronous(documents: Iterable[DocumentLike]) -> AsyncIterator[DocumentLike]:
     for document in documents:
         yield document

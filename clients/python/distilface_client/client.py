@@ -20,10 +20,12 @@ from .types import (
     Chunking,
     CollectionInfo,
     CollectionStats,
-    Document,
+    Counted,
+    DocumentLike,
     Embeddings,
     Fetched,
     HealthStatus,
+    Id,
     IndexConfig,
     Metric,
     Model,
@@ -66,6 +68,7 @@ class Client:
             else grpc.insecure_channel(where.target, options)
         )
         self._stubs = m.stubs(self._channel)
+        self._address = where.target
         self._timeout = timeout
         self._retry = retry or m.Retry()
 
@@ -138,12 +141,12 @@ class Client:
         return messages.collection_stats(self._call(m.STATS, request, timeout))
 
     def upsert(
-        self, collection: str, documents: Iterable[Document], *, timeout: float | None = None
+        self, collection: str, documents: Iterable[DocumentLike], *, timeout: float | None = None
     ) -> list[WriteResult]:
         """Writes documents, all or none; they are on disk when this returns.
 
-        One bad document refuses the request and changes nothing. Results are in the order of the documents.
-        For more than a few hundred use `ingest`.
+        A document is a `Document` or a dict with its fields. One bad document refuses the request and changes nothing.
+        Results are in the order of the documents. For more than a few hundred use `ingest`.
         """
         wire = [messages.document(document) for document in documents]
         request = documents_pb2.UpsertRequest(collection=collection, documents=wire)
@@ -152,7 +155,7 @@ class Client:
     def ingest(
         self,
         collection: str,
-        documents: Iterable[Document],
+        documents: Iterable[DocumentLike],
         *,
         batch: int = DEFAULT_BATCH,
         timeout: float | None = None,
@@ -161,16 +164,16 @@ class Client:
 
         Iterate over it to the end: documents are taken from `documents` (in this thread) only as fast as results
         are consumed and the server can encode. A yielded document is on disk. A bad one is yielded with
-        `WriteStatus.FAILED` and the rest goes on; what concerns all of them, such as an unknown collection, is
-        raised. Leaving the loop early cancels what is not answered yet. `timeout` is for the whole stream; no limit
-        if left out.
+        `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such as an unknown
+        collection, is raised. Leaving the loop early cancels what is not answered yet. `timeout` is for the whole
+        stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
 
     def get(
         self,
         collection: str,
-        ids: str | Iterable[str],
+        ids: Id | Iterable[Id],
         *,
         with_vectors: bool = False,
         timeout: float | None = None,
@@ -185,14 +188,18 @@ class Client:
     def delete(
         self,
         collection: str,
-        ids: str | Iterable[str] | None = None,
+        ids: Id | Iterable[Id] | None = None,
         *,
         filter: str | Filter | None = None,
         timeout: float | None = None,
-    ) -> int:
-        """Deletes documents by id or by filter; answers how many there were."""
+    ) -> Counted:
+        """Deletes documents by id or by filter; answers how many there were.
+
+        The number carries the server's `hints` on the filter, which are `FilterHint` warnings too.
+        """
         request = messages.delete_documents(collection, ids, filter)
-        return self._call(m.DELETE, request, timeout).deleted
+        answer = self._call(m.DELETE, request, timeout)
+        return messages.counted(answer.deleted, messages.hinted(answer.hints))
 
     def scroll(
         self,
@@ -211,24 +218,26 @@ class Client:
                 collection=collection, filter=condition, limit=page, cursor=cursor, without_text=not with_text
             )
             answer = self._call(m.SCROLL, request, timeout)
+            messages.hinted(answer.hints)
             for wire in answer.documents:
                 yield messages.stored_document(wire)
             cursor = answer.next_cursor
             if not cursor:
                 return
 
-    def count(self, collection: str, *, filter: str | Filter | None = None, timeout: float | None = None) -> int:
-        """How many documents match, or are there."""
+    def count(self, collection: str, *, filter: str | Filter | None = None, timeout: float | None = None) -> Counted:
+        """How many documents match, or are there; with `hints` as `delete` has them."""
         request = documents_pb2.CountRequest(collection=collection, filter=to_filter(filter))
-        return self._call(m.COUNT, request, timeout).documents
+        answer = self._call(m.COUNT, request, timeout)
+        return messages.counted(answer.documents, messages.hinted(answer.hints))
 
     def search(
         self,
         collection: str,
         text: str | None = None,
         *,
-        vector: Sequence[float] | None = None,
-        like: str | None = None,
+        vector: Sequence[float] | Any | None = None,
+        like: Id | None = None,
         k: int = 10,
         filter: str | Filter | None = None,
         ef: int | None = None,
@@ -243,6 +252,7 @@ class Client:
         """The `k` documents nearest to a text, a vector, or the document of the id `like` (itself left out).
 
         `filter`: only documents that match, as text or made with `field`; min(k, matching) hits come back.
+        What the server remarks on it, such as a field that no document has, is in `hints`, and a `FilterHint` warning.
         `ef`: candidates that the graph keeps, the collection's if left out; `exact`: compare with every vector.
         `threshold`: leave out hits that score less. `by_passage`: one hit per passage instead of per document.
         """
@@ -261,12 +271,15 @@ class Client:
             with_text=with_text,
             explain=explain,
         )
-        return messages.search_result(self._call(m.SEARCH, messages.search(query), timeout))
+        answer = self._call(m.SEARCH, messages.search(query), timeout)
+        messages.hinted(answer.hints)
+        return messages.search_result(answer)
 
     def search_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[SearchResult]:
         """Several searches at once, answered in order; one bad query refuses all of them."""
         request = search_pb2.SearchBatchRequest(requests=[messages.search(query) for query in queries])
         answer = self._call(m.SEARCH_BATCH, request, timeout)
+        messages.hinted(hint for wire in answer.responses for hint in wire.hints)
         return [messages.search_result(wire) for wire in answer.responses]
 
     def embed(
@@ -325,7 +338,7 @@ class Client:
                 answer: m.R = stub(request, timeout=m.time_left(end, request_id), metadata=m.metadata_for(request_id))
                 return answer
             except grpc.RpcError as error:
-                failure = from_rpc(error, request_id)
+                failure = from_rpc(error, request_id, self._address)
                 pause = self._retry.pause(attempt)
                 again = method.repeatable and isinstance(failure, Unavailable)
                 if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
@@ -333,7 +346,9 @@ class Client:
             time.sleep(pause)
             attempt += 1
 
-    def _ingest(self, batches: Batches, documents: Iterable[Document], timeout: float | None) -> Iterator[WriteResult]:
+    def _ingest(
+        self, batches: Batches, documents: Iterable[DocumentLike], timeout: float | None
+    ) -> Iterator[WriteResult]:
         # gRPC takes requests in a thread of its own, so that answers can be read while it waits to send.
         requests: queue.SimpleQueue[documents_pb2.IngestRequest | None] = queue.SimpleQueue()
         request_id = m.new_request_id()
@@ -354,10 +369,10 @@ class Client:
                         requests.put(None)
                 if batches.unanswered == 0:
                     break
-                yield from batches.answered(next(call, None))
+                yield from batches.answered(next(call, None) if batches.due else None)
             batches.ended(next(call, None))
         except grpc.RpcError as error:
-            raise from_rpc(error, request_id) from error
+            raise from_rpc(error, request_id, self._address) from error
         finally:
             requests.put(None)
             call.cancel()

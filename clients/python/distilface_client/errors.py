@@ -5,6 +5,7 @@ Every error carries the server's message and the id under which the server's log
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from ._generated import wire_pb2
 
 REQUEST_ID = "x-request-id"
 _DETAILS = "grpc-status-details-bin"
+# What gRPC says where no connection came about.
+_NOT_REACHED = re.compile(r"connect|dns|resol", re.IGNORECASE)
 _M = TypeVar("_M", bound=Message)
 
 
@@ -114,11 +117,11 @@ _CLASSES: dict[grpc.StatusCode, type[DistilfaceError]] = {
 }
 
 
-def from_rpc(error: grpc.RpcError, request_id: str) -> DistilfaceError:
-    """The exception for a failed call; `request_id` is the id that the client sent with it."""
+def from_rpc(error: grpc.RpcError, request_id: str, address: str) -> DistilfaceError:
+    """The exception for a failed call; `request_id` is the id that the client sent with it, `address` where to."""
     # Both kinds of gRPC call (sync and asyncio) answer these three, but no common base class declares them.
     call: Any = error
-    return from_status(call.code(), call.details() or "", call.trailing_metadata(), request_id)
+    return from_status(call.code(), call.details() or "", call.trailing_metadata(), request_id, address)
 
 
 def from_status(
@@ -126,8 +129,9 @@ def from_status(
     message: str,
     metadata: Iterable[tuple[str, str | bytes]] | None,
     request_id: str,
+    address: str = "",
 ) -> DistilfaceError:
-    """The exception for a status and the metadata that came with it."""
+    """The exception for a status and the metadata that came with it; `address` names the server in a message."""
     # Through a tuple: what grpc.aio gives here has keys(), but is no mapping that dict could read.
     trailers = dict(tuple(metadata or ()))
     details = _details(trailers.get(_DETAILS))
@@ -142,6 +146,12 @@ def from_status(
         "violations": tuple(FieldViolation(v.field, v.description) for v in bad.field_violations) if bad else (),
     }
     message = message or code.name.lower().replace("_", " ")
+    if code is grpc.StatusCode.UNAVAILABLE and info is None and _NOT_REACHED.search(message):
+        # The library's words, not the server's.
+        message = (
+            f"no server answers at {address or 'this address'} ({message}); "
+            "start one with `distilface serve`, or give the address that it prints"
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         # gRPC libraries use this code for oversized messages too, and waiting does not make those smaller.
         if info is None and "larger than max" in message:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ._generated import common_pb2
-from .payload import Scalar, to_value
+from .payload import Scalar, text, to_value
 
 
 class Filter:
@@ -92,7 +92,7 @@ class Field:
 
     def prefix(self, prefix: str) -> Filter:
         """A string that begins so."""
-        return self._condition(prefix=prefix)
+        return self._condition(prefix=text(prefix, f"filter on field {self.name!r}"))
 
     def contains(self, value: Scalar) -> Filter:
         """A list with this element, or a string with this part."""
@@ -102,8 +102,10 @@ class Field:
         return f"field({self.name!r})"
 
     def _value(self, value: Scalar) -> common_pb2.Value:
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple, set, frozenset)) or getattr(value, "shape", ()) != ():
             raise TypeError(f"filter on field {self.name!r}: compare with one value, or use is_in([...])")
+        if value is None:
+            raise TypeError(f"filter on field {self.name!r}: None is no value; use missing() or exists()")
         return to_value(value, f"filter on field {self.name!r}")
 
     def _condition(self, **test: object) -> Filter:
@@ -131,7 +133,7 @@ def to_filter(given: str | Filter | None) -> common_pb2.Filter | None:
     if given is None:
         return None
     if isinstance(given, str):
-        return common_pb2.Filter(expression=given)
+        return common_pb2.Filter(expression=text(given, "filter"))
     if isinstance(given, Filter):
         return given._wire
     raise TypeError(f"a filter is text or made with field(...), not {type(given).__name__}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import numbers
+import uuid
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -10,18 +13,22 @@ import grpc
 from ._generated import collections_pb2, common_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
 from .errors import Unavailable
 from .filters import to_filter
-from .payload import from_payload, from_timestamp, to_payload
+from .payload import from_payload, from_timestamp, text, to_payload
 from .types import (
     Chunking,
     CollectionInfo,
     CollectionStats,
+    Counted,
     Document,
+    DocumentLike,
     Embedding,
     Embeddings,
     Explain,
     FieldStats,
+    FilterHint,
     HealthStatus,
     Hit,
+    Id,
     IndexConfig,
     IndexKind,
     Metric,
@@ -135,22 +142,75 @@ def collection_stats(wire: collections_pb2.CollectionStatsResponse) -> Collectio
     )
 
 
-def document(given: Document) -> documents_pb2.Document:
-    """A document for the wire. Raises `TypeError` or `ValueError` where a payload value cannot be stored."""
+def document(given: DocumentLike) -> documents_pb2.Document:
+    """A document for the wire.
+
+    Raises `TypeError` or `ValueError`, with the document's id and the field, where something cannot be stored.
+    """
+    document = given if isinstance(given, Document) else _document_of(given)
+    name = document_id(document.id)
+    owner = f"document {name!r}"
     wire = documents_pb2.Document(
-        id=given.id,
-        title=given.title,
-        text=given.text,
-        payload=to_payload(given.payload, f"document {given.id!r}"),
+        id=name,
+        title=text(document.title, f"{owner}, title"),
+        text=text(document.text, f"{owner}, text"),
+        payload=to_payload(document.payload, owner),
     )
-    if given.vector is not None:
-        wire.vector.CopyFrom(vector(given.vector))
+    if document.vector is not None:
+        wire.vector.CopyFrom(vector(document.vector, f"{owner}, vector"))
     return wire
 
 
-def vector(values: Iterable[float]) -> common_pb2.Vector:
-    """A vector for the wire; lists, tuples and NumPy arrays alike."""
-    return common_pb2.Vector(values=(float(value) for value in values))
+def _document_of(given: Mapping[str, Any]) -> Document:
+    """A document of a dict with the fields of `Document`; those that are None count as left out."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a document is a Document or a dict, not {type(given).__name__}")
+    if given.get("id") is None:
+        raise TypeError("a document needs an id; of id, text, title, payload and vector it is the required one")
+    for key in given:
+        if key not in Document.__dataclass_fields__:
+            raise TypeError(
+                f"document {given['id']!r}: a document has no field {key!r}, only id, text, title, payload and vector; "
+                "put it into the payload"
+            )
+    return Document(**{key: value for key, value in given.items() if value is not None})
+
+
+def document_id(given: object) -> str:
+    """An id for the wire: a text, or an integer or UUID as text."""
+    if isinstance(given, (int, uuid.UUID)) and not isinstance(given, bool):
+        return str(given)
+    if isinstance(given, numbers.Integral) and not isinstance(given, bool):
+        return str(int(given))
+    if isinstance(given, str):
+        return text(given, "document id")
+    raise TypeError(f"document id {given!r}: an id is a str or an int, not {type(given).__name__}")
+
+
+def failed(given: object, place: int, error: Exception) -> WriteResult:
+    """The result of a document that could not be sent; `place` counts the documents of the stream from 1."""
+    name = given.get("id") if isinstance(given, Mapping) else getattr(given, "id", None)
+    # What cannot be an id still tells which document it was.
+    shown = "" if name is None else str(name).encode("utf-8", "backslashreplace").decode()
+    return WriteResult(
+        id=shown,
+        status=WriteStatus.FAILED,
+        error=f"document {place} of the stream was not sent: {error}",
+        passages=0,
+        tokens=0,
+        truncated=False,
+    )
+
+
+def vector(values: Any, where: str = "vector") -> common_pb2.Vector:
+    """A vector for the wire; lists, tuples, NumPy arrays, and what `embed` gave alike."""
+    values = getattr(values, "values", values) if isinstance(values, Embedding) else values
+    to_list: Any = getattr(values, "tolist", None)
+    listed: Any = to_list() if to_list is not None else values
+    try:
+        return common_pb2.Vector(values=[float(value) for value in listed])
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: a flat list of numbers is needed") from None
 
 
 def stored_document(wire: documents_pb2.StoredDocument) -> StoredDocument:
@@ -180,7 +240,7 @@ def write_result(wire: documents_pb2.DocumentResult) -> WriteResult:
 
 
 def delete_documents(
-    collection: str, ids: str | Iterable[str] | None, filter: Any
+    collection: str, ids: Id | Iterable[Id] | None, filter: Any
 ) -> documents_pb2.DeleteDocumentsRequest:
     """`Documents.Delete`. Raises `TypeError` unless either ids or a filter is given."""
     if (ids is None) == (filter is None):
@@ -190,9 +250,25 @@ def delete_documents(
     )
 
 
-def id_list(ids: str | Iterable[str]) -> list[str]:
+def id_list(ids: Id | Iterable[Id]) -> list[str]:
     """Ids for the wire; one id alone is not taken for the list of its letters."""
-    return [ids] if isinstance(ids, str) else list(ids)
+    if isinstance(ids, Iterable) and not isinstance(ids, str):
+        return [document_id(one) for one in ids]
+    return [document_id(ids)]
+
+
+def hinted(hints: Iterable[str]) -> tuple[str, ...]:
+    """The server's remarks on a filter, which are warnings too: an empty answer alone would not tell of them."""
+    told = tuple(hints)
+    for hint in told:
+        # 1 is here, 2 the client, 3 whoever called it.
+        warnings.warn(hint, FilterHint, stacklevel=3)
+    return told
+
+
+def counted(number: int, hints: Iterable[str]) -> Counted:
+    """A number of documents, with the server's remarks on the filter."""
+    return Counted(number, tuple(hints))
 
 
 def search(query: Query) -> search_pb2.SearchRequest:
@@ -201,9 +277,9 @@ def search(query: Query) -> search_pb2.SearchRequest:
         raise TypeError("search for exactly one of text, vector and like")
     request = search_pb2.SearchRequest(
         collection=query.collection,
-        text=query.text,
+        text=text(query.text, "text") if query.text is not None else None,
         vector=vector(query.vector) if query.vector is not None else None,
-        document_id=query.like,
+        document_id=document_id(query.like) if query.like is not None else None,
         k=query.k,
         filter=to_filter(query.filter),
         ef=query.ef or 0,
@@ -233,6 +309,7 @@ def search_result(wire: search_pb2.SearchResponse) -> SearchResult:
         tokens=wire.query.tokens,
         truncated=wire.query.truncated,
         explain=_explain(wire.explain) if wire.HasField("explain") else None,
+        hints=tuple(wire.hints),
     )
 
 
@@ -245,7 +322,7 @@ def text_list(texts: Sequence[str]) -> list[str]:
     """Texts for the wire. Raises `TypeError` for one text, which would be taken for the list of its letters."""
     if isinstance(texts, str):
         raise TypeError("a list of texts is needed; put a single one in brackets")
-    return list(texts)
+    return [text(one, f"text {i}") for i, one in enumerate(texts, 1)]
 
 
 def embeddings(wire: encoder_pb2.EmbedResponse) -> Embeddings:

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+from . import _arrays
 from .filters import Filter
 from .payload import Payload, PayloadValue
+
+Id: TypeAlias = "str | int | uuid.UUID"
+"""A document's id; an integer or UUID is stored as its text, and comes back as that."""
+
+
+class FilterHint(UserWarning):
+    """The server's remark on a filter that may find less than was meant, such as one on a field that nobody has."""
+
+
+class Counted(int):
+    """A number of documents, with the server's remarks on the filter."""
+
+    hints: tuple[str, ...]
+
+    def __new__(cls, number: int, hints: tuple[str, ...] = ()) -> Counted:
+        """A number with remarks."""
+        counted = super().__new__(cls, number)
+        counted.hints = hints
+        return counted
 
 
 class Metric(str, enum.Enum):
@@ -133,14 +155,21 @@ class CollectionStats:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document to write. `vector` stands instead of `text` in a `vectors_only` collection."""
+    """A document to write. `vector` stands instead of `text` in a `vectors_only` collection.
 
-    id: str
+    Wherever one is expected, a dict with the same fields may stand: `{"id": 7, "text": "...", "payload": {...}}`.
+    """
+
+    id: Id
     text: str = ""
     title: str = ""
     """Encoded in front of the text."""
     payload: Payload = field(default_factory=dict)
-    vector: Sequence[float] | None = None
+    vector: Sequence[float] | Any | None = None
+    """A list of numbers, a NumPy array, or what `embed` gave for a text."""
+
+
+DocumentLike: TypeAlias = "Document | Mapping[str, Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +226,8 @@ class Query:
 
     collection: str
     text: str | None = None
-    vector: Sequence[float] | None = None
-    like: str | None = None
+    vector: Sequence[float] | Any | None = None
+    like: Id | None = None
     k: int = 10
     filter: str | Filter | None = None
     ef: int | None = None
@@ -260,6 +289,8 @@ class SearchResult:
     """The query is longer than the model reads."""
     explain: Explain | None
     """If it was asked for."""
+    hints: tuple[str, ...] = ()
+    """The server's remarks on the filter, such as a field that no document has; empty as a rule."""
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -281,6 +312,14 @@ class Embedding:
     truncated: bool
     """Tokens past the model's limit were not encoded."""
 
+    def numpy(self) -> Any:
+        """The vector as a NumPy array of float32, shape `[dimension]`; NumPy must be installed."""
+        return _arrays.array(self.values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """For `numpy.asarray` and the like."""
+        return _arrays.converted(self.numpy(), dtype, copy)
+
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
@@ -298,6 +337,14 @@ class Embeddings:
 
     def __getitem__(self, index: int) -> Embedding:
         return self.embeddings[index]
+
+    def numpy(self) -> Any:
+        """The vectors as a NumPy array of float32, shape `[texts, dimension]`; NumPy must be installed."""
+        return _arrays.array([embedding.values for embedding in self.embeddings])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """For `numpy.asarray` and the like."""
+        return _arrays.converted(self.numpy(), dtype, copy)
 
 
 @dataclass(frozen=True, slots=True)

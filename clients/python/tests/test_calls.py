@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -17,6 +18,7 @@ from distilface_client import (
     Client,
     DeadlineExceeded,
     Document,
+    FilterHint,
     Internal,
     NotFound,
     Retry,
@@ -25,8 +27,9 @@ from distilface_client import (
     WriteResult,
     WriteStatus,
     _ingest,
+    messages,
 )
-from distilface_client._generated import documents_pb2, documents_pb2_grpc
+from distilface_client._generated import documents_pb2, documents_pb2_grpc, encoder_pb2
 
 QUICK = Retry(attempts=4, first_pause=0.01, longest_pause=0.02)
 
@@ -36,6 +39,7 @@ class Scripted(documents_pb2_grpc.DocumentsServicer):
 
     def __init__(self) -> None:
         self.ids: list[str] = []
+        self.hints: list[str] = []
         self.failures: list[grpc.StatusCode] = []
         self.delay = 0.0
         self.batches: list[tuple[str, int, int]] = []
@@ -52,7 +56,7 @@ class Scripted(documents_pb2_grpc.DocumentsServicer):
 
     def Count(self, request: Any, context: Any) -> Any:
         self._begin(context)
-        return documents_pb2.CountResponse(documents=7)
+        return documents_pb2.CountResponse(documents=7, hints=self.hints)
 
     def Upsert(self, request: Any, context: Any) -> Any:
         self._begin(context)
@@ -193,6 +197,83 @@ def test_a_server_that_is_not_there_is_unavailable(asynchronous: bool) -> None:
     with pytest.raises(Unavailable) as caught:
         count("127.0.0.1:1", asynchronous, retry=QUICK)
     assert caught.value.request_id
+    assert "no server answers at 127.0.0.1:1 (" in caught.value.message
+    assert "`distilface serve`" in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize("n", [1, 7, 300])
+def test_a_document_that_cannot_be_sent_fails_in_its_place_and_the_rest_goes_on(
+    server: tuple[Scripted, str], asynchronous: bool, n: int
+) -> None:
+    scripted, address = server
+    bad: dict[int, Any] = {
+        0: Document("d0", "half a pair: \ud800"),
+        149: Document("d149", "text", payload={"weight": float("nan")}),
+        150: {"id": "d150", "text": "text", "year": 2001},
+        151: Document("\ud800", "text"),
+        152: 7,
+        299: Document("d299", "text", vector=[[1.0]]),
+    }
+    results = ingest(address, (bad.get(i, Document(f"d{i}", "text")) for i in range(n)), 4, asynchronous)
+    assert len(results) == n
+    failed = {place: result for place, result in enumerate(results) if result.status is WriteStatus.FAILED}
+    assert sorted(failed) == [place for place in bad if place < n]
+    assert [r.id for p, r in enumerate(results) if p not in bad] == [f"d{i}" for i in range(n) if i not in bad]
+    for place, result in failed.items():
+        assert f"document {place + 1} of the stream was not sent" in result.error
+    said = {149: "payload field 'weight'", 150: "no field 'year'", 152: "not int", 299: "document 'd299', vector"}
+    for place, part in said.items():
+        if place < n:
+            assert part in failed[place].error
+    assert sum(size for _, _, size in scripted.batches) == n - len(failed)
+
+
+def test_a_document_is_a_dict_and_an_id_an_integer_too() -> None:
+    made = messages.document({"id": 7, "text": "t", "title": None, "payload": {"n": 1, "m": None}})
+    assert (made.id, made.text, made.title, list(made.payload)) == ("7", "t", "", ["n"])
+    same = uuid.UUID(int=1)
+    assert [messages.document_id(given) for given in (0, -3, "x", same)] == ["0", "-3", "x", str(same)]
+    assert messages.id_list(7) == ["7"]
+    assert messages.id_list([1, "b"]) == ["1", "b"]
+    bad: list[tuple[Any, str]] = [
+        ({"text": "t"}, "a document needs an id"),
+        ({"id": 1, "txt": "t"}, "no field 'txt', only id, text, title, payload and vector"),
+        ({"id": True}, "a str or an int, not bool"),
+        ({"id": 1.5}, "a str or an int, not float"),
+        ({"id": "x", "text": 5}, "document 'x', text: int is no text"),
+        ({"id": "x", "title": "\ud800"}, "document 'x', title: character 0"),
+        ({"id": "x", "payload": [1]}, "document 'x': the payload is a dict of fields"),
+        ({"id": "x", "vector": ["a"]}, "document 'x', vector: a flat list of numbers"),
+        (None, "a Document or a dict, not NoneType"),
+    ]
+    for given, said in bad:
+        with pytest.raises((TypeError, ValueError), match=said):
+            messages.document(given)
+
+
+def test_vectors_are_numpy_arrays_where_numpy_is_there() -> None:
+    wire = encoder_pb2.EmbedResponse(embeddings=[{"values": [0.5, 1.0]}, {"values": [0.25, -1.0]}])
+    made = messages.embeddings(wire)
+    assert list(messages.vector(made[0]).values) == [0.5, 1.0]
+    np = pytest.importorskip("numpy")
+    assert made.numpy().dtype == np.float32
+    assert made.numpy().tolist() == [[0.5, 1.0], [0.25, -1.0]]
+    assert np.asarray(made).shape == (2, 2)
+    assert np.asarray(made[1], dtype="float64").tolist() == [0.25, -1.0]
+    for given in (np.array([0.5, 1.0], dtype="float32"), np.array([0.5, 1]), (0.5, np.int64(1))):
+        assert list(messages.vector(given).values) == [0.5, 1.0]
+    with pytest.raises(TypeError, match="flat list"):
+        messages.vector(np.array([[0.5]]))
+
+
+def test_hints_are_warnings_and_part_of_the_answer(server: tuple[Scripted, str]) -> None:
+    scripted, address = server
+    scripted.hints = ["no document has the field 'yaer'"]
+    with pytest.warns(FilterHint, match="yaer") as caught, Client(address) as client:
+        counted = client.count("c", filter="yaer = 1")
+    assert (counted, counted.hints) == (7, tuple(scripted.hints))
+    assert caught[0].filename == __file__
 
 
 def test_wait_ready_gives_up(server: tuple[Scripted, str]) -> None:

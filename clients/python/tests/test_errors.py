@@ -92,3 +92,16 @@ def test_a_status_without_a_message_still_says_something() -> None:
 def test_the_id_is_not_told_twice() -> None:
     error = errors.from_status(C.INTERNAL, "internal error; request id r-3", None, "r-3")
     assert str(error) == "internal error; request id r-3"
+
+
+def test_a_server_that_is_not_reached_is_said_to_be_missing_and_how_to_start_one() -> None:
+    for words in ("failed to connect to all addresses; last error: Connection refused", "DNS resolution failed for x"):
+        error = errors.from_status(C.UNAVAILABLE, words, None, "sent", "127.0.0.1:7700")
+        assert type(error) is errors.Unavailable
+        for part in ("no server answers at 127.0.0.1:7700", words, "`distilface serve`"):
+            assert part in error.message
+        assert error.request_id == "sent"
+    # Of a server that is there, its own words.
+    said = trailers(("ErrorInfo", wire_pb2.ErrorInfo(reason="UNAVAILABLE", domain="distilface")))
+    error = errors.from_status(C.UNAVAILABLE, "the server is shutting down its connections", said, "sent", "a:1")
+    assert error.message == "the server is shutting down its connections"

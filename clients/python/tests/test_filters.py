@@ -63,6 +63,11 @@ def test_mistakes_are_named() -> None:
     bad: Any = ["a"]
     with pytest.raises(TypeError, match="filter on field 'f': compare with one value"):
         assert field("f") == bad
+    none: Any = None
+    with pytest.raises(TypeError, match="filter on field 'f': None is no value; use missing"):
+        assert field("f") == none
+    with pytest.raises(ValueError, match="filter on field 'f': character 0"):
+        assert field("f") == "\ud800"
     with pytest.raises(ValueError, match="filter on field 'f': nan"):
         assert field("f") == float("nan")
     with pytest.raises(ValueError, match="at least one"):

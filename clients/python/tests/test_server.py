@@ -18,6 +18,7 @@ from distilface_client import (
     DistilfaceError,
     Document,
     FailedPrecondition,
+    FilterHint,
     HealthStatus,
     IndexConfig,
     IndexKind,
@@ -153,6 +154,54 @@ def test_ingest_answers_each_document_and_goes_on_after_a_bad_one(client: Client
         r.status for r in client.ingest(animals, [Document("n001", "Document number 1 of many.", payload={"i": 1})])
     }
     assert again == {WriteStatus.UNCHANGED}
+
+
+def test_a_bad_document_in_a_stream_fails_by_id_and_place(client: Client, animals: str) -> None:
+    def source() -> Iterator[Any]:
+        for i in range(1, 301):
+            if i == 150:
+                yield {"id": i, "text": "half a pair \ud83d"}
+            elif i == 151:
+                yield {"id": i, "text": "text", "payload": {"weight": math.nan}}
+            else:
+                yield {"id": i, "text": f"Document number {i} of many.", "payload": {"i": i, "none": None}}
+
+    results = list(client.ingest(animals, source()))
+    assert [r.id for r in results] == [str(i) for i in range(1, 301)]
+    failed = [r for r in results if r.status is WriteStatus.FAILED]
+    assert [(r.id, f"document {r.id} of the stream" in r.error) for r in failed] == [("150", True), ("151", True)]
+    assert client.count(animals, filter=field("i") > 0) == 298
+
+
+def test_a_vector_that_is_not_finite_fails_alone(client: Client, vectors: str) -> None:
+    stream = [Document("a", vector=[1, 0, 0]), Document("b", vector=[math.nan, 0, 0]), Document("c", vector=[0, 0, 1])]
+    results = list(client.ingest(vectors, stream))
+    assert [r.status for r in results] == [WriteStatus.INSERTED, WriteStatus.FAILED, WriteStatus.INSERTED]
+    assert "document" in results[1].error
+    assert "finite" in results[1].error
+
+
+def test_a_filter_on_a_field_that_nobody_has_is_told(client: Client, animals: str) -> None:
+    with pytest.warns(FilterHint, match='did you mean "year"'):
+        found = client.search(animals, "an animal", filter="yaer > 2000")
+    assert (len(found), len(found.hints)) == (0, 1)
+    with pytest.warns(FilterHint, match="yaer"):
+        counted = client.count(animals, filter=field("yaer") > 2000)
+    assert (counted, counted.hints) == (0, found.hints)
+    with pytest.warns(FilterHint, match="yaer"):
+        assert client.delete(animals, filter="yaer > 2000") == 0
+    with pytest.warns(FilterHint, match="yaer"):
+        assert list(client.scroll(animals, filter="yaer > 2000")) == []
+    assert client.search(animals, "an animal", filter="year > 2000").hints == ()
+
+
+def test_the_ends_of_the_calendar_come_back(client: Client, animals: str) -> None:
+    no_end = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.timezone.utc)
+    first = dt.datetime(1, 1, 1, tzinfo=dt.timezone.utc)
+    client.upsert(animals, [Document("law", "A law.", payload={"end": no_end, "begin": dt.date(1, 1, 1)})])
+    assert client.get(animals, "law").documents[0].payload == {"begin": first, "end": no_end}
+    assert client.count(animals, filter=field("end") >= dt.date(9999, 12, 31)) == 1
+    assert client.count(animals, filter="end > 9999-12-31 and begin < 0001-01-02") == 1
 
 
 def test_ingest_into_nothing_is_not_found(client: Client, name: str) -> None:
