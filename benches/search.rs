@@ -52,9 +52,10 @@ fn build(kind: IndexKind, vectors: &[Vector], size: &str) -> Arc<dyn VectorIndex
         create(&params, dim, Metric::Cosine, vectors.len()).expect("default parameters are within bounds");
     let items: Vec<(Slot, &[f32])> =
         vectors.iter().enumerate().map(|(i, v)| (Slot(i as u32), v.as_slice())).collect();
+    let pool = rayon::ThreadPoolBuilder::new().build().expect("threads can be had");
     let started = Instant::now();
-    index.insert(&items).expect("ascending slots of one dimension");
-    let threads = rayon::current_num_threads();
+    index.insert_on(&pool, &items).expect("ascending slots of one dimension");
+    let threads = pool.current_num_threads();
     say(&format!("build/{kind:?}/n={size}/dim={DIM}: {:.2?} on {threads} threads", started.elapsed()));
     index
 }

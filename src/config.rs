@@ -74,6 +74,10 @@ pub struct ServerConfig {
     /// Time that running requests get after SIGTERM. Default 20 s.
     #[serde(with = "seconds")]
     pub drain_timeout: Duration,
+    /// Time that flushing and closing the data folder get after that; then the process ends anyway, with an error.
+    /// Nothing that was acknowledged is lost, but graphs may be built again at the next start. Default 60 s.
+    #[serde(with = "seconds")]
+    pub close_timeout: Duration,
 }
 
 /// The encoder.
@@ -164,6 +168,7 @@ impl Default for ServerConfig {
             allow_remote: false,
             request_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(60),
         }
     }
 }

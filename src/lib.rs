@@ -62,6 +62,7 @@ pub mod server;
 pub mod setup;
 pub mod source;
 mod spelling;
+pub mod stop;
 pub mod store;
 pub mod telemetry;
 pub mod vector;

@@ -261,10 +261,8 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
 /// Runs a command on async threads, with the first signal as [`App::interrupt`] and the second as the end.
 fn block_on(app: &App, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        tokio::spawn(watch_signals(app.interrupt.clone()));
-        command.await
-    });
+    follow_signals(app)?;
+    let result = runtime.block_on(command);
     // Not waiting: after an interrupt, a model may still be loading on a thread that nobody needs any more.
     runtime.shutdown_background();
     result
@@ -272,11 +270,18 @@ fn block_on(app: &App, command: impl Future<Output = anyhow::Result<()>>) -> any
 
 /// Runs work that computes on this thread, with the first signal as [`App::interrupt`] and the second as the end.
 fn with_signals<T>(app: &App, work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.spawn(watch_signals(app.interrupt.clone()));
-    let result = work();
-    runtime.shutdown_background();
-    Ok(result)
+    follow_signals(app)?;
+    Ok(work())
+}
+
+/// Listens on a thread and a runtime of its own: a command whose threads all hang must still hear a signal.
+fn follow_signals(app: &App) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let interrupt = app.interrupt.clone();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(watch_signals(interrupt)))?;
+    Ok(())
 }
 
 async fn watch_signals(interrupt: CancellationToken) {

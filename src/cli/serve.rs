@@ -1,13 +1,26 @@
 //! `distilface serve`: the engine behind gRPC until a signal comes.
 //!
 //! The first SIGINT or SIGTERM stops accepting, gives running requests the drain timeout and closes the data folder;
-//! a second one ends the process at once (what was acknowledged is on disk either way).
+//! a second one ends the process at once (what was acknowledged is on disk either way). Each step of the end has a
+//! bound; after the last of them the process ends anyway, with an error code and a line that says what hung.
+
+use std::time::Duration;
 
 use serde_json::json;
 use tracing::info;
 
-use super::{App, client, failure::Stop, output::Style};
+use super::{
+    App, client,
+    failure::{self, Stop},
+    output::Style,
+};
 use crate::server;
+
+/// How much later than its own bounds the end may come before the process is ended from outside.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Of a process that could not end as it should.
+const HUNG: i32 = 70;
 
 /// Run the server
 #[derive(Debug, clap::Args)]
@@ -36,6 +49,7 @@ pub async fn run(app: &App, _args: &ServeArgs) -> anyhow::Result<()> {
             return Err(error.into());
         }
     };
+    watch_end(app, &running)?;
     let metrics = running.metrics_address.map(|a| format!("http://{a}/metrics"));
     if app.out.is_json() {
         app.out
@@ -57,6 +71,34 @@ pub async fn run(app: &App, _args: &ServeArgs) -> anyhow::Result<()> {
     }
     info!(drain_timeout_s = app.loaded.config.server.drain_timeout.as_secs_f64(), "stopping");
     app.out.note("stopping: running requests finish first");
-    running.stop().await?;
+    if let Err(error) = running.stop().await {
+        let hangs = matches!(&error, crate::Error::Server(server::ServerError::CloseTimeout { .. }));
+        if hangs {
+            tracing::error!(%error, "the process ends with threads that hang");
+            failure::report(&app.out, &error.into());
+            // Whatever is dropped from here on might wait for them.
+            std::process::exit(HUNG);
+        }
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Ends the process when its end takes longer than it may, even if every async thread hangs: this one is not async.
+fn watch_end(app: &App, running: &server::Running) -> anyhow::Result<()> {
+    let (stage, bound, interrupt) = (running.stage(), running.stop_bound() + MARGIN, app.interrupt.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new().name("end-watch".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            interrupt.cancelled().await;
+            tokio::time::sleep(bound).await;
+        });
+        tracing::error!(
+            doing = stage.now(),
+            waited_s = bound.as_secs_f64(),
+            "the server does not end by itself; the process ends now, what was acknowledged is on disk"
+        );
+        std::process::exit(HUNG);
+    })?;
     Ok(())
 }

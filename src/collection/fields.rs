@@ -18,6 +18,7 @@ use super::{
     payload::type_name,
     point::{Payload, Value},
 };
+use crate::stop::Stop;
 
 mod hints;
 #[cfg(test)]
@@ -72,10 +73,11 @@ impl FieldIndex {
     ///
     /// # Errors
     /// [`FilterError::Malformed`] as [`Filter::validate`] says; [`FilterError::TypeMismatch`] if a field is there and
-    /// none of its values, in any document, can be compared with the filter's.
-    pub fn matching(&self, filter: &Filter) -> Result<RoaringBitmap, FilterError> {
+    /// none of its values, in any document, can be compared with the filter's; [`FilterError::Stopped`] if `stop` said
+    /// so meanwhile.
+    pub fn matching(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
         filter.validate()?;
-        self.evaluate(filter)
+        self.evaluate(filter, stop)
     }
 
     /// Every field with the types it holds and how many documents have it, by name.
@@ -89,40 +91,40 @@ impl FieldIndex {
         self.fields.get(field).map(Field::type_names).unwrap_or_default()
     }
 
-    fn evaluate(&self, filter: &Filter) -> Result<RoaringBitmap, FilterError> {
+    fn evaluate(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
         match filter {
             // Every part is looked at, so that a type mismatch shows whatever the other parts say.
             Filter::And(parts) => {
                 let mut result = self.all.clone();
                 for part in parts {
-                    result &= self.evaluate(part)?;
+                    result &= self.evaluate(part, stop)?;
                 }
                 Ok(result)
             }
             Filter::Or(parts) => {
                 let mut result = RoaringBitmap::new();
                 for part in parts {
-                    result |= self.evaluate(part)?;
+                    result |= self.evaluate(part, stop)?;
                 }
                 Ok(result)
             }
-            Filter::Not(part) => Ok(&self.all - self.evaluate(part)?),
+            Filter::Not(part) => Ok(&self.all - self.evaluate(part, stop)?),
             Filter::Exists { field, expected } => {
                 let there = self.fields.get(field.as_str()).map(|f| f.documents.clone()).unwrap_or_default();
                 Ok(if *expected { there } else { &self.all - there })
             }
-            Filter::Eq { field, value } => self.test(field, &Test::In(std::slice::from_ref(value))),
+            Filter::Eq { field, value } => self.test(field, &Test::In(std::slice::from_ref(value)), stop),
             Filter::Ne { field, value } => {
-                Ok(&self.all - self.test(field, &Test::In(std::slice::from_ref(value)))?)
+                Ok(&self.all - self.test(field, &Test::In(std::slice::from_ref(value)), stop)?)
             }
-            Filter::In { field, values } => self.test(field, &Test::In(values)),
-            Filter::Range { field, range } => self.test(field, &Test::Range(range.set().collect())),
-            Filter::Prefix { field, prefix } => self.test(field, &Test::Prefix(prefix)),
-            Filter::Contains { field, value } => self.test(field, &Test::Contains(value)),
+            Filter::In { field, values } => self.test(field, &Test::In(values), stop),
+            Filter::Range { field, range } => self.test(field, &Test::Range(range.set().collect()), stop),
+            Filter::Prefix { field, prefix } => self.test(field, &Test::Prefix(prefix), stop),
+            Filter::Contains { field, value } => self.test(field, &Test::Contains(value), stop),
         }
     }
 
-    fn test(&self, name: &str, test: &Test<'_>) -> Result<RoaringBitmap, FilterError> {
+    fn test(&self, name: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
         let Some(field) = self.fields.get(name) else { return Ok(RoaringBitmap::new()) };
         if !field.is_comparable(test) {
             return Err(FilterError::TypeMismatch {
@@ -131,7 +133,9 @@ impl FieldIndex {
                 given: test.describe(field),
             });
         }
-        Ok(field.matching(test))
+        let found = field.matching(test, stop);
+        stop.check()?;
+        Ok(found)
     }
 }
 
@@ -218,27 +222,29 @@ impl Field {
         }
     }
 
-    fn matching(&self, test: &Test<'_>) -> RoaringBitmap {
+    /// Incomplete if `stop` says to leave off.
+    fn matching(&self, test: &Test<'_>, stop: &Stop) -> RoaringBitmap {
         let mut found = RoaringBitmap::new();
+        let mut going = stop.pace();
         let both = [&self.scalars, &self.elements];
         match test {
             Test::In(values) => {
                 for value in *values {
-                    both.iter().for_each(|typed| typed.equal(value, &mut found));
+                    both.iter().for_each(|typed| typed.equal(value, &mut found, stop));
                 }
             }
-            Test::Range(bounds) => both.iter().for_each(|typed| typed.within(bounds, &mut found)),
+            Test::Range(bounds) => both.iter().for_each(|typed| typed.within(bounds, &mut found, stop)),
             Test::Prefix(prefix) => both.iter().for_each(|typed| {
                 let from = (Bound::Included(*prefix), Bound::Unbounded);
                 let with_prefix =
-                    typed.strings.range::<str, _>(from).take_while(|(text, _)| text.starts_with(prefix));
+                    typed.strings.range::<str, _>(from).take_while(|(text, _)| going() && text.starts_with(prefix));
                 with_prefix.for_each(|(_, documents)| documents.add_to(&mut found));
             }),
             Test::Contains(value) => {
-                self.elements.equal(value, &mut found);
+                self.elements.equal(value, &mut found, stop);
                 if let Value::String(part) = value {
                     let with_part =
-                        self.scalars.strings.iter().filter(|(text, _)| text.contains(part.as_str()));
+                        self.scalars.strings.iter().take_while(|_| going()).filter(|(text, _)| text.contains(part.as_str()));
                     with_part.for_each(|(_, documents)| documents.add_to(&mut found));
                 }
             }
@@ -329,15 +335,16 @@ impl Values {
         }
     }
 
-    fn equal(&self, value: &Value, found: &mut RoaringBitmap) {
+    fn equal(&self, value: &Value, found: &mut RoaringBitmap, stop: &Stop) {
         match value {
             Value::Bool(truth) => *found |= &self.bools[usize::from(*truth)],
-            value => self.within(&[(">=", value), ("<=", value)], found),
+            value => self.within(&[(">=", value), ("<=", value)], found, stop),
         }
     }
 
     /// Adds the documents of every value that satisfies all bounds, which are of one type.
-    fn within(&self, bounds: &[(&'static str, &Value)], found: &mut RoaringBitmap) {
+    fn within(&self, bounds: &[(&'static str, &Value)], found: &mut RoaringBitmap, stop: &Stop) {
+        let mut going = stop.pace();
         let ranges: [(_, ReachOf); 3] = [
             (&self.integers, reach_of_integers),
             (&self.floats, reach_of_floats),
@@ -345,11 +352,11 @@ impl Values {
         ];
         for (values, reach) in ranges {
             if let Some(keys) = keys_within(bounds, reach) {
-                values.range(keys).for_each(|(_, documents)| documents.add_to(found));
+                values.range(keys).take_while(|_| going()).for_each(|(_, documents)| documents.add_to(found));
             }
         }
         if let Some(texts) = texts_within(bounds) {
-            self.strings.range::<str, _>(texts).for_each(|(_, documents)| documents.add_to(found));
+            self.strings.range::<str, _>(texts).take_while(|_| going()).for_each(|(_, documents)| documents.add_to(found));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     payload::{FIELD_BYTES_MAX, type_name},
     point::{Payload, Value},
 };
-use crate::error::ErrorKind;
+use crate::{error::ErrorKind, stop::Stopped};
 
 mod display;
 mod parse;
@@ -104,12 +104,14 @@ pub enum FilterError {
     TypeMismatch { field: String, stored: String, given: String },
     #[error("filter: {message}")]
     Malformed { message: String },
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 impl FilterError {
-    /// Always [`ErrorKind::Invalid`].
+    /// [`ErrorKind::Timeout`] if it was left off, else [`ErrorKind::Invalid`].
     pub fn kind(&self) -> ErrorKind {
-        ErrorKind::Invalid
+        if matches!(self, FilterError::Stopped(_)) { ErrorKind::Timeout } else { ErrorKind::Invalid }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The thread that brings the graph level with the documents, a bounded batch at a time, and saves it.
 //!
 //! Searches never wait for it: what it has not yet taken in is scanned exactly. A graph that failed, or that holds too
-//! many tombstones, is built anew beside the old one and swapped in. The exact index is rebuilt the same way.
+//! many tombstones, is built anew beside the old one and swapped in. The exact index is rebuilt the same way. What was
+//! replaced is large, so it is freed here, after the last search that uses it: never under a lock, never by a query.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,6 +31,9 @@ const FAILURES_MAX: u32 = 3;
 
 /// How long a finished build waits before it looks again without being woken.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// The same while something waits to be freed.
+const RETIRED_IDLE: Duration = Duration::from_millis(100);
 
 /// Folder of the saved graph in a collection's.
 const INDEX_DIR: &str = "index";
@@ -97,7 +101,24 @@ pub(super) struct Indexer {
     pool: rayon::ThreadPool,
     /// A graph that is being built beside the one in use.
     aside: Option<Graph>,
+    /// Replaced, and perhaps still in use by searches.
+    retired: Vec<Retired>,
     failures: u32,
+}
+
+/// What is no longer searched by anybody who begins now.
+enum Retired {
+    Graph(Arc<dyn VectorIndex>),
+    Flat(Arc<FlatIndex>),
+}
+
+impl Retired {
+    fn in_use(&self) -> bool {
+        match self {
+            Retired::Graph(index) => Arc::strong_count(index) > 1,
+            Retired::Flat(index) => Arc::strong_count(index) > 1,
+        }
+    }
 }
 
 impl Indexer {
@@ -108,22 +129,28 @@ impl Indexer {
             .start_handler(|_| crate::priority::stand_back(crate::priority::BACKGROUND))
             .build()
             .map_err(std::io::Error::other)?;
-        Ok(Indexer { shared, pool, aside: None, failures: 0 })
+        Ok(Indexer { shared, pool, aside: None, retired: Vec::new(), failures: 0 })
     }
 
     /// Until it is stopped.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
+            self.free_retired();
             {
                 let mut flags = shared.signal.lock();
                 while !flags.stop && !flags.work {
-                    flags = shared
+                    // Searches end soon, and say nothing when they do.
+                    let idle = if self.retired.is_empty() { IDLE } else { RETIRED_IDLE };
+                    let (woken, slept) = shared
                         .signal
                         .changed
-                        .wait_timeout(flags, IDLE)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
+                        .wait_timeout(flags, idle)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    flags = woken;
+                    if slept.timed_out() {
+                        break;
+                    }
                 }
                 if flags.stop {
                     return;
@@ -141,47 +168,57 @@ impl Indexer {
         }
     }
 
+    fn free_retired(&mut self) {
+        self.retired.retain(Retired::in_use);
+    }
+
+    /// Puts another graph in the place of the one that is searched.
+    fn replace_graph(&mut self, graph: Option<Graph>) {
+        let old = std::mem::replace(&mut self.shared.write_memory().graph, graph);
+        self.retired.extend(old.map(|old| Retired::Graph(old.index)));
+    }
+
     /// One bounded piece of work; whether there may be more.
     fn step(&mut self) -> bool {
+        self.free_retired();
         self.compact_flat();
         if self.shared.spec.index.kind == IndexKind::Flat || self.failures >= FAILURES_MAX {
             return false;
         }
-        let (items, flat, mut target, is_aside) = {
-            let memory = self.shared.read_memory();
-            let live = memory.slots.live();
-            let stale = memory.graph.as_ref().is_none_or(|graph| {
-                let dead = (graph.index.len() as u64).saturating_sub(live);
-                dead > TOMBSTONES_MIN && dead * 3 > graph.index.len() as u64
-            });
-            if stale && self.aside.is_none() {
-                if live == 0 && memory.graph.is_none() {
-                    return false;
-                }
-                match new_graph(&self.shared, live) {
-                    Ok(index) => self.aside = Some(Graph { index, indexed: 0 }),
-                    Err(error) => {
-                        drop(memory);
-                        self.failed(&error);
-                        return true;
-                    }
+        let view = self.shared.view();
+        let live = view.table.live();
+        let stale = view.graph.as_ref().is_none_or(|graph| {
+            let dead = (graph.index.len() as u64).saturating_sub(live);
+            dead > TOMBSTONES_MIN && dead * 3 > graph.index.len() as u64
+        });
+        if stale && self.aside.is_none() {
+            if live == 0 && view.graph.is_none() {
+                return false;
+            }
+            match new_graph(&self.shared, live) {
+                Ok(index) => self.aside = Some(Graph { index, indexed: 0 }),
+                Err(error) => {
+                    self.failed(&error);
+                    return true;
                 }
             }
-            let (target, is_aside) = match (&self.aside, &memory.graph) {
-                (Some(aside), _) => (aside.clone(), true),
-                (None, Some(graph)) => (graph.clone(), false),
-                (None, None) => return false,
-            };
-            let items: Vec<Slot> = memory.slots.live_from(target.indexed).take(INSERT_BATCH).collect();
-            (items, Arc::clone(&memory.flat), target, is_aside)
+        }
+        let (mut target, is_aside) = match (&self.aside, view.graph) {
+            (Some(aside), _) => (aside.clone(), true),
+            (None, Some(graph)) => (graph, false),
+            (None, None) => return false,
         };
+        let items: Vec<Slot> = view.table.live_from(target.indexed).take(INSERT_BATCH).collect();
+        let flat = view.flat;
+        // Pages that the writer changes meanwhile need not be copied for this.
+        drop(view.table);
         let done = items.len() < INSERT_BATCH;
         if let Some(last) = items.last() {
             let vectors: Vec<(Slot, Vec<f32>)> =
                 items.iter().filter_map(|slot| Some((*slot, flat.vector(*slot)?))).collect();
             let borrowed: Vec<(Slot, &[f32])> =
                 vectors.iter().map(|(slot, v)| (*slot, v.as_slice())).collect();
-            if let Err(error) = self.pool.install(|| target.index.insert(&borrowed)) {
+            if let Err(error) = target.index.insert_on(&self.pool, &borrowed) {
                 self.failed(&error);
                 return true;
             }
@@ -193,7 +230,7 @@ impl Indexer {
             if done || self.shared.read_memory().graph.is_none() {
                 self.aside = None;
                 tracing::info!(dir = %self.shared.dir.display(), vectors = target.index.len(), "graph swapped in");
-                self.shared.write_memory().graph = Some(target);
+                self.replace_graph(Some(target));
             }
         } else if !items.is_empty()
             && let Some(graph) = &mut self.shared.write_memory().graph
@@ -204,8 +241,9 @@ impl Indexer {
     }
 
     fn drop_failed(&mut self) {
-        let failed = self.shared.write_memory().graph.take();
-        if failed.is_some() {
+        let retired = self.retired.len();
+        self.replace_graph(None);
+        if self.retired.len() > retired {
             self.failures += 1;
             tracing::warn!(dir = %self.shared.dir.display(), "the graph failed a search; it is built anew");
             self.check_given_up();
@@ -216,7 +254,7 @@ impl Indexer {
         tracing::warn!(dir = %self.shared.dir.display(), %error, "the graph failed; it is built anew");
         self.failures += 1;
         if self.aside.take().is_none() {
-            self.shared.write_memory().graph = None;
+            self.replace_graph(None);
         }
         self.check_given_up();
     }
@@ -229,30 +267,45 @@ impl Indexer {
     }
 
     /// Copies the exact index without its tombstones, once they are too many.
-    fn compact_flat(&self) {
-        let (old, live, end) = {
-            let memory = self.shared.read_memory();
-            let (len, live) = (memory.flat.len() as u64, memory.slots.live());
-            let dead = len.saturating_sub(live);
-            if dead <= TOMBSTONES_MIN || dead * 3 <= len {
-                return;
-            }
-            (Arc::clone(&memory.flat), memory.slots.live_from(0).collect::<Vec<_>>(), memory.slots.end())
-        };
-        let new = FlatIndex::with_capacity(old.dim(), old.metric(), live.len());
-        for slots in live.chunks(COPY_BATCH) {
-            if let Err(error) = copy(&old, &new, slots.iter().copied()) {
-                tracing::error!(%error, "the exact index cannot be compacted");
-                return;
-            }
+    fn compact_flat(&mut self) {
+        let view = self.shared.view();
+        let (len, live) = (view.flat.len() as u64, view.table.live());
+        let dead = len.saturating_sub(live);
+        if dead <= TOMBSTONES_MIN || dead * 3 <= len {
+            return;
         }
-        // What was written meanwhile is little.
-        let mut memory = self.shared.write_memory();
-        let rest: Vec<Slot> = memory.slots.live_from(end).collect();
-        match copy(&old, &new, rest.into_iter()) {
-            Ok(()) => memory.flat = Arc::new(new),
+        let old = Arc::clone(&view.flat);
+        let new = FlatIndex::with_capacity(old.dim(), old.metric(), usize::try_from(live).unwrap_or(0));
+        drop(view);
+        match self.copy_live(&old, new) {
+            Ok(()) => self.retired.push(Retired::Flat(old)),
             Err(error) => tracing::error!(%error, "the exact index cannot be compacted"),
         }
+    }
+
+    /// Fills `new` with what counts of `old`, and puts it in its place.
+    fn copy_live(&self, old: &FlatIndex, new: FlatIndex) -> Result<(), IndexError> {
+        let mut copied = 0;
+        loop {
+            let table = self.shared.view().table;
+            let slots: Vec<Slot> = table.live_from(copied).collect();
+            copied = table.end();
+            drop(table);
+            let rest = slots.len();
+            for slots in slots.chunks(COPY_BATCH) {
+                copy(old, &new, slots.iter().copied())?;
+            }
+            // What is written from here to the lock is little.
+            if rest <= COPY_BATCH {
+                break;
+            }
+        }
+        let mut memory = self.shared.write_memory();
+        let rest: Vec<Slot> = memory.slots.table().live_from(copied).collect();
+        copy(old, &new, rest.into_iter())?;
+        // The caller holds the old one, so nothing is freed under the lock.
+        memory.flat = Arc::new(new);
+        Ok(())
     }
 }
 

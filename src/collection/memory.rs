@@ -1,11 +1,19 @@
 //! What searches read: everything of a collection but titles, texts and payload values, which stay in the store.
 //!
-//! One read-write lock guards it. Searches hold it to read for as long as they compare vectors and never while
-//! they touch the disk; the writer holds it to write for the update of one bounded batch that is already durable.
+//! One read-write lock guards it. The writer holds it to write for the update of one bounded batch that is already
+//! durable. Readers hold it to look up ids and to evaluate a filter, on one thread; what they compare vectors with is
+//! a [`View`], which they own and which needs no lock.
+//!
+//! Nobody who holds the lock goes parallel or waits for anything: a search runs on a pool, and a worker of a pool that
+//! waits takes up another search on its own stack, which would ask for the lock that it holds.
 
 use std::sync::Arc;
 
-use super::{fields::FieldIndex, point::Payload, slots::Entry, slots::Slots};
+use super::{
+    fields::FieldIndex,
+    point::Payload,
+    slots::{Entry, Slots, Table},
+};
 use crate::{
     index::{FlatIndex, Slot, VectorIndex},
     vector::{Dim, Metric},
@@ -21,6 +29,17 @@ pub(super) struct Memory {
     /// The graph, where the collection has one and it is usable.
     pub(super) graph: Option<Graph>,
     /// Held by readers that will yet read the store: documents buried since then are purged only after them.
+    pub(super) generation: Arc<()>,
+}
+
+/// What a search compares vectors with: of one moment, and without a lock.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) table: Table,
+    /// May hold vectors that came later; the table does not know them.
+    pub(super) flat: Arc<FlatIndex>,
+    pub(super) graph: Option<Graph>,
+    /// See [`Memory::generation`].
     pub(super) generation: Arc<()>,
 }
 
@@ -79,8 +98,20 @@ impl Memory {
         Ok(std::mem::take(&mut self.generation))
     }
 
+    /// Everything as it is now; costs a few reference counts.
+    pub(super) fn view(&self) -> View {
+        View {
+            table: self.slots.table().clone(),
+            flat: Arc::clone(&self.flat),
+            graph: self.graph.clone(),
+            generation: Arc::clone(&self.generation),
+        }
+    }
+}
+
+impl View {
     /// Slots that count and that the graph does not have.
     pub(super) fn tail(&self) -> impl Iterator<Item = Slot> {
-        self.slots.live_from(self.graph.as_ref().map_or(0, |graph| graph.indexed))
+        self.table.live_from(self.graph.as_ref().map_or(0, |graph| graph.indexed))
     }
 }

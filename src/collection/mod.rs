@@ -21,6 +21,7 @@ use crate::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
+    stop::{Stop, Stopped},
     vector::{Dim, Metric, Vector},
 };
 
@@ -94,6 +95,8 @@ pub struct Query {
     pub exclude: Option<PointId>,
     pub with_payload: bool,
     pub with_text: bool,
+    /// When to leave off; looked at between bounded steps.
+    pub stop: Stop,
 }
 
 /// How a search was done.
@@ -147,6 +150,8 @@ pub struct Collection {
     /// `None` once closing.
     jobs: Mutex<Option<SyncSender<writer::Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// [`Collection::close`] has come to its end.
+    is_closed: AtomicBool,
 }
 
 /// What the threads of a collection share.
@@ -246,7 +251,7 @@ impl Collection {
             spawn("indexer", Box::new(move || indexer.run()))?,
         ];
         shared.wake_indexer();
-        Ok(Arc::new(Collection { shared, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads) }))
+        Ok(Arc::new(Collection { shared, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads), is_closed: AtomicBool::new(false) }))
     }
 
     /// How it was made.
@@ -262,6 +267,11 @@ impl Collection {
     /// Why it takes no writes any more, if so. For the health service.
     pub fn read_only(&self) -> Option<String> {
         self.shared.read_only().map(str::to_owned)
+    }
+
+    /// Whether [`Collection::close`] has come to its end.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Queues changes for the writer; `done` hears when all are durable. The changes of one call are atomic.
@@ -358,27 +368,30 @@ impl Collection {
             .filter(|metadata| metadata.is_file())
             .map(|metadata| metadata.len())
             .sum();
-        let memory = self.shared.read_memory();
-        let passages = memory.slots.live();
+        let (view, fields) = {
+            let memory = self.shared.read_memory();
+            (memory.view(), memory.fields.stats())
+        };
+        let passages = view.table.live();
         // Where there is no graph, the exact index is the index.
-        let (inside, indexed, alive) = match &memory.graph {
+        let (inside, indexed, alive) = match &view.graph {
             Some(graph) => {
-                let indexed = passages - memory.tail().count() as u64;
+                let indexed = passages - view.tail().count() as u64;
                 (graph.index.len() as u64, indexed, indexed)
             }
             None if self.shared.spec.index.kind == IndexKind::Flat => {
-                (memory.flat.len() as u64, passages, passages)
+                (view.flat.len() as u64, passages, passages)
             }
-            None => (memory.flat.len() as u64, 0, passages),
+            None => (view.flat.len() as u64, 0, passages),
         };
         CollectionStats {
-            documents: memory.slots.documents(),
+            documents: view.table.documents(),
             passages,
             indexed,
             tombstones: inside.saturating_sub(alive),
             disk_bytes,
             vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
-            fields: memory.fields.stats(),
+            fields,
         }
     }
 
@@ -391,7 +404,7 @@ impl Collection {
         self.shared.wake_indexer();
         self.shared
             .signal
-            .wait_until(|| self.shared.read_memory().tail().next().is_none_or(|slot| slot.0 >= end));
+            .wait_until(|| self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end));
     }
 
     /// Stops the writer after what is queued, saves the index files, syncs, and closes the store. Idempotent.
@@ -412,7 +425,7 @@ impl Collection {
         if self.shared.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let graph = self.shared.read_memory().graph.clone();
+        let graph = self.shared.view().graph;
         let saved = match graph {
             Some(graph) if !graph.index.is_empty() && self.shared.read_only().is_none() => indexer::save(
                 &self.shared.dir,
@@ -423,7 +436,9 @@ impl Collection {
             ),
             _ => Ok(()),
         };
-        self.shared.store.close()?;
+        let closed = self.shared.store.close();
+        self.is_closed.store(true, Ordering::SeqCst);
+        closed?;
         Ok(saved?)
     }
 }
@@ -444,6 +459,11 @@ impl Drop for Collection {
 impl Shared {
     fn read_memory(&self) -> RwLockReadGuard<'_, memory::Memory> {
         self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a search reads, as it is now.
+    fn view(&self) -> memory::View {
+        self.read_memory().view()
     }
 
     fn write_memory(&self) -> RwLockWriteGuard<'_, memory::Memory> {
@@ -535,6 +555,8 @@ pub enum CollectionError {
     Closed,
     #[error("the collection is full: it has given out all {limit} slots; export and re-import it")]
     Full { limit: u32 },
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     #[error("the write queue is full ({limit} requests wait)")]
     QueueFull { limit: usize },
     #[error("cannot read or write {}", path.display())]
@@ -556,6 +578,7 @@ impl CollectionError {
             CollectionError::Filter(e) => e.kind(),
             CollectionError::ReadOnly { .. } => ErrorKind::Precondition,
             CollectionError::Closed => ErrorKind::Unavailable,
+            CollectionError::Stopped(_) => ErrorKind::Timeout,
             CollectionError::Full { .. } | CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
             CollectionError::Io { .. } => ErrorKind::Internal,
             CollectionError::Index(e) => e.kind(),

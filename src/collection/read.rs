@@ -11,7 +11,7 @@ use super::{
     point::{ContentHash, Hit, PointId, StoredPoint},
     search,
 };
-use crate::index::Slot;
+use crate::{index::Slot, stop::Stop};
 
 /// Where fewer than one in so many documents match, a page is made by sorting the matching ids.
 const SORT_SHARE: u64 = 16;
@@ -31,6 +31,7 @@ impl Collection {
         ids: &[PointId],
         with_text: bool,
         with_vector: bool,
+        stop: &Stop,
     ) -> Result<Vec<Option<StoredPoint>>, CollectionError> {
         self.shared.check_open()?;
         let (found, _generation) = {
@@ -48,6 +49,7 @@ impl Collection {
         found
             .into_iter()
             .map(|found| {
+                stop.check()?;
                 found.map(|(doc, vector)| read_point(&self.shared, doc, with_text, vector)).transpose()
             })
             .collect()
@@ -57,7 +59,8 @@ impl Collection {
     /// (unless a score threshold or `exclude` leaves some out).
     ///
     /// # Errors
-    /// [`CollectionError::Filter`] for type mismatches; store errors.
+    /// [`CollectionError::Filter`] for type mismatches; [`CollectionError::Stopped`] if [`Query::stop`] said so
+    /// meanwhile; store errors.
     pub fn search(&self, query: &Query) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
         self.shared.check_open()?;
         search::search(&self.shared, query)
@@ -73,11 +76,12 @@ impl Collection {
         after: Option<&PointId>,
         limit: usize,
         with_text: bool,
+        stop: &Stop,
     ) -> Result<Page, CollectionError> {
         self.shared.check_open()?;
         let (mut docs, hints, _generation) = {
             let memory = self.shared.read_memory();
-            let matching = filter.map(|filter| memory.fields.matching(filter)).transpose()?;
+            let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
             // Said once, with the first page.
             let first = filter.filter(|_| after.is_none());
             let hints = first.map(|filter| memory.fields.hints(filter)).unwrap_or_default();
@@ -106,8 +110,11 @@ impl Collection {
         docs.truncate(limit);
         let points = docs
             .into_iter()
-            .map(|doc| read_point(&self.shared, doc, with_text, None))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|doc| {
+                stop.check()?;
+                read_point(&self.shared, doc, with_text, None)
+            })
+            .collect::<Result<Vec<_>, CollectionError>>()?;
         let next = if more { points.last().map(|point| point.id.clone()) } else { None };
         Ok(Page { points, next, hints })
     }
@@ -116,11 +123,11 @@ impl Collection {
     ///
     /// # Errors
     /// As [`Collection::search`].
-    pub fn count(&self, filter: Option<&Filter>) -> Result<u64, CollectionError> {
+    pub fn count(&self, filter: Option<&Filter>, stop: &Stop) -> Result<u64, CollectionError> {
         self.shared.check_open()?;
         let memory = self.shared.read_memory();
         match filter {
-            Some(filter) => Ok(memory.fields.matching(filter)?.len()),
+            Some(filter) => Ok(memory.fields.matching(filter, stop)?.len()),
             None => Ok(memory.slots.documents()),
         }
     }
@@ -138,10 +145,10 @@ impl Collection {
     ///
     /// # Errors
     /// As [`Collection::search`].
-    pub fn matching_ids(&self, filter: &Filter) -> Result<Vec<PointId>, CollectionError> {
+    pub fn matching_ids(&self, filter: &Filter, stop: &Stop) -> Result<Vec<PointId>, CollectionError> {
         self.shared.check_open()?;
         let memory = self.shared.read_memory();
-        let matching = memory.fields.matching(filter)?;
+        let matching = memory.fields.matching(filter, stop)?;
         Ok(matching.iter().filter_map(|doc| Some(memory.slots.entry(doc)?.id.clone())).collect())
     }
 }

@@ -1,12 +1,16 @@
 //! PointId <-> document number <-> slots, and which slots still count.
 //!
 //! A document number and a slot are given out once and never again, not even after a restart. A removed document's
-//! slots become tombstones: indexes may still name them, [`Slots::doc`] no longer knows them.
+//! slots become tombstones: indexes may still name them, [`Table::doc`] no longer knows them.
 //! Slots ascend with document numbers, so walking documents in order walks slots in order.
+//!
+//! What a search asks for lies in a [`Table`]: pages behind `Arc`, so that a search takes a copy that never changes by
+//! counting two references. A change copies only the pages that it touches, and only while somebody holds a copy.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ops::{Bound, Range},
+    sync::Arc,
 };
 
 use super::point::{ContentHash, PointId};
@@ -14,6 +18,9 @@ use crate::index::Slot;
 
 /// Slots of one page of the table: pages of dead slots are given back.
 const PAGE_SLOTS: usize = 1024;
+
+/// Documents of one page of the table.
+const PAGE_DOCS: usize = 256;
 
 /// No document.
 const NONE: u32 = u32::MAX;
@@ -38,63 +45,55 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     ids: BTreeMap<PointId, u32>,
-    docs: HashMap<u32, Entry>,
+    table: Table,
+}
+
+/// Documents by number and by slot. A clone is a snapshot and costs two reference counts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Table {
+    docs: Arc<Pages<DocPage>>,
     /// Document of each slot.
-    pages: Vec<Option<Box<Page>>>,
+    slots: Arc<Pages<SlotPage>>,
+    documents: u64,
     live: u64,
     /// Every slot given out is below.
     end: u32,
 }
 
-#[derive(Debug)]
-struct Page {
+/// Pages by number; those of nothing but removed documents are given back.
+type Pages<P> = Vec<Option<Arc<P>>>;
+
+#[derive(Debug, Clone)]
+struct SlotPage {
     docs: [u32; PAGE_SLOTS],
+    live: usize,
+}
+
+#[derive(Debug, Clone)]
+struct DocPage {
+    entries: [Option<Arc<Entry>>; PAGE_DOCS],
     live: usize,
 }
 
 impl Slots {
     /// Adds a document under a new number with new slots. Its id must not be there.
     pub(super) fn insert(&mut self, doc: u32, entry: Entry) {
-        debug_assert!(doc != NONE);
-        for slot in entry.slots() {
-            let (page, at) = (slot as usize / PAGE_SLOTS, slot as usize % PAGE_SLOTS);
-            if self.pages.len() <= page {
-                self.pages.resize_with(page + 1, || None);
-            }
-            let page =
-                self.pages[page].get_or_insert_with(|| Box::new(Page { docs: [NONE; PAGE_SLOTS], live: 0 }));
-            page.docs[at] = doc;
-            page.live += 1;
-        }
-        self.live += u64::from(entry.passages);
-        self.end = self.end.max(entry.slots().end);
+        debug_assert!(doc != NONE, "the number stands for no document");
         let before = self.ids.insert(entry.id.clone(), doc);
         debug_assert!(before.is_none(), "the id is there already");
-        self.docs.insert(doc, entry);
+        self.table.insert(doc, entry);
     }
 
     /// Removes a document; its slots are tombstones from now on.
-    pub(super) fn remove(&mut self, doc: u32) -> Option<Entry> {
-        let entry = self.docs.remove(&doc)?;
+    pub(super) fn remove(&mut self, doc: u32) -> Option<Arc<Entry>> {
+        let entry = self.table.remove(doc)?;
         self.ids.remove(&entry.id);
-        for slot in entry.slots() {
-            let (page, at) = (slot as usize / PAGE_SLOTS, slot as usize % PAGE_SLOTS);
-            if let Some(found) = &mut self.pages[page] {
-                found.docs[at] = NONE;
-                found.live -= 1;
-                if found.live == 0 {
-                    self.pages[page] = None;
-                }
-            }
-        }
-        self.live -= u64::from(entry.passages);
         Some(entry)
     }
 
-    /// The document that a slot belongs to, unless it is a tombstone.
-    pub(super) fn doc(&self, slot: Slot) -> Option<u32> {
-        let page = self.pages.get(slot.0 as usize / PAGE_SLOTS)?.as_ref()?;
-        Some(page.docs[slot.0 as usize % PAGE_SLOTS]).filter(|doc| *doc != NONE)
+    /// What searches read. Clone it to keep it.
+    pub(super) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Number of a document.
@@ -104,13 +103,13 @@ impl Slots {
 
     /// A document by number.
     pub(super) fn entry(&self, doc: u32) -> Option<&Entry> {
-        self.docs.get(&doc)
+        self.table.entry(doc)
     }
 
     /// A document by id.
     pub(super) fn find(&self, id: &PointId) -> Option<(u32, &Entry)> {
         let doc = self.number(id)?;
-        Some((doc, self.docs.get(&doc)?))
+        Some((doc, self.table.entry(doc)?))
     }
 
     /// Ids and numbers after `after`, by id.
@@ -119,10 +118,86 @@ impl Slots {
         self.ids.range::<PointId, _>((from, Bound::Unbounded)).map(|(id, doc)| (id, *doc))
     }
 
+    /// Documents.
+    pub(super) fn documents(&self) -> u64 {
+        self.table.documents
+    }
+
+    /// Slots that count.
+    pub(super) fn live(&self) -> u64 {
+        self.table.live
+    }
+
+    /// Every slot given out is below.
+    pub(super) fn end(&self) -> u32 {
+        self.table.end
+    }
+}
+
+impl Table {
+    fn insert(&mut self, doc: u32, entry: Entry) {
+        for slot in entry.slots() {
+            let page = page_mut(&mut self.slots, slot as usize / PAGE_SLOTS, || SlotPage {
+                docs: [NONE; PAGE_SLOTS],
+                live: 0,
+            });
+            page.docs[slot as usize % PAGE_SLOTS] = doc;
+            page.live += 1;
+        }
+        self.documents += 1;
+        self.live += u64::from(entry.passages);
+        self.end = self.end.max(entry.slots().end);
+        let page = page_mut(&mut self.docs, doc as usize / PAGE_DOCS, || DocPage {
+            entries: [const { None }; PAGE_DOCS],
+            live: 0,
+        });
+        page.entries[doc as usize % PAGE_DOCS] = Some(Arc::new(entry));
+        page.live += 1;
+    }
+
+    fn remove(&mut self, doc: u32) -> Option<Arc<Entry>> {
+        // Looked for first, so that a number that is not there copies no page.
+        self.entry(doc)?;
+        let pages = Arc::make_mut(&mut self.docs);
+        let place = pages.get_mut(doc as usize / PAGE_DOCS)?;
+        let page = Arc::make_mut(place.as_mut()?);
+        let entry = page.entries[doc as usize % PAGE_DOCS].take()?;
+        page.live -= 1;
+        if page.live == 0 {
+            *place = None;
+        }
+        let pages = Arc::make_mut(&mut self.slots);
+        for slot in entry.slots() {
+            let place = &mut pages[slot as usize / PAGE_SLOTS];
+            if let Some(page) = place.as_mut().map(Arc::make_mut) {
+                page.docs[slot as usize % PAGE_SLOTS] = NONE;
+                page.live -= 1;
+                if page.live == 0 {
+                    *place = None;
+                }
+            }
+        }
+        self.documents -= 1;
+        self.live -= u64::from(entry.passages);
+        Some(entry)
+    }
+
+    /// The document that a slot belongs to, unless it is a tombstone.
+    pub(super) fn doc(&self, slot: Slot) -> Option<u32> {
+        let page = self.slots.get(slot.0 as usize / PAGE_SLOTS)?.as_ref()?;
+        Some(page.docs[slot.0 as usize % PAGE_SLOTS]).filter(|doc| *doc != NONE)
+    }
+
+    /// A document by number.
+    pub(super) fn entry(&self, doc: u32) -> Option<&Entry> {
+        let page = self.docs.get(doc as usize / PAGE_DOCS)?.as_ref()?;
+        page.entries[doc as usize % PAGE_DOCS].as_deref()
+    }
+
     /// Slots that count, from `from` on, ascending.
     pub(super) fn live_from(&self, from: u32) -> impl Iterator<Item = Slot> {
         let first = from as usize / PAGE_SLOTS;
-        self.pages.iter().enumerate().skip(first).filter_map(|(n, page)| Some((n, page.as_ref()?))).flat_map(
+        self.slots.iter().enumerate().skip(first).filter_map(|(n, page)| Some((n, page.as_ref()?))).flat_map(
             move |(n, page)| {
                 page.docs.iter().enumerate().filter_map(move |(at, doc)| {
                     let slot = u32::try_from(n * PAGE_SLOTS + at).expect("pages hold slots, which are u32");
@@ -134,7 +209,7 @@ impl Slots {
 
     /// Documents.
     pub(super) fn documents(&self) -> u64 {
-        self.ids.len() as u64
+        self.documents
     }
 
     /// Slots that count.
@@ -146,6 +221,15 @@ impl Slots {
     pub(super) fn end(&self) -> u32 {
         self.end
     }
+}
+
+/// A page to be changed, made by `new` where there is none.
+fn page_mut<P: Clone>(pages: &mut Arc<Pages<P>>, page: usize, new: impl FnOnce() -> P) -> &mut P {
+    let pages = Arc::make_mut(pages);
+    if pages.len() <= page {
+        pages.resize_with(page + 1, || None);
+    }
+    Arc::make_mut(pages[page].get_or_insert_with(|| Arc::new(new())))
 }
 
 #[cfg(test)]
@@ -164,12 +248,25 @@ mod tests {
         slots.insert(3, entry("a", 0, 2));
         slots.insert(4, entry("b", 2, 1));
         slots.remove(3);
-        assert_eq!(slots.doc(Slot(0)), None);
-        assert_eq!(slots.doc(Slot(2)), Some(4));
-        assert_eq!(slots.doc(Slot(99_999)), None);
+        assert_eq!(slots.table().doc(Slot(0)), None);
+        assert_eq!(slots.table().doc(Slot(2)), Some(4));
+        assert_eq!(slots.table().doc(Slot(99_999)), None);
         assert_eq!((slots.documents(), slots.live(), slots.end()), (1, 1, 3));
-        assert_eq!(slots.live_from(0).collect::<Vec<_>>(), [Slot(2)]);
+        assert_eq!(slots.table().live_from(0).collect::<Vec<_>>(), [Slot(2)]);
         assert!(slots.remove(3).is_none());
+    }
+
+    #[test]
+    fn a_snapshot_never_changes() {
+        let mut slots = Slots::default();
+        slots.insert(3, entry("a", 0, 2));
+        let before = slots.table().clone();
+        slots.insert(4, entry("b", 2, 1));
+        slots.remove(3);
+        assert_eq!((before.doc(Slot(0)), before.doc(Slot(2))), (Some(3), None));
+        assert_eq!((before.documents(), before.live(), before.end()), (1, 2, 2));
+        assert_eq!(before.entry(3).map(|entry| entry.id.as_str()), Some("a"));
+        assert_eq!((slots.table().doc(Slot(0)), slots.entry(3)), (None, None));
     }
 
     proptest! {
@@ -189,10 +286,10 @@ mod tests {
             }
             prop_assert_eq!(slots.live(), plain.len() as u64);
             prop_assert_eq!(slots.end(), next);
-            let live: Vec<u32> = slots.live_from(from).map(|s| s.0).collect();
+            let live: Vec<u32> = slots.table().live_from(from).map(|s| s.0).collect();
             prop_assert_eq!(live, plain.range(from..).map(|(slot, _)| *slot).collect::<Vec<_>>());
             for slot in 0..next {
-                prop_assert_eq!(slots.doc(Slot(slot)), plain.get(&slot).copied());
+                prop_assert_eq!(slots.table().doc(Slot(slot)), plain.get(&slot).copied());
             }
         }
     }

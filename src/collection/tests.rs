@@ -19,6 +19,7 @@ use crate::{
     error::ErrorKind,
     index::{IndexKind, IndexParams},
     random::SplitMix as Random,
+    stop::Stop,
     store::{StoreError, disk::faulty::FaultyDisk},
     vector::{Dim, Metric, Vector},
 };
@@ -26,6 +27,7 @@ use crate::{
 mod durability;
 mod model;
 mod searching;
+mod stress;
 
 /// -1 to 1.
 fn unit(random: &mut Random) -> f32 {
@@ -100,6 +102,7 @@ fn query(vector: Vector, k: usize) -> Query {
         exclude: None,
         with_payload: false,
         with_text: false,
+        stop: Stop::default(),
     }
 }
 

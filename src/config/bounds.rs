@@ -18,7 +18,7 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 27] = [
+pub(super) const KEYS: [Key; 28] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -30,6 +30,7 @@ pub(super) const KEYS: [Key; 27] = [
     Key { name: "server.allow_remote", allowed: "true or false" },
     Key { name: "server.request_timeout", allowed: "0.001 to 86400 seconds" },
     Key { name: "server.drain_timeout", allowed: "0 to 3600 seconds" },
+    Key { name: "server.close_timeout", allowed: "0.1 to 86400 seconds" },
     Key { name: "encoder.model", allowed: "the name of a model, a path to its folder, or \"none\"" },
     Key { name: "encoder.device", allowed: "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"" },
     Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\", \"fp16\" or \"int8\"" },
@@ -78,6 +79,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.that("server.metrics_listen", !same, "is the same as server.listen; give it a port of its own");
     check.within("server.request_timeout", server.request_timeout.as_secs_f64(), 0.001..=86_400.0);
     check.within("server.drain_timeout", server.drain_timeout.as_secs_f64(), 0.0..=3600.0);
+    check.within("server.close_timeout", server.close_timeout.as_secs_f64(), 0.1..=86_400.0);
 
     check.that("encoder.model", !encoder.model.trim().is_empty(), "is empty");
     check.that(

@@ -185,6 +185,7 @@ fn every_bound_is_checked_and_named() {
         ("server.allow_remote", &["yes"]),
         ("server.request_timeout", &["0", "-1", "nan", "1e9"]),
         ("server.drain_timeout", &["-1", "inf", "9999"]),
+        ("server.close_timeout", &["0", "nan", "1e9"]),
         ("encoder.model", &[" "]),
         ("encoder.device", &["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU "]),
         ("encoder.precision", &["", "fp64", "INT8"]),

@@ -249,6 +249,18 @@ impl Names {
         }
         first.and(self.catalog.close().map_err(Into::into))
     }
+
+    /// What is not closed yet, in words.
+    pub(super) fn unclosed(&self) -> String {
+        let now = self.now();
+        let open = now.collections.values().filter(|open| !open.collection.is_closed());
+        let names: Vec<&str> = open.map(|open| open.info.name.as_str()).collect();
+        match names.as_slice() {
+            [] => "the catalogue".to_owned(),
+            [first] => format!("collection {first}"),
+            [first, rest @ ..] => format!("collection {first} and {} more", rest.len()),
+        }
+    }
 }
 
 /// What a second creation asks for that the first did not; `None` if they agree.

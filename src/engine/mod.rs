@@ -22,6 +22,7 @@ use crate::{
     error::{ErrorKind, Result},
     index::IndexParams,
     model::Fingerprint,
+    stop::Stop,
     store::DataLock,
     vector::{Dim, Metric, VectorError},
 };
@@ -395,17 +396,17 @@ impl Engine {
     async fn with<T: Send + 'static>(
         &self,
         collection: &str,
-        f: impl FnOnce(&Open) -> Result<T> + Send + 'static,
+        f: impl FnOnce(&Open, &Stop) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
-        self.pools.work(move || f(&open)).await?
+        self.pools.read(move |stop| f(&open, &stop)).await?
     }
 
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn stats(&self, collection: &str) -> Result<CollectionStats> {
-        self.with(collection, |open| Ok(open.collection.stats())).await
+        self.with(collection, |open, _| Ok(open.collection.stats())).await
     }
 
     /// Stored documents in the order asked; `None` for those not there.
@@ -419,7 +420,7 @@ impl Engine {
         with_vectors: bool,
     ) -> Result<Vec<Option<StoredPoint>>> {
         let ids = self.ids(&ids)?;
-        self.with(collection, move |open| Ok(open.collection.get(&ids, true, with_vectors)?)).await
+        self.with(collection, move |open, stop| Ok(open.collection.get(&ids, true, with_vectors, stop)?)).await
     }
 
     /// Deletes by id; answers how many were there.
@@ -441,7 +442,7 @@ impl Engine {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
         let task = Arc::clone(&open);
-        let ids = self.pools.work(move || task.collection.matching_ids(&filter)).await??;
+        let ids = self.pools.read(move |stop| task.collection.matching_ids(&filter, &stop)).await??;
         let mut deleted = 0;
         for some in ids.chunks(DELETE_IDS_STEP) {
             deleted += delete_ids(&open, some.to_vec()).await?;
@@ -466,12 +467,12 @@ impl Engine {
         if !(1..=most).contains(&limit) {
             return Err(out_of_range("limit", 1, most, limit).into());
         }
-        self.with(collection, move |open| {
+        self.with(collection, move |open, stop| {
             let narrowed = filter.as_ref().map(Filter::to_string).unwrap_or_default();
             let scope = Scope::new("documents by id", &open.collection.identity(), &narrowed);
             let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
             let after = after.map(PointId::new).transpose()?;
-            let page = open.collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text)?;
+            let page = open.collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop)?;
             let next_cursor = page.next.map(|id| scope.after(id.as_str()));
             Ok(Listing { points: page.points, next_cursor, hints: page.hints, scope })
         })
@@ -483,7 +484,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`]; filter errors.
     pub async fn count(&self, collection: &str, filter: Option<Filter>) -> Result<u64> {
-        self.with(collection, move |open| Ok(open.collection.count(filter.as_ref())?)).await
+        self.with(collection, move |open, stop| Ok(open.collection.count(filter.as_ref(), stop)?)).await
     }
 
     /// What should be said of a filter besides its answer, such as a field that no document has; empty as a rule.
@@ -492,7 +493,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn hints(&self, collection: &str, filter: Filter) -> Result<Vec<String>> {
-        self.with(collection, move |open| Ok(open.collection.hints(&filter)?)).await
+        self.with(collection, move |open, _| Ok(open.collection.hints(&filter)?)).await
     }
 
     /// Whether every collection takes writes; the reason if one does not. For the health service.
@@ -516,21 +517,35 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn wait_indexed(&self, collection: &str) -> Result<()> {
-        self.with(collection, |open| {
+        self.with(collection, |open, _| {
             open.collection.wait_indexed();
             Ok(())
         })
         .await
     }
 
-    /// Refuses new calls, flushes and closes everything. Idempotent.
+    /// Refuses new calls, flushes and closes everything. Idempotent. Runs on a thread of its own: a pool whose threads
+    /// hang must not keep it from beginning.
     ///
     /// # Errors
     /// The first that a collection meets; acknowledged writes are durable even then.
     pub async fn close(&self) -> Result<()> {
         self.closing.store(true, Ordering::SeqCst);
         let names = Arc::clone(&self.names);
-        self.pools.work(move || names.close()).await?
+        let (send, receive) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("close".to_owned())
+            .spawn(move || {
+                // The asker may have lost patience.
+                let _ = send.send(names.close());
+            })
+            .map_err(|e| EngineError::Panicked { reason: format!("no thread to close on: {e}") })?;
+        receive.await.map_err(|_| EngineError::Panicked { reason: "closing failed; see the log".to_owned() })?
+    }
+
+    /// What [`Engine::close`] has not closed yet, in words.
+    pub fn unclosed(&self) -> String {
+        self.names.unclosed()
     }
 
     fn check_open(&self) -> Result<(), EngineError> {

@@ -3,10 +3,13 @@
 //! Search and work (cutting, tokenising, reading the store) have pools of their own, so that a flood of one never
 //! takes the threads of the other. ONNX Runtime has its own threads (`runtime`), and so has each collection's writer.
 
+use std::time::Instant;
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
 use super::EngineError;
+use crate::stop::Stop;
 
 /// The pools of one engine.
 #[derive(Debug)]
@@ -28,12 +31,16 @@ impl Pools {
         Ok(Pools { search: pool("search")?, work: pool("work")? })
     }
 
-    /// Runs a search.
+    /// Runs a search. It is handed a [`Stop`] that says when the deadline has passed or nobody waits any more.
     pub(super) async fn search<T: Send + 'static>(
         &self,
-        f: impl FnOnce() -> T + Send + 'static,
+        deadline: Option<Instant>,
+        f: impl FnOnce(Stop) -> T + Send + 'static,
     ) -> Result<T, EngineError> {
-        run(&self.search, f).await
+        let (asker, stop) = Stop::with_asker(deadline);
+        let result = run(&self.search, move || f(stop)).await;
+        drop(asker);
+        result
     }
 
     /// Runs anything else that computes or touches the disk.
@@ -42,6 +49,17 @@ impl Pools {
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, EngineError> {
         run(&self.work, f).await
+    }
+
+    /// [`Pools::work`] that can be left off: it is handed a [`Stop`] that says when nobody waits any more.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(Stop) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (asker, stop) = Stop::with_asker(None);
+        let result = run(&self.work, move || f(stop)).await;
+        drop(asker);
+        result
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     collection::{Query, point::PointId},
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
     error::Result,
+    stop::Stop,
     vector::{Dim, Vector},
 };
 
@@ -62,7 +63,7 @@ impl Engine {
             .zip(&mut encoded)
             .map(|(((_, query), open), encoded)| {
                 let embedding = encoded.as_mut().map(|(embedding, _)| std::mem::take(embedding));
-                self.pools().search(move || find(&open, query, embedding))
+                self.pools().search(caller.deadline, move |stop| find(&open, query, embedding, stop))
             })
             .collect();
         let mut answers = Vec::with_capacity(tasks.len());
@@ -200,7 +201,7 @@ impl Engine {
 }
 
 /// Runs on a search thread.
-fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>) -> Result<SearchAnswer> {
+fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>, stop: Stop) -> Result<SearchAnswer> {
     let (dim, metric) = (Dim::new(open.info.dimension)?, open.info.metric);
     let (mut tokens, mut truncated, mut exclude) = (0, false, None);
     let values = match query.ask {
@@ -212,7 +213,7 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>) -> Result
         Ask::Vector(values) => values,
         Ask::Document(id) => {
             let point_id = PointId::new(id.as_str())?;
-            let stored = open.collection.get(std::slice::from_ref(&point_id), false, true)?.pop().flatten();
+            let stored = open.collection.get(std::slice::from_ref(&point_id), false, true, &stop)?.pop().flatten();
             exclude = Some(point_id);
             stored
                 .and_then(|s| s.vector)
@@ -230,6 +231,7 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>) -> Result
         exclude,
         with_payload: query.with_payload,
         with_text: query.with_text,
+        stop,
     })?;
     let (device, encode, total) = Default::default();
     Ok(SearchAnswer { hits, tokens, truncated, device, encode, trace, total })

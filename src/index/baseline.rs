@@ -17,7 +17,7 @@
 //! | deadlock in parallel inserts | a point above level 0 links itself in layer by layer, holding its own lock and waiting for its neighbours', while those may do the same | such a point is inserted alone: [`Levels`] foretells which they are. Points of level 0 wait only for older ones, so they cannot form a circle |
 //! | lose points | two first points inserted at once both find an empty graph; neither is linked | the first point is inserted alone |
 //! | mix search and insert | its documentation forbids it | a lock: shared by searches, taken by an insert for at most [`RUN_MAX`] points at a time |
-//! | use threads of the global rayon pool | `parallel_insert` and `Drop` run on the current pool, and that is the global one outside any | inserts run where the caller is; the drop gets a pool of one thread unless the caller is on a pool |
+//! | use threads of the global rayon pool | `parallel_insert` and `Drop` run on the current pool, and that is the global one outside any | inserts run on the pool they are given, or on the calling thread alone; the drop gets a pool of one thread unless the caller is on a pool |
 //! | search otherwise after a reload | the loader switches `extend_candidates` on, and takes the level scale it wrote as a factor of itself, so that each reload makes the graph flatter | switched off again; the factor 1 is written over the scale before the file is checksummed |
 //! | overwrite or rename dumps | the file name changes if the graph is memory-mapped | it never is; the name that came back is compared |
 //! | print | `println!` when a dump file cannot be made, when a level scale is changed, when a graph with other than 16 layers is dumped | the files are made first, so the error comes as [`IndexError::Io`]; nothing calls the second; there are always 16 |
@@ -40,6 +40,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use rayon::ThreadPool;
 
 use hnsw_rs::{
     anndists::dist::distances::Distance,
@@ -229,6 +231,28 @@ impl HnswRsIndex {
         self.graph.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock is held by the calling thread, which is no worker of a pool (or has no pool to wait for); what runs on
+    /// the pool takes only locks of `hnsw_rs`.
+    fn insert_by(&self, pool: Option<&ThreadPool>, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+        self.trusted()?;
+        check_items(self.dim, self.read().highest, items)?;
+        let mut rest = items;
+        while !rest.is_empty() {
+            let mut graph = self.write();
+            // Somebody else may have inserted since the check, between two holds of the lock.
+            check_items(self.dim, graph.highest, &rest[..1])?;
+            let (run, after) = rest.split_at(self.guarded(|| Ok(graph.insert_run(pool, rest)))?);
+            graph.highest = run.last().map(|(slot, _)| *slot);
+            self.len.store(graph.points(), Ordering::Relaxed);
+            rest = after;
+            drop(graph);
+            if self.waiting.load(Ordering::Relaxed) > 0 {
+                thread::sleep(GLANCE);
+            }
+        }
+        Ok(())
+    }
+
     fn search_in(
         &self,
         graph: &Graph,
@@ -294,23 +318,12 @@ impl VectorIndex for HnswRsIndex {
     }
 
     fn insert(&self, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
-        self.trusted()?;
-        check_items(self.dim, self.read().highest, items)?;
-        let mut rest = items;
-        while !rest.is_empty() {
-            let mut graph = self.write();
-            // Somebody else may have inserted since the check, between two holds of the lock.
-            check_items(self.dim, graph.highest, &rest[..1])?;
-            let (run, after) = rest.split_at(self.guarded(|| Ok(graph.insert_run(rest)))?);
-            graph.highest = run.last().map(|(slot, _)| *slot);
-            self.len.store(graph.points(), Ordering::Relaxed);
-            rest = after;
-            drop(graph);
-            if self.waiting.load(Ordering::Relaxed) > 0 {
-                thread::sleep(GLANCE);
-            }
-        }
-        Ok(())
+        self.insert_by(None, items)
+    }
+
+    fn insert_on(&self, pool: &rayon::ThreadPool, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+        debug_assert!(rayon::current_thread_index().is_none(), "a worker of a pool must not wait for another");
+        self.insert_by(Some(pool), items)
     }
 
     fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {
@@ -379,7 +392,7 @@ impl Graph {
     }
 
     /// Inserts as many of the items as may go in at once, at least one; returns how many.
-    fn insert_run(&mut self, items: &[(Slot, &[f32])]) -> usize {
+    fn insert_run(&mut self, pool: Option<&ThreadPool>, items: &[(Slot, &[f32])]) -> usize {
         let ground = if self.points() == 0 || self.alone {
             0
         } else {
@@ -389,12 +402,13 @@ impl Graph {
         if ground == 0 && self.levels.take() > 0 {
             self.raised += 1;
         }
-        match run {
-            [(slot, vector)] => self.hnsw().insert((vector, slot.0 as usize)),
-            _ => {
-                let run = run.iter().map(|(slot, vector)| (*vector, slot.0 as usize)).collect();
-                self.hnsw().parallel_insert_slice(&run);
-            }
+        let points: Vec<(&[f32], usize)> =
+            run.iter().map(|(slot, vector)| (*vector, slot.0 as usize)).collect();
+        let hnsw = self.hnsw();
+        match pool {
+            Some(pool) if points.len() > 1 => pool.install(|| hnsw.parallel_insert_slice(&points)),
+            Some(pool) => pool.install(|| points.iter().for_each(|point| hnsw.insert(*point))),
+            None => points.iter().for_each(|point| hnsw.insert(*point)),
         }
         self.alone |= self.raised != self.raised_seen();
         run.len()

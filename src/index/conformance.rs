@@ -277,11 +277,9 @@ fn searches_go_on_while_vectors_are_inserted() {
                     })
                 })
                 .collect();
-            pool.install(|| {
-                for batch in items(rows)[100..].chunks(200) {
-                    index.insert(batch).unwrap();
-                }
-            });
+            for batch in items(rows)[100..].chunks(200) {
+                index.insert_on(&pool, batch).unwrap();
+            }
             done.store(true, Ordering::Relaxed);
             for searcher in searchers {
                 assert!(searcher.join().unwrap() > 0);

@@ -5,7 +5,8 @@
 //! read under a lock, for as long as scanning one chunk takes. Slots ascend but may have gaps: each chunk keeps
 //! the slots of its rows, and finding a slot is two binary searches (one where the chunk has no gaps).
 //!
-//! A search over much work runs in parallel if, and only if, its caller is on a rayon pool; it uses that pool.
+//! A search over much work runs in parallel if, and only if, its caller is on a rayon pool; it uses that pool, and
+//! holds no lock meanwhile (`parallel.rs`).
 //! Nothing is ever removed: the caller's `allow` hides deleted slots.
 
 use std::{
@@ -16,16 +17,20 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use rayon::prelude::*;
-
 use super::{
-    Allow, IndexError, IndexKind, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items, check_query,
+    IndexError, IndexKind, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items, check_query,
     manifest::{self, Manifest},
 };
-use crate::vector::{Dim, Metric};
+use crate::{
+    stop::{Stop, Stopped},
+    vector::{Dim, Metric},
+};
 
+mod parallel;
 #[cfg(test)]
 mod tests;
+
+pub use parallel::SharedAllow;
 
 /// Size of a full chunk: small enough to scan under a lock in well under a millisecond.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -64,6 +69,21 @@ struct Chunk {
 impl Chunk {
     fn with_capacity(rows: usize, dim: Dim) -> Self {
         Chunk { slots: Vec::with_capacity(rows), values: Vec::with_capacity(rows * dim.len()) }
+    }
+
+    /// Offers every row that is allowed.
+    fn offer_to(
+        &self,
+        nearest: &mut Nearest,
+        metric: Metric,
+        query: &[f32],
+        allow: Option<&dyn Fn(Slot) -> bool>,
+    ) {
+        for (&slot, row) in self.slots.iter().zip(self.values.chunks_exact(query.len())) {
+            if allow.is_none_or(|allow| allow(slot)) {
+                nearest.offer(slot, metric.distance(query, row));
+            }
+        }
     }
 
     fn row(&self, slot: Slot, dim: Dim) -> Option<&[f32]> {
@@ -121,8 +141,17 @@ impl FlatIndex {
     }
 
     /// The exact nearest `k` of the candidates, nearest first, ties by slot. Candidates that are not here are
-    /// passed over; ascending candidates are found fastest. Each should be named once.
-    pub fn scan(&self, query: &[f32], k: usize, candidates: impl Iterator<Item = Slot>) -> Vec<Neighbor> {
+    /// passed over; ascending candidates are found fastest. Each should be named once. Works on the calling thread.
+    ///
+    /// # Errors
+    /// [`Stopped`] if `stop` said so meanwhile.
+    pub fn scan(
+        &self,
+        query: &[f32],
+        k: usize,
+        candidates: impl Iterator<Item = Slot>,
+        stop: &Stop,
+    ) -> Result<Vec<Neighbor>, Stopped> {
         debug_assert!(k > 0, "k must be at least 1");
         debug_assert_eq!(query.len(), self.dim.len());
         let mut nearest = Nearest::new(k, self.len());
@@ -132,7 +161,11 @@ impl FlatIndex {
             (Arc::clone(&rows.full), rows.growing.slots.first().copied())
         };
         let mut chunk: Option<&Chunk> = None;
+        let mut going = stop.pace();
         for slot in candidates {
+            if !going() {
+                return Err(Stopped);
+            }
             if growing_from.is_some_and(|first| first <= slot) {
                 in_growing.push(slot);
                 continue;
@@ -153,39 +186,47 @@ impl FlatIndex {
                 nearest.offer(slot, distance);
             }
         }
-        nearest.into_sorted()
+        stop.check()?;
+        Ok(nearest.into_sorted())
     }
 
     /// The exact nearest `k` of all allowed slots, nearest first, ties by slot: min(`k`, allowed) of them.
-    pub fn nearest(&self, query: &[f32], k: usize, allow: Option<Allow<'_>>) -> Vec<Neighbor> {
-        debug_assert!(k > 0, "k must be at least 1");
-        debug_assert_eq!(query.len(), self.dim.len());
-        let (full, len, mut nearest) = {
-            let rows = self.read();
-            let mut nearest = Nearest::new(k, rows.len);
-            self.scan_chunk(&rows.growing, query, allow, &mut nearest);
-            (Arc::clone(&rows.full), rows.len, nearest)
-        };
+    ///
+    /// # Errors
+    /// [`Stopped`] if `stop` said so meanwhile.
+    pub fn nearest(
+        &self,
+        query: &[f32],
+        k: usize,
+        allow: Option<&SharedAllow>,
+        stop: &Stop,
+    ) -> Result<Vec<Neighbor>, Stopped> {
+        let plain = allow.map(|allow| &**allow as &dyn Fn(Slot) -> bool);
+        let (full, len, mut nearest) = self.begin(query, k, plain);
         // Outside a pool rayon would start its global one, with a thread per core; that is for the caller to decide.
         if rayon::current_thread_index().is_some() && len * self.dim.len() >= PARALLEL_VALUES_MIN {
-            let threads = rayon::current_num_threads().max(1);
-            let rest = full
-                .par_chunks(full.len().div_ceil(threads * 4).max(1))
-                .map(|chunks| {
-                    let mut nearest = Nearest::new(k, len);
-                    for chunk in chunks {
-                        self.scan_chunk(chunk, query, allow, &mut nearest);
-                    }
-                    nearest
-                })
-                .reduce(|| Nearest::new(k, 0), Nearest::merged);
-            nearest = nearest.merged(rest);
-        } else {
-            for chunk in full.iter() {
-                self.scan_chunk(chunk, query, allow, &mut nearest);
-            }
+            return parallel::Scan::new(self.metric, query, allow, stop, full, nearest).run();
         }
-        nearest.into_sorted()
+        for chunk in full.iter() {
+            stop.check()?;
+            chunk.offer_to(&mut nearest, self.metric, query, plain);
+        }
+        Ok(nearest.into_sorted())
+    }
+
+    /// Scans the growing chunk; returns the full ones, how many vectors there are, and the nearest so far.
+    fn begin(
+        &self,
+        query: &[f32],
+        k: usize,
+        allow: Option<&dyn Fn(Slot) -> bool>,
+    ) -> (Arc<Vec<Arc<Chunk>>>, usize, Nearest) {
+        debug_assert!(k > 0, "k must be at least 1");
+        debug_assert_eq!(query.len(), self.dim.len());
+        let rows = self.read();
+        let mut nearest = Nearest::new(k, rows.len);
+        rows.growing.offer_to(&mut nearest, self.metric, query, allow);
+        (Arc::clone(&rows.full), rows.len, nearest)
     }
 
     /// Loads what [`VectorIndex::save`] wrote into `dir`.
@@ -216,14 +257,6 @@ impl FlatIndex {
             index.insert(&[(slot, &row)])?;
         }
         Ok(index)
-    }
-
-    fn scan_chunk(&self, chunk: &Chunk, query: &[f32], allow: Option<Allow<'_>>, nearest: &mut Nearest) {
-        for (&slot, row) in chunk.slots.iter().zip(chunk.values.chunks_exact(self.dim.len())) {
-            if allow.is_none_or(|allow| allow(slot)) {
-                nearest.offer(slot, self.metric.distance(query, row));
-            }
-        }
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Rows> {
@@ -277,7 +310,10 @@ impl VectorIndex for FlatIndex {
 
     fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {
         check_query(self.dim, query)?;
-        Ok(self.nearest(query, params.k, params.allow))
+        let allow = params.allow.map(|allow| allow as &dyn Fn(Slot) -> bool);
+        let (full, _, mut nearest) = self.begin(query, params.k, allow);
+        full.iter().for_each(|chunk| chunk.offer_to(&mut nearest, self.metric, query, allow));
+        Ok(nearest.into_sorted())
     }
 
     fn save(&self, dir: &Path, stamp: Stamp) -> Result<(), IndexError> {
@@ -341,11 +377,10 @@ impl Nearest {
         }
     }
 
-    fn merged(mut self, other: Nearest) -> Nearest {
+    fn merge(&mut self, other: Nearest) {
         for Ranked(n) in other.heap {
             self.offer(n.slot, n.distance);
         }
-        self
     }
 
     fn into_sorted(self) -> Vec<Neighbor> {

@@ -22,7 +22,7 @@ mod flat;
 mod manifest;
 
 pub use baseline::HnswRsIndex;
-pub use flat::FlatIndex;
+pub use flat::{FlatIndex, SharedAllow};
 
 /// Number of one stored vector in its collection. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -194,13 +194,24 @@ pub trait VectorIndex: Send + Sync + Debug {
     fn highest(&self) -> Option<Slot>;
 
     /// Adds vectors under new slots, which ascend strictly: within `items`, and from the highest slot inside.
-    /// Calls of [`VectorIndex::search`] from other threads wait no longer than for a bounded part of `items`. May run
-    /// in parallel on the caller's rayon pool; searches that wait for it must not occupy that pool.
+    /// Calls of [`VectorIndex::search`] from other threads wait no longer than for a bounded part of `items`.
+    /// Works on the calling thread only.
     ///
     /// # Errors
     /// [`IndexError::Failed`] if the implementation panicked; it then fails for good and must be rebuilt.
     /// [`IndexError::SlotOrder`] and [`IndexError::WrongDim`] before anything was added.
     fn insert(&self, items: &[(Slot, &[f32])]) -> Result<(), IndexError>;
+
+    /// [`VectorIndex::insert`] with the threads of `pool`, where the implementation can use them. The caller must not be
+    /// a worker of any pool: it waits for `pool` while it keeps searches out, and a worker that waits takes up other
+    /// work on the same stack. What runs on `pool` takes no lock that anybody holds while waiting for `pool`.
+    ///
+    /// # Errors
+    /// As [`VectorIndex::insert`].
+    fn insert_on(&self, pool: &rayon::ThreadPool, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+        let _ = pool;
+        self.insert(items)
+    }
 
     /// The nearest allowed slots, nearest first, ties by slot. May be fewer than `k` for an approximate index;
     /// the exact one gives min(k, allowed). `allow` may be asked about slots any number of times, from any thread.

@@ -144,6 +144,11 @@ impl Metrics {
         self.in_flight.inc();
     }
 
+    /// Requests that came in and have not ended.
+    pub(crate) fn running(&self) -> u64 {
+        u64::try_from(self.in_flight.get()).unwrap_or(0)
+    }
+
     /// A request ended.
     pub(crate) fn ended(&self, method: &str, code: &'static str, elapsed: Duration) {
         self.in_flight.dec();

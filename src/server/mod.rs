@@ -6,6 +6,7 @@
 
 mod admit;
 mod collections;
+mod connections;
 pub(crate) mod convert;
 mod documents;
 mod encoder;
@@ -14,11 +15,16 @@ mod metrics;
 mod search;
 mod status;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
     server::NamedService,
@@ -36,6 +42,7 @@ use tower::layer::util::{Identity, Stack};
 use self::{
     admit::{AdmitLayer, Gate},
     collections::CollectionsService,
+    connections::Connection,
     documents::DocumentsService,
     encoder::EncoderService,
     metrics::Metrics,
@@ -61,8 +68,13 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const STREAMS_PER_CONNECTION: u32 = 1024;
 /// How often the engine is asked whether it is healthy.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a scrape of the metrics may hold up the end.
+/// How long a scrape of the metrics, and connections that were cut, may hold up the end.
 const HELPER_PATIENCE: Duration = Duration::from_secs(1);
+/// When no request has run for this long, a server that drains cuts the connections that are left: their clients had
+/// time to hear that it ends.
+const QUIET: Duration = Duration::from_millis(300);
+/// How often a server that drains looks whether requests still run.
+const QUIET_LOOK: Duration = Duration::from_millis(20);
 /// Buffer of the pipe that stands for a socket inside one process.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -80,6 +92,28 @@ pub struct Running {
     /// What follows the engine's health and what serves metrics, until `stopped`.
     helpers: Vec<JoinHandle<()>>,
     stopped: DropGuard,
+    /// Cuts every connection.
+    cut: DropGuard,
+    metrics: Arc<Metrics>,
+    stage: Stage,
+}
+
+/// What a server that stops is doing, for whoever waits for its end. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Stage(Arc<Mutex<&'static str>>);
+
+impl Stage {
+    fn enter(&self, what: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// In words: what it does now, or `serving`.
+    pub fn now(&self) -> &'static str {
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            "" => "serving",
+            what => what,
+        }
+    }
 }
 
 /// Binds the addresses of the engine's config and serves until [`Running::stop`].
@@ -101,19 +135,26 @@ pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
 
     let Services { router, health, metrics, draining } = Services::of(&engine);
     health.follow_once(&engine).await;
-    let incoming =
-        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+    let cut = CancellationToken::new();
+    let incoming = {
+        let (draining, cut) = (draining.clone(), cut.clone());
+        TcpIncoming::from(listener)
+            .with_nodelay(Some(true))
+            .with_keepalive(Some(KEEPALIVE_INTERVAL))
+            .map(move |stream| stream.map(|stream| Connection::new(stream, &draining, &cut)))
+    };
     let serving =
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned()));
     let mut helpers = vec![tokio::spawn(health.follow(Arc::clone(&engine), draining.clone()))];
     let stopped = CancellationToken::new();
     let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
     if let Some((listener, _)) = metrics_listener {
-        helpers.push(tokio::spawn(metrics::serve(listener, metrics, Arc::clone(&engine), stopped.clone())));
+        helpers.push(tokio::spawn(metrics::serve(listener, Arc::clone(&metrics), Arc::clone(&engine), stopped.clone())));
     }
     tracing::info!(%address, ?metrics_address, "serving");
-    let (draining, stopped) = (draining.drop_guard(), stopped.drop_guard());
-    Ok(Running { address, metrics_address, engine, draining, serving, helpers, stopped })
+    let (draining, stopped, cut) = (draining.drop_guard(), stopped.drop_guard(), cut.drop_guard());
+    let stage = Stage::default();
+    Ok(Running { address, metrics_address, engine, draining, serving, helpers, stopped, cut, metrics, stage })
 }
 
 async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), ServerError> {
@@ -159,23 +200,58 @@ pub async fn in_process(engine: Arc<Engine>) -> crate::Result<Channel> {
 }
 
 impl Running {
-    /// Says NOT_SERVING, stops accepting, gives running requests the drain timeout, then closes the engine.
+    /// What it is doing, also while [`Running::stop`] runs.
+    pub fn stage(&self) -> Stage {
+        self.stage.clone()
+    }
+
+    /// The longest that [`Running::stop`] takes with this engine's settings.
+    pub fn stop_bound(&self) -> Duration {
+        let config = &self.engine.config().server;
+        config.drain_timeout + config.close_timeout + HELPER_PATIENCE * 4
+    }
+
+    /// Says NOT_SERVING, stops accepting, gives running requests the drain timeout, then closes the engine within the
+    /// close timeout. Connections on which no request runs do not hold it up.
     ///
     /// # Errors
-    /// What closing the engine says.
+    /// What closing the engine says; [`ServerError::CloseTimeout`]: the process should then exit, since threads that
+    /// hang still hold the data folder.
     pub async fn stop(self) -> crate::Result<()> {
-        let Running { engine, draining, mut serving, helpers, stopped, .. } = self;
-        let drain_timeout = engine.config().server.drain_timeout;
-        tracing::info!(drain_timeout_s = drain_timeout.as_secs_f64(), "draining");
+        let Running { engine, draining, mut serving, helpers, stopped, cut, metrics, stage, .. } = self;
+        let config = &engine.config().server;
+        tracing::info!(drain_timeout_s = config.drain_timeout.as_secs_f64(), "draining");
+        stage.enter("waiting for running requests");
         draining.disarm().cancel();
-        match tokio::time::timeout(drain_timeout, &mut serving).await {
-            Ok(ended) => log_ending(ended),
-            Err(_) => {
-                tracing::warn!("requests still ran when the drain timeout passed; they are cut off");
-                serving.abort();
+        let ended = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = quiet(&metrics) => None,
+            () = tokio::time::sleep(config.drain_timeout) => {
+                let requests = metrics.running();
+                if requests > 0 {
+                    tracing::warn!(requests, "requests still ran when the drain timeout passed; they are cut off");
+                }
+                None
             }
+        };
+        stage.enter("cutting connections");
+        cut.disarm().cancel();
+        match ended {
+            Some(ended) => log_ending(ended),
+            None => match tokio::time::timeout(HELPER_PATIENCE, &mut serving).await {
+                Ok(ended) => log_ending(ended),
+                Err(_) => serving.abort(),
+            },
         }
-        let closed = engine.close().await;
+        stage.enter("closing the data folder");
+        let closed = match tokio::time::timeout(config.close_timeout, engine.close()).await {
+            Ok(closed) => closed,
+            Err(_) => {
+                let waited = config.close_timeout;
+                Err(ServerError::CloseTimeout { waited, open: engine.unclosed() }.into())
+            }
+        };
+        stage.enter("waiting for the metrics' listener");
         stopped.disarm().cancel();
         for mut helper in helpers {
             // When this returns nobody holds the engine any more, and the data folder can be opened again.
@@ -183,6 +259,7 @@ impl Running {
                 helper.abort();
             }
         }
+        stage.enter("stopped");
         tracing::info!("stopped");
         closed
     }
@@ -195,6 +272,19 @@ impl Running {
             Ok(Err(error)) => ServerError::Transport { reason: error.to_string() },
             Err(error) => ServerError::Transport { reason: error.to_string() },
         }
+    }
+}
+
+/// Returns when no request has run for [`QUIET`].
+async fn quiet(metrics: &Metrics) {
+    let mut since = None;
+    loop {
+        if metrics.running() > 0 {
+            since = None;
+        } else if since.get_or_insert_with(tokio::time::Instant::now).elapsed() >= QUIET {
+            return;
+        }
+        tokio::time::sleep(QUIET_LOOK).await;
     }
 }
 
@@ -339,6 +429,10 @@ pub enum ServerError {
         "the answer would have {got} bytes, more than a message may have ({limit}, limits.message_bytes_max); ask for less at once"
     )]
     AnswerTooLarge { got: usize, limit: usize },
+    #[error(
+        "the data folder was not closed within {waited:?} (server.close_timeout); what was acknowledged is on disk; not closed: {open}"
+    )]
+    CloseTimeout { waited: Duration, open: String },
     #[error("the server works on {limit} requests already (limits.concurrent_requests_max); retry later")]
     TooManyRequests { limit: usize },
 }
@@ -352,7 +446,7 @@ impl ServerError {
             | ServerError::Field { .. }
             | ServerError::MessageTooLarge { .. }
             | ServerError::AnswerTooLarge { .. } => ErrorKind::Invalid,
-            ServerError::Transport { .. } => ErrorKind::Internal,
+            ServerError::Transport { .. } | ServerError::CloseTimeout { .. } => ErrorKind::Internal,
             ServerError::TooManyRequests { .. } => ErrorKind::Overloaded,
         }
     }

@@ -8,6 +8,7 @@ mod collections;
 mod deadlines;
 mod documents;
 mod encoder;
+mod ending;
 mod harness;
 mod health;
 mod ingest;

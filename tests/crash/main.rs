@@ -23,9 +23,11 @@ use distilface::{
         point::{ContentHash, Passage, Payload, Point, PointId, Value},
     },
     index::{IndexKind, IndexParams},
+    stop::Stop,
     vector::{Dim, Metric, Vector},
 };
 
+mod load;
 mod server;
 
 const ROUNDS: u64 = 50;
@@ -225,7 +227,7 @@ fn run_and_kill(dir: &Path, first: u64, seed: u64, random: &mut Random) -> Optio
 
 /// The state that the collection is in, as the documents' own words tell it.
 fn found(collection: &Collection, seed: u64) -> State {
-    let page = collection.scroll(None, None, 10 * DOCUMENTS as usize, true).unwrap();
+    let page = collection.scroll(None, None, 10 * DOCUMENTS as usize, true, &Stop::default()).unwrap();
     assert!(page.next.is_none());
     let mut state = State::new();
     let mut passages = 0;
@@ -250,6 +252,7 @@ fn found(collection: &Collection, seed: u64) -> State {
                 exclude: None,
                 with_payload: false,
                 with_text: false,
+                stop: Stop::default(),
             };
             let (hits, _) = collection.search(&query).unwrap();
             assert_eq!((&hits[0].id, hits[0].ordinal), (&stored.id, ordinal), "its vector finds another");

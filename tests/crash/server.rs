@@ -26,13 +26,14 @@ const COLLECTION: &str = "killed";
 const DOCUMENTS: u64 = 60;
 const REQUEST_DOCUMENTS: u64 = 4;
 
-struct Server {
+/// A server as a process of its own; killed when dropped.
+pub(super) struct Server {
     child: Child,
-    channel: Channel,
+    pub(super) channel: Channel,
 }
 
 impl Server {
-    async fn start(data: &Path) -> Self {
+    pub(super) async fn start(data: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_distilface"))
             .args([
                 "serve",
@@ -64,6 +65,21 @@ impl Server {
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits until it does. Its exit code.
+    pub(super) fn terminate(mut self) -> Option<i32> {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already, as a rule.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -22,7 +22,7 @@ fn s(text: &str) -> Value {
 }
 
 fn find(index: &FieldIndex, text: &str) -> Result<Vec<u32>, FilterError> {
-    Ok(index.matching(&Filter::parse(text)?)?.into_iter().collect())
+    Ok(index.matching(&Filter::parse(text)?, &Stop::default())?.into_iter().collect())
 }
 
 /// Whether any stored value of the field could satisfy a test, found without the index: by trying values.
@@ -88,7 +88,7 @@ proptest! {
         }
         let payloads: Vec<Payload> = kept.values().cloned().collect();
         for filter in &filters {
-            match index.matching(filter) {
+            match index.matching(filter, &Stop::default()) {
                 Ok(found) => {
                     let scanned: RoaringBitmap =
                         kept.iter().filter(|(_, payload)| filter.matches(payload)).map(|(doc, _)| *doc).collect();
@@ -140,7 +140,7 @@ proptest! {
                 Filter::Ne { field: field(), value: given.clone() },
                 Filter::In { field: field(), values: vec![given] },
             ] {
-                let found = index.matching(&filter).unwrap().contains(0);
+                let found = index.matching(&filter, &Stop::default()).unwrap().contains(0);
                 prop_assert_eq!(found, filter.matches(&payload), "{}", filter);
                 // A float is equal to an integer only if it is that integer exactly.
                 if let Filter::Eq { .. } = filter {
@@ -291,7 +291,7 @@ fn types_that_cannot_be_compared_are_an_error() {
     {
         find(&index, text).unwrap();
     }
-    let malformed = index.matching(&Filter::In { field: "s".into(), values: vec![] }).unwrap_err();
+    let malformed = index.matching(&Filter::In { field: "s".into(), values: vec![] }, &Stop::default()).unwrap_err();
     assert!(matches!(malformed, FilterError::Malformed { .. }));
 }
 
@@ -309,4 +309,19 @@ fn stats_name_fields_types_and_counts() {
     assert_eq!(index.stats(), expected);
     assert_eq!(index.type_names("a"), ["string", "list of float"]);
     assert!(index.type_names("nobody").is_empty());
+}
+
+#[test]
+fn a_filter_is_left_off_when_it_is_time() {
+    let mut index = FieldIndex::new();
+    for doc in 0..5000 {
+        index.insert(doc, &Payload::from([("s".to_owned(), Value::String(format!("value {doc}")))]));
+    }
+    let stop = Stop::at(Some(std::time::Instant::now()));
+    for text in ["s contains \"nothing\"", "s prefix \"value\"", "s >= \"v\"", "not s = \"value 7\""] {
+        let filter = Filter::parse(text).unwrap();
+        let error = index.matching(&filter, &stop).unwrap_err();
+        assert_eq!((&error, error.kind()), (&FilterError::Stopped(crate::stop::Stopped), crate::error::ErrorKind::Timeout));
+        assert!(index.matching(&filter, &Stop::default()).is_ok());
+    }
 }

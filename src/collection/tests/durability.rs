@@ -7,7 +7,7 @@ fn create(disk: &Arc<FaultyDisk>, dir: &Path) -> Arc<Collection> {
 }
 
 fn names(collection: &Collection) -> Vec<String> {
-    let page = collection.scroll(None, None, 10_000, true).unwrap();
+    let page = collection.scroll(None, None, 10_000, true, &Stop::default()).unwrap();
     page.points.iter().map(|point| format!("{} {}", point.id, point.text)).collect()
 }
 
@@ -91,7 +91,7 @@ fn a_full_disk_refuses_writes_while_reads_and_deletes_go_on() {
     }
     disk.free.store(u64::MAX, Ordering::SeqCst);
     collection.write(vec![upsert(point("d", 1, 2, &mut random))]).unwrap();
-    assert_eq!(collection.count(None).unwrap(), 2);
+    assert_eq!(collection.count(None, &Stop::default()).unwrap(), 2);
     assert_eq!(collection.read_only(), None);
 }
 
@@ -113,7 +113,7 @@ fn bad_calls_are_refused_whole() {
         assert!(matches!(error, CollectionError::BadPoint { .. }), "{error}");
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
-    assert_eq!(collection.count(None).unwrap(), 0);
+    assert_eq!(collection.count(None, &Stop::default()).unwrap(), 0);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_closed_collection_says_so() {
     let mut random = Random(6);
     let error = collection.write(vec![upsert(point("a", 1, 1, &mut random))]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(matches!(collection.get(&[id("a")], true, true).unwrap_err(), CollectionError::Closed));
+    assert!(matches!(collection.get(&[id("a")], true, true, &Stop::default()).unwrap_err(), CollectionError::Closed));
     assert!(matches!(
         collection.search(&query(vector(&mut random), 1)).unwrap_err(),
         CollectionError::Closed
@@ -300,7 +300,7 @@ fn a_graph_of_a_later_state_is_not_believed() {
     copy(&backup.join("state"), &place.join("state"));
     let collection = Collection::open(&place, options()).unwrap();
     assert!(!place.join("index").exists());
-    assert_eq!(collection.count(None).unwrap(), 1);
+    assert_eq!(collection.count(None, &Stop::default()).unwrap(), 1);
     collection.wait_indexed();
     assert_eq!(collection.stats().indexed, 5);
 }
@@ -348,7 +348,7 @@ fn a_damaged_store_is_corrupt_or_an_earlier_state_but_never_something_else() {
         };
         damage(&place.join(file.strip_prefix(&good).unwrap()), what);
         match Collection::open(&place, options()) {
-            Ok(collection) => match collection.scroll(None, None, 10_000, true) {
+            Ok(collection) => match collection.scroll(None, None, 10_000, true, &Stop::default()) {
                 Ok(_) => {
                     let found = names(&collection);
                     assert!(

@@ -53,9 +53,9 @@ fn random_filter(random: &mut Random) -> Option<Filter> {
 fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     let filter = random_filter(random);
     let matching = model.matching(filter.as_ref());
-    assert_eq!(collection.count(filter.as_ref()).unwrap(), matching.len() as u64);
+    assert_eq!(collection.count(filter.as_ref(), &Stop::default()).unwrap(), matching.len() as u64);
     if let Some(filter) = &filter {
-        let mut found = collection.matching_ids(filter).unwrap();
+        let mut found = collection.matching_ids(filter, &Stop::default()).unwrap();
         found.sort();
         assert_eq!(found, matching.iter().map(|p| p.id.clone()).collect::<Vec<_>>());
     }
@@ -63,7 +63,7 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     let mut after = None;
     let mut scrolled = Vec::new();
     loop {
-        let page = collection.scroll(filter.as_ref(), after.as_ref(), 7, true).unwrap();
+        let page = collection.scroll(filter.as_ref(), after.as_ref(), 7, true, &Stop::default()).unwrap();
         assert!(page.points.len() <= 7);
         scrolled.extend(page.points);
         after = page.next;
@@ -79,7 +79,7 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     }
 
     let wanted: Vec<PointId> = (0..4).map(|_| id(&format!("doc {}", random.below(40)))).collect();
-    for (wanted, got) in wanted.iter().zip(collection.get(&wanted, true, true).unwrap()) {
+    for (wanted, got) in wanted.iter().zip(collection.get(&wanted, true, true, &Stop::default()).unwrap()) {
         let expected = model.points.get(wanted);
         assert_eq!(got.as_ref().map(|p| &p.text), expected.map(|p| &p.text));
         let vector = got.and_then(|p| p.vector);

@@ -72,7 +72,7 @@ fn a_filter_always_gives_as_many_as_match() {
     ];
     for k in [1, 10, 100, 299, 300, 1000] {
         for filter in &filters {
-            let matching = collection.count(Some(filter)).unwrap() as usize;
+            let matching = collection.count(Some(filter), &Stop::default()).unwrap() as usize;
             let query = Query { filter: Some(filter.clone()), ..query(vector(&mut random), k) };
             let (hits, trace) = collection.search(&query).unwrap();
             assert_eq!(hits.len(), k.min(matching), "k {k}, {trace:?}");
@@ -153,7 +153,7 @@ fn a_write_is_found_at_once_and_a_deleted_document_never_again() {
                     let (hits, _) = collection.search(&query).unwrap();
                     assert_eq!(hits.len(), 30);
                     assert!(!ids(&hits).iter().any(|id| gone.iter().any(|gone| gone == id)));
-                    collection.scroll(None, None, 20, true).unwrap();
+                    collection.scroll(None, None, 20, true, &Stop::default()).unwrap();
                     searches.fetch_add(1, Ordering::SeqCst);
                 }
             })

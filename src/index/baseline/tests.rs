@@ -25,6 +25,13 @@ fn insert(index: &HnswRsIndex, rows: &[Vec<f32>], first: usize) {
     index.insert(&items).unwrap();
 }
 
+/// The same on a pool.
+fn insert_on(pool: &ThreadPool, index: &HnswRsIndex, rows: &[Vec<f32>], first: usize) {
+    let items: Vec<(Slot, &[f32])> =
+        rows.iter().enumerate().map(|(i, row)| (Slot((first + i) as u32), row.as_slice())).collect();
+    index.insert_on(pool, &items).unwrap();
+}
+
 fn filled(n: usize) -> HnswRsIndex {
     let index = empty(16, 40);
     insert(&index, &clustered(n, 8, METRIC, 21), 0);
@@ -66,7 +73,7 @@ fn levels_are_foretold() {
     for m in [2, 3, 16, 128] {
         let index = empty(m, 8);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-        pool.install(|| insert(&index, &rows, 0));
+        insert_on(&pool, &index, &rows, 0);
         let mut foretold = Levels::new(m);
         let foretold: Vec<usize> = (0..600).map(|_| foretold.take()).collect();
         let got = levels(&index);
@@ -75,7 +82,7 @@ fn levels_are_foretold() {
         assert!(!index.read().alone, "m = {m}");
         // The same after a reload, from the start of the sequence again.
         let index = loaded(&index, saved(&index).path());
-        pool.install(|| insert(&index, &clustered(300, 8, METRIC, 23), 600));
+        insert_on(&pool, &index, &clustered(300, 8, METRIC, 23), 600);
         let mut foretold = Levels::new(m);
         let foretold: Vec<usize> = (0..300).map(|_| foretold.take()).collect();
         assert!(levels(&index)[600..].iter().map(|(_, level)| *level).eq(foretold), "m = {m}, reloaded");
@@ -92,7 +99,7 @@ fn a_point_above_the_ground_is_inserted_alone() {
     let mut at = 0;
     let mut longest = 0;
     while at < items.len() {
-        let run = index.write().insert_run(&items[at..]);
+        let run = index.write().insert_run(None, &items[at..]);
         let raised = levels(&index)[at..].iter().filter(|(_, level)| *level > 0).count();
         assert!(run == 1 || (raised == 0 && at > 0), "a run of {run} at {at} has {raised} raised points");
         longest = longest.max(run);
@@ -112,7 +119,7 @@ fn without_foretelling_every_point_is_inserted_alone() {
     let mut graph = index.write();
     assert!(graph.alone);
     for at in 0..items.len() {
-        assert_eq!(graph.insert_run(&items[at..]), 1);
+        assert_eq!(graph.insert_run(None, &items[at..]), 1);
     }
 }
 
@@ -122,7 +129,7 @@ fn first_points_inserted_together_are_all_found() {
     for round in 0..100 {
         let index = empty(16, 40);
         let rows = clustered(12, 8, METRIC, 1000 + round);
-        pool.install(|| insert(&index, &rows, 0));
+        insert_on(&pool, &index, &rows, 0);
         assert_eq!(index.search(&rows[0], &ask(12)).unwrap().len(), 12, "round {round}");
     }
 }
@@ -340,7 +347,7 @@ fn a_folder_that_cannot_be_written_is_an_io_error_and_the_index_lives() {
 fn quiet_and_in_its_own_pool() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let index = empty(16, 40);
-    pool.install(|| insert(&index, &clustered(500, 8, METRIC, 30), 0));
+    insert_on(&pool, &index, &clustered(500, 8, METRIC, 30), 0);
     let dir = saved(&index);
     let again = loaded(&index, dir.path());
     assert_eq!(again.search(&[0.0; 8], &ask(3)).unwrap().len(), 3);
