@@ -236,15 +236,21 @@ impl Field {
             Test::Range(bounds) => both.iter().for_each(|typed| typed.within(bounds, &mut found, stop)),
             Test::Prefix(prefix) => both.iter().for_each(|typed| {
                 let from = (Bound::Included(*prefix), Bound::Unbounded);
-                let with_prefix =
-                    typed.strings.range::<str, _>(from).take_while(|(text, _)| going() && text.starts_with(prefix));
+                let with_prefix = typed
+                    .strings
+                    .range::<str, _>(from)
+                    .take_while(|(text, _)| going() && text.starts_with(prefix));
                 with_prefix.for_each(|(_, documents)| documents.add_to(&mut found));
             }),
             Test::Contains(value) => {
                 self.elements.equal(value, &mut found, stop);
                 if let Value::String(part) = value {
-                    let with_part =
-                        self.scalars.strings.iter().take_while(|_| going()).filter(|(text, _)| text.contains(part.as_str()));
+                    let with_part = self
+                        .scalars
+                        .strings
+                        .iter()
+                        .take_while(|_| going())
+                        .filter(|(text, _)| text.contains(part.as_str()));
                     with_part.for_each(|(_, documents)| documents.add_to(&mut found));
                 }
             }
@@ -356,7 +362,10 @@ impl Values {
             }
         }
         if let Some(texts) = texts_within(bounds) {
-            self.strings.range::<str, _>(texts).take_while(|_| going()).for_each(|(_, documents)| documents.add_to(found));
+            self.strings
+                .range::<str, _>(texts)
+                .take_while(|_| going())
+                .for_each(|(_, documents)| documents.add_to(found));
         }
     }
 }

@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::ErrorKind,
     index::{IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _},
+    stop::{Stop, Stopped},
     store::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
-    stop::{Stop, Stopped},
     vector::{Dim, Metric, Vector},
 };
 
@@ -251,7 +251,12 @@ impl Collection {
             spawn("indexer", Box::new(move || indexer.run()))?,
         ];
         shared.wake_indexer();
-        Ok(Arc::new(Collection { shared, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads), is_closed: AtomicBool::new(false) }))
+        Ok(Arc::new(Collection {
+            shared,
+            jobs: Mutex::new(Some(sender)),
+            threads: Mutex::new(threads),
+            is_closed: AtomicBool::new(false),
+        }))
     }
 
     /// How it was made.
@@ -402,9 +407,7 @@ impl Collection {
         }
         let end = self.shared.read_memory().slots.end();
         self.shared.wake_indexer();
-        self.shared
-            .signal
-            .wait_until(|| self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end));
+        self.shared.signal.wait_until(|| self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end));
     }
 
     /// Stops the writer after what is queued, saves the index files, syncs, and closes the store. Idempotent.

@@ -254,8 +254,7 @@ impl Search<'_> {
             let mut slots: Vec<Slot> = neighbors.iter().map(|neighbor| neighbor.slot).collect();
             slots.extend(&tail);
             slots.sort_unstable();
-            let near =
-                self.view.flat.scan(self.vector, ask, slots.into_iter(), &self.query.stop)?;
+            let near = self.view.flat.scan(self.vector, ask, slots.into_iter(), &self.query.stop)?;
             let found = self.group(&near)?;
             if found.len() >= self.wanted {
                 self.trace.scanned = tail.len() as u64;

@@ -420,7 +420,8 @@ impl Engine {
         with_vectors: bool,
     ) -> Result<Vec<Option<StoredPoint>>> {
         let ids = self.ids(&ids)?;
-        self.with(collection, move |open, stop| Ok(open.collection.get(&ids, true, with_vectors, stop)?)).await
+        self.with(collection, move |open, stop| Ok(open.collection.get(&ids, true, with_vectors, stop)?))
+            .await
     }
 
     /// Deletes by id; answers how many were there.
@@ -540,7 +541,9 @@ impl Engine {
                 let _ = send.send(names.close());
             })
             .map_err(|e| EngineError::Panicked { reason: format!("no thread to close on: {e}") })?;
-        receive.await.map_err(|_| EngineError::Panicked { reason: "closing failed; see the log".to_owned() })?
+        receive
+            .await
+            .map_err(|_| EngineError::Panicked { reason: "closing failed; see the log".to_owned() })?
     }
 
     /// What [`Engine::close`] has not closed yet, in words.

@@ -213,7 +213,8 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>, stop: Sto
         Ask::Vector(values) => values,
         Ask::Document(id) => {
             let point_id = PointId::new(id.as_str())?;
-            let stored = open.collection.get(std::slice::from_ref(&point_id), false, true, &stop)?.pop().flatten();
+            let stored =
+                open.collection.get(std::slice::from_ref(&point_id), false, true, &stop)?.pop().flatten();
             exclude = Some(point_id);
             stored
                 .and_then(|s| s.vector)

@@ -322,7 +322,10 @@ impl VectorIndex for HnswRsIndex {
     }
 
     fn insert_on(&self, pool: &rayon::ThreadPool, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
-        debug_assert!(rayon::current_thread_index().is_none(), "a worker of a pool must not wait for another");
+        debug_assert!(
+            rayon::current_thread_index().is_none(),
+            "a worker of a pool must not wait for another"
+        );
         self.insert_by(Some(pool), items)
     }
 

@@ -149,7 +149,12 @@ pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
     let stopped = CancellationToken::new();
     let metrics_address = metrics_listener.as_ref().map(|(_, address)| *address);
     if let Some((listener, _)) = metrics_listener {
-        helpers.push(tokio::spawn(metrics::serve(listener, Arc::clone(&metrics), Arc::clone(&engine), stopped.clone())));
+        helpers.push(tokio::spawn(metrics::serve(
+            listener,
+            Arc::clone(&metrics),
+            Arc::clone(&engine),
+            stopped.clone(),
+        )));
     }
     tracing::info!(%address, ?metrics_address, "serving");
     let (draining, stopped, cut) = (draining.drop_guard(), stopped.drop_guard(), cut.drop_guard());

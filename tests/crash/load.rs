@@ -6,9 +6,9 @@ use std::{
 };
 
 use distilface::proto::{
-    CollectionConfig, CollectionStatsRequest, CreateCollectionRequest, Document, SearchRequest, UpsertRequest, Vector,
-    collections_client::CollectionsClient, documents_client::DocumentsClient, search_client::SearchClient,
-    search_request::Query,
+    CollectionConfig, CollectionStatsRequest, CreateCollectionRequest, Document, SearchRequest,
+    UpsertRequest, Vector, collections_client::CollectionsClient, documents_client::DocumentsClient,
+    search_client::SearchClient, search_request::Query,
 };
 use tonic::transport::Channel;
 
@@ -68,10 +68,7 @@ async fn load(data: &Path) {
     };
     let channel = server.channel.clone();
     let mut collections = CollectionsClient::new(channel.clone());
-    collections
-        .create(CreateCollectionRequest { config: Some(config), if_not_exists: false })
-        .await
-        .unwrap();
+    collections.create(CreateCollectionRequest { config: Some(config), if_not_exists: false }).await.unwrap();
     let mut documents = DocumentsClient::new(channel.clone());
     let mut random = Random(41);
     for batch in (0..VECTORS).collect::<Vec<_>>().chunks(500) {

@@ -291,7 +291,8 @@ fn types_that_cannot_be_compared_are_an_error() {
     {
         find(&index, text).unwrap();
     }
-    let malformed = index.matching(&Filter::In { field: "s".into(), values: vec![] }, &Stop::default()).unwrap_err();
+    let malformed =
+        index.matching(&Filter::In { field: "s".into(), values: vec![] }, &Stop::default()).unwrap_err();
     assert!(matches!(malformed, FilterError::Malformed { .. }));
 }
 
@@ -321,7 +322,10 @@ fn a_filter_is_left_off_when_it_is_time() {
     for text in ["s contains \"nothing\"", "s prefix \"value\"", "s >= \"v\"", "not s = \"value 7\""] {
         let filter = Filter::parse(text).unwrap();
         let error = index.matching(&filter, &stop).unwrap_err();
-        assert_eq!((&error, error.kind()), (&FilterError::Stopped(crate::stop::Stopped), crate::error::ErrorKind::Timeout));
+        assert_eq!(
+            (&error, error.kind()),
+            (&FilterError::Stopped(crate::stop::Stopped), crate::error::ErrorKind::Timeout)
+        );
         assert!(index.matching(&filter, &Stop::default()).is_ok());
     }
 }

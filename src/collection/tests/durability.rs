@@ -177,7 +177,10 @@ fn a_closed_collection_says_so() {
     let mut random = Random(6);
     let error = collection.write(vec![upsert(point("a", 1, 1, &mut random))]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(matches!(collection.get(&[id("a")], true, true, &Stop::default()).unwrap_err(), CollectionError::Closed));
+    assert!(matches!(
+        collection.get(&[id("a")], true, true, &Stop::default()).unwrap_err(),
+        CollectionError::Closed
+    ));
     assert!(matches!(
         collection.search(&query(vector(&mut random), 1)).unwrap_err(),
         CollectionError::Closed
