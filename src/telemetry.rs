@@ -59,6 +59,8 @@ pub mod names {
     pub const RESIDENT_BYTES: &str = "process_resident_memory_bytes";
     /// 1 while every collection takes writes, else 0.
     pub const HEALTHY: &str = "healthy";
+    /// Collections that cannot be opened and are refused by name.
+    pub const COLLECTIONS_DAMAGED: &str = "collections_damaged";
     /// Version of the program and where the encoder runs.
     pub const BUILD: &str = "build";
 }

@@ -257,12 +257,18 @@ async fn list(out: &Output, session: &Session) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for collection in &collections {
         let config = collection.config.clone().unwrap_or_default();
-        let request = CollectionStatsRequest { name: config.name.clone() };
-        let stats = session.collections().stats(request).await?.into_inner();
+        let (documents, passages) = if collection.damage.is_empty() {
+            let request = CollectionStatsRequest { name: config.name.clone() };
+            let stats = session.collections().stats(request).await?.into_inner();
+            (layout::thousands(stats.documents), layout::thousands(stats.passages))
+        } else {
+            out.warn(&format!("collection {} is damaged: {}", config.name, collection.damage));
+            ("damaged".to_owned(), String::new())
+        };
         rows.push(vec![
             config.name.clone(),
-            layout::thousands(stats.documents),
-            layout::thousands(stats.passages),
+            documents,
+            passages,
             config.dimension.to_string(),
             metric_name(&config).to_owned(),
             model_name(collection).to_owned(),
@@ -313,6 +319,7 @@ fn collection_json(collection: &Collection) -> Json {
         "model_fingerprint": (!collection.model_fingerprint.is_empty()).then_some(&collection.model_fingerprint),
         "created_at": collection.created_at.as_ref().map(values::time),
         "aliases": collection.aliases,
+        "damage": (!collection.damage.is_empty()).then_some(&collection.damage),
     })
 }
 
@@ -350,6 +357,9 @@ fn collection_words(out: &Output, collection: &Collection) -> String {
     }
     if !collection.aliases.is_empty() {
         pairs.push(("aliases", collection.aliases.join(", ")));
+    }
+    if !collection.damage.is_empty() {
+        pairs.push(("damaged", out.paint(Style::Bad, &collection.damage)));
     }
     layout::pairs(&pairs, out.width())
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{Shared, memory::Graph};
 use crate::{
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
-    store::disk::Disk,
+    store::{disk::Disk, private},
     vector::{Dim, Metric},
 };
 
@@ -335,21 +335,33 @@ pub(super) fn save(
         move |source| IndexError::Io { path, source }
     };
     remove(&beside)?;
-    std::fs::create_dir(&beside).map_err(io(&beside))?;
+    private::create_dir_all(&beside).map_err(io(&beside))?;
     graph.index.save(&beside, stamp)?;
     let number = sequence.to_string();
     let line = format!("{number} {:08x}\n", crc32fast::hash(number.as_bytes()));
     disk.write_file(&beside.join(SEQUENCE_FILE), line.as_bytes()).map_err(io(&beside))?;
+    private::narrow(&beside).map_err(io(&beside))?;
     disk.sync_dir(&beside).map_err(io(&beside))?;
     remove(&there)?;
     disk.rename(&beside, &there).map_err(io(&there))?;
     disk.sync_dir(dir).map_err(io(dir))
 }
 
+/// What [`load`] found.
+pub(super) enum Saved {
+    None,
+    Graph(Graph),
+    /// A whole graph of this collection, from after a batch that the store does not have: the store lost batches.
+    Later {
+        path: PathBuf,
+        sequence: u64,
+    },
+}
+
 /// Loads what [`save`] wrote, if it belongs to a store that has made `sequence` batches and given out slots up to `end`.
 ///
 /// # Errors
-/// As [`index::load`]; [`IndexError::Damaged`] if it is of a later state.
+/// As [`index::load`].
 pub(super) fn load(
     dir: &Path,
     params: &IndexParams,
@@ -357,10 +369,10 @@ pub(super) fn load(
     metric: Metric,
     stamp: Stamp,
     (sequence, end): (u64, u32),
-) -> Result<Option<Graph>, IndexError> {
+) -> Result<Saved, IndexError> {
     let dir = dir.join(INDEX_DIR);
     if !dir.exists() {
-        return Ok(None);
+        return Ok(Saved::None);
     }
     let path = dir.join(SEQUENCE_FILE);
     let damaged = |reason: &str| IndexError::Damaged { path: path.clone(), reason: reason.to_owned() };
@@ -371,15 +383,12 @@ pub(super) fn load(
         .filter(|(number, crc)| *crc == format!("{:08x}", crc32fast::hash(number.as_bytes())))
         .and_then(|(number, _)| number.parse::<u64>().ok())
         .ok_or_else(|| damaged("its checksum does not match"))?;
-    if saved > sequence {
-        return Err(damaged("it is of a later state than the store"));
-    }
     let index = index::load(&dir, params, dim, metric, stamp)?;
     let indexed = index.highest().map_or(0, |slot| slot.0.saturating_add(1));
-    if indexed > end {
-        return Err(damaged("it knows vectors that the store does not"));
+    if saved > sequence || indexed > end {
+        return Ok(Saved::Later { path, sequence: saved });
     }
-    Ok(Some(Graph { index, indexed }))
+    Ok(Saved::Graph(Graph { index, indexed }))
 }
 
 /// Removes saved files that are of no use.

@@ -579,10 +579,11 @@ impl CollectionError {
             | CollectionError::BadPoint { .. }
             | CollectionError::BadPayload { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
-            CollectionError::ReadOnly { .. } => ErrorKind::Precondition,
+            // Waiting does not help: numbers are never given out twice.
+            CollectionError::ReadOnly { .. } | CollectionError::Full { .. } => ErrorKind::Precondition,
             CollectionError::Closed => ErrorKind::Unavailable,
             CollectionError::Stopped(_) => ErrorKind::Timeout,
-            CollectionError::Full { .. } | CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
+            CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
             CollectionError::Io { .. } => ErrorKind::Internal,
             CollectionError::Index(e) => e.kind(),
             CollectionError::Store(e) => e.kind(),

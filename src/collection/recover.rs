@@ -2,6 +2,7 @@
 //!
 //! The store is the truth. Documents, fields and the exact index are rebuilt from it; the saved graph is taken if every
 //! byte of it is right and it is of this collection's past, else it is thrown away and the indexer builds another.
+//! A whole graph of this collection's future is proof that the store has lost batches: it is refused then.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
@@ -12,15 +13,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CollectionError, CollectionOptions, CollectionSpec, body::Body, indexer, memory::Memory, slots::Entry,
+    CollectionError, CollectionOptions, CollectionSpec,
+    body::Body,
+    indexer::{self, Saved},
+    memory::Memory,
+    slots::Entry,
 };
 use crate::{
     index::{IndexError, IndexKind, Slot, Stamp, VectorIndex},
-    store::{Store, StoreError, disk::Disk},
+    store::{Store, StoreError, disk::Disk, folder::STATE_DIR, private},
 };
-
-/// Folder of the store in a collection's.
-const STATE_DIR: &str = "state";
 
 /// What the store keeps about the collection itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,7 +42,7 @@ pub(super) struct Recovered {
     pub(super) buried: Vec<u32>,
 }
 
-/// Makes the folder and an empty store in it.
+/// Makes the folder, if it is not there, and an empty store in it.
 pub(super) fn create(
     dir: &Path,
     spec: CollectionSpec,
@@ -48,11 +50,11 @@ pub(super) fn create(
     disk: Arc<dyn Disk>,
 ) -> Result<Recovered, CollectionError> {
     spec.index.validate()?;
-    if dir.exists() {
+    if dir.join(STATE_DIR).exists() {
         let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(CollectionError::io(dir, exists));
     }
-    std::fs::create_dir_all(dir).map_err(|e| CollectionError::io(dir, e))?;
+    private::create_dir_all(dir).map_err(|e| CollectionError::io(dir, e))?;
     let stored = Stored { spec: spec.clone(), stamp: random() };
     let store = Store::create(&dir.join(STATE_DIR), &stored, options.store_cache_bytes, Arc::clone(&disk))?;
     if let Some(parent) = dir.parent() {
@@ -97,7 +99,7 @@ pub(super) fn open(
         Ok::<(), CollectionError>(())
     })?;
     if spec.index.kind != IndexKind::Flat {
-        memory.graph = load_graph(dir, &spec, stamp, &store);
+        memory.graph = load_graph(dir, &spec, stamp, &store)?;
     }
     tracing::info!(
         dir = %dir.display(),
@@ -115,18 +117,20 @@ fn load_graph(
     spec: &CollectionSpec,
     stamp: Stamp,
     store: &Store,
-) -> Option<super::memory::Graph> {
+) -> Result<Option<super::memory::Graph>, StoreError> {
     let state = (store.sequence(), store.next_vector());
-    match indexer::load(dir, &spec.index, spec.dim, spec.metric, stamp, state) {
-        Ok(graph) => graph,
-        Err(error) => {
-            tracing::warn!(dir = %dir.display(), error = %describe(&error), "the saved graph is of no use; it is built anew");
-            if let Err(error) = indexer::discard(dir) {
-                tracing::warn!(dir = %dir.display(), %error, "the saved graph cannot be removed");
-            }
-            None
-        }
+    let reason = match indexer::load(dir, &spec.index, spec.dim, spec.metric, stamp, state) {
+        Ok(Saved::Graph(graph)) => return Ok(Some(graph)),
+        Ok(Saved::None) => return Ok(None),
+        Ok(Saved::Later { path, sequence }) if !store.accepted() => return Err(store.behind(&path, sequence)),
+        Ok(Saved::Later { .. }) => "it is of a later state than the one that was accepted".to_owned(),
+        Err(error) => describe(&error),
+    };
+    tracing::warn!(dir = %dir.display(), reason, "the saved graph is of no use; it is built anew");
+    if let Err(error) = indexer::discard(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "the saved graph cannot be removed");
     }
+    Ok(None)
 }
 
 fn describe(error: &IndexError) -> String {

@@ -1,31 +1,42 @@
 //! Which collections exist, how each was made, and which other names they have.
 //!
 //! A change is durable before it is seen. Readers take a snapshot ([`Directory`]) and never wait for a change.
-//! A folder that no entry names is what an interrupted creation or deletion left behind: it is removed at the start.
+//! What the start finds is compared by `inventory.rs`. Nothing is removed from the disk but folders that carry a mark
+//! of an unfinished creation or deletion. A collection that cannot be opened is refused by name and keeps no other one
+//! from being served; a damaged catalogue is set aside and made anew from the folders.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
-use super::{CollectionInfo, EngineError};
+use super::{
+    CollectionInfo, EngineError,
+    inventory::{self, Catalogued, Description, Entry, Finding, Folder, Inventory, Item},
+};
 use crate::{
-    collection::{Collection, CollectionOptions, CollectionSpec},
+    collection::{Collection, CollectionError, CollectionOptions, CollectionSpec},
     error::Result,
-    store::{Catalog, StoreError},
+    store::{
+        Catalog, StoreError,
+        disk::{Disk as _, RealDisk},
+        folder::{self, Mark},
+        private,
+    },
     vector::Dim,
 };
 
-/// A collection that is open.
+/// A collection that there is.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) info: CollectionInfo,
-    pub(super) collection: Arc<Collection>,
-    dir: PathBuf,
+    /// What answers, or why nothing does.
+    collection: Result<Arc<Collection>, Finding>,
+    /// `None` where it is not known which folder is its own.
+    dir: Option<PathBuf>,
 }
 
 /// All names at one moment.
@@ -35,13 +46,11 @@ pub(super) struct Directory {
     pub(super) aliases: BTreeMap<String, String>,
 }
 
-/// What the catalogue keeps of a collection.
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    info: CollectionInfo,
-    /// Name under `collections/`.
-    folder: String,
-}
+const CATALOG_DIR: &str = "catalog";
+const COLLECTIONS_DIR: &str = "collections";
+
+/// What the last start found wrong, for `distilface doctor`: a line each, what is wrong, a tab, and what to do.
+pub(crate) const FINDINGS_FILE: &str = "findings";
 
 const COLLECTION: &str = "collection/";
 const ALIAS: &str = "alias/";
@@ -53,8 +62,23 @@ pub(super) struct Names {
     catalog: Catalog,
     options: CollectionOptions,
     now: ArcSwap<Directory>,
+    /// What the start found wrong, apart from collections that cannot be opened.
+    findings: Vec<Finding>,
     /// One change at a time; held by blocking code only.
     changing: std::sync::Mutex<()>,
+}
+
+impl Open {
+    /// What answers.
+    ///
+    /// # Errors
+    /// [`EngineError::Damaged`] with file and remedy.
+    pub(super) fn collection(&self) -> Result<&Arc<Collection>, EngineError> {
+        self.collection.as_ref().map_err(|damage| EngineError::Damaged {
+            name: self.info.name.clone(),
+            reason: damage.to_string(),
+        })
+    }
 }
 
 impl Directory {
@@ -73,7 +97,8 @@ impl Directory {
     pub(super) fn info(&self, open: &Open) -> CollectionInfo {
         let aliases =
             self.aliases.iter().filter(|(_, c)| **c == open.info.name).map(|(a, _)| a.clone()).collect();
-        CollectionInfo { aliases, ..open.info.clone() }
+        let damage = open.collection.as_ref().err().map(ToString::to_string);
+        CollectionInfo { aliases, damage, ..open.info.clone() }
     }
 }
 
@@ -95,35 +120,122 @@ pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), EngineErr
 impl Names {
     /// Opens the catalogue under `root` and every collection in it.
     pub(super) fn open(root: &Path, options: CollectionOptions) -> Result<Self> {
-        let catalog = Catalog::open(&root.join("catalog"))?;
-        let folders = root.join("collections");
-        std::fs::create_dir_all(&folders).map_err(|e| io(&folders, e))?;
-        let mut directory = Directory::default();
-        let mut kept = std::collections::BTreeSet::new();
-        for (key, bytes) in catalog.scan(COLLECTION)? {
-            let entry: Entry = serde_json::from_slice(&bytes).map_err(|e| StoreError::Corrupt {
-                path: root.join("catalog"),
-                reason: format!("entry {key}: {e}"),
-            })?;
-            let dir = folders.join(&entry.folder);
-            kept.insert(entry.folder);
-            let collection = Collection::open(&dir, options.clone())?;
-            let open = Open { info: entry.info, collection, dir };
-            directory.collections.insert(open.info.name.clone(), Arc::new(open));
-        }
-        for (key, bytes) in catalog.scan(ALIAS)? {
-            let alias = key.strip_prefix(ALIAS).unwrap_or(&key).to_owned();
-            directory.aliases.insert(alias, String::from_utf8_lossy(&bytes).into_owned());
-        }
-        for entry in std::fs::read_dir(&folders).map_err(|e| io(&folders, e))? {
-            let entry = entry.map_err(|e| io(&folders, e))?;
-            if !kept.contains(entry.file_name().to_string_lossy().as_ref()) {
-                tracing::warn!(folder = %entry.path().display(), "removing what an interrupted creation or deletion left");
-                std::fs::remove_dir_all(entry.path()).map_err(|e| io(&entry.path(), e))?;
+        let folders_dir = root.join(COLLECTIONS_DIR);
+        private::create_dir_all(&folders_dir).map_err(|e| io(&folders_dir, e))?;
+        keep_private(root);
+        let (catalog, set_aside) = open_catalog(root)?;
+        let mut catalogued = catalogued(root, &catalog)?;
+        let unfinished = unfinished(&folders_dir, &mut catalogued)?;
+        let folders = read_folders(&folders_dir, &unfinished)?;
+        let inventory = inventory::take(&folders_dir, &catalogued, &folders);
+        let names = Names {
+            root: root.to_owned(),
+            catalog,
+            options,
+            now: ArcSwap::default(),
+            findings: set_aside.into_iter().chain(inventory.findings.iter().cloned()).collect(),
+            changing: std::sync::Mutex::new(()),
+        };
+        names.enter(&inventory, &folders)?;
+        for folder in &unfinished {
+            tracing::info!(folder = %folder.display(), "removing what an interrupted creation or deletion left");
+            if let Err(error) = folder::remove(folder, &RealDisk) {
+                tracing::warn!(folder = %folder.display(), %error, "it is tried again at the next start");
             }
         }
-        let now = ArcSwap::from_pointee(directory);
-        Ok(Names { root: root.to_owned(), catalog, options, now, changing: std::sync::Mutex::new(()) })
+        let Inventory { collections, aliases, .. } = inventory;
+        let collections = collections
+            .into_iter()
+            .map(|(name, item)| (name, Arc::new(open_item(&folders_dir, item, &names.options))))
+            .collect();
+        names.now.store(Arc::new(Directory { collections, aliases }));
+        names.tell_findings();
+        Ok(names)
+    }
+
+    /// Makes the catalogue and the descriptions say what the inventory found.
+    fn enter(&self, inventory: &Inventory, folders: &[Folder]) -> Result<()> {
+        let now = catalogued(&self.root, &self.catalog)?;
+        let mut changes: Vec<(String, Option<Vec<u8>>)> = Vec::new();
+        for (name, item) in &inventory.collections {
+            if let (true, Some(folder)) = (item.enter, &item.folder) {
+                changes.push((format!("{COLLECTION}{name}"), Some(entry_bytes(&item.info, folder))));
+            }
+        }
+        let gone = now.entries.keys().filter(|name| !inventory.collections.contains_key(*name));
+        changes.extend(gone.map(|name| (format!("{COLLECTION}{name}"), None)));
+        for (alias, target) in &inventory.aliases {
+            if now.aliases.get(alias) != Some(target) {
+                changes.push((format!("{ALIAS}{alias}"), Some(target.clone().into_bytes())));
+            }
+        }
+        let gone = now.aliases.keys().filter(|alias| !inventory.aliases.contains_key(*alias));
+        changes.extend(gone.map(|alias| (format!("{ALIAS}{alias}"), None)));
+        let described = folders.iter().filter_map(|folder| folder.description.as_ref().ok()?.as_ref());
+        let latest = described.map(|description| description.revision).max().unwrap_or(0);
+        let describe: Vec<&Item> = inventory.collections.values().filter(|item| item.describe).collect();
+        if !changes.is_empty() || latest > self.catalog.revision() || (!describe.is_empty() && latest == 0) {
+            let changes: Vec<(&str, Option<&[u8]>)> =
+                changes.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+            match self.catalog.put_all_at(latest, &changes) {
+                Err(error @ StoreError::DiskFull { .. }) => {
+                    tracing::warn!(%error, "the catalogue is brought level at the next start");
+                    return Ok(());
+                }
+                put => put?,
+            }
+        }
+        for item in describe {
+            if let Some(name) = &item.folder {
+                let revision = self.catalog.revision();
+                let of = |target: &String| *target == item.info.name;
+                let aliases = inventory.aliases.iter().filter(|(_, target)| of(target));
+                let description = Description {
+                    info: item.info.clone(),
+                    folder: name.clone(),
+                    aliases: aliases.map(|(alias, _)| (alias.clone(), revision)).collect(),
+                    revision,
+                };
+                let dir = self.root.join(COLLECTIONS_DIR).join(name);
+                // Without it the collection is as safe as it was before; the next start tries again.
+                if let Err(error) = describe_folder(&dir, &description) {
+                    tracing::warn!(folder = %dir.display(), %error, "a collection's description cannot be written");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong, and what to do about it: what the start found, and every collection that cannot be opened.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let now = self.now();
+        let damaged = now.collections.values().filter_map(|open| {
+            let damage = open.collection.as_ref().err()?;
+            let what = format!("collection {:?} is not served: {}", open.info.name, damage.what);
+            Some(Finding { what, remedy: damage.remedy.clone() })
+        });
+        self.findings.iter().cloned().chain(damaged).collect()
+    }
+
+    /// Says what is wrong in the log and in a file that `distilface doctor` reads.
+    fn tell_findings(&self) {
+        let findings = self.findings();
+        for Finding { what, remedy } in &findings {
+            tracing::warn!(what, remedy, "the data folder needs attention");
+        }
+        let path = self.root.join(FINDINGS_FILE);
+        let text: String =
+            findings.iter().map(|Finding { what, remedy }| format!("{what}\t{remedy}\n")).collect();
+        let told = match text.as_str() {
+            "" => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            text => RealDisk.write_file(&path, text.as_bytes()),
+        };
+        if let Err(error) = told {
+            tracing::warn!(path = %path.display(), %error, "what is wrong could not be written down");
+        }
     }
 
     pub(super) fn now(&self) -> Arc<Directory> {
@@ -159,20 +271,60 @@ impl Names {
             // The time alone could repeat if the clock is set back.
             let folder = (0u32..)
                 .map(|n| format!("{:014x}-{n}", info.created_at))
-                .find(|f| !self.root.join("collections").join(f).exists())
+                .find(|f| !self.root.join(COLLECTIONS_DIR).join(f).exists())
                 .expect("some number is free");
-            let dir = self.root.join("collections").join(&folder);
+            let dir = self.root.join(COLLECTIONS_DIR).join(&folder);
             let spec =
                 CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index };
-            let collection = Collection::create(&dir, spec, self.options.clone())?;
-            let entry = Entry { info: info.clone(), folder };
-            let bytes = serde_json::to_vec(&entry).expect("plain data has a JSON form");
-            self.catalog.put_all(&[(&format!("{COLLECTION}{}", info.name), Some(&bytes))])?;
-            directory
-                .collections
-                .insert(info.name.clone(), Arc::new(Open { info: info.clone(), collection, dir }));
+            folder::create(&dir, &RealDisk)?;
+            let collection = self.announce(&dir, folder, &info, spec)?;
+            let open = Open { info: info.clone(), collection: Ok(collection), dir: Some(dir) };
+            directory.collections.insert(info.name.clone(), Arc::new(open));
             Ok((info, true))
         })
+    }
+
+    /// Fills a folder that was marked as being created, and takes the mark away once the catalogue knows it.
+    fn announce(
+        &self,
+        dir: &Path,
+        folder: String,
+        info: &CollectionInfo,
+        spec: CollectionSpec,
+    ) -> Result<Arc<Collection>> {
+        let key = format!("{COLLECTION}{}", info.name);
+        let bytes = entry_bytes(info, &folder);
+        let made = Collection::create(dir, spec, self.options.clone()).map_err(crate::Error::from).and_then(
+            |collection| {
+                let revision = self.catalog.revision() + 1;
+                let description =
+                    Description { info: info.clone(), folder, aliases: BTreeMap::new(), revision };
+                describe_folder(dir, &description)?;
+                Ok(collection)
+            },
+        );
+        let made = made.and_then(|collection| match self.catalog.put_all(&[(&key, Some(&bytes))]) {
+            Ok(()) => Ok(collection),
+            Err(error) => Err(error.into()),
+        });
+        let collection = match made {
+            Ok(collection) => collection,
+            Err(error) => {
+                // After a failed write nobody knows whether it is entered: the mark stays, and the next start finishes
+                // the creation or removes the folder.
+                if self.catalog.failed().is_none()
+                    && let Err(left) = folder::remove(dir, &RealDisk)
+                {
+                    tracing::warn!(folder = %dir.display(), error = %left, "the next start removes it");
+                }
+                return Err(error);
+            }
+        };
+        if let Err(error) = folder::unmark(dir, Mark::Creating, &RealDisk) {
+            self.catalog.put_all(&[(&key, None)])?;
+            return Err(error.into());
+        }
+        Ok(collection)
     }
 
     /// Forgets a collection and its aliases, then removes its files.
@@ -183,22 +335,49 @@ impl Names {
                 return Err(EngineError::BadRequest { reason }.into());
             }
             let open = Arc::clone(directory.find(name)?);
+            if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) {
+                folder::mark(dir, Mark::Deleting, &RealDisk)?;
+            }
             let mut keys = vec![format!("{COLLECTION}{name}")];
             keys.extend(directory.aliases.iter().filter(|(_, c)| *c == name).map(|(a, _)| format!("{ALIAS}{a}")));
             let keys: Vec<(&str, Option<&[u8]>)> = keys.iter().map(|k| (k.as_str(), None)).collect();
-            self.catalog.put_all(&keys)?;
+            self.forget(&open, &keys)?;
             directory.collections.remove(name);
             directory.aliases.retain(|_, c| c != name);
             Ok(open)
         })?;
-        // From here the collection is gone for everybody; what goes wrong with its files is mended at the next start.
-        if let Err(e) = open.collection.close() {
-            tracing::warn!(collection = name, error = %e, "closing a deleted collection");
-        }
-        if let Err(e) = std::fs::remove_dir_all(&open.dir) {
-            tracing::warn!(collection = name, error = %e, "removing a deleted collection's files");
+        // From here the collection is gone for everybody; what goes wrong with its files is repaired at the next start.
+        close_deleted(&open);
+        if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists())
+            && let Err(error) = folder::remove(dir, &RealDisk)
+        {
+            tracing::warn!(collection = name, %error, "removing a deleted collection's files");
         }
         Ok(())
+    }
+
+    /// Takes the names of a marked collection out of the catalogue. On a full disk its files go first, which makes the
+    /// room that the catalogue needs.
+    fn forget(&self, open: &Open, keys: &[(&str, Option<&[u8]>)]) -> Result<()> {
+        let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else {
+            return Ok(self.catalog.put_all(keys)?);
+        };
+        match self.catalog.put_all(keys) {
+            Err(StoreError::DiskFull { .. }) => {
+                close_deleted(open);
+                folder::empty(dir)?;
+                // The mark has decided it: should this fail too, the next start takes the names away.
+                if let Err(error) = self.catalog.put_all(keys) {
+                    tracing::warn!(collection = open.info.name, %error, "the next start takes the name away");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                folder::unmark(dir, Mark::Deleting, &RealDisk)?;
+                Err(error.into())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Points `alias` at `collection`; answers what it named before.
@@ -208,10 +387,48 @@ impl Names {
             if directory.collections.contains_key(alias) {
                 return Err(EngineError::AliasTaken { name: alias.to_owned() }.into());
             }
-            let target = directory.find(collection)?.info.name.clone();
-            self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), Some(target.as_bytes()))])?;
-            Ok(directory.aliases.insert(alias.to_owned(), target))
+            let target = Arc::clone(directory.find(collection)?);
+            let name = target.info.name.clone();
+            // First where it belongs, then the catalogue, then where it belonged: of two that claim it the later has it.
+            self.redescribe(directory, &target, |aliases, revision| {
+                aliases.insert(alias.to_owned(), revision);
+            })?;
+            self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), Some(name.as_bytes()))])?;
+            let before = directory.aliases.insert(alias.to_owned(), name);
+            if let Some(open) = before.as_ref().and_then(|before| directory.collections.get(before))
+                && open.info.name != target.info.name
+                && let Err(error) = self.redescribe(directory, open, |aliases, _| {
+                    aliases.remove(alias);
+                })
+            {
+                tracing::warn!(alias, error = %error, "the collection that had the alias still says so; the later one counts");
+            }
+            Ok(before)
         })
+    }
+
+    /// Changes the aliases that a collection's own folder tells.
+    fn redescribe(
+        &self,
+        directory: &Directory,
+        open: &Open,
+        change: impl FnOnce(&mut BTreeMap<String, u64>, u64),
+    ) -> Result<()> {
+        let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else { return Ok(()) };
+        let revision = self.catalog.revision() + 1;
+        let mut description = read_description(dir).ok().flatten().unwrap_or_else(|| {
+            let mine = directory.aliases.iter().filter(|(_, target)| **target == open.info.name);
+            Description {
+                info: open.info.clone(),
+                folder: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                aliases: mine.map(|(alias, _)| (alias.clone(), revision)).collect(),
+                revision,
+            }
+        });
+        description.revision = revision;
+        change(&mut description.aliases, revision);
+        describe_folder(dir, &description)?;
+        Ok(())
     }
 
     pub(super) fn delete_alias(&self, alias: &str) -> Result<()> {
@@ -219,6 +436,12 @@ impl Names {
             if !directory.aliases.contains_key(alias) {
                 let known = listed(directory.aliases.keys());
                 return Err(EngineError::NoAlias { alias: alias.to_owned(), known }.into());
+            }
+            let target = directory.aliases.get(alias).and_then(|target| directory.collections.get(target));
+            if let Some(open) = target {
+                self.redescribe(directory, open, |aliases, _| {
+                    aliases.remove(alias);
+                })?;
             }
             self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), None)])?;
             directory.aliases.remove(alias);
@@ -230,7 +453,11 @@ impl Names {
     pub(super) fn failed(&self) -> Option<String> {
         let collections = self.now();
         let read_only = collections.collections.iter().find_map(|(name, open)| {
-            open.collection.read_only().map(|reason| format!("collection {name} is read-only: {reason}"))
+            open.collection
+                .as_ref()
+                .ok()?
+                .read_only()
+                .map(|reason| format!("collection {name} is read-only: {reason}"))
         });
         read_only
             .or_else(|| self.catalog.failed().map(|reason| format!("the catalogue is read-only: {reason}")))
@@ -240,7 +467,8 @@ impl Names {
     pub(super) fn close(&self) -> Result<()> {
         let mut first = Ok(());
         for open in self.now().collections.values() {
-            if let Err(e) = open.collection.close() {
+            let Ok(collection) = &open.collection else { continue };
+            if let Err(e) = collection.close() {
                 tracing::error!(collection = open.info.name, error = %e, "closing");
                 if first.is_ok() {
                     first = Err(e.into());
@@ -253,13 +481,181 @@ impl Names {
     /// What is not closed yet, in words.
     pub(super) fn unclosed(&self) -> String {
         let now = self.now();
-        let open = now.collections.values().filter(|open| !open.collection.is_closed());
+        let open = now
+            .collections
+            .values()
+            .filter(|open| open.collection.as_ref().is_ok_and(|collection| !collection.is_closed()));
         let names: Vec<&str> = open.map(|open| open.info.name.as_str()).collect();
         match names.as_slice() {
             [] => "the catalogue".to_owned(),
             [first] => format!("collection {first}"),
             [first, rest @ ..] => format!("collection {first} and {} more", rest.len()),
         }
+    }
+}
+
+/// The catalogue; if it is damaged, it is set aside and an empty one takes its place.
+fn open_catalog(root: &Path) -> Result<(Catalog, Option<Finding>)> {
+    let dir = root.join(CATALOG_DIR);
+    let error = match Catalog::open(&dir) {
+        Ok(catalog) => return Ok((catalog, None)),
+        Err(error @ StoreError::Corrupt { .. }) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let aside = (1u32..)
+        .map(|n| root.join(format!("{CATALOG_DIR}.damaged-{n}")))
+        .find(|aside| !aside.exists())
+        .expect("some number is free");
+    std::fs::rename(&dir, &aside).map_err(|e| io(&dir, e))?;
+    RealDisk.sync_dir(root).map_err(|e| io(root, e))?;
+    let finding = Finding {
+        what: format!(
+            "{error}; it was set aside as {} and made anew from the collections' folders",
+            aside.display()
+        ),
+        remedy: "compare the list of collections with what it should be, and look at the disk".to_owned(),
+    };
+    Ok((Catalog::open(&dir)?, Some(finding)))
+}
+
+/// All that the catalogue says.
+fn catalogued(root: &Path, catalog: &Catalog) -> Result<Catalogued> {
+    let mut entries = BTreeMap::new();
+    for (key, bytes) in catalog.scan(COLLECTION)? {
+        let entry: Entry = serde_json::from_slice(&bytes).map_err(|e| StoreError::Corrupt {
+            path: root.join(CATALOG_DIR),
+            reason: format!("entry {key}: {e}"),
+        })?;
+        entries.insert(entry.info.name.clone(), entry);
+    }
+    let aliases = catalog.scan(ALIAS)?.into_iter().map(|(key, bytes)| {
+        let alias = key.strip_prefix(ALIAS).unwrap_or(&key).to_owned();
+        (alias, String::from_utf8_lossy(&bytes).into_owned())
+    });
+    Ok(Catalogued { entries, aliases: aliases.collect(), revision: catalog.revision() })
+}
+
+/// Folders with a mark that are to be removed, and whose entries are forgotten. A creation that the catalogue knows is
+/// finished instead.
+fn unfinished(folders: &Path, catalogued: &mut Catalogued) -> Result<BTreeSet<PathBuf>> {
+    let mut unfinished = BTreeSet::new();
+    for (name, dir) in subfolders(folders)? {
+        match folder::marked(&dir) {
+            Some(Mark::Deleting) => {
+                catalogued.entries.retain(|_, entry| entry.folder != name);
+                unfinished.insert(dir);
+            }
+            Some(Mark::Creating) if catalogued.entries.values().any(|entry| entry.folder == name) => {
+                folder::unmark(&dir, Mark::Creating, &RealDisk)?;
+            }
+            Some(Mark::Creating) => {
+                unfinished.insert(dir);
+            }
+            None => {}
+        }
+    }
+    Ok(unfinished)
+}
+
+/// What the folders say about themselves.
+fn read_folders(folders: &Path, unfinished: &BTreeSet<PathBuf>) -> Result<Vec<Folder>> {
+    let found = subfolders(folders)?.into_iter().filter(|(_, dir)| !unfinished.contains(dir));
+    Ok(found
+        .map(|(name, dir)| Folder {
+            name,
+            description: read_description(&dir).map_err(|error| error.to_string()),
+            has_state: folder::has_state(&dir),
+        })
+        .collect())
+}
+
+/// Folders by name; files and what has no readable name are not ours.
+fn subfolders(folders: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folders).map_err(|e| io(folders, e))? {
+        let entry = entry.map_err(|e| io(folders, e))?;
+        if let (true, Ok(name)) = (entry.path().is_dir(), entry.file_name().into_string()) {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Opens a collection, or says why it cannot be opened.
+fn open_item(folders: &Path, item: Item, options: &CollectionOptions) -> Open {
+    let Item { info, folder, refused, .. } = item;
+    let dir = folder.map(|folder| folders.join(folder));
+    let collection = match (refused, &dir) {
+        (Some(finding), _) => Err(finding),
+        (None, Some(dir)) => Collection::open(dir, options.clone()).map_err(|error| unopened(&error, dir)),
+        (None, None) => Err(Finding {
+            what: "its folder is not known".to_owned(),
+            remedy: "put the data folder back from a backup, or delete the collection".to_owned(),
+        }),
+    };
+    Open { info, collection, dir }
+}
+
+/// Why a collection cannot be opened.
+fn unopened(error: &CollectionError, dir: &Path) -> Finding {
+    let mut what = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        what = format!("{what}: {source}");
+    }
+    let remedy = format!(
+        "repair that, or put {} back from a backup, and start again; or delete the collection",
+        dir.display()
+    );
+    Finding { what, remedy }
+}
+
+fn read_description(dir: &Path) -> Result<Option<Description>, StoreError> {
+    folder::description(dir)?
+        .map(|bytes| {
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::Corrupt {
+                path: dir.join(folder::DESCRIPTION_FILE),
+                reason: format!("it cannot be read: {e}"),
+            })
+        })
+        .transpose()
+}
+
+fn describe_folder(dir: &Path, description: &Description) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(description).expect("plain data has a JSON form");
+    folder::describe(dir, &bytes, &RealDisk)
+}
+
+fn entry_bytes(info: &CollectionInfo, folder: &str) -> Vec<u8> {
+    let entry = Entry { info: info.clone(), folder: folder.to_owned() };
+    serde_json::to_vec(&entry).expect("plain data has a JSON form")
+}
+
+fn close_deleted(open: &Open) {
+    if let Ok(collection) = &open.collection
+        && let Err(error) = collection.close()
+    {
+        tracing::warn!(collection = open.info.name, %error, "closing a deleted collection");
+    }
+}
+
+/// Takes the rights of others from what is ours in the data folder. The folder itself is the user's to open or to
+/// close: it is only warned about.
+fn keep_private(root: &Path) {
+    for dir in [CATALOG_DIR, COLLECTIONS_DIR] {
+        match private::narrow(&root.join(dir)) {
+            Ok(true) => {
+                tracing::warn!(dir = %root.join(dir).display(), "others could read it; now only this user can")
+            }
+            Ok(false) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(dir = %root.join(dir).display(), %error, "others may read it, and this cannot be changed");
+            }
+        }
+    }
+    if private::open_to_others(root) {
+        tracing::warn!(dir = %root.display(), "others may look into the data folder, not into the collections; chmod 700 closes it");
     }
 }
 
@@ -284,3 +680,6 @@ fn difference(have: &CollectionInfo, want: &CollectionInfo) -> Option<String> {
 fn io(path: &Path, source: std::io::Error) -> StoreError {
     StoreError::Io { path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,7 @@ impl Engine {
                     .map(|document| {
                         let name = document.id.clone();
                         let cut = check(&task_open, &limits, &document, &mut seen).and_then(|(id, hash)| {
-                            if task_open.collection.content_hash(&id) == Some(hash) {
+                            if task_open.collection()?.content_hash(&id) == Some(hash) {
                                 return Ok(Err(Step::Unchanged(document, hash)));
                             }
                             let ranges = cut(&task_open.info, task_encoder.as_deref(), &document)?;
@@ -239,7 +239,7 @@ impl Engine {
         let mut stale = Vec::new();
         for (place, (id, step)) in steps.iter_mut().enumerate() {
             if let Step::Unchanged(document, hash) = step
-                && open.collection.content_hash(&PointId::new(id.as_str())?) != Some(*hash)
+                && open.collection()?.content_hash(&PointId::new(id.as_str())?) != Some(*hash)
             {
                 stale.push((place, std::mem::take(document)));
             }
@@ -333,7 +333,7 @@ impl Encoding {
 /// Hands writes to the collection's writer and waits until they are durable.
 pub(super) async fn submit(open: &Open, writes: Vec<Write>) -> Result<Vec<Outcome>> {
     let (send, receive) = oneshot::channel();
-    open.collection.submit(
+    open.collection()?.submit(
         writes,
         Box::new(move |result| {
             // The asker may have gone; the write is done all the same.

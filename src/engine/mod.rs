@@ -30,12 +30,15 @@ use crate::{
 mod catalog;
 pub mod cursor;
 mod documents;
+mod inventory;
 mod models;
 mod pools;
 mod search;
 
+pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
 use cursor::{CursorError, Scope};
+pub use inventory::Finding;
 use pools::Pools;
 
 /// Tokens of a passage where nothing else is asked for; less where the model takes less.
@@ -59,6 +62,9 @@ pub struct CollectionInfo {
     pub created_at: i64,
     /// Filled when answered; kept elsewhere.
     pub aliases: Vec<String>,
+    /// Why it cannot be opened and what to do about it; every call on it is refused with this. Filled when answered.
+    #[serde(skip)]
+    pub damage: Option<String>,
 }
 
 /// The encoder a collection was made with.
@@ -336,6 +342,7 @@ impl Engine {
             model,
             created_at: datetime::now(),
             aliases: Vec::new(),
+            damage: None,
         })
     }
 
@@ -406,7 +413,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn stats(&self, collection: &str) -> Result<CollectionStats> {
-        self.with(collection, |open, _| Ok(open.collection.stats())).await
+        self.with(collection, |open, _| Ok(open.collection()?.stats())).await
     }
 
     /// Stored documents in the order asked; `None` for those not there.
@@ -420,7 +427,7 @@ impl Engine {
         with_vectors: bool,
     ) -> Result<Vec<Option<StoredPoint>>> {
         let ids = self.ids(&ids)?;
-        self.with(collection, move |open, stop| Ok(open.collection.get(&ids, true, with_vectors, stop)?))
+        self.with(collection, move |open, stop| Ok(open.collection()?.get(&ids, true, with_vectors, stop)?))
             .await
     }
 
@@ -443,7 +450,9 @@ impl Engine {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
         let task = Arc::clone(&open);
-        let ids = self.pools.read(move |stop| task.collection.matching_ids(&filter, &stop)).await??;
+        let matching =
+            move |stop: Stop| Ok::<_, crate::Error>(task.collection()?.matching_ids(&filter, &stop)?);
+        let ids = self.pools.read(matching).await??;
         let mut deleted = 0;
         for some in ids.chunks(DELETE_IDS_STEP) {
             deleted += delete_ids(&open, some.to_vec()).await?;
@@ -469,11 +478,12 @@ impl Engine {
             return Err(out_of_range("limit", 1, most, limit).into());
         }
         self.with(collection, move |open, stop| {
+            let collection = open.collection()?;
             let narrowed = filter.as_ref().map(Filter::to_string).unwrap_or_default();
-            let scope = Scope::new("documents by id", &open.collection.identity(), &narrowed);
+            let scope = Scope::new("documents by id", &collection.identity(), &narrowed);
             let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
             let after = after.map(PointId::new).transpose()?;
-            let page = open.collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop)?;
+            let page = collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop)?;
             let next_cursor = page.next.map(|id| scope.after(id.as_str()));
             Ok(Listing { points: page.points, next_cursor, hints: page.hints, scope })
         })
@@ -485,7 +495,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`]; filter errors.
     pub async fn count(&self, collection: &str, filter: Option<Filter>) -> Result<u64> {
-        self.with(collection, move |open, stop| Ok(open.collection.count(filter.as_ref(), stop)?)).await
+        self.with(collection, move |open, stop| Ok(open.collection()?.count(filter.as_ref(), stop)?)).await
     }
 
     /// What should be said of a filter besides its answer, such as a field that no document has; empty as a rule.
@@ -494,7 +504,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn hints(&self, collection: &str, filter: Filter) -> Result<Vec<String>> {
-        self.with(collection, move |open, _| Ok(open.collection.hints(&filter)?)).await
+        self.with(collection, move |open, _| Ok(open.collection()?.hints(&filter)?)).await
     }
 
     /// Whether every collection takes writes; the reason if one does not. For the health service.
@@ -508,6 +518,12 @@ impl Engine {
         self.names.failed().map_or(Ok(()), Err)
     }
 
+    /// What is wrong in the data folder and what to do about it: collections that cannot be opened, folders that belong
+    /// to none, a catalogue that had to be made anew. What is not named here is served.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.names.findings()
+    }
+
     /// Whether [`Engine::close`] was called: then not being healthy is no fault.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
@@ -519,7 +535,7 @@ impl Engine {
     /// [`EngineError::NoCollection`].
     pub async fn wait_indexed(&self, collection: &str) -> Result<()> {
         self.with(collection, |open, _| {
-            open.collection.wait_indexed();
+            open.collection()?.wait_indexed();
             Ok(())
         })
         .await
@@ -645,6 +661,8 @@ pub enum EngineError {
     Cursor(#[from] CursorError),
     #[error("no document {id:?} in collection {collection:?}")]
     NoDocument { collection: String, id: String },
+    #[error("collection {name:?} is damaged: {reason}")]
+    Damaged { name: String, reason: String },
     #[error("the deadline passed")]
     Expired,
     #[error("the server is shutting down")]
@@ -668,6 +686,7 @@ impl EngineError {
             Cursor(error) => error.kind(),
             BadVector { source, .. } => source.kind(),
             WrongModel { .. } | NoEncoder { .. } | EncoderOff => ErrorKind::Precondition,
+            Damaged { .. } => ErrorKind::Corrupt,
             Expired => ErrorKind::Timeout,
             Closing => ErrorKind::Unavailable,
             Panicked { .. } => ErrorKind::Internal,

@@ -214,14 +214,14 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>, stop: Sto
         Ask::Document(id) => {
             let point_id = PointId::new(id.as_str())?;
             let stored =
-                open.collection.get(std::slice::from_ref(&point_id), false, true, &stop)?.pop().flatten();
+                open.collection()?.get(std::slice::from_ref(&point_id), false, true, &stop)?.pop().flatten();
             exclude = Some(point_id);
             stored
                 .and_then(|s| s.vector)
                 .ok_or_else(|| EngineError::NoDocument { collection: open.info.name.clone(), id })?
         }
     };
-    let (hits, trace) = open.collection.search(&Query {
+    let (hits, trace) = open.collection()?.search(&Query {
         vector: Vector::new(values, dim, metric)?,
         k: query.k,
         filter: query.filter,

@@ -254,7 +254,7 @@ async fn what_an_interrupted_creation_left_is_removed_at_the_start() {
     let home = home("none");
     drop(Engine::open(&home.config).unwrap());
     let left = home.config.data.dir.join("collections/0000-half");
-    std::fs::create_dir(&left).unwrap();
+    crate::store::folder::create(&left, &crate::store::disk::RealDisk).unwrap();
     let _engine = Engine::open(&home.config).unwrap();
     assert!(!left.exists());
 }

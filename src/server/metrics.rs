@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     collections: [Gauges; 3],
     resident_bytes: Gauge<u64, AtomicU64>,
     healthy: Gauge,
+    damaged: Gauge<u64, AtomicU64>,
     /// One scrape at a time, since each clears and fills the gauges of the collections.
     scraping: tokio::sync::Mutex<()>,
 }
@@ -97,6 +98,7 @@ impl Metrics {
         let collections: [Gauges; 3] = Default::default();
         let resident_bytes = Gauge::default();
         let healthy = Gauge::default();
+        let damaged = Gauge::default();
 
         registry.register(names::REQUESTS, "Requests answered", requests.clone());
         registry.register(names::REQUEST_SECONDS, "From arrival to the end of the answer", seconds.clone());
@@ -117,6 +119,11 @@ impl Metrics {
         }
         registry.register(names::RESIDENT_BYTES, "Memory of the process", resident_bytes.clone());
         registry.register(names::HEALTHY, "1 while every collection takes writes", healthy.clone());
+        registry.register(
+            names::COLLECTIONS_DAMAGED,
+            "Collections that cannot be opened and are refused by name",
+            damaged.clone(),
+        );
         let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("device", device.to_owned())];
         registry.register(names::BUILD, "Program and device", Info::new(build));
 
@@ -135,6 +142,7 @@ impl Metrics {
             collections,
             resident_bytes,
             healthy,
+            damaged,
             scraping: tokio::sync::Mutex::default(),
         }
     }
@@ -198,7 +206,9 @@ impl Metrics {
         for gauges in &self.collections {
             gauges.clear();
         }
-        for info in engine.collections().await.unwrap_or_default() {
+        let infos = engine.collections().await.unwrap_or_default();
+        self.damaged.set(infos.iter().filter(|info| info.damage.is_some()).count() as u64);
+        for info in infos {
             if let Ok(stats) = engine.stats(&info.name).await {
                 let label = ByCollection { collection: info.name };
                 for (gauges, value) in
@@ -229,7 +239,13 @@ pub(crate) async fn serve(
         let engine = Arc::clone(&engine);
         move || async move {
             match engine.healthy() {
-                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                // The first line says whether it serves; what else is wrong keeps nobody from being served.
+                Ok(()) => {
+                    let findings = engine.findings();
+                    let lines =
+                        std::iter::once("ok".to_owned()).chain(findings.iter().map(ToString::to_string));
+                    (StatusCode::OK, lines.map(|line| line + "\n").collect())
+                }
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             }
         }

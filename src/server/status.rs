@@ -9,7 +9,7 @@ use std::error::Error as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{Error, ErrorKind, server::ServerError};
+use crate::{Error, ErrorKind, engine::EngineError, server::ServerError};
 
 /// `ErrorInfo.domain` of every failure.
 pub(crate) const DOMAIN: &str = "distilface";
@@ -26,6 +26,8 @@ pub(crate) fn of(error: &Error, request_id: &str) -> Status {
         code = Code::OutOfRange;
     }
     let message = match kind {
+        // Names a collection and files of the server, which whoever is called needs; nothing of what is stored.
+        ErrorKind::Corrupt if matches!(error, Error::Engine(EngineError::Damaged { .. })) => chain(error),
         ErrorKind::Internal | ErrorKind::Corrupt => {
             log_if_ours(error, request_id);
             let what = if kind == ErrorKind::Corrupt { "stored data is damaged" } else { "internal error" };
@@ -52,6 +54,10 @@ pub(crate) fn of(error: &Error, request_id: &str) -> Status {
 
 /// Writes a failure of ours into the log in full; others are the client's to act on.
 pub(crate) fn log_if_ours(error: &Error, request_id: &str) {
+    // What cannot be opened was said when it was tried.
+    if matches!(error, Error::Engine(EngineError::Damaged { .. })) {
+        return;
+    }
     if let kind @ (ErrorKind::Internal | ErrorKind::Corrupt) = error.kind() {
         tracing::error!(request_id, kind = code_and_reason(kind).1, error = chain(error), "request failed");
     }
@@ -144,9 +150,7 @@ mod tests {
     use std::{collections::HashSet, path::PathBuf};
 
     use super::*;
-    use crate::{
-        collection::filter::FilterError, encoder::EncoderError, engine::EngineError, store::StoreError,
-    };
+    use crate::{collection::filter::FilterError, encoder::EncoderError, store::StoreError};
 
     /// One error of each kind.
     fn example(kind: ErrorKind) -> Error {
@@ -195,6 +199,15 @@ mod tests {
                 _ => assert!(message.contains("secret-word"), "{message}"),
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_collection_is_told_with_its_file() {
+        let error =
+            EngineError::Damaged { name: "a".into(), reason: "/db/x is cut short; restore it".into() };
+        let status = of(&error.into(), "r");
+        assert_eq!(status.code(), Code::DataLoss);
+        assert!(status.message().contains("\"a\" is damaged: /db/x is cut short; restore it"), "{status}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::Config,
     encoder::{Encoder, TextKind},
-    engine::NO_MODEL,
+    engine::{FINDINGS_FILE, NO_MODEL},
     model::{ModelDir, ModelError},
     runtime,
 };
@@ -275,7 +275,19 @@ fn look_at_data(path: &Path, findings: &mut Vec<Finding>) -> Data {
             "mend its permissions, or choose another with --data or data.dir",
         ));
     }
+    findings.extend(found_at_the_last_start(path));
     Data { path: path.to_owned(), exists: path.is_dir(), writable, locked_by: locked_by(path) }
+}
+
+/// What the engine wrote down when it last opened the data folder: damaged collections and the like.
+fn found_at_the_last_start(data: &Path) -> Vec<Finding> {
+    let text = std::fs::read_to_string(data.join(FINDINGS_FILE)).unwrap_or_default();
+    let finding = |line: &str| {
+        let (what, remedy) = line.split_once('\t')?;
+        let what = format!("found when the data folder was last opened: {what}");
+        Some(Finding { severity: Severity::Warning, what, mend: Some(remedy.to_owned()) })
+    };
+    text.lines().filter_map(finding).collect()
 }
 
 fn missing(what: String, mend: &str) -> Finding {
@@ -351,6 +363,18 @@ mod tests {
         assert!(!data.writable);
         assert!(findings[0].what.contains("cannot be written"), "{findings:?}");
         assert!(findings[0].mend.as_deref().unwrap().contains("--data"), "{findings:?}");
+    }
+
+    #[test]
+    fn what_the_last_start_found_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FINDINGS_FILE), "collection \"a\" is not served: x\tput it back\n")
+            .unwrap();
+        let mut findings = Vec::new();
+        look_at_data(folder.path(), &mut findings);
+        let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+        assert!(finding.what.contains("collection \"a\" is not served"), "{finding:?}");
+        assert_eq!(finding.mend.as_deref(), Some("put it back"));
     }
 
     #[test]

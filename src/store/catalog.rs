@@ -2,35 +2,74 @@
 //!
 //! General on purpose: what the values mean is known to whoever puts them.
 
-use std::{path::Path, sync::Arc, sync::Mutex, sync::PoisonError};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
     disk::{Disk, RealDisk},
+    record::{decode, encode},
     state::{Changes, State},
 };
+use crate::random::SplitMix;
 
 /// Version of the layout.
-const CATALOG_FORMAT: u32 = 1;
+const CATALOG_FORMAT: u32 = 2;
+
+/// The last format without totals.
+const FORMAT_WITHOUT_TOTALS: u32 = 1;
 
 /// Memory for its cache; it is small.
 const CACHE_BYTES: u64 = 4 << 20;
 
 const FORMAT_KEY: &[u8] = b"f";
+const TOTALS_KEY: &[u8] = b"m";
 
 /// A small durable map of names to bytes. Safe from any thread; reads may wait for a running write.
 #[derive(Debug)]
 pub struct Catalog {
     state: State,
     /// Writers take turns: a put first looks what is there.
-    writing: Mutex<()>,
+    totals: Mutex<Totals>,
+}
+
+/// Written with every change and compared with what is found at the next start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Totals {
+    /// Counts changes; 0 before the first one of format 2.
+    revision: u64,
+    entries: u64,
+    /// Sum over all entries, modulo 2^64; see [`digest`].
+    digest: u64,
+}
+
+impl Totals {
+    fn add(&mut self, key: &[u8], crc: u32) {
+        self.entries = self.entries.wrapping_add(1);
+        self.digest = self.digest.wrapping_add(digest(key, crc));
+    }
+
+    fn take(&mut self, key: &[u8], crc: u32) {
+        self.entries = self.entries.wrapping_sub(1);
+        self.digest = self.digest.wrapping_sub(digest(key, crc));
+    }
+}
+
+/// An entry's part of the sum: part of the format.
+fn digest(key: &[u8], value_crc: u32) -> u64 {
+    SplitMix(u64::from(crc32fast::hash(key)) << 32 | u64::from(value_crc)).next()
 }
 
 impl Catalog {
     /// Opens the catalogue in `dir`, making it if it is missing.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::NewerFormat`], [`StoreError::Io`].
+    /// [`StoreError::Locked`], [`StoreError::NewerFormat`], [`StoreError::Io`]; [`StoreError::Corrupt`], also if
+    /// entries are not those that were put.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         Self::open_on(dir, Arc::new(RealDisk))
     }
@@ -41,17 +80,46 @@ impl Catalog {
         } else {
             State::create(dir, CACHE_BYTES, disk)?
         };
-        match state.get(FORMAT_KEY)? {
+        let mut found = Totals::default();
+        for entry in state.scan(b"k")? {
+            let (key, _, crc) = entry?;
+            found.add(&key, crc);
+        }
+        let format = match state.get(FORMAT_KEY)? {
             Some((bytes, _)) => super::documents::check_format(&bytes, CATALOG_FORMAT, dir)?,
             // New, or killed before the first commit: then nothing else was ever acknowledged.
-            None if state.scan(b"k")?.next().is_none() => {
-                let mut changes = Changes::default();
-                changes.put(FORMAT_KEY, &CATALOG_FORMAT.to_le_bytes());
-                state.commit(changes)?;
-            }
+            None if found.entries == 0 => 0,
             None => return Err(StoreError::corrupt(dir, "it has entries but no format".into())),
+        };
+        if format > FORMAT_WITHOUT_TOTALS {
+            let (bytes, _) = state
+                .get(TOTALS_KEY)?
+                .ok_or_else(|| StoreError::corrupt(dir, "its totals are missing".into()))?;
+            let totals: Totals = decode(&bytes, dir, "its totals")?;
+            if (found.entries, found.digest) != (totals.entries, totals.digest) {
+                let reason = format!(
+                    "it should hold {} entries; {} were found, or others than were put",
+                    totals.entries, found.entries
+                );
+                return Err(StoreError::corrupt(dir, reason));
+            }
+            found = totals;
+        } else {
+            let mut changes = Changes::default();
+            changes.put(FORMAT_KEY, &CATALOG_FORMAT.to_le_bytes());
+            changes.put(TOTALS_KEY, &encode(&found));
+            match state.commit(changes) {
+                // The next change brings both with it.
+                Err(StoreError::DiskFull { .. }) if format == FORMAT_WITHOUT_TOTALS => {}
+                committed => committed?,
+            }
         }
-        Ok(Catalog { state, writing: Mutex::new(()) })
+        Ok(Catalog { state, totals: Mutex::new(found) })
+    }
+
+    /// How many changes were made since it is kept in format 2.
+    pub fn revision(&self) -> u64 {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).revision
     }
 
     /// The value under a name.
@@ -68,18 +136,36 @@ impl Catalog {
     /// # Errors
     /// [`StoreError::DiskFull`] with nothing done; after any other error no more writes are taken.
     pub fn put_all(&self, entries: &[(&str, Option<&[u8]>)]) -> Result<(), StoreError> {
-        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put_all_at(0, entries)
+    }
+
+    /// [`Catalog::put_all`], after which the revision is the next one, and at least `least`.
+    ///
+    /// # Errors
+    /// As [`Catalog::put_all`].
+    pub fn put_all_at(&self, least: u64, entries: &[(&str, Option<&[u8]>)]) -> Result<(), StoreError> {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = *totals;
+        next.revision = (next.revision + 1).max(least);
         let mut changes = Changes::default();
         for (key, value) in entries {
             debug_assert!(!key.contains('\0'), "names hold no NUL");
             let key = inner_key(key);
+            if let Some((_, crc)) = self.state.get(&key)? {
+                next.take(&key, crc);
+            }
             self.state.remove(&mut changes, &key)?;
             if let Some(value) = value {
                 changes.grow();
-                changes.put(&key, value);
+                let crc = changes.put(&key, value);
+                next.add(&key, crc);
             }
         }
-        self.state.commit(changes)
+        changes.put(FORMAT_KEY, &CATALOG_FORMAT.to_le_bytes());
+        changes.put(TOTALS_KEY, &encode(&next));
+        self.state.commit(changes)?;
+        *totals = next;
+        Ok(())
     }
 
     /// All entries whose name begins with `prefix`, by name.

@@ -18,7 +18,7 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Puts a folder's entries on the device: needed after its files were created or renamed.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Writes a whole new file and syncs it.
+    /// Writes a whole new file, for this user alone, and syncs it.
     fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
     /// Renames, replacing what is there as the system does.
@@ -42,7 +42,7 @@ impl Disk for RealDisk {
     }
 
     fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
+        let mut file = super::private::create_file(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     }

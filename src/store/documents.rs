@@ -18,13 +18,17 @@ use crate::random::SplitMix;
 
 use super::{
     StoreError,
+    acknowledged::{self, Acknowledged, Found, Proof},
     disk::Disk,
     record::{decode, decode_vectors, encode, encode_vectors},
     state::{Changes, State},
 };
 
 /// Version of the layout that `FORMAT.md` describes.
-pub(crate) const STORE_FORMAT: u32 = 1;
+pub(crate) const STORE_FORMAT: u32 = 2;
+
+/// The last format that has no file of what was acknowledged.
+const FORMAT_WITHOUT_PROOF: u32 = 1;
 
 const FORMAT_KEY: &[u8] = b"f";
 const SPEC_KEY: &[u8] = b"s";
@@ -42,6 +46,9 @@ const TEXT_LEVEL: i32 = 3;
 pub(crate) struct Store {
     state: State,
     totals: Mutex<Totals>,
+    acknowledged: Acknowledged,
+    /// Somebody accepted, by hand, that the store holds less than was acknowledged.
+    accepted: bool,
 }
 
 /// Written with every batch and compared with what is found at the next start.
@@ -57,6 +64,13 @@ struct Totals {
     next_doc: u32,
     /// Every vector number given out is below.
     next_vector: u32,
+}
+
+impl Totals {
+    fn proof(&self) -> Proof {
+        let Totals { sequence, documents, passages, digest, .. } = *self;
+        Proof { sequence, documents, passages, digest }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,15 +135,15 @@ fn key(kind: u8, doc: u32) -> [u8; 5] {
     [kind, a, b, c, d]
 }
 
-/// Refuses what a later version wrote.
-pub(super) fn check_format(bytes: &[u8], supported: u32, dir: &Path) -> Result<(), StoreError> {
+/// The format, unless a later version wrote it.
+pub(super) fn check_format(bytes: &[u8], supported: u32, dir: &Path) -> Result<u32, StoreError> {
     let got = <[u8; 4]>::try_from(bytes)
         .map(u32::from_le_bytes)
         .map_err(|_| StoreError::corrupt(dir, "its format cannot be read".into()))?;
     match got {
         got if got > supported => Err(StoreError::NewerFormat { path: dir.to_owned(), got, supported }),
         0 => Err(StoreError::corrupt(dir, "its format is 0".into())),
-        _ => Ok(()),
+        got => Ok(got),
     }
 }
 
@@ -186,34 +200,82 @@ impl StoreBatch {
 }
 
 impl Store {
-    /// Makes a new store in `dir`. `spec` is kept with it.
+    /// Makes a new store in `dir`, and the file of what is acknowledged beside it. `spec` is kept with it.
     pub(crate) fn create<T: Serialize>(
         dir: &Path,
         spec: &T,
         cache_bytes: u64,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, StoreError> {
-        let state = State::create(dir, cache_bytes, disk)?;
         let totals = Totals::default();
+        let state = State::create(dir, cache_bytes, Arc::clone(&disk))?;
+        let acknowledged = Acknowledged::create(&acknowledged::path_of(dir), totals.proof(), disk)?;
         let mut changes = Changes::default();
         changes.grow();
         changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
         changes.put(SPEC_KEY, &encode(spec));
         changes.put(TOTALS_KEY, &encode(&totals));
         state.commit(changes)?;
-        Ok(Store { state, totals: Mutex::new(totals) })
+        Ok(Store { state, totals: Mutex::new(totals), acknowledged, accepted: false })
     }
 
-    /// Opens a store.
+    /// Opens a store. One of format 1 gets the file of what is acknowledged.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::Corrupt`], [`StoreError::NewerFormat`], [`StoreError::Io`].
+    /// [`StoreError::Locked`], [`StoreError::NewerFormat`], [`StoreError::Io`]; [`StoreError::Corrupt`], also if it
+    /// holds less than was acknowledged.
     pub(crate) fn open(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let state = State::open(dir, cache_bytes, disk)?;
-        let format = required(&state, FORMAT_KEY, "its format")?;
-        check_format(&format, STORE_FORMAT, dir)?;
-        let totals = decode(&required(&state, TOTALS_KEY, "its totals")?, dir, "its totals")?;
-        Ok(Store { state, totals: Mutex::new(totals) })
+        let path = acknowledged::path_of(dir);
+        let found = Acknowledged::find(&path, Arc::clone(&disk))?;
+        let state = State::open(dir, cache_bytes, Arc::clone(&disk))?;
+        let format = check_format(&required(&state, FORMAT_KEY, "its format")?, STORE_FORMAT, dir)?;
+        let totals: Totals = decode(&required(&state, TOTALS_KEY, "its totals")?, dir, "its totals")?;
+        let accepted = matches!(found, Found::Accepted);
+        let acknowledged = match found {
+            Found::Proof(acknowledged, proof) => {
+                check_proof(&totals, proof, dir, acknowledged.path())?;
+                acknowledged
+            }
+            Found::Missing if format > FORMAT_WITHOUT_PROOF => {
+                let reason = format!(
+                    "it is missing, so nobody can tell whether the {} documents that {} holds are all; {}",
+                    totals.documents,
+                    dir.display(),
+                    acknowledged::remedy(&path)
+                );
+                return Err(StoreError::corrupt(&path, reason));
+            }
+            Found::Missing => Acknowledged::create(&path, totals.proof(), disk)?,
+            Found::Accepted => {
+                let documents = totals.documents;
+                tracing::warn!(dir = %dir.display(), documents, "what the store holds was accepted by hand");
+                Acknowledged::create(&path, totals.proof(), disk)?
+            }
+        };
+        if format < STORE_FORMAT {
+            let mut changes = Changes::default();
+            changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
+            state.commit(changes)?;
+        }
+        Ok(Store { state, totals: Mutex::new(totals), acknowledged, accepted })
+    }
+
+    /// Whether somebody accepted by hand, before this opening, that documents are lost.
+    pub(crate) fn accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// The refusal of a store when something else, at `path`, is of a later state of it.
+    pub(crate) fn behind(&self, path: &Path, sequence: u64) -> StoreError {
+        let totals = self.totals().clone();
+        let reason = format!(
+            "it ends at batch {} with {} documents, but {} was saved after batch {sequence}; {}",
+            totals.sequence,
+            totals.documents,
+            path.display(),
+            acknowledged::remedy(self.acknowledged.path())
+        );
+        StoreError::corrupt(self.state.dir(), reason)
     }
 
     /// What [`Store::create`] was given.
@@ -274,6 +336,11 @@ impl Store {
         }
         batch.changes.put(TOTALS_KEY, &encode(&totals));
         self.state.commit(batch.changes)?;
+        // After the store, so that the file never says more than there is; before the answer, so never less.
+        if let Err(error) = self.acknowledged.write(totals.proof()) {
+            self.state.fail(&error);
+            return Err(error);
+        }
         *self.totals() = totals;
         Ok(())
     }
@@ -372,6 +439,32 @@ impl Store {
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         self.state.close()
     }
+}
+
+/// Refuses a store that is of an earlier state than its proof, or of another one.
+fn check_proof(totals: &Totals, proof: Proof, dir: &Path, path: &Path) -> Result<(), StoreError> {
+    if totals.sequence < proof.sequence {
+        let reason = format!(
+            "it ends at batch {} with {} documents, but batch {} with {} documents was acknowledged; {}",
+            totals.sequence,
+            totals.documents,
+            proof.sequence,
+            proof.documents,
+            acknowledged::remedy(path)
+        );
+        return Err(StoreError::corrupt(dir, reason));
+    }
+    if totals.sequence == proof.sequence && totals.proof() != proof {
+        let reason = format!(
+            "after batch {} it holds {} documents, and not the {} that were acknowledged; {}",
+            totals.sequence,
+            totals.documents,
+            proof.documents,
+            acknowledged::remedy(path)
+        );
+        return Err(StoreError::corrupt(dir, reason));
+    }
+    Ok(())
 }
 
 fn required(state: &State, key: &[u8], what: &str) -> Result<Vec<u8>, StoreError> {

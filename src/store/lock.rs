@@ -3,12 +3,12 @@
 //! The lock is the operating system's, so it ends with the process however that ends; a file left behind means nothing.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use super::StoreError;
+use super::{StoreError, private};
 
 /// Name of the file in the data folder.
 pub const LOCK_FILE: &str = "LOCK";
@@ -26,9 +26,9 @@ impl DataLock {
     /// # Errors
     /// [`StoreError::Locked`] naming the holder; [`StoreError::Io`] if the folder cannot be written.
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        private::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
         let path = dir.join(LOCK_FILE);
-        let mut file = OpenOptions::new()
+        let mut file = private::options()
             .read(true)
             .write(true)
             .create(true)

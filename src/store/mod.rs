@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ErrorKind;
 
+mod acknowledged;
 mod catalog;
 pub(crate) mod disk;
 mod documents;
+pub(crate) mod folder;
 mod lock;
+pub(crate) mod private;
 pub(crate) mod record;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod whole;
 
 pub use catalog::Catalog;
 pub(crate) use documents::{Head, Store, StoreBatch};

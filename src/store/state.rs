@@ -28,6 +28,7 @@ use std::{
 use super::{
     StoreError,
     disk::Disk,
+    private,
     record::{frame, unframe},
 };
 
@@ -112,7 +113,10 @@ impl State {
             let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
             return Err(StoreError::io(&dir.join(DB_FILE), exists));
         }
-        std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        private::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        // sled makes its files readable by everybody; this one is made before it, the others are narrowed below.
+        let file = dir.join(DB_FILE);
+        private::create_file(&file).map_err(|e| StoreError::io(&file, e))?;
         Self::start(dir, cache_bytes, disk)
     }
 
@@ -148,6 +152,9 @@ impl State {
             file.sync_all()?;
             if let Ok(conf) = File::open(dir.join("conf")) {
                 conf.sync_all()?;
+            }
+            if let Err(error) = private::narrow(dir) {
+                tracing::warn!(dir = %dir.display(), %error, "others may read these files, and this cannot be changed");
             }
             disk.sync_dir(dir)?;
             if let Some(parent) = dir.parent() {
@@ -226,14 +233,19 @@ impl State {
         })
         .and_then(|()| self.sync().map_err(|e| StoreError::io(&self.dir.join(DB_FILE), e)));
         if let Err(error) = &written {
-            let reason = match error {
-                StoreError::Io { path, source } => format!("{}: {source}", path.display()),
-                other => other.to_string(),
-            };
-            tracing::error!(dir = %self.dir.display(), reason, "a write failed; no more are taken");
-            let _ = self.failed.set(reason);
+            self.fail(error);
         }
         written
+    }
+
+    /// Takes no more writes, since one failed in a way that leaves unknown what is on the device.
+    pub(crate) fn fail(&self, error: &StoreError) {
+        let reason = match error {
+            StoreError::Io { path, source } => format!("{}: {source}", path.display()),
+            other => other.to_string(),
+        };
+        tracing::error!(dir = %self.dir.display(), reason, "a write failed; no more are taken");
+        let _ = self.failed.set(reason);
     }
 
     fn sync(&self) -> std::io::Result<()> {

@@ -18,6 +18,19 @@ fn create(dir: &Path) -> State {
     State::create(dir, 4 << 20, Arc::new(RealDisk)).unwrap()
 }
 
+/// Makes a catalogue or a collection's store what the version before wrote.
+pub(crate) fn to_format_1(dir: &Path) {
+    let state = open(dir);
+    let mut changes = Changes::default();
+    changes.put(b"f", &1u32.to_le_bytes());
+    if state.get(b"s").unwrap().is_none() {
+        // A catalogue: it had no totals.
+        state.remove(&mut changes, b"m").unwrap();
+    }
+    state.commit(changes).unwrap();
+    let _ = std::fs::remove_file(super::acknowledged::path_of(dir));
+}
+
 /// Bytes that do not compress.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut x = seed | 1;
@@ -113,7 +126,8 @@ fn a_missing_or_locked_database_is_said_to_be_so() {
 /// A store of three documents, and what a change made behind its back does to opening it.
 fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u32>, StoreError> {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::create(dir.path(), &"spec".to_owned(), 4 << 20, Arc::new(RealDisk)).unwrap();
+    let place = dir.path().join("state");
+    let store = Store::create(&place, &"spec".to_owned(), 4 << 20, Arc::new(RealDisk)).unwrap();
     let mut batch = StoreBatch::default();
     for doc in 0..3u32 {
         let vectors = [[doc as f32, 1.0], [2.0, 3.0]];
@@ -125,12 +139,12 @@ fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u32>, Store
     store.commit(batch).unwrap();
     store.close().unwrap();
     drop(store);
-    let state = open(dir.path());
+    let state = open(&place);
     let mut changes = Changes::default();
     tamper(&state, &mut changes);
     state.commit(changes).unwrap();
     drop(state);
-    let store = Store::open(dir.path(), 4 << 20, Arc::new(RealDisk))?;
+    let store = Store::open(&place, 4 << 20, Arc::new(RealDisk))?;
     assert_eq!(store.spec::<String>()?, "spec");
     let mut docs = Vec::new();
     let buried = store.load(|loaded| {
@@ -176,10 +190,10 @@ fn lost_exchanged_and_revived_documents_are_damage() {
 #[test]
 fn a_newer_format_is_refused_as_such() {
     let error = tampered(|_, changes| {
-        changes.put(b"f", &2u32.to_le_bytes());
+        changes.put(b"f", &3u32.to_le_bytes());
     })
     .unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { got: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerFormat { got: 3, supported: 2, .. }), "{error}");
     let error = tampered(|state, changes| state.remove(changes, b"f").unwrap()).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod collections;
+mod damage;
 mod deadlines;
 mod documents;
 mod encoder;

@@ -126,6 +126,7 @@ def collection_info(wire: collections_pb2.Collection) -> CollectionInfo:
         model_fingerprint=wire.model_fingerprint,
         created_at=from_timestamp(wire.created_at),
         aliases=tuple(wire.aliases),
+        damage=wire.damage,
     )
 
 

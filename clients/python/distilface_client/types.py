@@ -125,6 +125,8 @@ class CollectionInfo:
     model_fingerprint: str
     created_at: dt.datetime
     aliases: tuple[str, ...]
+    damage: str = ""
+    """Why it cannot be opened and what to do about it; empty if all is well."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ fn a_write_is_synced_before_it_is_acknowledged_and_an_unchanged_one_writes_nothi
     let before = disk.syncs.load(Ordering::SeqCst);
     assert_eq!(collection.write(vec![upsert(point.clone())]).unwrap(), [Outcome::Inserted]);
     let after = disk.syncs.load(Ordering::SeqCst);
-    assert_eq!(after, before + 1);
+    // The store, and the file that says how far it got.
+    assert_eq!(after, before + 2);
     assert_eq!(collection.write(vec![upsert(point)]).unwrap(), [Outcome::Unchanged]);
     assert_eq!(collection.write(vec![Write::Delete(id("b"))]).unwrap(), [Outcome::NotFound]);
     assert_eq!(disk.syncs.load(Ordering::SeqCst), after);
@@ -281,8 +282,9 @@ fn index_files_lost_or_damaged_cost_time_only() {
     }
 }
 
+/// The state of an earlier time, put back by hand, is refused; what it holds can be accepted.
 #[test]
-fn a_graph_of_a_later_state_is_not_believed() {
+fn a_graph_of_a_later_state_proves_that_the_store_lost_batches() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(8);
     let place = dir.path().join("c");
@@ -301,24 +303,115 @@ fn a_graph_of_a_later_state_is_not_believed() {
     // The documents of the backup with the graph of today.
     std::fs::remove_dir_all(place.join("state")).unwrap();
     copy(&backup.join("state"), &place.join("state"));
+    let proof = place.join("acknowledged");
+    let error = Collection::open(&place, options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("batch 3") && error.to_string().contains("echo accept > "), "{error}");
+    // Also where an earlier version wrote it, without the file of what was acknowledged.
+    crate::store::tests::to_format_1(&place.join("state"));
+    assert!(!proof.exists());
+    let error = Collection::open(&place, options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("index/sequence"), "{error}");
+    std::fs::write(&proof, "accept\n").unwrap();
     let collection = Collection::open(&place, options()).unwrap();
     assert!(!place.join("index").exists());
     assert_eq!(collection.count(None, &Stop::default()).unwrap(), 1);
     collection.wait_indexed();
     assert_eq!(collection.stats().indexed, 5);
+    // Accepted once, not for ever.
+    collection.write(vec![upsert(point("c", 1, 1, &mut random))]).unwrap();
+    collection.close().unwrap();
+    drop(collection);
+    std::fs::remove_dir_all(place.join("state")).unwrap();
+    copy(&backup.join("state"), &place.join("state"));
+    assert_eq!(Collection::open(&place, options()).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
-/// Damage anywhere in sled's files is refused, or what opens is a state that was acknowledged; it never panics, and
-/// never a document is lost out of the middle.
+/// Damage to a store that fits into one segment of sled's log, which sled takes for the log's end.
 #[test]
-fn a_damaged_store_is_corrupt_or_an_earlier_state_but_never_something_else() {
+fn a_small_store_that_lost_acknowledged_batches_is_refused() {
+    let seed = 12;
+    println!("seed {seed}");
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(seed);
+    let good = dir.path().join("good");
+    let collection = Collection::create(&good, spec(IndexKind::Flat), options()).unwrap();
+    for batch in 0..30 {
+        let points = (0..10).map(|n| upsert(point(&format!("doc {batch} {n}"), batch, 1, &mut random)));
+        collection.write(points.collect()).unwrap();
+    }
+    let all = names(&collection);
+    assert_eq!(all.len(), 300);
+    collection.close().unwrap();
+    drop(collection);
+    let db = std::fs::read(good.join("state/db")).unwrap();
+    let used = db.len() as u64 - db.iter().rev().take_while(|byte| **byte == 0).count() as u64;
+    assert!(used < 512 << 10, "{used}");
+    let (mut refused, mut whole) = (0, 0);
+    for n in 0..60u64 {
+        let place = dir.path().join("damaged");
+        let _ = std::fs::remove_dir_all(&place);
+        copy(&good, &place);
+        let at = (used * (n % 30) / 30 + random.below(500)) % used;
+        let what = if n < 30 { Damage::Flip(at) } else { Damage::Cut(at) };
+        damage(&place.join("state/db"), what);
+        match Collection::open(&place, options()) {
+            Ok(collection) => {
+                assert_eq!(names(&collection), all, "round {n}, {what:?}");
+                whole += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "round {n}, {what:?}: {error}");
+                assert!(error.to_string().contains(&*place.to_string_lossy()), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{refused} refused, {whole} whole");
+    assert!(refused >= 50, "{refused}: the damages do not reach the log");
+}
+
+/// The file that says how far the store got is no less guarded than the store.
+#[test]
+fn a_lost_or_damaged_proof_is_refused_until_it_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(13);
+    let place = dir.path().join("c");
+    let collection = Collection::create(&place, spec(IndexKind::Flat), options()).unwrap();
+    collection.write(vec![upsert(point("a", 1, 1, &mut random))]).unwrap();
+    drop(collection);
+    let proof = place.join("acknowledged");
+    for damage in ["", "nonsense"] {
+        if damage.is_empty() {
+            std::fs::remove_file(&proof).unwrap();
+        } else {
+            std::fs::write(&proof, damage).unwrap();
+        }
+        let error = Collection::open(&place, options()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains(&format!("echo accept > {}", proof.display())), "{error}");
+        std::fs::write(&proof, "accept").unwrap();
+        assert_eq!(Collection::open(&place, options()).unwrap().count(None, &Stop::default()).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_full_collection_is_not_asked_again() {
+    let error = CollectionError::Full { limit: 7 };
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+    assert_eq!(crate::Error::from(error).retry_after(), None);
+}
+
+/// Damage anywhere in sled's files is refused, or everything acknowledged is there; it never panics.
+#[test]
+fn a_damaged_store_is_corrupt_or_whole() {
     let seed = 9;
     println!("seed {seed}");
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(seed);
     let good = dir.path().join("good");
     let collection = Collection::create(&good, spec(IndexKind::Flat), options()).unwrap();
-    let mut states = vec![names(&collection)];
     for step in 0..60u64 {
         let name = format!("doc {}", random.below(25));
         let write = if random.below(4) == 0 {
@@ -330,8 +423,8 @@ fn a_damaged_store_is_corrupt_or_an_earlier_state_but_never_something_else() {
             upsert(point)
         };
         collection.write(vec![write]).unwrap();
-        states.push(names(&collection));
     }
+    let whole = names(&collection);
     collection.close().unwrap();
     drop(collection);
     let store_files = files(&good.join("state"));
@@ -354,12 +447,7 @@ fn a_damaged_store_is_corrupt_or_an_earlier_state_but_never_something_else() {
             Ok(collection) => match collection.scroll(None, None, 10_000, true, &Stop::default()) {
                 Ok(_) => {
                     let found = names(&collection);
-                    assert!(
-                        states.contains(&found),
-                        "round {n}: {} {what:?}: {} documents",
-                        file.display(),
-                        found.len()
-                    );
+                    assert_eq!(found, whole, "round {n}: {} {what:?}", file.display());
                     opened += 1;
                 }
                 // Texts are read when they are asked for.

@@ -132,6 +132,7 @@ pub(crate) fn collection_to(info: CollectionInfo) -> proto::Collection {
         model_fingerprint,
         created_at: Some(value::timestamp(info.created_at)),
         aliases: info.aliases,
+        damage: info.damage.unwrap_or_default(),
     }
 }
 

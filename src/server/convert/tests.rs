@@ -66,9 +66,11 @@ fn a_collection_comes_back_as_it_was_made() {
         model: Some(CollectionModel { name: "m".into(), fingerprint: Fingerprint("f".into()) }),
         created_at: 1_500_000,
         aliases: vec!["b".into()],
+        damage: Some("its file is lost".into()),
     };
     let out = collection_to(info);
     assert_eq!((out.model.as_str(), out.model_fingerprint.as_str()), ("m", "f"));
+    assert_eq!(out.damage, "its file is lost");
     let new = new_collection_from(create(out.config.unwrap())).unwrap();
     assert_eq!((new.metric, new.index.kind, new.dimension), (Metric::Dot, IndexKind::Flat, Some(384)));
     assert_eq!((new.chunk_max_tokens, new.chunk_overlap_tokens), (Some(100), Some(10)));

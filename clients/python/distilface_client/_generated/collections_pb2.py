@@ -16,15 +16,15 @@ from . import common_pb2 as distilface_dot_v1_dot_common__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64istilface/v1/collections.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x0bIndexConfig\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.distilface.v1.IndexKind\x12\t\n\x01m\x18\x02 \x01(\r\x12\x17\n\x0f\x65\x66_construction\x18\x03 \x01(\r\x12\x11\n\tef_search\x18\x04 \x01(\r\"N\n\x0e\x43hunkingConfig\x12\x10\n\x08\x64isabled\x18\x01 \x01(\x08\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x16\n\x0eoverlap_tokens\x18\x03 \x01(\r\"\xdb\x01\n\x10\x43ollectionConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12%\n\x06metric\x18\x03 \x01(\x0e\x32\x15.distilface.v1.Metric\x12)\n\x05index\x18\x04 \x01(\x0b\x32\x1a.distilface.v1.IndexConfig\x12/\n\x08\x63hunking\x18\x05 \x01(\x0b\x32\x1d.distilface.v1.ChunkingConfig\x12\x14\n\x0cvectors_only\x18\x06 \x01(\x08\x12\r\n\x05model\x18\x07 \x01(\t\"\xa8\x01\n\nCollection\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.distilface.v1.CollectionConfig\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\"a\n\x17\x43reateCollectionRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.distilface.v1.CollectionConfig\x12\x15\n\rif_not_exists\x18\x02 \x01(\x08\"Z\n\x18\x43reateCollectionResponse\x12-\n\ncollection\x18\x01 \x01(\x0b\x32\x19.distilface.v1.Collection\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x15GetCollectionResponse\x12-\n\ncollection\x18\x01 \x01(\x0b\x32\x19.distilface.v1.Collection\"\x18\n\x16ListCollectionsRequest\"I\n\x17ListCollectionsResponse\x12.\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x19.distilface.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"4\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\"$\n\x10SetAliasResponse\x12\x10\n\x08previous\x18\x01 \x01(\t\"#\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"&\n\x16\x43ollectionStatsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb8\x01\n\x17\x43ollectionStatsResponse\x12\x11\n\tdocuments\x18\x01 \x01(\x04\x12\x10\n\x08passages\x18\x02 \x01(\x04\x12\x0f\n\x07indexed\x18\x03 \x01(\x04\x12\x12\n\ntombstones\x18\x04 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x05 \x01(\x04\x12\x14\n\x0cvector_bytes\x18\x06 \x01(\x04\x12)\n\x06\x66ields\x18\x07 \x03(\x0b\x32\x19.distilface.v1.FieldStats\"=\n\nFieldStats\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\x12\x11\n\tdocuments\x18\x03 \x01(\x04*T\n\tIndexKind\x12\x1a\n\x16INDEX_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_KIND_FLAT\x10\x01\x12\x16\n\x12INDEX_KIND_HNSW_RS\x10\x02\x32\xe7\x04\n\x0b\x43ollections\x12Y\n\x06\x43reate\x12&.distilface.v1.CreateCollectionRequest\x1a\'.distilface.v1.CreateCollectionResponse\x12P\n\x03Get\x12#.distilface.v1.GetCollectionRequest\x1a$.distilface.v1.GetCollectionResponse\x12U\n\x04List\x12%.distilface.v1.ListCollectionsRequest\x1a&.distilface.v1.ListCollectionsResponse\x12Y\n\x06\x44\x65lete\x12&.distilface.v1.DeleteCollectionRequest\x1a\'.distilface.v1.DeleteCollectionResponse\x12K\n\x08SetAlias\x12\x1e.distilface.v1.SetAliasRequest\x1a\x1f.distilface.v1.SetAliasResponse\x12T\n\x0b\x44\x65leteAlias\x12!.distilface.v1.DeleteAliasRequest\x1a\".distilface.v1.DeleteAliasResponse\x12V\n\x05Stats\x12%.distilface.v1.CollectionStatsRequest\x1a&.distilface.v1.CollectionStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64istilface/v1/collections.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x0bIndexConfig\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.distilface.v1.IndexKind\x12\t\n\x01m\x18\x02 \x01(\r\x12\x17\n\x0f\x65\x66_construction\x18\x03 \x01(\r\x12\x11\n\tef_search\x18\x04 \x01(\r\"N\n\x0e\x43hunkingConfig\x12\x10\n\x08\x64isabled\x18\x01 \x01(\x08\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x16\n\x0eoverlap_tokens\x18\x03 \x01(\r\"\xdb\x01\n\x10\x43ollectionConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12%\n\x06metric\x18\x03 \x01(\x0e\x32\x15.distilface.v1.Metric\x12)\n\x05index\x18\x04 \x01(\x0b\x32\x1a.distilface.v1.IndexConfig\x12/\n\x08\x63hunking\x18\x05 \x01(\x0b\x32\x1d.distilface.v1.ChunkingConfig\x12\x14\n\x0cvectors_only\x18\x06 \x01(\x08\x12\r\n\x05model\x18\x07 \x01(\t\"\xb8\x01\n\nCollection\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.distilface.v1.CollectionConfig\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\x05 \x03(\t\x12\x0e\n\x06\x64\x61mage\x18\x06 \x01(\t\"a\n\x17\x43reateCollectionRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.distilface.v1.CollectionConfig\x12\x15\n\rif_not_exists\x18\x02 \x01(\x08\"Z\n\x18\x43reateCollectionResponse\x12-\n\ncollection\x18\x01 \x01(\x0b\x32\x19.distilface.v1.Collection\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x15GetCollectionResponse\x12-\n\ncollection\x18\x01 \x01(\x0b\x32\x19.distilface.v1.Collection\"\x18\n\x16ListCollectionsRequest\"I\n\x17ListCollectionsResponse\x12.\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x19.distilface.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"4\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\"$\n\x10SetAliasResponse\x12\x10\n\x08previous\x18\x01 \x01(\t\"#\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"&\n\x16\x43ollectionStatsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb8\x01\n\x17\x43ollectionStatsResponse\x12\x11\n\tdocuments\x18\x01 \x01(\x04\x12\x10\n\x08passages\x18\x02 \x01(\x04\x12\x0f\n\x07indexed\x18\x03 \x01(\x04\x12\x12\n\ntombstones\x18\x04 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x05 \x01(\x04\x12\x14\n\x0cvector_bytes\x18\x06 \x01(\x04\x12)\n\x06\x66ields\x18\x07 \x03(\x0b\x32\x19.distilface.v1.FieldStats\"=\n\nFieldStats\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\x12\x11\n\tdocuments\x18\x03 \x01(\x04*T\n\tIndexKind\x12\x1a\n\x16INDEX_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_KIND_FLAT\x10\x01\x12\x16\n\x12INDEX_KIND_HNSW_RS\x10\x02\x32\xe7\x04\n\x0b\x43ollections\x12Y\n\x06\x43reate\x12&.distilface.v1.CreateCollectionRequest\x1a\'.distilface.v1.CreateCollectionResponse\x12P\n\x03Get\x12#.distilface.v1.GetCollectionRequest\x1a$.distilface.v1.GetCollectionResponse\x12U\n\x04List\x12%.distilface.v1.ListCollectionsRequest\x1a&.distilface.v1.ListCollectionsResponse\x12Y\n\x06\x44\x65lete\x12&.distilface.v1.DeleteCollectionRequest\x1a\'.distilface.v1.DeleteCollectionResponse\x12K\n\x08SetAlias\x12\x1e.distilface.v1.SetAliasRequest\x1a\x1f.distilface.v1.SetAliasResponse\x12T\n\x0b\x44\x65leteAlias\x12!.distilface.v1.DeleteAliasRequest\x1a\".distilface.v1.DeleteAliasResponse\x12V\n\x05Stats\x12%.distilface.v1.CollectionStatsRequest\x1a&.distilface.v1.CollectionStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'distilface.v1.collections_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_INDEXKIND']._serialized_start=1607
-  _globals['_INDEXKIND']._serialized_end=1691
+  _globals['_INDEXKIND']._serialized_start=1623
+  _globals['_INDEXKIND']._serialized_end=1707
   _globals['_INDEXCONFIG']._serialized_start=111
   _globals['_INDEXCONFIG']._serialized_end=219
   _globals['_CHUNKINGCONFIG']._serialized_start=221
@@ -32,37 +32,37 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_COLLECTIONCONFIG']._serialized_start=302
   _globals['_COLLECTIONCONFIG']._serialized_end=521
   _globals['_COLLECTION']._serialized_start=524
-  _globals['_COLLECTION']._serialized_end=692
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=694
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=791
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=793
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=883
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=885
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=921
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=923
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=993
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=995
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1019
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1021
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1094
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1096
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1135
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1137
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1163
-  _globals['_SETALIASREQUEST']._serialized_start=1165
-  _globals['_SETALIASREQUEST']._serialized_end=1217
-  _globals['_SETALIASRESPONSE']._serialized_start=1219
-  _globals['_SETALIASRESPONSE']._serialized_end=1255
-  _globals['_DELETEALIASREQUEST']._serialized_start=1257
-  _globals['_DELETEALIASREQUEST']._serialized_end=1292
-  _globals['_DELETEALIASRESPONSE']._serialized_start=1294
-  _globals['_DELETEALIASRESPONSE']._serialized_end=1315
-  _globals['_COLLECTIONSTATSREQUEST']._serialized_start=1317
-  _globals['_COLLECTIONSTATSREQUEST']._serialized_end=1355
-  _globals['_COLLECTIONSTATSRESPONSE']._serialized_start=1358
-  _globals['_COLLECTIONSTATSRESPONSE']._serialized_end=1542
-  _globals['_FIELDSTATS']._serialized_start=1544
-  _globals['_FIELDSTATS']._serialized_end=1605
-  _globals['_COLLECTIONS']._serialized_start=1694
-  _globals['_COLLECTIONS']._serialized_end=2309
+  _globals['_COLLECTION']._serialized_end=708
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=710
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=807
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=809
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=899
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=901
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=937
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=939
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1009
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1011
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1035
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1037
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1110
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1112
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1151
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1153
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1179
+  _globals['_SETALIASREQUEST']._serialized_start=1181
+  _globals['_SETALIASREQUEST']._serialized_end=1233
+  _globals['_SETALIASRESPONSE']._serialized_start=1235
+  _globals['_SETALIASRESPONSE']._serialized_end=1271
+  _globals['_DELETEALIASREQUEST']._serialized_start=1273
+  _globals['_DELETEALIASREQUEST']._serialized_end=1308
+  _globals['_DELETEALIASRESPONSE']._serialized_start=1310
+  _globals['_DELETEALIASRESPONSE']._serialized_end=1331
+  _globals['_COLLECTIONSTATSREQUEST']._serialized_start=1333
+  _globals['_COLLECTIONSTATSREQUEST']._serialized_end=1371
+  _globals['_COLLECTIONSTATSRESPONSE']._serialized_start=1374
+  _globals['_COLLECTIONSTATSRESPONSE']._serialized_end=1558
+  _globals['_FIELDSTATS']._serialized_start=1560
+  _globals['_FIELDSTATS']._serialized_end=1621
+  _globals['_COLLECTIONS']._serialized_start=1710
+  _globals['_COLLECTIONS']._serialized_end=2325
 # @@protoc_insertion_point(module_scope)

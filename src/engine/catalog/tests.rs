@@ -1,0 +1,462 @@
+//! The start against catalogues, folders and files that are damaged, lost, foreign or half done.
+
+use std::fs;
+
+use super::*;
+use crate::{
+    collection::{
+        Write,
+        point::{ContentHash, Passage, Payload, Point, PointId},
+    },
+    error::ErrorKind,
+    index::{IndexKind, IndexParams},
+    random::SplitMix,
+    stop::Stop,
+    vector::{Metric, Vector},
+};
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+fn info(name: &str, created_at: i64) -> CollectionInfo {
+    CollectionInfo {
+        name: name.to_owned(),
+        dimension: 2,
+        metric: Metric::Cosine,
+        index: IndexParams { kind: IndexKind::Flat, ..IndexParams::default() },
+        chunking: None,
+        model: None,
+        created_at,
+        aliases: Vec::new(),
+        damage: None,
+    }
+}
+
+fn open(root: &Path) -> Result<Names> {
+    Names::open(root, CollectionOptions { store_cache_bytes: 4 << 20, build_threads: 1 })
+}
+
+fn write(names: &Names, collection: &str, document: &str) {
+    let vector = Vector::new(vec![1.0, 2.0], Dim::new(2).unwrap(), Metric::Cosine).unwrap();
+    let point = Point {
+        id: PointId::new(document).unwrap(),
+        title: String::new(),
+        text: document.to_owned(),
+        payload: Payload::new(),
+        content_hash: ContentHash([7; 16]),
+        passages: vec![Passage { range: 0..1, vector }],
+    };
+    let now = names.now();
+    now.find(collection).unwrap().collection().unwrap().write(vec![Write::Upsert(Box::new(point))]).unwrap();
+}
+
+/// Five collections, the nth with n documents, and three aliases, one of which was moved and one removed.
+fn fill(root: &Path) {
+    let names = open(root).unwrap();
+    for (n, name) in (1..).zip(NAMES) {
+        names.create(info(name, n), false).unwrap();
+        for document in 0..n {
+            write(&names, name, &format!("document {document}"));
+        }
+    }
+    for (alias, target) in [("live", "a"), ("old", "b"), ("live", "c"), ("gone", "d")] {
+        names.set_alias(alias, target).unwrap();
+    }
+    names.delete_alias("gone").unwrap();
+    names.close().unwrap();
+}
+
+/// Everything that [`fill`] made is there.
+fn check(names: &Names, context: &str) {
+    let now = names.now();
+    assert_eq!(now.collections.keys().map(String::as_str).collect::<Vec<_>>(), NAMES, "{context}");
+    for (n, name) in (1..).zip(NAMES) {
+        let open = now.find(name).unwrap();
+        let documents = open.collection().map(|c| c.count(None, &Stop::default()).unwrap());
+        assert_eq!(documents.unwrap_or_else(|e| panic!("{context}: {name}: {e}")), n, "{context}: {name}");
+    }
+    let aliases: Vec<(&str, &str)> = now.aliases.iter().map(|(a, c)| (a.as_str(), c.as_str())).collect();
+    assert_eq!(aliases, [("live", "c"), ("old", "b")], "{context}");
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = walkdir::WalkDir::new(dir)
+        .into_iter()
+        .map(|entry| entry.unwrap())
+        .map(walkdir::DirEntry::into_path)
+        // sled replaces its snapshots.
+        .filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with("snap."))
+        .collect();
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.unwrap();
+        let target = to.join(entry.path().strip_prefix(from).unwrap());
+        if entry.file_type().is_dir() {
+            fs::create_dir_all(target).unwrap();
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn folder_of(root: &Path, name: &str) -> PathBuf {
+    let found = fs::read_dir(root.join(COLLECTIONS_DIR)).unwrap().map(|entry| entry.unwrap().path());
+    found
+        .into_iter()
+        .find(|dir| read_description(dir).ok().flatten().is_some_and(|d| d.info.name == name))
+        .unwrap_or_else(|| panic!("{name} has no folder"))
+}
+
+#[test]
+fn no_damage_of_the_catalogue_loses_a_name_a_document_or_a_file() {
+    let seed = 11;
+    println!("seed {seed}");
+    let mut random = SplitMix(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let good = dir.path().join("good");
+    fill(&good);
+    let db = fs::read(good.join("catalog/db")).unwrap();
+    let used = db.len() - db.iter().rev().take_while(|byte| **byte == 0).count();
+    let (mut told, mut rounds) = (0, 0);
+    for n in 0..44u64 {
+        let root = dir.path().join(format!("damaged-{n}"));
+        copy(&good, &root);
+        let path = root.join("catalog/db");
+        let mut bytes = db.clone();
+        // Evenly over what is used, and a little off.
+        let at = (used as u64 * (n % 22) / 22 + random.below(40)) as usize % used;
+        let what = match n {
+            0..22 => {
+                bytes[at] ^= 1 << random.below(8);
+                fs::write(&path, bytes).unwrap();
+                "a flipped bit"
+            }
+            22..30 => {
+                fs::write(&path, &bytes[..at]).unwrap();
+                "a cut"
+            }
+            30..38 => {
+                let end = (at + 512).min(used);
+                bytes[at..end].fill(0);
+                fs::write(&path, bytes).unwrap();
+                "a block of zeros"
+            }
+            38 => {
+                fs::remove_file(&path).unwrap();
+                "db is gone"
+            }
+            39 => {
+                fs::write(&path, "").unwrap();
+                "db is empty"
+            }
+            40 => {
+                fs::write(&path, &db[..used]).unwrap();
+                for entry in fs::read_dir(root.join("catalog")).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+                        fs::remove_file(path).unwrap();
+                    }
+                }
+                "snapshots are gone"
+            }
+            41 => {
+                fs::remove_dir_all(root.join("catalog")).unwrap();
+                fs::create_dir(root.join("catalog")).unwrap();
+                "an empty folder"
+            }
+            _ => {
+                fs::remove_dir_all(root.join("catalog")).unwrap();
+                "the folder is gone"
+            }
+        };
+        let context = format!("round {n}, {what} at {at} of {used}");
+        let before = files(&root.join(COLLECTIONS_DIR));
+        let names = open(&root).unwrap_or_else(|error| panic!("{context}: {error}"));
+        check(&names, &context);
+        assert_eq!(files(&root.join(COLLECTIONS_DIR)), before, "{context}");
+        rounds += 1;
+        told += u64::from(!names.findings().is_empty());
+        if n >= 41 {
+            assert!(names.findings().iter().any(|f| f.what.contains("did not know collection")), "{context}");
+            let written = fs::read_to_string(root.join(FINDINGS_FILE)).unwrap();
+            assert!(written.contains("\"a\""), "{context}: {written}");
+        }
+        // What was found once is repaired.
+        names.close().unwrap();
+        drop(names);
+        let names = open(&root).unwrap();
+        check(&names, &format!("{context}, opened again"));
+        assert_eq!(names.findings(), [], "{context}");
+        assert!(!root.join(FINDINGS_FILE).exists());
+        names.create(info("new", 99), false).unwrap();
+        names.delete("new").unwrap();
+    }
+    println!("{told} of {rounds} damages mattered");
+    assert!(told > 20, "{told} of {rounds}: the damages do not reach the catalogue");
+}
+
+#[test]
+fn a_catalogue_put_back_to_an_earlier_state_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("db");
+    let names = open(&root).unwrap();
+    names.create(info("a", 1), false).unwrap();
+    names.set_alias("live", "a").unwrap();
+    names.close().unwrap();
+    drop(names);
+    let earlier = dir.path().join("earlier");
+    copy(&root.join(CATALOG_DIR), &earlier);
+    let names = open(&root).unwrap();
+    names.create(info("b", 2), false).unwrap();
+    write(&names, "b", "document");
+    names.set_alias("live", "b").unwrap();
+    names.close().unwrap();
+    drop(names);
+    fs::remove_dir_all(root.join(CATALOG_DIR)).unwrap();
+    copy(&earlier, &root.join(CATALOG_DIR));
+    let names = open(&root).unwrap();
+    assert_eq!(names.now().find("live").unwrap().info.name, "b");
+    assert_eq!(
+        names.now().find("b").unwrap().collection().unwrap().count(None, &Stop::default()).unwrap(),
+        1
+    );
+    let findings = names.findings();
+    assert!(findings.iter().any(|f| f.what.contains("collection \"b\"")), "{findings:?}");
+    assert!(findings.iter().any(|f| f.what.contains("\"live\" is an alias of \"b\"")), "{findings:?}");
+}
+
+#[test]
+fn a_folder_that_nothing_names_is_kept_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let folder = folder_of(dir.path(), "c");
+    fs::remove_file(folder.join(folder::DESCRIPTION_FILE)).unwrap();
+    fs::remove_dir_all(dir.path().join(CATALOG_DIR)).unwrap();
+    let names = open(dir.path()).unwrap();
+    assert!(folder.join("state/db").exists());
+    assert!(names.now().find("c").is_err());
+    let findings = names.findings();
+    let path = folder.display().to_string();
+    assert!(findings.iter().any(|f| f.what.contains(&path) && f.what.contains("kept")), "{findings:?}");
+    for name in ["a", "b", "d", "e"] {
+        names.now().find(name).unwrap().collection().unwrap();
+    }
+}
+
+#[test]
+fn foreign_files_and_folders_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let collections = dir.path().join(COLLECTIONS_DIR);
+    let folders = [
+        dir.path().join("lost+found"),
+        collections.join("lost+found"),
+        collections.join("mine/state-of-art"),
+    ];
+    let foreign =
+        [dir.path().join("README"), collections.join(".DS_Store"), collections.join("mine/notes.txt")];
+    for folder in &folders {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for file in &foreign {
+        fs::write(file, "mine").unwrap();
+    }
+    let names = open(dir.path()).unwrap();
+    check(&names, "with foreign files");
+    assert_eq!(names.findings(), []);
+    for path in folders.iter().chain(&foreign) {
+        assert!(path.exists(), "{}", path.display());
+    }
+}
+
+#[test]
+fn only_what_is_marked_as_unfinished_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let collections = dir.path().join(COLLECTIONS_DIR);
+    // A creation and a deletion that were cut off, each at two places.
+    let half = collections.join("half");
+    folder::create(&half, &RealDisk).unwrap();
+    fs::create_dir(half.join("state")).unwrap();
+    fs::write(half.join("state/db"), "half").unwrap();
+    let (decided, begun) = (folder_of(dir.path(), "d"), folder_of(dir.path(), "e"));
+    folder::mark(&decided, Mark::Deleting, &RealDisk).unwrap();
+    folder::mark(&begun, Mark::Deleting, &RealDisk).unwrap();
+    folder::empty(&begun).unwrap();
+    // A creation that the catalogue knows already.
+    let known = folder_of(dir.path(), "a");
+    folder::mark(&known, Mark::Creating, &RealDisk).unwrap();
+    let names = open(dir.path()).unwrap();
+    assert_eq!(names.now().collections.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(
+        names.now().find("a").unwrap().collection().unwrap().count(None, &Stop::default()).unwrap(),
+        1
+    );
+    assert_eq!(names.findings(), []);
+    assert!(!half.exists() && !decided.exists() && !begun.exists());
+    assert_eq!(folder::marked(&known), None);
+    names.close().unwrap();
+    drop(names);
+    assert_eq!(open(dir.path()).unwrap().now().collections.len(), 3);
+}
+
+#[test]
+fn two_folders_of_one_name_and_copies_are_never_guessed() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let collections = dir.path().join(COLLECTIONS_DIR);
+    let a = folder_of(dir.path(), "a");
+    let copied = collections.join("copy");
+    copy(&a, &copied);
+    let names = open(dir.path()).unwrap();
+    check(&names, "with a copy");
+    let findings = names.findings();
+    assert!(findings[0].what.contains("copied or renamed"), "{findings:?}");
+    names.close().unwrap();
+    drop(names);
+
+    // The copy claims to be the collection itself, and the catalogue is lost: nobody can decide.
+    let mut description = read_description(&copied).unwrap().unwrap();
+    description.folder = "copy".to_owned();
+    describe_folder(&copied, &description).unwrap();
+    fs::remove_dir_all(dir.path().join(CATALOG_DIR)).unwrap();
+    let names = open(dir.path()).unwrap();
+    let error = names.now().find("a").unwrap().collection().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let message = error.to_string();
+    assert!(
+        message.contains(&a.display().to_string()) && message.contains(&copied.display().to_string()),
+        "{message}"
+    );
+    assert!(message.contains("move all but one out"), "{message}");
+    assert_eq!(
+        names.now().find("b").unwrap().collection().unwrap().count(None, &Stop::default()).unwrap(),
+        2
+    );
+    // Giving the name up leaves both folders.
+    names.delete("a").unwrap();
+    assert!(a.join("state/db").exists() && copied.join("state/db").exists());
+}
+
+#[test]
+fn a_description_that_contradicts_the_catalogue_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let folder = folder_of(dir.path(), "b");
+    let mut description = read_description(&folder).unwrap().unwrap();
+    description.info.dimension = 3;
+    describe_folder(&folder, &description).unwrap();
+    let names = open(dir.path()).unwrap();
+    let message = names.now().find("b").unwrap().collection().unwrap_err().to_string();
+    assert!(message.contains("\"b\"") && message.contains("settings"), "{message}");
+    assert!(message.contains(&folder.join("collection").display().to_string()), "{message}");
+    assert_eq!(
+        names.now().find("c").unwrap().collection().unwrap().count(None, &Stop::default()).unwrap(),
+        3
+    );
+}
+
+#[test]
+fn one_damaged_collection_is_refused_by_name_and_can_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (b, c, d) = (folder_of(dir.path(), "b"), folder_of(dir.path(), "c"), folder_of(dir.path(), "d"));
+    fs::write(b.join("state/db"), "not a database").unwrap();
+    fs::remove_dir_all(c.join("state")).unwrap();
+    fs::remove_dir_all(&d).unwrap();
+    let names = open(dir.path()).unwrap();
+    for (n, name) in (1..).zip(NAMES) {
+        let now = names.now();
+        let open = now.find(name).unwrap();
+        let damage = now.info(open).damage;
+        match open.collection() {
+            Ok(collection) => {
+                assert!(["a", "e"].contains(&name) && damage.is_none(), "{name}");
+                assert_eq!(collection.count(None, &Stop::default()).unwrap(), n);
+            }
+            Err(error) => {
+                assert!(["b", "c", "d"].contains(&name), "{name}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                let message = error.to_string();
+                assert!(message.contains(&format!("{name:?}")), "{message}");
+                assert!(
+                    message.contains(&dir.path().join(COLLECTIONS_DIR).display().to_string()),
+                    "{message}"
+                );
+                assert!(message.contains("backup") && message.contains("delete the collection"), "{message}");
+                assert!(message.contains(&damage.unwrap()), "{message}");
+            }
+        }
+    }
+    assert_eq!(names.findings().len(), 3);
+    for name in ["b", "c", "d"] {
+        names.delete(name).unwrap();
+    }
+    assert!(!b.exists() && !c.exists());
+    assert_eq!(names.findings(), []);
+    names.create(info("b", 77), false).unwrap();
+    names.close().unwrap();
+    drop(names);
+    let names = open(dir.path()).unwrap();
+    assert_eq!(names.now().collections.keys().collect::<Vec<_>>(), ["a", "b", "e"]);
+    assert_eq!(names.findings(), []);
+}
+
+#[test]
+fn a_data_folder_of_the_format_before_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    for name in NAMES {
+        let folder = folder_of(dir.path(), name);
+        fs::remove_file(folder.join(folder::DESCRIPTION_FILE)).unwrap();
+        crate::store::tests::to_format_1(&folder.join("state"));
+    }
+    crate::store::tests::to_format_1(&dir.path().join(CATALOG_DIR));
+    let names = open(dir.path()).unwrap();
+    check(&names, "taken over");
+    assert_eq!(names.findings(), []);
+    names.close().unwrap();
+    drop(names);
+    // From then on a lost catalogue is no loss, and a store that is cut short is noticed.
+    fs::remove_dir_all(dir.path().join(CATALOG_DIR)).unwrap();
+    let names = open(dir.path()).unwrap();
+    check(&names, "without its catalogue");
+    assert!(folder_of(dir.path(), "a").join("acknowledged").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn everything_in_the_data_folder_is_this_users_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("db");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let check_all = |context: &str| {
+        for path in walkdir::WalkDir::new(&root).into_iter().map(|entry| entry.unwrap().into_path()) {
+            let right = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode(&path), right, "{context}: {}", path.display());
+        }
+    };
+    let lock = crate::store::DataLock::acquire(&root).unwrap();
+    fill(&root);
+    check_all("made");
+    // As an earlier version left it.
+    for path in walkdir::WalkDir::new(&root).into_iter().map(|entry| entry.unwrap().into_path()) {
+        let wide = if path.is_dir() { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(wide)).unwrap();
+    }
+    let names = open(&root).unwrap();
+    names.close().unwrap();
+    drop((names, lock));
+    for below in [CATALOG_DIR, COLLECTIONS_DIR] {
+        for path in
+            walkdir::WalkDir::new(root.join(below)).into_iter().map(|entry| entry.unwrap().into_path())
+        {
+            assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
+        }
+    }
+    assert_eq!(mode(&root), 0o755, "the folder itself is the user's");
+}

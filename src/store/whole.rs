@@ -1,0 +1,87 @@
+//! Small files that are written whole and read whole: beside, synced, renamed, and checked when they are read.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    StoreError,
+    disk::Disk,
+    record::{frame, unframe},
+};
+
+/// Largest file that is read: what is larger was not written here.
+const BYTES_MAX: u64 = 16 << 20;
+
+/// Puts `bytes` in place of `path` and returns when they are on the device.
+///
+/// # Errors
+/// [`StoreError::Io`]; what was there before is there still.
+pub(crate) fn replace(path: &Path, bytes: &[u8], disk: &dyn Disk) -> Result<(), StoreError> {
+    let beside = beside(path);
+    disk.write_file(&beside, bytes).map_err(|e| StoreError::io(&beside, e))?;
+    disk.rename(&beside, path).map_err(|e| StoreError::io(path, e))?;
+    match path.parent() {
+        Some(parent) => disk.sync_dir(parent).map_err(|e| StoreError::io(parent, e)),
+        None => Ok(()),
+    }
+}
+
+/// [`replace`] with a checksum around the bytes.
+///
+/// # Errors
+/// As [`replace`].
+pub(crate) fn replace_checked(path: &Path, body: &[u8], disk: &dyn Disk) -> Result<(), StoreError> {
+    replace(path, &frame(body).0, disk)
+}
+
+/// The bytes that [`replace_checked`] wrote; `None` if there is no such file.
+///
+/// # Errors
+/// [`StoreError::Corrupt`], [`StoreError::NewerFormat`], [`StoreError::Io`].
+pub(crate) fn read_checked(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let bytes = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= BYTES_MAX => std::fs::read(path),
+        Ok(_) => return Err(StoreError::corrupt(path, "it is no file, or far too large".to_owned())),
+        Err(e) => Err(e),
+    };
+    match bytes {
+        Ok(bytes) => Ok(Some(unframe(&bytes, path, "it")?.0)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::io(path, e)),
+    }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::disk::RealDisk, *};
+
+    #[test]
+    fn a_checked_file_is_replaced_whole_and_damage_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(read_checked(&path).unwrap(), None);
+        for body in [b"one".as_slice(), b"another"] {
+            replace_checked(&path, body, &RealDisk).unwrap();
+            assert_eq!(read_checked(&path).unwrap().unwrap(), body);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let good = std::fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            std::fs::write(&path, bad).unwrap();
+            assert!(read_checked(&path).is_err(), "byte {at}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(read_checked(&path).unwrap_err(), StoreError::Corrupt { .. }));
+    }
+}
