@@ -8,6 +8,10 @@ use crate::config::{ConfigError, LogConfig, LogFormat};
 
 /// Starts logging to standard error. Only the first call of a process counts, so tests may call it at will.
 ///
+/// In the form of JSON every line is one object with `timestamp`, `level`, `target`, `message`, the event's fields and
+/// `span`, the innermost span (a request, a collection), and a panic is such a line too. A field must not bear one of
+/// those names, since a key would stand twice.
+///
 /// # Errors
 /// [`ConfigError::Faults`] if the filter cannot be read.
 pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
@@ -20,11 +24,26 @@ pub fn init(config: &LogConfig) -> Result<(), ConfigError> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_span_list(false).with_ansi(false).try_init()
+        }
     };
     // The only failure is that a subscriber is there already.
-    let _ = started;
+    if started.is_ok() && config.format == LogFormat::Json {
+        std::panic::set_hook(Box::new(log_panic));
+    }
     Ok(())
+}
+
+/// What the standard hook prints in several lines, as an event.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name(),
+        place = panic.location().map(tracing::field::display),
+        reason = panic.payload_as_str().unwrap_or("unknown"),
+        "a thread panicked"
+    );
 }
 
 /// Names of metrics, without the prefix `distilface_` and the suffix `_total` that counters get.

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Loaded, Origin, Override},
+    config::{Loaded, LogFormat, Origin, Override},
     telemetry,
 };
 
@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            if error.use_stderr() && arguments.iter().any(|a| a == "--json") {
+            if error.use_stderr() && (arguments.iter().any(|a| a == "--json") || logs_json(&arguments)) {
                 let text = error.to_string();
                 let message = text.trim_start_matches("error: ").trim();
                 Output::new(true, false, ColorChoice::Never).error(message, "usage", code);
@@ -171,11 +171,26 @@ pub fn main() -> ExitCode {
             return code.into();
         }
     };
-    let out = Output::new(cli.globals.json, cli.globals.quiet, cli.globals.color);
+    let json = cli.globals.json || logs_json(&arguments);
+    let out = Output::new(json, cli.globals.quiet, cli.globals.color);
     match run(cli, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err((out, error)) => failure::report(&out, &error).into(),
     }
+}
+
+/// Whether these are the arguments of a server whose log is to be JSON: then whatever it says is, also that it cannot
+/// start since its arguments or settings are wrong.
+fn logs_json(arguments: &[std::ffi::OsString]) -> bool {
+    let named = arguments.iter().position(|argument| argument == "--config").map(|at| at + 1);
+    let file = match named {
+        Some(at) => arguments.get(at).map(PathBuf::from),
+        None => arguments
+            .iter()
+            .find_map(|argument| Some(PathBuf::from(argument.to_str()?.strip_prefix("--config=")?))),
+    };
+    arguments.iter().skip(1).any(|argument| argument == "serve")
+        && LogFormat::told(file.as_deref(), std::env::vars_os()) == LogFormat::Json
 }
 
 fn run(cli: Cli, out: Output) -> Result<(), (Output, anyhow::Error)> {

@@ -99,6 +99,11 @@ impl Output {
         }
     }
 
+    /// The same as under `--json`.
+    pub fn into_json(self) -> Self {
+        Output { json: true, color_out: false, color_err: false, ..self }
+    }
+
     /// Whether results go out as JSON.
     pub fn is_json(&self) -> bool {
         self.json

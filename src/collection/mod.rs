@@ -240,10 +240,13 @@ impl Collection {
         let writer = writer::Writer::new(Arc::clone(&shared), jobs, buried);
         let indexer = indexer::Indexer::new(Arc::clone(&shared), options.build_threads)
             .map_err(|e| CollectionError::io(dir, e))?;
+        // Names the collection in the log.
+        let span = tracing::Span::current();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let span = span.clone();
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(run)
+                .spawn(move || span.in_scope(run))
                 .map_err(|e| CollectionError::io(dir, e))
         };
         let threads = vec![

@@ -17,7 +17,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Config, ConfigError, RESERVED_VARIABLES, bounds};
+use super::{Config, ConfigError, LogFormat, RESERVED_VARIABLES, bounds};
 use crate::spelling;
 
 const PREFIX: &str = "DISTILFACE_";
@@ -105,6 +105,28 @@ impl Loaded {
     /// Where the value of `key` came from.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+}
+
+impl LogFormat {
+    /// The form of the log as far as it can be made out, whatever else is wrong with the settings: so that a server that
+    /// does not start says so in that form.
+    pub fn told(file: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsString)>) -> LogFormat {
+        let env: BTreeMap<OsString, OsString> = env.into_iter().collect();
+        let variable = env.iter().find_map(|(name, value)| {
+            let name = name.to_str()?.strip_prefix(PREFIX)?;
+            name.eq_ignore_ascii_case("log__format").then(|| value.to_string_lossy().into_owned())
+        });
+        let of_file = || {
+            let text = std::fs::read_to_string(locate(file, &env)?).ok()?;
+            let (document, _) = DeTable::parse_recoverable(&text);
+            let DeValue::Table(log) = document.get_ref().get("log")?.get_ref() else { return None };
+            Some(log.get("format")?.get_ref().as_str()?.to_owned())
+        };
+        match variable.or_else(of_file).as_deref() {
+            Some("json") => LogFormat::Json,
+            _ => LogFormat::Text,
+        }
     }
 }
 

@@ -20,13 +20,14 @@ use super::{
 use crate::{
     collection::{Collection, CollectionError, CollectionOptions, CollectionSpec},
     error::Result,
+    index::IndexKind,
     store::{
         Catalog, StoreError,
         disk::{Disk as _, RealDisk},
         folder::{self, Mark},
         private,
     },
-    vector::Dim,
+    vector::{Dim, Metric},
 };
 
 /// A collection that there is.
@@ -294,15 +295,13 @@ impl Names {
     ) -> Result<Arc<Collection>> {
         let key = format!("{COLLECTION}{}", info.name);
         let bytes = entry_bytes(info, &folder);
-        let made = Collection::create(dir, spec, self.options.clone()).map_err(crate::Error::from).and_then(
-            |collection| {
-                let revision = self.catalog.revision() + 1;
-                let description =
-                    Description { info: info.clone(), folder, aliases: BTreeMap::new(), revision };
-                describe_folder(dir, &description)?;
-                Ok(collection)
-            },
-        );
+        let created = named(&info.name, || Collection::create(dir, spec, self.options.clone()));
+        let made = created.map_err(crate::Error::from).and_then(|collection| {
+            let revision = self.catalog.revision() + 1;
+            let description = Description { info: info.clone(), folder, aliases: BTreeMap::new(), revision };
+            describe_folder(dir, &description)?;
+            Ok(collection)
+        });
         let made = made.and_then(|collection| match self.catalog.put_all(&[(&key, Some(&bytes))]) {
             Ok(()) => Ok(collection),
             Err(error) => Err(error.into()),
@@ -588,7 +587,10 @@ fn open_item(folders: &Path, item: Item, options: &CollectionOptions) -> Open {
     let dir = folder.map(|folder| folders.join(folder));
     let collection = match (refused, &dir) {
         (Some(finding), _) => Err(finding),
-        (None, Some(dir)) => Collection::open(dir, options.clone()).map_err(|error| unopened(&error, dir)),
+        (None, Some(dir)) => {
+            let opened = named(&info.name, || Collection::open(dir, options.clone()));
+            opened.map_err(|error| unopened(&error, dir))
+        }
         (None, None) => Err(Finding {
             what: "its folder is not known".to_owned(),
             remedy: "put the data folder back from a backup, or delete the collection".to_owned(),
@@ -668,13 +670,42 @@ fn difference(have: &CollectionInfo, want: &CollectionInfo) -> Option<String> {
         }
     };
     compare("dimension", have.dimension.to_string(), want.dimension.to_string());
-    compare("metric", format!("{:?}", have.metric), format!("{:?}", want.metric));
-    compare("index", format!("{:?}", have.index), format!("{:?}", want.index));
-    compare("chunking", format!("{:?}", have.chunking), format!("{:?}", want.chunking));
+    let metric = |info: &CollectionInfo| match info.metric {
+        Metric::Cosine => "cosine".to_owned(),
+        Metric::Dot => "dot".to_owned(),
+        Metric::Euclidean => "euclidean".to_owned(),
+    };
+    compare("metric", metric(have), metric(want));
+    let kind = |info: &CollectionInfo| match info.index.kind {
+        IndexKind::Flat => "flat".to_owned(),
+        IndexKind::HnswRs => "hnsw_rs".to_owned(),
+    };
+    compare("index kind", kind(have), kind(want));
+    compare("m", have.index.m.to_string(), want.index.m.to_string());
+    let (have_index, want_index) = (&have.index, &want.index);
+    compare(
+        "ef_construction",
+        have_index.ef_construction.to_string(),
+        want_index.ef_construction.to_string(),
+    );
+    compare("ef_search", have_index.ef_search.to_string(), want_index.ef_search.to_string());
+    compare("seed", have_index.seed.to_string(), want_index.seed.to_string());
+    let chunking = |info: &CollectionInfo| {
+        info.chunking.map_or("off".to_owned(), |chunking| {
+            format!("{} tokens with {} shared", chunking.max_tokens, chunking.overlap_tokens)
+        })
+    };
+    compare("chunking", chunking(have), chunking(want));
     let model =
         |info: &CollectionInfo| info.model.as_ref().map_or("none".to_owned(), |m| m.fingerprint.0.clone());
     compare("model", model(have), model(want));
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Runs what makes or opens a collection: all that it logs then bears its name, also from threads of its own.
+/// The span has the highest level, so that no filter that lets an event through leaves the name out.
+fn named<T>(collection: &str, open: impl FnOnce() -> T) -> T {
+    tracing::error_span!(parent: None, "collection", collection).in_scope(open)
 }
 
 fn io(path: &Path, source: std::io::Error) -> StoreError {

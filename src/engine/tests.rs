@@ -127,7 +127,11 @@ async fn names_and_aliases_are_checked_switched_and_kept() {
     assert!(!engine.create_collection(same.clone()).await.unwrap().1);
     let other = NewCollection { metric: Metric::Dot, ..same };
     let differs = engine.create_collection(other).await.unwrap_err();
-    assert!(differs.to_string().contains("metric is Cosine, not Dot"), "{differs}");
+    assert!(differs.to_string().contains("metric is cosine, not dot"), "{differs}");
+    let index = crate::index::IndexParams { ef_search: 50, ..Default::default() };
+    let other = NewCollection { index, if_not_exists: true, ..collection("one") };
+    let differs = engine.create_collection(other).await.unwrap_err();
+    assert!(differs.to_string().contains("ef_search is 96, not 50"), "{differs}");
 
     assert_eq!(engine.set_alias("live", "one").await.unwrap(), None);
     assert_eq!(engine.set_alias("live", "two").await.unwrap(), Some("one".into()));

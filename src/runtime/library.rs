@@ -72,8 +72,10 @@ pub(super) fn with_runtime<T>(
 
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
-        LogLevel::Fatal | LogLevel::Error => tracing::warn!(category, location, message, "onnxruntime"),
-        _ => tracing::debug!(category, location, message, "onnxruntime"),
+        LogLevel::Fatal | LogLevel::Error => {
+            tracing::warn!(category, location, text = message, "onnxruntime")
+        }
+        _ => tracing::debug!(category, location, text = message, "onnxruntime"),
     }
 }
 

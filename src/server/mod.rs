@@ -156,7 +156,8 @@ pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
             stopped.clone(),
         )));
     }
-    tracing::info!(%address, ?metrics_address, "serving");
+    let metrics_at = metrics_address.map(tracing::field::display);
+    tracing::info!(%address, metrics_address = metrics_at, "serving");
     let (draining, stopped, cut) = (draining.drop_guard(), stopped.drop_guard(), cut.drop_guard());
     let stage = Stage::default();
     Ok(Running { address, metrics_address, engine, draining, serving, helpers, stopped, cut, metrics, stage })

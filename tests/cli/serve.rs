@@ -1,5 +1,10 @@
 //! The server as a process: its address, its end, and what keeps it from starting.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
 use super::harness::*;
 
 #[test]
@@ -144,4 +149,120 @@ fn a_server_has_several_models_and_changes_the_default_without_a_restart() {
     place.run(&["model", "use", "other"]).code(2).says("asks a running server");
     // Tiny is loaded still, and known by name, though its folder is none of the home's.
     assert_eq!(vector(&["embed", "rain", "--json", "--model", "tiny"]), first);
+}
+
+/// A JSON value in which no object has a key twice.
+struct Strict;
+
+impl<'de> serde::Deserialize<'de> for Strict {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Strict;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("JSON without a key twice")
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Strict, E> {
+                Ok(Strict)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Strict, E> {
+                Ok(Strict)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Strict, E> {
+                Ok(Strict)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Strict, E> {
+                Ok(Strict)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Strict, E> {
+                Ok(Strict)
+            }
+            fn visit_unit<E>(self) -> Result<Strict, E> {
+                Ok(Strict)
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
+                while seq.next_element::<Strict>()?.is_some() {}
+                Ok(Strict)
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
+                let mut seen = std::collections::HashSet::new();
+                while let Some((key, _)) = map.next_entry::<String, Strict>()? {
+                    if !seen.insert(key.clone()) {
+                        return Err(serde::de::Error::custom(format!("the key {key} stands twice")));
+                    }
+                }
+                Ok(Strict)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Every line is one JSON object, without a key twice and without the forms that Rust prints for its programmers.
+#[track_caller]
+fn assert_json_lines(text: &str) {
+    for line in text.lines() {
+        if let Err(error) = serde_json::from_str::<Strict>(line) {
+            panic!("{error}: {line}");
+        }
+        assert!(line.starts_with('{'), "{line}");
+        for debug in ["Some(", "\"None\"", "Ok(", "Err(", " { "] {
+            assert!(!line.contains(debug), "{debug} is in {line}");
+        }
+    }
+}
+
+#[test]
+fn with_a_json_log_every_line_of_a_server_is_json() {
+    let Some(place) = Place::new() else { return };
+    place.file("c.toml", "[log]\nformat = \"json\"\nfilter = \"distilface=debug,info\"\n");
+    let server = |arguments: &[&str]| {
+        let mut command = place.command();
+        command.args(["serve", "--config", "c.toml", "--data"]).arg(place.data());
+        command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+        command
+    };
+    for metrics in ["off", "127.0.0.1:0"] {
+        let mut command = server(&["--metrics-listen", metrics]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_json_lines(&line);
+        let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let running = Server { url: told["address"].as_str().unwrap().to_owned(), child: Some(child) };
+        run_with_stdin(&mut place.remote(&running, &["ingest", "-", "-c", "notes"]), lines(0..5).as_bytes())
+            .code(0);
+        run(&mut place.remote(&running, &["search", "x", "-c", "notes", "--filter", "n = "])).code(2);
+        run(&mut place.remote(&running, &["search", "x", "-c", "nowhere"])).code(1);
+        running.signal("-TERM");
+        let ran = running.ended().code(0);
+        assert_json_lines(&ran.stderr);
+        ran.says("\"serving\"").says("\"stopped\"").says("request ended").says("NOT_FOUND");
+        if metrics != "off" {
+            // The second start opens the collection that the first one made.
+            ran.says("\"span\":{\"collection\":\"notes\"").says("\"metrics_address\":\"127.0.0.1:");
+        }
+    }
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (arguments, said) in [
+        (&["--no-such-flag"][..], "no-such-flag"),
+        (&["--metrics-listen", &address], "cannot listen on"),
+        (&["--metrics-listen", "nowhere"], "metrics_listen"),
+    ] {
+        let ran = run(&mut server(arguments));
+        assert_ne!(ran.code, 0);
+        assert_json_lines(&ran.stderr);
+        assert_json_lines(&ran.stdout);
+        ran.says(said);
+    }
+    place.file("c.toml", "[log]\nformat = \"json\"\n[server]\nlisten = 5\n");
+    let ran = run(&mut server(&[])).code(2);
+    assert_json_lines(&ran.stderr);
+    place.file("c.toml", "[log]\nformat = \"text\"\n");
+    let ran = run(server(&["--no-such-flag"]).env("DISTILFACE_LOG__FORMAT", "json")).code(2);
+    assert_json_lines(&ran.stderr);
+    assert!(!run(&mut server(&["--no-such-flag"])).code(2).stderr.starts_with('{'));
 }
