@@ -55,7 +55,8 @@ enum DocumentCommand {
         #[arg(long, short)]
         yes: bool,
     },
-    /// List documents in the order of their ids; with --json one a line, in a form that `ingest` reads
+    /// List documents in the order of their ids; with --json one a line, in a form that `ingest` reads again
+    /// with every type as it was
     Scroll {
         /// Collection or alias
         #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
@@ -75,6 +76,9 @@ enum DocumentCommand {
         /// Leave out the texts
         #[arg(long)]
         no_text: bool,
+        /// With the vectors (under --json), which a collection made with --vectors-only is read again from
+        #[arg(long)]
+        vectors: bool,
     },
     /// Count documents
     Count {
@@ -136,13 +140,14 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 format!("deleted {}", layout::counted(deleted, "document"))
             })
         }
-        DocumentCommand::Scroll { collection, filter: expression, limit, all, cursor, no_text } => {
+        DocumentCommand::Scroll { collection, filter: expression, limit, all, cursor, no_text, vectors } => {
             let request = ScrollRequest {
                 collection: collection.clone(),
                 filter: filter(expression.as_deref()),
                 limit: 0,
                 cursor: cursor.clone().unwrap_or_default(),
                 without_text: *no_text,
+                with_vectors: *vectors,
             };
             scroll(out, session, request, if *all { u64::MAX } else { *limit }).await
         }
@@ -182,7 +187,7 @@ async fn scroll(
         out.hints(&page.hints);
         for document in &page.documents {
             if out.is_json() {
-                out.json_line(&values::document_json(document))?;
+                out.json_line(&values::document_json(document, !request.without_text))?;
             } else {
                 out.line(&format!("{}\n", document_words(out, document, 2)))?;
             }

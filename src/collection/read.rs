@@ -119,6 +119,33 @@ impl Collection {
         Ok(Page { points, next, hints })
     }
 
+    /// Adds the first passage's vector to documents that were read before. One that was replaced in between is read
+    /// anew; one that was deleted stays without.
+    ///
+    /// # Errors
+    /// [`CollectionError::Stopped`]; store errors.
+    pub fn add_vectors(&self, points: &mut [StoredPoint], stop: &Stop) -> Result<(), CollectionError> {
+        for point in points {
+            let found = {
+                let memory = self.shared.read_memory();
+                let entry = memory.slots.find(&point.id).map(|(_, entry)| (entry.hash, entry.first_slot));
+                entry.map(|(hash, slot)| (hash == point.content_hash, memory.flat.vector(Slot(slot))))
+            };
+            match found {
+                Some((true, vector)) => point.vector = vector,
+                Some((false, _)) => {
+                    let with_text = !point.text.is_empty();
+                    let fresh = self.get(std::slice::from_ref(&point.id), with_text, true, stop)?;
+                    if let Some(fresh) = fresh.into_iter().next().flatten() {
+                        *point = fresh;
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Documents that match.
     ///
     /// # Errors

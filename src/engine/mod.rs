@@ -168,6 +168,21 @@ impl SearchQuery {
     }
 }
 
+/// Which documents a page shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListingQuery {
+    /// Only those that match; `None`: all.
+    pub filter: Option<Filter>,
+    /// Where an earlier page said to go on; `None`: from the beginning.
+    pub cursor: Option<String>,
+    /// Documents on the page, 1 to `limits.batch_max`.
+    pub limit: usize,
+    /// With their texts.
+    pub with_text: bool,
+    /// With the vector of each document's first passage.
+    pub with_vectors: bool,
+}
+
 /// One page of documents, ordered by id.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -465,14 +480,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; [`EngineError::Cursor`] for a cursor of another
     /// collection or filter; filter and store errors.
-    pub async fn scroll(
-        &self,
-        collection: &str,
-        filter: Option<Filter>,
-        cursor: Option<String>,
-        limit: usize,
-        with_text: bool,
-    ) -> Result<Listing> {
+    pub async fn scroll(&self, collection: &str, query: ListingQuery) -> Result<Listing> {
+        let ListingQuery { filter, cursor, limit, with_text, with_vectors } = query;
         let most = self.config.limits.batch_max;
         if !(1..=most).contains(&limit) {
             return Err(out_of_range("limit", 1, most, limit).into());
@@ -483,7 +492,10 @@ impl Engine {
             let scope = Scope::new("documents by id", &collection.identity(), &narrowed);
             let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
             let after = after.map(PointId::new).transpose()?;
-            let page = collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop)?;
+            let mut page = collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop)?;
+            if with_vectors {
+                collection.add_vectors(&mut page.points, stop)?;
+            }
             let next_cursor = page.next.map(|id| scope.after(id.as_str()));
             Ok(Listing { points: page.points, next_cursor, hints: page.hints, scope })
         })

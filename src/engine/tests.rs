@@ -235,7 +235,8 @@ async fn ranges_and_empty_questions_are_refused_with_what_is_allowed() {
     }
     assert!(engine.search_batch(Vec::new(), NEVER).await.is_err());
     assert!(engine.get("notes", Vec::new(), false).await.is_err());
-    assert!(engine.scroll("notes", None, None, 0, true).await.is_err());
+    let none = ListingQuery { filter: None, cursor: None, limit: 0, with_text: true, with_vectors: false };
+    assert!(engine.scroll("notes", none).await.is_err());
     for (max, overlap) in [(Some(0), None), (Some(1000), None), (Some(10), Some(10))] {
         let new = NewCollection { chunk_max_tokens: max, chunk_overlap_tokens: overlap, ..collection("cut") };
         assert_eq!(engine.create_collection(new).await.unwrap_err().kind(), ErrorKind::Invalid);

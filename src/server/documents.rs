@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::{ServerError, admit, convert, ingest, metrics::Metrics};
 use crate::{
     collection::point::PointId,
-    engine::Engine,
+    engine::{Engine, ListingQuery},
     proto::{self, documents_server::Documents},
 };
 
@@ -123,13 +123,14 @@ impl Documents for DocumentsService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let limit = if message.limit == 0 { SCROLL_LIMIT } else { message.limit } as usize;
-                let filter = convert::filter_from_optional(message.filter)?;
-                let cursor = Some(message.cursor).filter(|cursor| !cursor.is_empty());
-                let mut page = self
-                    .engine
-                    .scroll(&message.collection, filter, cursor, limit, !message.without_text)
-                    .await?;
+                let query = ListingQuery {
+                    filter: convert::filter_from_optional(message.filter)?,
+                    cursor: Some(message.cursor).filter(|cursor| !cursor.is_empty()),
+                    limit: if message.limit == 0 { SCROLL_LIMIT } else { message.limit } as usize,
+                    with_text: !message.without_text,
+                    with_vectors: message.with_vectors,
+                };
+                let mut page = self.engine.scroll(&message.collection, query).await?;
                 let mut answer = proto::ScrollResponse {
                     hints: std::mem::take(&mut page.hints),
                     next_cursor: page.next_cursor.take().unwrap_or_default(),

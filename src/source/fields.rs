@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
-use super::SourceDocument;
+use super::{SourceDocument, export};
 use crate::collection::{
     datetime,
     payload::{payload_from_json, type_name},
@@ -22,7 +22,7 @@ const PAYLOAD_NAMES: [&str; 2] = ["metadata", "payload"];
 /// Which fields of a record are what. A field that is named must be in every record; of the defaults the first that is
 /// there is taken: id from `id`, `_id`, `doc_id` (else a hash of the record); title from `title`; text from `text`,
 /// `body`, `content`, `abstract`; vector from `vector`. All others become payload, those of an object named `metadata`
-/// or `payload` without that name in front.
+/// or `payload` without that name in front. Beside `payload` an object `types` may stand, as exports have it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldMap {
     #[expect(missing_docs)]
@@ -145,14 +145,11 @@ impl FieldMap {
     /// # Errors
     /// The field and why its value cannot be read so.
     pub(super) fn coerce(&self, payload: &mut Payload) -> Result<(), String> {
-        for (field, kind) in &self.types {
-            let Some(value) = payload.get_mut(field) else { continue };
-            *value = coerce(value, *kind).map_err(|reason| format!("field {field:?}: {reason}"))?;
-        }
-        Ok(())
+        coerce_fields(payload, self.types.iter())
     }
 
     fn payload(&self, mut record: Map<String, Json>, typing: Typing) -> Result<Payload, String> {
+        let exported = export::take_types(&mut record);
         for name in PAYLOAD_NAMES {
             if !record.get(name).is_some_and(Json::is_object) {
                 continue;
@@ -177,6 +174,7 @@ impl FieldMap {
                 }
             }
         }
+        coerce_fields(&mut payload, exported.iter().filter(|(field, _)| !self.types.contains_key(*field)))?;
         self.coerce(&mut payload)?;
         Ok(payload)
     }
@@ -213,6 +211,17 @@ impl FieldMap {
             None => Ok(Some(vector)),
         }
     }
+}
+
+fn coerce_fields<'a>(
+    payload: &mut Payload,
+    types: impl Iterator<Item = (&'a String, &'a ValueType)>,
+) -> Result<(), String> {
+    for (field, kind) in types {
+        let Some(value) = payload.get_mut(field) else { continue };
+        *value = coerce(value, *kind).map_err(|reason| format!("field {field:?}: {reason}"))?;
+    }
+    Ok(())
 }
 
 /// `sha-` and 16 hexadecimal digits.
@@ -290,8 +299,14 @@ fn coerce(value: &Value, kind: ValueType) -> Result<Value, String> {
             Value::Datetime(micros) => datetime::format(*micros),
             Value::List(_) => String::new(),
         };
-        let hint =
-            if kind == ValueType::Datetime { " (as RFC 3339, such as 2024-01-31T10:00:00Z)" } else { "" };
+        let hint = match (kind, value) {
+            (ValueType::Datetime, Value::String(text)) => match datetime::read(text.trim()) {
+                Err(reason) => format!(": it is {reason}"),
+                Ok(_) => String::new(),
+            },
+            (ValueType::Datetime, _) => " (as RFC 3339, such as 2024-01-31T10:00:00Z)".to_owned(),
+            _ => String::new(),
+        };
         format!("the {} {shown} cannot be read as {kind}{hint}", type_name(value))
     };
     let typed = match (kind, value) {

@@ -18,6 +18,7 @@ use std::{
 
 use crate::collection::point::Payload;
 
+mod export;
 mod fields;
 mod html;
 mod json;
@@ -30,6 +31,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use export::TYPES;
 pub use fields::{FieldMap, ValueType};
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
 

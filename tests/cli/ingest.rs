@@ -145,6 +145,69 @@ fn what_scroll_exports_can_be_ingested_again() {
     ran.prints("0 inserted, 0 updated, 5 unchanged");
 }
 
+#[test]
+fn an_export_ingested_into_another_collection_is_the_same_export() {
+    let Some(place) = Place::new() else { return };
+    place.file(
+        "all.jsonl",
+        concat!(
+            r#"{"id":"a","text":"t","begin":"0001-01-01","end":"9999-12-31","looks":"2024-01-31","zip":"01067"}"#,
+            "\n",
+            r#"{"id":"b","title":"only a title","text":"","whole":2.0,"odd":0.30000000000000004,"n":9007199254740993}"#,
+            "\n",
+            r#"{"id":"c","text":"t","none":[],"days":["2024-01-31","1970-01-01T00:00:00.000001Z"],"yes":[true],"f":[1.0,2.5]}"#,
+            "\n",
+        ),
+    );
+    let types = ["--type", "begin=datetime", "--type", "end=datetime", "--type", "days=datetime"];
+    let mut arguments = vec!["ingest", "all.jsonl", "-c", "a"];
+    arguments.extend(types);
+    place.run(&arguments).code(0).prints("3 inserted");
+    let export = |collection| place.run(&["document", "scroll", "--all", "-c", collection, "--json"]).code(0);
+    let first = export("a");
+    place.file("export.jsonl", &first.stdout);
+    place.run(&["ingest", "export.jsonl", "-c", "b"]).code(0).prints("3 inserted");
+    assert_eq!(export("b").stdout, first.stdout);
+    let lines = first.json_lines();
+    assert_eq!(lines[0]["types"], serde_json::json!({"begin": "datetime", "end": "datetime"}));
+    assert_eq!(lines[0]["payload"]["end"], "9999-12-31T00:00:00Z");
+    assert_eq!(lines[1]["types"], serde_json::json!({"whole": "float"}));
+    for collection in ["a", "b"] {
+        for filter in
+            ["end > 9999-12-30", "days = 2024-01-31", "looks = '2024-01-31'", "n = 9007199254740993"]
+        {
+            let ran = place.run(&["document", "count", "-c", collection, "-f", filter]).code(0);
+            assert_eq!((ran.stdout.trim(), ran.stderr.as_str()), ("1", ""), "{collection}: {filter}");
+        }
+    }
+}
+
+#[test]
+fn a_collection_of_vectors_is_exported_with_its_vectors() {
+    let Some(place) = Place::new() else { return };
+    for collection in ["a", "b"] {
+        place.run(&["collection", "create", collection, "--vectors-only", "--dimension", "2"]).code(0);
+    }
+    place.file(
+        "v.jsonl",
+        "{\"id\":\"x\",\"vector\":[0.1,-3]}\n{\"id\":\"y\",\"vector\":[1,0],\"text\":\"t\"}\n",
+    );
+    place.run(&["ingest", "v.jsonl", "-c", "a"]).code(0).prints("2 inserted");
+    let export = |collection| {
+        place.run(&["document", "scroll", "--all", "-c", collection, "--json", "--vectors"]).code(0)
+    };
+    place.file("export.jsonl", &export("a").stdout);
+    place.run(&["ingest", "export.jsonl", "-c", "b"]).code(0).prints("2 inserted");
+    let (first, second) = (export("a").json_lines(), export("b").json_lines());
+    assert_eq!((first.len(), first[0]["vector"].as_array().unwrap().len()), (2, 2));
+    for (a, b) in first.iter().zip(&second) {
+        for (a, b) in a["vector"].as_array().unwrap().iter().zip(b["vector"].as_array().unwrap()) {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            assert!((a - b).abs() < 1e-6, "normalised twice, {a} is {b}");
+        }
+    }
+}
+
 /// Starts an ingest that has sent some batches and now waits for more lines.
 #[cfg(unix)]
 fn half_way(place: &Place, server: &Server) -> std::process::Child {

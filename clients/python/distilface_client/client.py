@@ -208,6 +208,7 @@ class Client:
         filter: str | Filter | None = None,
         page: int = 100,
         with_text: bool = True,
+        with_vectors: bool = False,
         timeout: float | None = None,
     ) -> Iterator[StoredDocument]:
         """Every document that matches, ordered by id; fetched by `page` at a time, each within `timeout`."""
@@ -215,7 +216,12 @@ class Client:
         cursor = ""
         while True:
             request = documents_pb2.ScrollRequest(
-                collection=collection, filter=condition, limit=page, cursor=cursor, without_text=not with_text
+                collection=collection,
+                filter=condition,
+                limit=page,
+                cursor=cursor,
+                without_text=not with_text,
+                with_vectors=with_vectors,
             )
             answer = self._call(m.SCROLL, request, timeout)
             messages.hinted(answer.hints)
@@ -321,11 +327,11 @@ class Client:
             try:
                 if self.health(timeout=max(left, 0.001)) is HealthStatus.SERVING:
                     return
-                failure = None
+                failure: DistilfaceError | None = None
             except DistilfaceError as error:
                 failure = error
             if time.monotonic() + 0.05 >= end:
-                raise messages.not_ready(timeout) from failure
+                raise messages.not_ready(timeout, failure) from failure
             time.sleep(0.05)
 
     def _call(self, method: m.Method[Any, m.R], request: Any, timeout: float | None) -> m.R:

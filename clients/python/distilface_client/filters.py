@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ._generated import common_pb2
-from .payload import Scalar, text, to_value
+from .payload import Comparable, text, to_value
 
 
 class Filter:
@@ -52,32 +52,32 @@ class Field:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __eq__(self, value: Scalar) -> Filter:  # type: ignore[override]
+    def __eq__(self, value: Comparable) -> Filter:  # type: ignore[override]
         return self._condition(eq=self._value(value))
 
-    def __ne__(self, value: Scalar) -> Filter:  # type: ignore[override]
+    def __ne__(self, value: Comparable) -> Filter:  # type: ignore[override]
         """Also true where the field is missing."""
         return self._condition(ne=self._value(value))
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __gt__(self, value: Scalar) -> Filter:
+    def __gt__(self, value: Comparable) -> Filter:
         return self._condition(range=common_pb2.Range(gt=self._value(value)))
 
-    def __ge__(self, value: Scalar) -> Filter:
+    def __ge__(self, value: Comparable) -> Filter:
         return self._condition(range=common_pb2.Range(gte=self._value(value)))
 
-    def __lt__(self, value: Scalar) -> Filter:
+    def __lt__(self, value: Comparable) -> Filter:
         return self._condition(range=common_pb2.Range(lt=self._value(value)))
 
-    def __le__(self, value: Scalar) -> Filter:
+    def __le__(self, value: Comparable) -> Filter:
         return self._condition(range=common_pb2.Range(lte=self._value(value)))
 
-    def between(self, low: Scalar, high: Scalar) -> Filter:
+    def between(self, low: Comparable, high: Comparable) -> Filter:
         """From `low` to `high`, both included."""
         return self._condition(range=common_pb2.Range(gte=self._value(low), lte=self._value(high)))
 
-    def is_in(self, values: Iterable[Scalar]) -> Filter:
+    def is_in(self, values: Iterable[Comparable]) -> Filter:
         """One of these values."""
         listed = common_pb2.ValueList(values=[self._value(value) for value in values])
         return self._condition(**{"in": listed})
@@ -94,14 +94,14 @@ class Field:
         """A string that begins so."""
         return self._condition(prefix=text(prefix, f"filter on field {self.name!r}"))
 
-    def contains(self, value: Scalar) -> Filter:
+    def contains(self, value: Comparable) -> Filter:
         """A list with this element, or a string with this part."""
         return self._condition(contains=self._value(value))
 
     def __repr__(self) -> str:
         return f"field({self.name!r})"
 
-    def _value(self, value: Scalar) -> common_pb2.Value:
+    def _value(self, value: Comparable) -> common_pb2.Value:
         if isinstance(value, (list, tuple, set, frozenset)) or getattr(value, "shape", ()) != ():
             raise TypeError(f"filter on field {self.name!r}: compare with one value, or use is_in([...])")
         if value is None:

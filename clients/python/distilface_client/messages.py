@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from ._generated import collections_pb2, common_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
-from .errors import Unavailable
+from .errors import DistilfaceError, Unavailable
 from .filters import to_filter
 from .payload import from_payload, from_timestamp, text, to_payload
 from .types import (
@@ -357,9 +357,12 @@ def health_status(wire: wire_pb2.HealthCheckResponse) -> HealthStatus:
     return HealthStatus(wire_pb2.HealthCheckResponse.ServingStatus.Name(wire.status).lower())
 
 
-def not_ready(timeout: float) -> Unavailable:
-    """The error of a server that did not begin to serve."""
-    return Unavailable(f"the server was not ready within {timeout:g} s", code=grpc.StatusCode.UNAVAILABLE)
+def not_ready(timeout: float, failure: DistilfaceError | None) -> Unavailable:
+    """The error of a server that did not begin to serve, with what it said last."""
+    said = f": {failure.message}" if failure else ""
+    request_id = failure.request_id if failure else ""
+    message = f"the server was not ready within {timeout:g} s{said}"
+    return Unavailable(message, code=grpc.StatusCode.UNAVAILABLE, request_id=request_id)
 
 
 def _passage(wire: common_pb2.Passage) -> Passage:

@@ -22,6 +22,8 @@ INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 
 Scalar: TypeAlias = "str | int | float | bool | dt.datetime"
+Comparable: TypeAlias = "Scalar | dt.date"
+"""What a filter compares with; NumPy's numbers too."""
 PayloadValue: TypeAlias = "Scalar | Sequence[Scalar]"
 """What a payload holds as it comes back."""
 Payload: TypeAlias = "Mapping[str, Any]"

@@ -295,6 +295,7 @@ def test_search_by_vector(client: Client, vectors: str) -> None:
     assert hits[0].score == pytest.approx(1 / 1.1, rel=1e-4)
     assert [hit.id for hit in client.search(vectors, vector=[0.9, 0.0, 0.0], threshold=0.8)] == ["x"]
     assert client.get(vectors, "y", with_vectors=True).documents[0].vector == (0.0, 1.0, 0.0)
+    assert [d.vector for d in client.scroll(vectors, page=1, with_vectors=True)] == [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0)]
 
 
 def test_batches_are_answered_in_order(client: Client, animals: str) -> None:
