@@ -60,6 +60,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("jiff", &["collection/datetime.rs"]),
         ("html2text", &["source/"]),
         ("csv", &["source/"]),
+        ("unicode_normalization", &["source/whole.rs"]),
         ("zip", &["setup/"]),
         ("clap", &["cli/"]),
         ("indicatif", &["cli/"]),

@@ -27,6 +27,7 @@ mod table;
 mod text;
 mod understood;
 mod walk;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ mod tests;
 pub use export::TYPES;
 pub use fields::{FieldMap, ValueType};
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
+pub use whole::{WalkedFolder, WholeFiles, composed};
 
 /// Longest line, record or text file that is read; longer ones are errors.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -153,6 +155,7 @@ pub struct Sources {
     current: Option<Documents>,
     skipped: BTreeMap<String, u64>,
     progress: Arc<Progress>,
+    whole: Arc<WholeFiles>,
     fields: Arc<FieldMap>,
     understood: Arc<UnderstoodFiles>,
     stdin: Option<Box<dyn Read + Send>>,
@@ -198,6 +201,7 @@ impl Sources {
             current: None,
             skipped: found.skipped,
             progress: Arc::new(Progress { bytes_read: AtomicU64::new(0), bytes_total: found.bytes_total }),
+            whole: Arc::new(found.whole),
             fields: Arc::new(options.fields),
             understood: Arc::default(),
             stdin: Some(stdin),
@@ -213,6 +217,11 @@ impl Sources {
     /// with whoever tells it. A file's entry is there before its first document.
     pub fn understood(&self) -> Arc<UnderstoodFiles> {
         Arc::clone(&self.understood)
+    }
+
+    /// The files that become one document each. Complete from the start.
+    pub fn whole_files(&self) -> Arc<WholeFiles> {
+        Arc::clone(&self.whole)
     }
 
     /// Files that were left out since their extension is not known: how many of each (without an extension: "").
