@@ -17,6 +17,7 @@ use crate::error::ErrorKind;
 
 mod bounds;
 mod layers;
+mod meaning;
 #[cfg(test)]
 mod tests;
 
@@ -222,6 +223,26 @@ fn home_in(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
         .or_else(|| var("XDG_DATA_HOME").map(|d| d.join("distilface")))
         .or_else(|| var("HOME").map(|d| d.join(".local/share/distilface")))
         .unwrap_or_else(|| PathBuf::from(".distilface"))
+}
+
+/// A setting, explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// What it is for, with its unit.
+    pub meaning: &'static str,
+    /// The values it may have, in words.
+    pub allowed: &'static str,
+}
+
+/// What the setting of this key, `section.name`, is for and what it may be; empty words for a key that does not exist.
+pub fn explain(key: &str) -> Explained {
+    Explained { meaning: meaning::of(key), allowed: bounds::allowed(key) }
+}
+
+/// The user's own settings file: `$XDG_CONFIG_HOME/distilface/config.toml`, else `~/.config/distilface/config.toml`;
+/// `None` where neither variable is set.
+pub fn own_file() -> Option<PathBuf> {
+    layers::own_file(|name| std::env::var_os(name))
 }
 
 impl Config {

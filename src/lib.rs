@@ -52,6 +52,7 @@ pub mod eval;
 pub mod finetune;
 pub mod index;
 mod kernel;
+mod meant;
 pub mod model;
 pub mod onnx;
 mod priority;

@@ -136,8 +136,14 @@ fn locate(file: Option<&Path>, env: &BTreeMap<OsString, OsString>) -> Option<Pat
     if let Some(named) = file.map(Path::to_owned).or_else(|| var("DISTILFACE_CONFIG")) {
         return Some(named);
     }
+    own_file(|name| env.get(std::ffi::OsStr::new(name)).cloned()).filter(|path| path.exists())
+}
+
+/// Where the user's own file is, or would be.
+pub(super) fn own_file(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let var = |name: &str| var(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let folder = var("XDG_CONFIG_HOME").or_else(|| var("HOME").map(|home| home.join(".config")))?;
-    Some(folder.join("distilface/config.toml")).filter(|path| path.exists())
+    Some(folder.join("distilface/config.toml"))
 }
 
 /// The values so far.
@@ -289,7 +295,9 @@ impl Layers {
         if self.default_of(key).is_none() {
             return self.unknown(key, origin);
         }
-        self.faults.push(format!("{origin}: {key}: {problem}; allowed: {}", bounds::allowed(key)));
+        let problem = problem.to_string();
+        let meant = crate::meant::hint_of(&problem);
+        self.faults.push(format!("{origin}: {key}: {problem}{meant}; allowed: {}", bounds::allowed(key)));
     }
 
     fn unknown(&mut self, key: &str, origin: &Origin) {

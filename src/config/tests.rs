@@ -48,6 +48,21 @@ fn every_key_has_its_words_and_every_word_its_key() {
 }
 
 #[test]
+fn every_key_is_explained() {
+    for key in bounds::KEYS.iter().map(|k| k.name) {
+        let Explained { meaning, allowed } = explain(key);
+        assert!(meaning.len() > 10 && !allowed.is_empty(), "{key} has no words in config/meaning.rs");
+    }
+    assert_eq!(explain("no.such"), Explained { meaning: "", allowed: "" });
+}
+
+#[test]
+fn a_value_that_is_misspelt_is_told_what_was_meant() {
+    let faults = faults(None, vec![], &[flag("log.format", "jsno", "--flag")]);
+    assert!(faults[0].contains("did you mean json?"), "{faults:?}");
+}
+
+#[test]
 fn later_layers_win() {
     let f = file(
         "[server]\nlisten = \"127.0.0.1:1\"\nrequest_timeout = 5\n[encoder]\nthreads = 1\ndevice = \"cpu\"\n",

@@ -15,7 +15,7 @@ use super::{
     data::{guard::GuardSettings, source::Source},
     schedule::{Decline, Schedule, Warmup},
 };
-use crate::{error::ErrorKind, onnx::Pooling};
+use crate::{error::ErrorKind, meant, onnx::Pooling};
 
 mod bounds;
 #[cfg(test)]
@@ -234,12 +234,18 @@ impl fmt::Display for Fault {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum RecipeError {
-    #[error("no recipe {name:?}; there are {}, or give the path of a TOML file", names())]
+    #[error(
+        "no recipe {name:?}{}; there are {}, or give the path of a TOML file",
+        meant::hint(name, BUILT_IN.map(|(name, _)| name)),
+        names()
+    )]
     NotFound { name: String },
     #[error("cannot read the recipe {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the recipe {name} cannot be read: {reason}")]
     Parse { name: String, reason: String },
+    #[error("a recipe has no setting {key}{meant}; `distilface finetune --help` lists all of them")]
+    UnknownKey { key: String, meant: String },
     #[error("the recipe's {key} cannot be {value:?}: {reason}")]
     Value { key: String, value: String, reason: String },
     #[error("the recipe has settings that cannot be:\n{}", lines(faults))]
@@ -252,9 +258,10 @@ impl RecipeError {
         match self {
             RecipeError::NotFound { .. } => ErrorKind::NotFound,
             RecipeError::Read { .. } => ErrorKind::Precondition,
-            RecipeError::Parse { .. } | RecipeError::Value { .. } | RecipeError::Faults { .. } => {
-                ErrorKind::Invalid
-            }
+            RecipeError::Parse { .. }
+            | RecipeError::UnknownKey { .. }
+            | RecipeError::Value { .. }
+            | RecipeError::Faults { .. } => ErrorKind::Invalid,
         }
     }
 }
@@ -290,15 +297,17 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError::Parse`] with the place, for what is no TOML, has an unknown key or a value of another type.
     pub fn parse(name: &str, text: &str) -> Result<Self, RecipeError> {
-        toml::from_str(text)
-            .map_err(|error| RecipeError::Parse { name: name.to_owned(), reason: error.to_string() })
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let reason = format!("{}{}", error.to_string().trim_end(), meant::hint_of(error.message()));
+            RecipeError::Parse { name: name.to_owned(), reason }
+        })
     }
 
     /// Sets one key, such as `temperature` or `dropout.hidden`, to a value as a command line has it: TOML, or a bare
     /// word for a text. An empty value takes a key back to its default.
     ///
     /// # Errors
-    /// [`RecipeError::Value`] if there is no such key, or it cannot have this value.
+    /// [`RecipeError::UnknownKey`]; [`RecipeError::Value`] if the key cannot have this value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), RecipeError> {
         let wrong = |reason: String| RecipeError::Value {
             key: key.to_owned(),
@@ -320,7 +329,18 @@ impl Recipe {
             let parsed = parsed.and_then(|mut table| table.remove("value"));
             table.insert(last.to_owned(), parsed.unwrap_or_else(|| value.into()));
         }
-        *self = whole.try_into().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+        *self = whole.try_into().map_err(|error: toml::de::Error| {
+            if Recipe::keys().all(|(known, _)| known != key) {
+                let meant = meant::hint(key, Recipe::keys().map(|(known, _)| known));
+                return RecipeError::UnknownKey { key: key.to_owned(), meant };
+            }
+            let allowed = Recipe::keys().find(|(known, _)| *known == key).map_or("", |(_, allowed)| allowed);
+            wrong(format!(
+                "{}{}; allowed: {allowed}",
+                error.message().trim_end(),
+                meant::hint_of(error.message())
+            ))
+        })?;
         Ok(())
     }
 

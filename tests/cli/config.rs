@@ -33,6 +33,40 @@ fn effective_settings_are_printed_with_where_they_come_from() {
 }
 
 #[test]
+fn every_setting_is_explained() {
+    let ran = run(bare().arg("config")).code(0);
+    ran.prints("# Hits of one search: 1 to 1048576.\nk_max = 1000");
+    let ran = run(bare().args(["config", "server.drain_timeout"])).code(0);
+    assert_eq!(ran.stdout, "20.0\n");
+    ran.says("in seconds").says("Allowed: 0 to 3600 seconds");
+    let json = run(bare().args(["config", "--json"])).code(0).json();
+    assert_eq!(json["settings"]["limits.k_max"]["allowed"], "1 to 1048576");
+    run(bare().args(["config", "limits.kmax"])).code(2).says("did you mean limits.k_max?");
+}
+
+#[test]
+fn a_file_to_begin_with_is_written_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("distilface/config.toml");
+    let mut command = bare();
+    command.env("XDG_CONFIG_HOME", folder.path()).args(["config", "init"]);
+    run(&mut command).code(0).prints(&format!("wrote {}", own.display()));
+    let written = std::fs::read_to_string(&own).unwrap();
+    assert!(written.contains("# Hits of one search: 1 to 1048576.\n#k_max = 1000\n"), "{written}");
+    // It is read, and changes nothing until a line is.
+    let mut config = bare();
+    config.env("XDG_CONFIG_HOME", folder.path()).args(["config", "limits.k_max"]);
+    assert_eq!(run(&mut config).code(0).stdout, "1000\n");
+    std::fs::write(&own, written.replace("#k_max = 1000", "k_max = 5")).unwrap();
+    assert_eq!(run(&mut config).code(0).stdout, "5\n");
+    run(&mut command).code(1).says("is there already, and is left as it is");
+    assert!(std::fs::read_to_string(&own).unwrap().contains("\nk_max = 5\n"));
+    let other = folder.path().join("new/other.toml");
+    run(bare().args(["config", "init"]).arg(&other)).code(0).prints("--config");
+    run(bare().arg("--config").arg(&other).arg("config")).code(0).prints("k_max = 1000  # default");
+}
+
+#[test]
 fn all_faults_are_told_and_nothing_starts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.toml");

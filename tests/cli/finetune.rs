@@ -171,7 +171,7 @@ fn what_cannot_be_trained_is_told() {
         (&["--train", "one.txt"], 2, "one: 1 text left, and a loss needs two or more"),
         (&["--train", "absent.txt"], 1, "absent.txt"),
         (&["--train", "texts.txt", "--set", "batch=1"], 2, "batch: 1 is out of bounds; allowed: 2 to"),
-        (&["--train", "texts.txt", "--set", "temprature=1"], 2, "unknown field `temprature`"),
+        (&["--train", "texts.txt", "--set", "temprature=1"], 2, "did you mean temperature?"),
         (&["--train", "texts.txt", "--set", "temperature"], 2, "give KEY=VALUE"),
         (&["--train", "texts.txt", "--set", "temperature=0"], 2, "temperature: 0"),
         (&["--train", "texts.txt", "--dev", "wrong.tsv"], 1, "wrong.tsv, line 1"),

@@ -256,13 +256,15 @@ fn a_key_is_set_as_on_a_command_line_and_taken_back() {
 
     let before = recipe.clone();
     for (key, value, says) in [
-        ("temprature", "1", "unknown field `temprature`"),
-        ("dropout.output", "0.1", "unknown field `output`"),
+        ("temprature", "1", "no setting temprature; did you mean temperature?"),
+        ("dropout.output", "0.1", "no setting dropout.output; "),
+        ("guards.jacard", "0.9", "did you mean guards.jaccard?"),
         ("batch.size", "1", "batch is no table"),
-        ("batch", "many", "expected usize"),
+        ("batch", "many", "expected usize; allowed: 2 to 65536 examples"),
         ("batch", "-1", "invalid value"),
         ("objective", "mlm", "unknown variant `mlm`, expected one of `simcse`"),
-        ("", "1", "unknown field"),
+        ("objective", "simsce", "; did you mean simcse?; allowed: "),
+        ("", "1", "no setting ; "),
     ] {
         let error = recipe.set(key, value).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
@@ -276,6 +278,9 @@ fn a_file_that_cannot_be_read_is_told_with_its_place() {
     for (text, says) in [
         ("batch = 64\ntemprature = 0.1", "line 2"),
         ("batch = ", "line 1"),
+        ("batch = 64\ntemprature = 0.1", "did you mean temperature?"),
+        ("objective = \"piars\"", "did you mean pairs?"),
+        ("[dropout]\nhiden = 0.1", "did you mean hidden?"),
         ("[dropout]\noutput = 0.1", "unknown field `output`"),
         ("[[data]]\nkind = \"text\"", "missing field `from`"),
     ] {
@@ -295,6 +300,8 @@ fn a_recipe_is_found_by_name_or_path() {
     let error = Recipe::find("nowhere").unwrap_err();
     assert!(error.to_string().contains("there are distilface, simcse, domain, distil"), "{error}");
     assert_eq!(error.kind(), ErrorKind::NotFound);
+    let error = Recipe::find("simsce").unwrap_err().to_string();
+    assert!(error.contains("no recipe \"simsce\"; did you mean simcse?; there are"), "{error}");
     let error = Recipe::find(folder.path().to_str().unwrap()).unwrap_err();
     assert!(matches!(error, RecipeError::Read { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Precondition);

@@ -1,0 +1,53 @@
+//! What each setting is for, in its unit, for `distilface config` and the file that `config init` writes.
+//!
+//! A test holds the list against [`Config`](super::Config)'s own fields, and every default that a sentence names is the
+//! default: it is not repeated here.
+
+/// A key and its meaning.
+const MEANINGS: &[(&str, &str)] = &[
+    ("data.dir", "Folder of the database"),
+    ("data.home", "Folder of runtime libraries and models, which `distilface setup` fills"),
+    ("data.store_cache_bytes", "Memory for caching the store of one collection, in bytes"),
+    ("server.listen", "Address of the gRPC server; port 0 takes a free one"),
+    ("server.metrics_listen", "Address of Prometheus metrics over HTTP, at /metrics"),
+    (
+        "server.allow_remote",
+        "Must be true for an address that is not loopback, since the server has no authentication",
+    ),
+    ("server.request_timeout", "Longest time of a request whose client names no deadline, in seconds"),
+    ("server.drain_timeout", "Time that running requests get after SIGTERM, in seconds"),
+    (
+        "server.close_timeout",
+        "Time that closing the data folder gets after that, in seconds; then the process ends with an error",
+    ),
+    ("encoder.model", "The model that encodes unless a collection names another"),
+    ("encoder.device", "Where it runs; auto takes the fastest that is there"),
+    (
+        "encoder.precision",
+        "The numbers it computes in; auto takes the fastest that keeps vectors near full precision",
+    ),
+    ("encoder.threads", "Threads of one inference"),
+    ("encoder.batch_tokens_max", "Tokens of one batch, padding included"),
+    ("encoder.queue_max", "Texts that may wait for the encoder; more are refused as overloaded"),
+    ("encoder.query_cache", "Queries whose vectors are kept in memory"),
+    (
+        "encoder.bulk_niceness",
+        "How far the encoding of documents stands back behind queries, as the system's niceness (Linux only)",
+    ),
+    ("encoder.models_max", "Models in memory at once; beyond it the least recently used one goes"),
+    ("encoder.unload_after", "Time without a request after which a model leaves memory, in seconds"),
+    ("limits.message_bytes_max", "Size of one gRPC message, in bytes"),
+    ("limits.batch_max", "Documents or texts in one request"),
+    ("limits.queries_max", "Queries in one SearchBatch"),
+    ("limits.text_bytes_max", "Size of one document's title and text, in bytes"),
+    ("limits.payload_bytes_max", "Size of one document's fields, in bytes"),
+    ("limits.k_max", "Hits of one search"),
+    ("limits.concurrent_requests_max", "Requests worked on at once; more are refused as overloaded"),
+    ("log.filter", "Which log lines are written"),
+    ("log.format", "Form of the log lines: text for people, json for programs"),
+];
+
+/// The meaning of a key, with its unit; empty for a key that does not exist.
+pub(super) fn of(key: &str) -> &'static str {
+    MEANINGS.iter().find(|(name, _)| *name == key).map_or("", |(_, meaning)| meaning)
+}
