@@ -1,5 +1,7 @@
 //! `distilface document`: get, delete, list in order of ids, count.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 use super::{
@@ -11,8 +13,12 @@ use super::{
     search::{COLLECTION_DEFAULT, filter},
     values,
 };
-use crate::proto::{
-    CountRequest, DeleteDocumentsRequest, GetDocumentsRequest, ScrollRequest, StoredDocument,
+use crate::{
+    proto::{
+        CountRequest, DeleteDocumentsRequest, GetDocumentsRequest, GetDocumentsResponse, ScrollRequest,
+        StoredDocument,
+    },
+    source::composed,
 };
 
 /// Documents of one page.
@@ -107,7 +113,8 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 ids: ids.clone(),
                 with_vectors: *vectors,
             };
-            let response = session.documents().get(request).await?.into_inner();
+            let mut response = session.documents().get(request.clone()).await?.into_inner();
+            find_composed(session, request, &mut response).await?;
             for document in &response.documents {
                 if out.is_json() {
                     out.json_line(&values::stored_json(document))?;
@@ -133,6 +140,8 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 ids: ids.clone(),
                 filter: filter(expression.as_deref()),
             };
+            let request =
+                DeleteDocumentsRequest { ids: as_stored(session, collection, ids).await?, ..request };
             let response = session.documents().delete(request).await?.into_inner();
             let deleted = response.deleted;
             out.hints(&response.hints);
@@ -171,6 +180,46 @@ fn with_hints(mut answer: serde_json::Value, hints: &[String]) -> serde_json::Va
         answer["hints"] = json!(hints);
     }
     answer
+}
+
+/// Ids that are written differently where `ingest` made them of file names: what is pasted from a list of files may not
+/// be in the form that is stored.
+fn composed_ids(ids: &[String]) -> Vec<String> {
+    let composed = ids.iter().map(|id| composed(id));
+    composed.filter_map(|id| if let Cow::Owned(id) = id { Some(id) } else { None }).collect()
+}
+
+/// The ids with those that are not there replaced by the form that `ingest` gives to file names.
+async fn as_stored(session: &Session, collection: &str, ids: &[String]) -> anyhow::Result<Vec<String>> {
+    let differing: Vec<String> =
+        ids.iter().filter(|id| matches!(composed(id), Cow::Owned(_))).cloned().collect();
+    if differing.is_empty() {
+        return Ok(ids.to_vec());
+    }
+    let request =
+        GetDocumentsRequest { collection: collection.to_owned(), ids: differing, ..Default::default() };
+    let missing = session.documents().get(request).await?.into_inner().missing;
+    let stored = |id: &String| if missing.contains(id) { composed(id).into_owned() } else { id.clone() };
+    Ok(ids.iter().map(stored).collect())
+}
+
+/// Looks for what is missing under the form of its id that `ingest` gives to file names.
+async fn find_composed(
+    session: &Session,
+    request: GetDocumentsRequest,
+    response: &mut GetDocumentsResponse,
+) -> anyhow::Result<()> {
+    let ids = composed_ids(&response.missing);
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let more = session.documents().get(GetDocumentsRequest { ids, ..request }).await?.into_inner();
+    response.documents.extend(more.documents);
+    response.missing.retain(|id| {
+        let composed = composed(id);
+        matches!(composed, Cow::Borrowed(_)) || more.missing.iter().any(|missing| *missing == composed)
+    });
+    Ok(())
 }
 
 async fn scroll(

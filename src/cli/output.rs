@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::layout::{self, LongWords};
@@ -46,19 +46,6 @@ pub enum Style {
     Warn,
     Bad,
     Accent,
-}
-
-impl Style {
-    fn code(self) -> &'static str {
-        match self {
-            Style::Bold => "1",
-            Style::Dim => "2",
-            Style::Good => "32",
-            Style::Warn => "33",
-            Style::Bad => "31",
-            Style::Accent => "36",
-        }
-    }
 }
 
 /// The one way out. Cheap to make, shared by reference.
@@ -114,7 +101,7 @@ impl Output {
         self.width
     }
 
-    /// `text` in a style, for stdout; as it is where colours are off.
+    /// `text` in a style, for stdout; as it is where colours are off. It may be laid out like any other text.
     pub fn paint(&self, style: Style, text: &str) -> String {
         paint(self.color_out, style, text)
     }
@@ -124,6 +111,11 @@ impl Output {
     /// # Errors
     /// Writing.
     pub fn line(&self, text: &str) -> anyhow::Result<()> {
+        self.exactly(&layout::render(text))
+    }
+
+    /// Every byte of it: JSON may hold anything.
+    fn exactly(&self, text: &str) -> anyhow::Result<()> {
         self.suspend(|| {
             let mut stdout = io::stdout().lock();
             writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("cannot write to stdout")
@@ -135,7 +127,7 @@ impl Output {
     /// # Errors
     /// Writing.
     pub fn document(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        self.line(&serde_json::to_string_pretty(value)?)
+        self.exactly(&serde_json::to_string_pretty(value)?)
     }
 
     /// A result for programs: one JSON document in one line on stdout.
@@ -143,7 +135,7 @@ impl Output {
     /// # Errors
     /// Writing.
     pub fn json_line(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        self.line(&serde_json::to_string(value)?)
+        self.exactly(&serde_json::to_string(value)?)
     }
 
     /// `value` under `--json`, else the text that `human` makes.
@@ -157,7 +149,7 @@ impl Output {
     /// What is going on, on stderr; nothing under `--quiet` and `--json`.
     pub fn note(&self, text: &str) {
         if !self.quiet && !self.json {
-            self.stderr(&self.wrapped("", text));
+            self.stderr(&layout::render(&self.wrapped("", text)));
         }
     }
 
@@ -167,7 +159,7 @@ impl Output {
             self.stderr(&serde_json::json!({ "warning": text }).to_string());
         } else {
             let label = paint(self.color_err, Style::Warn, "warning:");
-            self.stderr(&self.wrapped("warning: ", text).replacen("warning:", &label, 1));
+            self.stderr(&layout::render(&self.wrapped("warning: ", text).replacen("warning:", &label, 1)));
         }
     }
 
@@ -184,8 +176,13 @@ impl Output {
             self.stderr(&error.to_string());
         } else {
             let label = paint(self.color_err, Style::Bad, "error:");
-            self.stderr(&self.wrapped("error: ", message).replacen("error:", &label, 1));
+            self.stderr(&layout::render(&self.wrapped("error: ", message).replacen("error:", &label, 1)));
         }
+    }
+
+    /// Whether somebody can be asked.
+    pub fn can_ask(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Asks on a terminal. `None` where nobody can answer.
@@ -193,7 +190,7 @@ impl Output {
     /// # Errors
     /// Reading the answer.
     pub fn confirm(&self, question: &str) -> anyhow::Result<Option<bool>> {
-        if self.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !self.can_ask() {
             return Ok(None);
         }
         let mut stderr = io::stderr().lock();
@@ -206,20 +203,15 @@ impl Output {
     }
 
     /// Begins to show how far something is: a bar on a terminal, a line now and then elsewhere, nothing under
-    /// `--quiet` and `--json`. `total` in bytes, where it is known. One at a time; notes and warnings pass above it.
+    /// `--quiet` and `--json`. `total` in bytes, steps or whatever is counted; `None` or 0 while it is not known.
+    /// One at a time; notes and warnings pass above it.
     pub fn progress(&self, what: &str, total: Option<u64>) -> Progress<'_> {
+        let total = total.filter(|total| *total > 0);
         let shown = !self.quiet && !self.json;
         let drawn = shown && io::stderr().is_terminal();
         if drawn {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
-            // Narrow windows get the bare figures: a bar of three cells tells nothing.
-            let template = match (total.is_some(), self.width >= 70) {
-                (true, true) => "{prefix} {bar:20} {percent:>3}%  {msg}",
-                (true, false) => "{percent:>3}% {msg}",
-                (false, _) => "{spinner} {prefix} {msg}",
-            };
-            let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            bar.set_style(bar_style(total.is_some(), self.width));
             bar.set_prefix(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
@@ -236,6 +228,10 @@ impl Output {
             // What was indented stays so: lists of faults are.
             let indent = &line[..line.len() - line.trim_start().len()];
             let before = if i == 0 { first } else { indent };
+            if layout::columns(before) + layout::columns(line.trim_start()) <= self.width {
+                // As it is: a table's columns stand where they stand.
+                return format!("{before}{}", layout::printable(line.trim_start()));
+            }
             layout::wrap_after(before, line, self.width, LongWords::Keep)
         });
         lines.collect::<Vec<_>>().join("\n")
@@ -257,7 +253,35 @@ impl Output {
 }
 
 fn paint(on: bool, style: Style, text: &str) -> String {
-    if on && !text.is_empty() { format!("\u{1b}[{}m{text}\u{1b}[0m", style.code()) } else { text.to_owned() }
+    if on && !text.is_empty() { layout::mark(style as usize, text) } else { text.to_owned() }
+}
+
+/// Two lines: how far and how long, and below it what is counted. The time goes on while nothing else does, so that a
+/// slow beginning does not look like a stop.
+fn bar_style(known: bool, width: usize) -> ProgressStyle {
+    let template = match (known, width >= 70) {
+        (true, true) => "{prefix} {bar:20} {percent:>3}%  {time}\n  {msg}",
+        // Narrow windows get the bare figures: a bar of three cells tells nothing.
+        (true, false) => "{prefix} {percent:>3}%  {time}\n  {msg}",
+        (false, _) => "{spinner} {prefix}  {time}\n  {msg}",
+    };
+    let time = |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+        let left = left(state.len(), state.pos(), state.elapsed());
+        let left = left.map(|left| format!(", {} left", layout::duration(left))).unwrap_or_default();
+        // Writing to a terminal's line cannot fail.
+        let _ = write!(to, "{}{left}", layout::duration(Duration::from_secs(state.elapsed().as_secs())));
+    };
+    ProgressStyle::with_template(template)
+        .expect("the templates above are well formed")
+        .with_key("time", time)
+        .progress_chars("█▉▊▋▌▍▎▏ ")
+}
+
+/// At the pace so far, in whole seconds; unknown while little is done.
+fn left(total: Option<u64>, done: u64, elapsed: Duration) -> Option<Duration> {
+    let elapsed = elapsed.as_secs_f64();
+    let total = total.filter(|total| done > 0 && *total > done && elapsed > 1.0)?;
+    Some(Duration::from_secs((elapsed * (total - done) as f64 / done as f64).ceil() as u64))
 }
 
 /// How far something is; gone when dropped.
@@ -272,32 +296,32 @@ pub struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// How many of the total bytes are done, and in words.
+    /// How much of the total is done, and what else there is to say: a list in words, `a, b, c`, whose last parts are
+    /// left out where the window is narrow.
     pub fn set(&mut self, done: u64, message: &str) {
-        let left = self.left(done).map(|left| format!(", {} left", layout::duration(left)));
-        let message = format!("{message}{}", left.unwrap_or_default());
         if self.plain && self.told.elapsed() >= PLAIN_EVERY {
             self.told = Instant::now();
-            let percent = self.total.filter(|t| *t > 0).map(|t| format!("{}%, ", (done * 100 / t).min(100)));
-            self.out.note(&format!("{}: {}{message}", self.what, percent.unwrap_or_default()));
+            let percent = self.total.map(|t| format!("{}%, ", (done.saturating_mul(100) / t).min(100)));
+            let left = left(self.total, done, self.begun.elapsed());
+            let left = left.map(|left| format!(", {} left", layout::duration(left))).unwrap_or_default();
+            let elapsed = layout::duration(Duration::from_secs(self.begun.elapsed().as_secs()));
+            let percent = percent.unwrap_or_default();
+            self.out.note(&format!("{}: {percent}{message}, {elapsed}{left}", self.what));
         }
         if let Some(bar) = &*self.out.bar.lock().unwrap_or_else(PoisonError::into_inner) {
             bar.set_position(done);
-            bar.set_message(message);
+            bar.set_message(layout::fit_list(message, self.out.width.saturating_sub(3)).to_owned());
         }
-    }
-
-    /// At the pace so far, in whole seconds; unknown while little is done.
-    fn left(&self, done: u64) -> Option<Duration> {
-        let elapsed = self.begun.elapsed().as_secs_f64();
-        let total = self.total.filter(|total| done > 0 && *total > done && elapsed > 1.0)?;
-        Some(Duration::from_secs((elapsed * (total - done) as f64 / done as f64).ceil() as u64))
     }
 
     /// Another total, where it became known.
     pub fn set_total(&mut self, total: u64) {
+        if self.total == Some(total) || total == 0 {
+            return;
+        }
         self.total = Some(total);
         if let Some(bar) = &*self.out.bar.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.set_style(bar_style(true, self.out.width));
             bar.set_length(total);
         }
     }

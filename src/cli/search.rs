@@ -1,9 +1,10 @@
 //! `distilface search`: a query -> hits, best first, with the passage that was nearest.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{borrow::Cow, collections::BTreeMap, io::Read};
 
 use anyhow::Context;
 use serde_json::{Value as Json, json};
+use tonic::Code;
 
 use super::{
     App,
@@ -13,8 +14,9 @@ use super::{
     output::{Output, Style},
     values,
 };
-use crate::proto::{
-    self, Explain, Filter, SearchRequest, SearchResponse, filter::Form, search_request::Query,
+use crate::{
+    proto::{self, Explain, Filter, SearchRequest, SearchResponse, filter::Form, search_request::Query},
+    source::composed,
 };
 
 /// The collection that commands work on unless `-c` names another.
@@ -72,7 +74,14 @@ pub struct SearchArgs {
 pub async fn run(app: &App, args: SearchArgs) -> anyhow::Result<()> {
     let request = request(&args)?;
     with_session(app, OnInterrupt::Stop, async |session: &Session| {
-        let response = session.search().search(request).await?.into_inner();
+        let response = match session.search().search(request.clone()).await {
+            // An id that is pasted from a list of files may not be in the form in which `ingest` stores it.
+            Err(status) if status.code() == Code::NotFound && composed_like(&request).is_some() => {
+                session.search().search(composed_like(&request).unwrap_or(request)).await?
+            }
+            response => response?,
+        };
+        let response = response.into_inner();
         if response.query.is_some_and(|q| q.truncated) {
             app.out.warn("the query is longer than the model reads; its end was not looked at");
         }
@@ -80,6 +89,13 @@ pub async fn run(app: &App, args: SearchArgs) -> anyhow::Result<()> {
         print(&app.out, &args, &response)
     })
     .await
+}
+
+/// The same question with its document's id in the form that file names have as ids, where that is another.
+fn composed_like(request: &SearchRequest) -> Option<SearchRequest> {
+    let Some(Query::DocumentId(id)) = &request.query else { return None };
+    let Cow::Owned(composed) = composed(id) else { return None };
+    Some(SearchRequest { query: Some(Query::DocumentId(composed)), ..request.clone() })
 }
 
 fn request(args: &SearchArgs) -> anyhow::Result<SearchRequest> {
@@ -154,14 +170,18 @@ fn hit_words(out: &Output, args: &SearchArgs, rank: usize, hit: &proto::Hit) -> 
         text.push_str(&format!("\n{}", paint_lines(&id, Style::Dim)));
     }
     if let Some(passage) = &hit.passage {
-        let mut lines = layout::wrap(&passage.text, width - INDENT.len(), LongWords::Break);
+        let mut lines = layout::wrap_lines(&passage.text, width - INDENT.len(), LongWords::Break);
+        if args.lines > 0 {
+            // Where lines are counted, none is spent on nothing.
+            lines.retain(|line| !line.is_empty());
+        }
         if args.lines > 0 && lines.len() > args.lines {
             lines.truncate(args.lines);
             if let Some(last) = lines.last_mut() {
                 *last = layout::cut(&format!("{last} …"), width - INDENT.len());
             }
         }
-        text.extend(lines.iter().map(|line| format!("\n{INDENT}{line}")));
+        text.extend(lines.iter().map(|line| format!("\n{INDENT}{line}").trim_end_matches(' ').to_owned()));
     }
     if args.payload && !hit.payload.is_empty() {
         let fields = values::payload_words(&hit.payload);

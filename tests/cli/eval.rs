@@ -159,6 +159,19 @@ fn two_models_are_compared_query_by_query() {
     assert!((figure(&difference["difference"]) - between).abs() < 1e-9, "{report}");
     assert!((0.0..=1.0).contains(&figure(&difference["p"])));
 
+    // In a window of the usual width both models stand side by side.
+    let ran = run(home_of_its_own(&place)
+        .args(["eval", "retrieval", "sample", "--exact-only"])
+        .args(["--model", "seed-1", "--compare", "seed-2", "--resamples", "200"])
+        .env("COLUMNS", "80"))
+    .code(0);
+    let head = ran.stdout.lines().next().unwrap();
+    assert!(
+        ["sample", "seed-1", "seed-2", "difference", "p"].iter().all(|name| head.contains(name)),
+        "{ran:#?}"
+    );
+    assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{ran:#?}");
+
     let ran = run(home_of_its_own(&place).args(["eval", "retrieval", "sample", "--resamples", "10"])).code(2);
     ran.says("100 to 1000000");
     let ran = run(home_of_its_own(&place).args(["eval", "retrieval", "sample", "--compare", "none"])).code(2);

@@ -32,6 +32,17 @@ fn hits_are_printed_for_people_at_every_width() {
 }
 
 #[test]
+fn a_passage_keeps_its_lines() {
+    let Some(place) = Place::new() else { return };
+    place.file("d/list.txt", "Shopping\n\n- bread\n- milk\n    - cold\n\nEnd");
+    place.run(&["ingest", "d", "-c", "x"]).code(0);
+    let ran = place.run(&["search", "milk", "-c", "x", "--lines", "0"]).code(0);
+    ran.prints("\n    Shopping\n\n    - bread\n    - milk\n        - cold\n\n    End\n");
+    let ran = place.run(&["search", "milk", "-c", "x", "--lines", "3"]).code(0);
+    ran.prints("\n    Shopping\n    - bread\n    - milk …\n");
+}
+
+#[test]
 fn hits_are_json_for_programs() {
     let Some(place) = filled() else { return };
     let found = place.run(&["search", "brücke", "-k", "2", "--explain", "--json"]).code(0).json();

@@ -94,6 +94,42 @@ fn measure(set: &JudgedCollection, config: &Config, options: Options) -> anyhow:
     Ok(runtime.block_on(retrieval::evaluate(set, config, &folder.0, options))?)
 }
 
+/// One set, a measure a line, so that both models stand side by side in a narrow window.
+fn beside(Report { first, comparison, .. }: &Report, width: usize) -> String {
+    const MEASURES: [&str; 3] = ["nDCG@10", "R@100", "MRR@10"];
+    let cells = |e: &OfEach<Estimate>| {
+        [e.ndcg_at_10, e.recall_at_100, e.mrr_at_10].map(|estimate| with_interval(&estimate, 3))
+    };
+    let speed = |r: &RetrievalReport| format!("{:.0}", r.documents_per_second);
+    let second = comparison.as_ref().map(|c| &c.report);
+    let model = |r: &RetrievalReport| format!("#{}", r.model);
+    let mut headers = vec![first.set.clone(), model(first)];
+    headers.extend(second.map(model));
+    headers.extend(comparison.iter().flat_map(|_| ["#difference".to_owned(), "#p".to_owned()]));
+    let differences = comparison
+        .as_ref()
+        .map(|c| [c.difference.ndcg_at_10, c.difference.recall_at_100, c.difference.mrr_at_10]);
+    let exact = (cells(&first.exact_intervals), second.map(|r| cells(&r.exact_intervals)));
+    let mut rows = Vec::new();
+    for (i, measure) in MEASURES.iter().enumerate() {
+        let mut row = vec![(*measure).to_owned(), exact.0[i].clone()];
+        row.extend(exact.1.as_ref().map(|cells| cells[i].clone()));
+        row.extend(differences.iter().flat_map(|d| with_p(&d[i], 3)));
+        rows.push(row);
+    }
+    for (i, of_index) in first.indexed.iter().flat_map(|r| cells(&r.index_intervals)).enumerate() {
+        rows.push(vec![format!("{}, index", MEASURES[i]), of_index]);
+    }
+    let mut row = vec!["doc/s".to_owned(), speed(first)];
+    row.extend(second.map(speed));
+    rows.push(row);
+    for row in &mut rows {
+        row.resize(headers.len(), String::new());
+    }
+    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+    layout::figures(&headers, &rows, width)
+}
+
 fn table(reports: &[Report], width: usize) -> String {
     let mut rows = Vec::new();
     let estimates = |set: &str, model: &str, search: &str, e: &OfEach<Estimate>, speed: String| {
@@ -125,7 +161,12 @@ fn table(reports: &[Report], width: usize) -> String {
         }
     }
     let headers = ["set", "model", "search", "#nDCG@10", "#R@100", "#MRR@10", "#doc/s"];
-    let mut text = layout::table(&headers, &rows, width);
+    let compared = reports.iter().any(|report| report.comparison.is_some());
+    let mut text = if compared && !layout::fits(&headers, &rows, width) {
+        reports.iter().map(|report| beside(report, width)).collect::<Vec<_>>().join("\n\n")
+    } else {
+        layout::figures(&headers, &rows, width)
+    };
     if let Some(Report { first, comparison, resampling }) = reports.first() {
         let resamples = layout::thousands(resampling.resamples as u64);
         text += &format!("\n\nIn brackets the 95 % interval of {resamples} resamples of the queries.");

@@ -156,7 +156,7 @@ fn table(report: &Report, width: usize) -> String {
         rows.push(row);
     }
     let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
-    let mut text = layout::table(&headers, &rows, width);
+    let mut text = layout::figures(&headers, &rows, width);
     text += &format!(
         "\n\nSpearman's rho times 100; in brackets the 95 % interval of {} resamples of the pairs.",
         layout::thousands(report.resampling.resamples as u64)
