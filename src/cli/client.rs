@@ -2,7 +2,7 @@
 //!
 //! Both speak the same gRPC, so a command cannot tell them apart.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tonic::transport::{Channel, Endpoint};
@@ -36,9 +36,32 @@ pub enum Target {
     Server {
         /// With its scheme.
         url: String,
-        /// Named by flag or variable, not just the default.
-        named: bool,
+        /// Who named it.
+        by: NamedBy,
     },
+}
+
+/// Who named a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// Nobody: it is where a server is by default.
+    Default,
+    /// `--server`.
+    Flag,
+    /// [`URL_VARIABLE`].
+    Variable,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Folder => f.write_str("the data folder"),
+            Target::Server { url, by: NamedBy::Variable } => {
+                write!(f, "the server at {url} ({URL_VARIABLE})")
+            }
+            Target::Server { url, .. } => write!(f, "the server at {url}"),
+        }
+    }
 }
 
 impl Target {
@@ -56,8 +79,12 @@ impl Target {
             return Ok(Target::Folder);
         }
         let variable = std::env::var(URL_VARIABLE).ok().filter(|v| !v.trim().is_empty());
-        let named = server.map(str::to_owned).or(variable);
-        Ok(Target::Server { named: named.is_some(), url: full_url(named.as_deref().unwrap_or(URL_DEFAULT))? })
+        let (by, url) = match (server, &variable) {
+            (Some(url), _) => (NamedBy::Flag, url),
+            (None, Some(url)) => (NamedBy::Variable, url.as_str()),
+            (None, None) => (NamedBy::Default, URL_DEFAULT),
+        };
+        Ok(Target::Server { url: full_url(url)?, by })
     }
 }
 
@@ -88,6 +115,7 @@ fn full_url(given: &str) -> anyhow::Result<String> {
 pub struct Session {
     channel: Channel,
     engine: Option<Arc<Engine>>,
+    name: String,
 }
 
 impl Session {
@@ -100,14 +128,14 @@ impl Session {
             Target::Folder => {
                 let engine = open_engine(config.clone(), out).await?;
                 let channel = server::in_process(Arc::clone(&engine)).await?;
-                Ok(Session { channel, engine: Some(engine) })
+                Ok(Session { channel, engine: Some(engine), name: "the server in this process".into() })
             }
             Target::Server { url, .. } => {
                 let no_server = |reason: String| Stop::NoServer { url: url.clone(), reason };
                 let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| no_server(innermost(&e)))?;
                 let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
                 let channel = endpoint.connect().await.map_err(|e| no_server(innermost(&e)))?;
-                Ok(Session { channel, engine: None })
+                Ok(Session { channel, engine: None, name: target.to_string() })
             }
         }
     }
@@ -117,7 +145,7 @@ impl Session {
     /// # Errors
     /// What closing the engine says.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Session { channel, engine } = self;
+        let Session { channel, engine, .. } = self;
         // The server inside this process goes first: it would take the engine's end for a fault.
         drop(channel);
         tokio::task::yield_now().await;
@@ -125,6 +153,11 @@ impl Session {
             Some(engine) => Ok(engine.close().await.context("closing the data folder")?),
             None => Ok(()),
         }
+    }
+
+    /// `the server at http://...`, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn collections(&self) -> CollectionsClient<Channel> {
@@ -225,6 +258,6 @@ mod tests {
         assert!(Target::choose(true, Some("http://127.0.0.1:1")).is_err());
         assert_eq!(Target::choose(true, None).unwrap(), Target::Folder);
         let target = Target::choose(false, Some("127.0.0.1:1")).unwrap();
-        assert_eq!(target, Target::Server { url: "http://127.0.0.1:1".into(), named: true });
+        assert_eq!(target, Target::Server { url: "http://127.0.0.1:1".into(), by: NamedBy::Flag });
     }
 }

@@ -26,6 +26,14 @@ pub enum Stop {
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
+    /// The server was there, and went away while it worked.
+    #[error("{server} went away ({reason}); start it again with `distilface serve`")]
+    ServerGone {
+        /// `the server at http://...`.
+        server: String,
+        /// What the system said.
+        reason: String,
+    },
     /// Nobody listens at the address.
     #[error(
         "no server at {url}; start one with `distilface serve`, or open a folder with --data DIR ({reason})"
@@ -76,16 +84,30 @@ pub fn judge(error: &anyhow::Error) -> Verdict {
             Stop::Usage(_) => (true, "usage", 2),
             Stop::Partial => (false, "partial", 3),
             Stop::Interrupted => (true, "interrupted", 130),
-            Stop::NoServer { .. } => (true, "unavailable", 1),
+            Stop::NoServer { .. } | Stop::ServerGone { .. } => (true, "unavailable", 1),
         };
         return Verdict { message: message.then(|| words(error)), kind, exit };
     }
     let kind = if let Some(status) = find::<Status>(error) {
-        kind_of_code(status.code())
+        if transport_fault(status).is_some() {
+            name(ErrorKind::Unavailable)
+        } else {
+            kind_of_code(status.code())
+        }
     } else {
         find::<crate::Error>(error).map_or("failed", |e| name(e.kind()))
     };
     Verdict { message: Some(words(error)), kind, exit: if kind == "invalid" { 2 } else { 1 } }
+}
+
+/// What the connection failed of, if it was that and not an answer of the server.
+pub fn transport_fault(status: &Status) -> Option<String> {
+    // A status that a server sent has no cause here.
+    let mut cause = std::error::Error::source(status)?;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Some(cause.to_string())
 }
 
 fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
@@ -115,6 +137,11 @@ pub fn words(error: &anyhow::Error) -> String {
 }
 
 fn status_words(status: &Status) -> String {
+    if let Some(reason) = transport_fault(status) {
+        return format!(
+            "the server went away or cannot be reached ({reason}); start one with `distilface serve`"
+        );
+    }
     let message = match status.message() {
         "" => format!("the server answered {:?} and no message", status.code()),
         message => message.to_owned(),
@@ -198,6 +225,17 @@ mod tests {
         for kind in ErrorKind::ALL {
             assert!(!name(kind).is_empty());
         }
+    }
+
+    #[test]
+    fn a_lost_connection_is_no_fault_of_the_server() {
+        let mut status = Status::unknown("h2 protocol error: error reading a body from connection");
+        status.set_source(std::sync::Arc::new(io::Error::other("connection reset")));
+        let (message, kind, exit) = verdict(status);
+        assert!(message.contains("(connection reset)") && message.contains("distilface serve"), "{message}");
+        assert_eq!((kind, exit), ("unavailable", 1));
+        let gone = Stop::ServerGone { server: "the server at x".into(), reason: "reset".into() };
+        assert_eq!(verdict(gone).1, "unavailable");
     }
 
     #[test]

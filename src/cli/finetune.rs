@@ -13,7 +13,8 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{
-    App, client,
+    App,
+    client::{self, Target},
     failure::{Stop, usage},
     layout,
     output::{Progress, Style},
@@ -24,7 +25,12 @@ use crate::{
     eval::sts,
     finetune::{
         FinetuneError,
-        data::{self, DataError, documents::SourceDocument, overlap::HeldOut, source::Source},
+        data::{
+            self, DataError,
+            documents::SourceDocument,
+            overlap::HeldOut,
+            source::{COLLECTION_MARK, Origin, Source},
+        },
         finish::{Finish, finish},
         metrics,
         recipe::{self, Recipe},
@@ -32,7 +38,7 @@ use crate::{
         step::Machine,
     },
     model::ModelDir,
-    proto::ScrollRequest,
+    proto::{GetCollectionRequest, ScrollRequest},
 };
 
 /// Documents of one answer while a collection is read.
@@ -75,7 +81,8 @@ pub struct TrainingArgs {
     /// Model that the recipe `distil` learns from
     #[arg(long, value_name = "MODEL")]
     pub teacher: Option<String>,
-    /// Text, JSON lines, TSV, a folder in BEIR layout, or a collection; may be given several times
+    /// Text, JSON lines, TSV, a folder in BEIR layout, or a collection (collection:NAME where a file or folder has the
+    /// same name); may be given several times
     #[arg(long = "train", value_name = "SOURCE")]
     pub sources: Vec<String>,
     /// STS file, or a folder with stsb-dev.tsv, that chooses the best weights
@@ -172,6 +179,7 @@ pub fn prepare(app: &App, recipe: &Recipe, held_out: &[PathBuf]) -> anyhow::Resu
         let beir = ["corpus.jsonl", "corpus.jsonl.gz"].iter().any(|name| dir.join(name).exists());
         if beir { held.add_beir(dir, false) } else { held.add_sts(dir) }.map_err(failed)?;
     }
+    tell_origins(app, &recipe.data)?;
     app.out.note("reading the training data");
     let mut collection = |name: &str| collection_documents(app, name);
     let loaded = data::load(&recipe.data, &recipe.guards, &held, &mut collection).map_err(failed)?;
@@ -186,6 +194,48 @@ pub fn prepare(app: &App, recipe: &Recipe, held_out: &[PathBuf]) -> anyhow::Resu
     let device = config.encoder.device.parse().map_err(crate::Error::from)?;
     let machine = Machine { home: home.clone(), device, threads: config.encoder.threads };
     Ok(Prepared { base, teacher, loaded, dev, machine })
+}
+
+/// Says what each source is taken for where its name does not, and refuses what could be two things.
+fn tell_origins(app: &App, sources: &[Source]) -> anyhow::Result<()> {
+    for source in
+        sources.iter().filter(|source| source.may_be_either() || source.from.starts_with(COLLECTION_MARK))
+    {
+        let (from, name) = (&source.from, source.collection());
+        let what = match source.origin() {
+            // What cannot be read is told when it is read.
+            None => continue,
+            Some(Origin::Collection) => {
+                app.out.note(&format!("{from}: the collection {name} of {}", app.target));
+                continue;
+            }
+            Some(Origin::File) => "file",
+            Some(Origin::Folder) => "folder",
+        };
+        if collection_exists(app, name) {
+            return Err(usage(format!(
+                "{from} is a {what} here and a collection of {}: say ./{from} or {COLLECTION_MARK}{from}",
+                app.target
+            )));
+        }
+        app.out.note(&format!("{from}: the {what} ./{from}"));
+    }
+    Ok(())
+}
+
+/// Whether the database has a collection of this name. No, where there is no database or it cannot be asked.
+fn collection_exists(app: &App, name: &str) -> bool {
+    // Opening a folder makes one where none is.
+    if app.target == Target::Folder && !app.loaded.config.data.dir.is_dir() {
+        return false;
+    }
+    let ask = async {
+        let session = client::Session::open(&app.target, &app.loaded.config, &app.out).await.ok()?;
+        let found = session.collections().get(GetCollectionRequest { name: name.to_owned() }).await.is_ok();
+        session.close().await.ok()?;
+        Some(found)
+    };
+    tokio::runtime::Runtime::new().is_ok_and(|runtime| runtime.block_on(ask).unwrap_or(false))
 }
 
 /// All documents of a collection, in passages.
@@ -233,7 +283,7 @@ pub struct Told<'a> {
 
 impl<'a> Told<'a> {
     pub fn new(app: &'a App, what: &str) -> Self {
-        Told { app, progress: app.out.progress(what, Some(0)), score: None }
+        Told { app, progress: app.out.progress(what, None), score: None }
     }
 
     pub fn event(&mut self, event: Event) {

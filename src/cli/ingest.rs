@@ -1,39 +1,48 @@
 //! `distilface ingest`: folders, files and stdin -> documents of a collection.
 //!
 //! Running it again does no harm: documents whose content is the same are counted and cost nothing. That is also how an
-//! interrupted run goes on. What cannot be read or stored is told with its file and line, and the rest goes on.
+//! interrupted run goes on. What cannot be read or stored is told with its file and line, and the rest goes on. Of an id
+//! that comes twice in one run the later document stays, wherever requests end, and the result says how many there were.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use serde_json::json;
 use tokio::sync::mpsc;
 use tonic::Code;
 
 use super::{
     App,
     client::{OnInterrupt, Session, with_session},
-    failure::Stop,
-    layout::{self, LongWords},
-    output::{Output, Style},
+    failure::{self, Stop, usage},
+    layout,
+    output::Output,
     search::COLLECTION_DEFAULT,
 };
 use crate::proto::{CollectionConfig, CreateCollectionRequest, Document, GetCollectionRequest};
 
+mod batch;
+mod origin;
+mod prune;
 mod pump;
 mod reading;
+mod tally;
 
-use pump::{Batch, End, Piece, Pump};
+use batch::{Batch, Pace, Piece};
+use origin::Origins;
+use pump::{End, Pump};
+use tally::Tally;
 
 /// Put a folder, files or stdin into a collection
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Running it again skips what is unchanged, so an interrupted run just goes on.
+A text, Markdown or HTML file becomes a document whose id is its path below the folder that is given.
+A file whose id came from another folder before is refused: see --id-prefix and --take-over.
+A file that is gone leaves its document behind: see --prune.
+Of an id that comes twice in one run the later document stays.
 
 Examples:
   distilface ingest ~/notes -c notes
+  distilface ingest ~/notes -c notes --prune
   distilface ingest papers.jsonl -c papers --id-field doi --text-field abstract
   distilface ingest prices.csv --type year=integer --type date=datetime
   cat more.jsonl | distilface ingest - -c papers")]
@@ -43,44 +52,41 @@ pub struct IngestArgs {
     /// Collection or alias; made if it is not there
     #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
     collection: String,
-}
-
-/// What became of the documents so far.
-#[derive(Debug, Clone)]
-pub struct Tally {
-    inserted: u64,
-    updated: u64,
-    unchanged: u64,
-    failed: u64,
-    passages: u64,
-    tokens: u64,
-    truncated: u64,
-    started: Instant,
+    /// Replace documents of the same id that came from another folder, such as the one that was moved here
+    #[arg(long)]
+    take_over: bool,
+    #[command(flatten)]
+    prune: prune::PruneArgs,
 }
 
 pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
+    args.prune.check(&app.out)?;
     let source = args.source.open()?;
     with_session(app, OnInterrupt::Drain, async move |session: &Session| {
         if let Some(skipped) = source.skipped() {
             app.out.note(&skipped);
         }
-        let total = source.bytes_total();
+        let files = source.files();
+        let mut origins = Origins { client: session.documents(), collection: args.collection.clone() };
+        if args.prune.dry_run {
+            return prune::show(&app.out, &mut origins, &files).await;
+        }
+        let shown = (source.bytes_total(), source.understood());
+        let pace = Arc::new(Pace::default());
         // Reading runs ahead by a few batches at most; then it waits for the server.
         let (tell, mut pieces) = mpsc::channel(2);
         let message_bytes_max = app.loaded.config.limits.message_bytes_max;
+        let pace_of_reader = Arc::clone(&pace);
         std::thread::Builder::new()
             .name("read".into())
-            .spawn(move || pump::read(source.records(), message_bytes_max, &tell))?;
-        let tally = Tally::new();
-        let mut pump = Pump {
-            out: &app.out,
-            client: session.documents(),
-            collection: &args.collection,
-            interrupt: &app.interrupt,
-            progress: app.out.progress("ingesting", total),
-            tally,
-            faults: HashMap::new(),
-        };
+            .spawn(move || batch::read(source.records(), message_bytes_max, &pace_of_reader, &tell))?;
+        if !args.take_over {
+            let (guarded, passed) = mpsc::channel(2);
+            let read = std::mem::replace(&mut pieces, passed);
+            tokio::spawn(origins.clone().guard(read, guarded));
+        }
+        let mut pump =
+            Pump::new(&app.out, session.documents(), &args.collection, &app.interrupt, shown, pace);
         // The collection is looked for when there is something to put into it: its first document tells what kind of
         // collection it must be, and a folder without documents makes none.
         let first = loop {
@@ -88,9 +94,11 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
                 piece = pieces.recv() => piece,
                 () = app.interrupt.cancelled() => return Err(Stop::Interrupted.into()),
             };
+            pump.tell_understood();
             match piece {
                 Some(Piece::Batch(batch)) => break Some(batch),
                 Some(Piece::Fault(fault)) => pump.fault(&fault),
+                Some(Piece::Broken(status)) => return Err(status.into()),
                 None => break None,
             }
         };
@@ -98,20 +106,27 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             first.as_ref().and_then(|batch: &Batch| batch.documents.first())
         {
             let dimension = vector.as_ref().map(|v| v.values.len());
-            make_if_missing(app, session, &args.collection, dimension).await?;
+            let made = make_if_missing(app, session, &args.collection, dimension).await?;
+            if !made && !files.whole().folders().is_empty() {
+                tell_of_unknown_folders(&app.out, &mut origins).await;
+            }
         }
-        let (tally, end) = pump.run(first, pieces).await;
-        conclude(&app.out, &args.collection, &tally, end)
+        let (mut tally, end) = pump.run(first, pieces).await;
+        if matches!(end, End::Done) {
+            prune::after(&app.out, &args.prune, &mut origins, &files, &mut tally).await?;
+        }
+        conclude(app, session, &args.collection, &tally, end)
     })
     .await
 }
 
+/// Whether it was made.
 async fn make_if_missing(
     app: &App,
     session: &Session,
     name: &str,
     dimension: Option<usize>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let model = app.model_asked();
     match session.collections().get(GetCollectionRequest { name: name.to_owned() }).await {
         Ok(answer) => {
@@ -120,7 +135,7 @@ async fn make_if_missing(
                 model.is_empty() || dimension.is_some() || has == model,
                 "collection {name} was made with model {has}, not {model}: leave --model out, or name another collection"
             );
-            return Ok(());
+            return Ok(false);
         }
         Err(status) if status.code() == Code::NotFound => {}
         Err(status) => return Err(status.into()),
@@ -139,72 +154,61 @@ async fn make_if_missing(
         Some(dimension) => format!("created collection {name} for vectors of dimension {dimension}"),
         None => format!("created collection {name}"),
     });
-    Ok(())
+    Ok(true)
 }
 
-fn conclude(out: &Output, collection: &str, tally: &Tally, end: End) -> anyhow::Result<()> {
-    let elapsed = tally.started.elapsed();
-    if out.is_json() {
-        out.document(&json!({
-            "collection": collection,
-            "inserted": tally.inserted,
-            "updated": tally.updated,
-            "unchanged": tally.unchanged,
-            "failed": tally.failed,
-            "passages": tally.passages,
-            "tokens": tally.tokens,
-            "truncated": tally.truncated,
-            "seconds": elapsed.as_secs_f64(),
-            "documents_per_second": rate(tally, elapsed),
-            "complete": matches!(end, End::Done),
-        }))?;
-    } else {
-        out.line(&summary(out, collection, tally, elapsed))?;
-    }
-    if tally.truncated > 0 {
-        let documents = layout::counted(tally.truncated, "document");
-        out.warn(&format!(
-            "{documents} had text past the model's limit, which cannot be found (chunking is off)"
+/// Files that were stored by a program that did not write down where from.
+async fn tell_of_unknown_folders(out: &Output, origins: &mut Origins) {
+    // What cannot be counted is no reason to stop: it is only told.
+    let unknown = origins.without_folder().await.unwrap_or(0);
+    if unknown > 0 {
+        out.note(&format!(
+            "{} of files were stored by an earlier version, which did not keep their folder; \
+             those with the path of a file here are taken for that file's",
+            layout::counted(unknown, "document")
         ));
     }
+}
+
+fn conclude(app: &App, session: &Session, collection: &str, tally: &Tally, end: End) -> anyhow::Result<()> {
+    let out = &app.out;
+    if out.is_json() {
+        out.document(&tally.json(collection, matches!(end, End::Done)))?;
+    } else {
+        out.line(&tally.words(out, collection))?;
+    }
+    tally.tell(out);
+    let open = match tally.unanswered {
+        0 => String::new(),
+        n => format!("; {} more were sent and not answered, and may be stored", layout::thousands(n)),
+    };
+    let stored = layout::counted(tally.stored(), "document");
+    let go_on = format!(
+        "{stored} acknowledged and stored{open}. Run the same command again to go on: what is stored is skipped"
+    );
     match end {
         End::Done if tally.failed > 0 => Err(Stop::Partial.into()),
         End::Done => Ok(()),
         End::Interrupted => {
-            out.note("run the same command again to go on: what is stored and unchanged is skipped");
+            out.note(&go_on);
             Err(Stop::Interrupted.into())
         }
         End::Broken(status) => {
-            out.note("what is counted above is stored; run the same command again to go on");
-            Err(status.into())
+            out.note(&go_on);
+            Err(match failure::transport_fault(&status) {
+                Some(reason) => Stop::ServerGone { server: session.name().to_owned(), reason }.into(),
+                None => status.into(),
+            })
         }
     }
 }
 
-fn rate(tally: &Tally, elapsed: Duration) -> f64 {
-    tally.stored() as f64 / elapsed.as_secs_f64().max(1e-3)
-}
-
-fn summary(out: &Output, collection: &str, tally: &Tally, elapsed: Duration) -> String {
-    let counts = [
-        (tally.inserted, "inserted", Style::Good),
-        (tally.updated, "updated", Style::Good),
-        (tally.unchanged, "unchanged", Style::Dim),
-        (tally.failed, "failed", Style::Bad),
-    ];
-    let counts = counts.map(|(n, word, style)| {
-        let text = format!("{} {word}", layout::thousands(n));
-        if n > 0 { out.paint(style, &text) } else { text }
-    });
-    let passages = layout::counted(tally.passages, "passage");
-    let mut second = format!("{passages} in {}", layout::duration(elapsed));
-    if tally.inserted + tally.updated > 0 {
-        second.push_str(&format!(" ({:.1} documents/s)", rate(tally, elapsed)));
+/// Refuses what would need an answer from somebody who cannot be asked.
+fn needs_yes(out: &Output, yes: bool) -> anyhow::Result<()> {
+    if yes || out.can_ask() {
+        return Ok(());
     }
-    let second = layout::wrap(&second, out.width(), LongWords::Keep).join("\n");
-    let name = out.paint(Style::Bold, collection);
-    // The longest count is about 15 columns; painted text has no width that could be measured.
-    let between = if out.width() < layout::columns(collection) + 60 { "\n  " } else { ", " };
-    let first = if between == ", " { " " } else { between };
-    format!("{name}:{first}{}\n{second}", counts.join(between))
+    Err(usage(
+        "--prune removes documents for good, and nobody can be asked here; look with --dry-run, then say --yes",
+    ))
 }

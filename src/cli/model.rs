@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     App,
-    client::{OnInterrupt, Session, Target, with_session},
+    client::{NamedBy, OnInterrupt, Session, Target, with_session},
     failure::usage,
     layout,
     output::{Output, Style},
@@ -33,7 +33,7 @@ pub struct ModelArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum ModelCommand {
-    /// List the models of this machine, or of --server
+    /// List the models of this machine, or of the server that --server or $DISTILFACE_URL names
     List,
     /// Show one model's manifest
     Show {
@@ -129,7 +129,9 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
     let home = &app.loaded.config.data.home;
     let out = &app.out;
     match args.command {
-        ModelCommand::List if matches!(app.target, Target::Server { named: true, .. }) => {
+        ModelCommand::List
+            if matches!(app.target, Target::Server { by: NamedBy::Flag | NamedBy::Variable, .. }) =>
+        {
             list_remote(app).await
         }
         ModelCommand::List => list(out, home),
@@ -195,8 +197,16 @@ async fn list_remote(app: &App) -> anyhow::Result<()> {
         let models = session.encoder().models(ModelsRequest {}).await?.into_inner().models;
         let out = &app.out;
         if out.is_json() {
-            return out.document(&models.iter().map(remote_json).collect::<Vec<_>>());
+            let of_server = |m: &Model| {
+                let mut model = remote_json(m);
+                if let (Some(fields), Target::Server { url, .. }) = (model.as_object_mut(), &app.target) {
+                    fields.insert("server".to_owned(), json!(url));
+                }
+                model
+            };
+            return out.document(&models.iter().map(of_server).collect::<Vec<_>>());
         }
+        out.note(&format!("models of {}", app.target));
         let row = |m: &Model| {
             let runs = match (m.loaded, m.default) {
                 (false, _) => "not loaded".to_owned(),

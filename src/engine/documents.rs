@@ -83,17 +83,43 @@ impl Engine {
     }
 
     /// Each document by itself: a bad one is an error in its place and the rest goes on. Answered when durable.
+    /// Of an id that comes more than once the later document stays, as if each had come in a call of its own.
     ///
     /// # Errors
-    /// The outer error is of the whole call (no such collection, encoder or disk failed); nothing is written then.
+    /// The outer error is of the whole call (no such collection, encoder or disk failed); nothing is written then, but
+    /// for what came before an id that was repeated.
     pub async fn ingest(
         &self,
         collection: &str,
         documents: Vec<Document>,
         caller: Caller,
     ) -> Result<Vec<Result<DocumentOutcome>>> {
-        let prepared = self.check_and_prepare(collection, documents, AllOrNone::No, caller).await?;
-        self.commit(prepared, caller).await
+        let rounds = rounds(&documents);
+        if rounds.iter().all(|round| *round == 0) {
+            let prepared = self.check_and_prepare(collection, documents, AllOrNone::No, caller).await?;
+            return self.commit(prepared, caller).await;
+        }
+        self.check_count(documents.len())?;
+        let last = rounds.iter().copied().max().unwrap_or(0);
+        let mut documents: Vec<Option<Document>> = documents.into_iter().map(Some).collect();
+        let mut outcomes: Vec<Option<Result<DocumentOutcome>>> = documents.iter().map(|_| None).collect();
+        for round in 0..=last {
+            let places: Vec<usize> = (0..rounds.len()).filter(|place| rounds[*place] == round).collect();
+            let some = places.iter().filter_map(|place| documents[*place].take()).collect();
+            let prepared = self.check_and_prepare(collection, some, AllOrNone::No, caller).await?;
+            for (place, outcome) in places.into_iter().zip(self.commit(prepared, caller).await?) {
+                outcomes[place] = Some(outcome);
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    fn check_count(&self, documents: usize) -> Result<()> {
+        let limit = self.config().limits.batch_max;
+        if documents > limit {
+            return Err(super::out_of_range("the number of documents", 0, limit, documents).into());
+        }
+        Ok(())
     }
 
     async fn check_and_prepare(
@@ -104,10 +130,7 @@ impl Engine {
         caller: Caller,
     ) -> Result<Prepared> {
         self.check_open()?;
-        let limit = self.config().limits.batch_max;
-        if documents.len() > limit {
-            return Err(super::out_of_range("the number of documents", 0, limit, documents.len()).into());
-        }
+        self.check_count(documents.len())?;
         let open = Arc::clone(self.names().now().find(collection)?);
         let encoder = self.encoder_for(&open.info).await?;
         let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
@@ -328,6 +351,17 @@ impl Encoding {
     pub(super) async fn wait(self) -> Result<(Vec<Embedding>, EncodeTimes)> {
         Ok(self.receive.await.map_err(|_| EngineError::Closing)??)
     }
+}
+
+/// For each document, how many before it have the same id: those of one number have different ones.
+fn rounds(documents: &[Document]) -> Vec<usize> {
+    let mut met: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    let round = |document| {
+        let times = met.entry(document).or_default();
+        *times += 1;
+        *times - 1
+    };
+    documents.iter().map(|document| document.id.as_str()).map(round).collect()
 }
 
 /// Hands writes to the collection's writer and waits until they are durable.

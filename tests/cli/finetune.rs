@@ -76,6 +76,10 @@ fn a_run_leaves_a_model_that_serves_and_a_folder_that_tells_of_it() {
     let embed = ["embed", "--data", &folder_of_data, "--model", "trained", "--json", "green house"];
     run(&mut home.command(&embed)).code(0).prints("vector");
 
+    // Colours are colours.
+    let coloured = [&args[..], &["--set", "evaluate_every=2", "--force", "--color", "always"]].concat();
+    home.run(&coloured).code(0).prints("model      \u{1b}[1mtrained\u{1b}[0m\n");
+
     // The name is taken now; nothing is read or trained before that is said.
     home.run(&args).code(1).says("a model named \"trained\" exists").says("--force");
     // Other settings in the same folder: both values are told, and the folder keeps what it had.
@@ -185,6 +189,33 @@ fn what_cannot_be_trained_is_told() {
     let mut command = home.command(&["finetune", "--base", "absent", "--train", "texts.txt"]);
     run(&mut command).code(1).says("no model \"absent\"").says("distilface setup");
     assert!(!home.place.path("home/models/trained").exists());
+}
+
+#[test]
+fn a_name_that_is_a_folder_and_a_collection_is_refused_until_it_is_said() {
+    let Some(home) = Home::new() else { return };
+    let data = home.place.path("data").display().to_string();
+    let corpus: String = (0..16)
+        .map(|i| {
+            format!("{{\"_id\":\"{i}\",\"title\":\"river {i}\",\"text\":\"green stone {i} of water\"}}\n")
+        })
+        .collect();
+    home.place.file("notes/corpus.jsonl", &corpus);
+    let dry = |source: &str| {
+        let mut command = home.finetune(&["--data", &data, "--dry-run", "--set", "objective=pairs"]);
+        run(command.args(["--train", source]))
+    };
+    // No database yet, and none is made by asking.
+    dry("notes").code(0).says("notes: the folder ./notes");
+    assert!(!home.place.path("data").exists());
+    run(&mut home.command(&["ingest", "--data", &data, "notes", "-c", "notes"])).code(0);
+    let ran = dry("notes").code(2);
+    ran.says("notes is a folder here and a collection of the data folder")
+        .says("say ./notes or collection:notes");
+    dry("./notes").code(0);
+    dry("collection:notes").code(0).says("collection:notes: the collection notes of the data folder");
+    fs::rename(home.place.path("notes"), home.place.path("other")).unwrap();
+    dry("notes").code(0).says("notes: the collection notes of the data folder");
 }
 
 #[test]

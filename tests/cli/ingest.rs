@@ -127,12 +127,136 @@ fn vectors_make_a_collection_without_an_encoder() {
 }
 
 #[test]
-fn an_id_twice_is_written_twice_and_the_last_one_stays() {
+fn an_id_twice_in_a_run_leaves_the_later_one_and_is_told() {
     let Some(place) = Place::new() else { return };
     place.file("x.jsonl", "{\"id\":\"a\",\"text\":\"one\"}\n{\"id\":\"a\",\"text\":\"two\"}\n");
-    place.run(&["ingest", "x.jsonl", "-c", "x"]).code(0).prints("1 inserted, 1 updated");
-    let stored = place.run(&["document", "get", "a", "-c", "x", "--json"]).code(0).json_lines();
-    assert_eq!(stored[0]["text"], "two");
+    let ran = place.run(&["ingest", "x.jsonl", "-c", "x"]).code(0);
+    ran.prints("1 inserted, 1 updated")
+        .says("1 document replaced an earlier one of the same id")
+        .says("x.jsonl:2");
+    let text = || {
+        let stored = place.run(&["document", "get", "a", "-c", "x", "--json"]).code(0).json_lines();
+        stored[0]["text"].clone()
+    };
+    assert_eq!(text(), "two");
+    // The same across requests, and with many others between.
+    let first = "{\"id\":\"a\",\"text\":\"three\"}\n".to_owned();
+    place.file("y.jsonl", first + &lines(0..200) + "{\"id\":\"a\",\"text\":\"four\"}\n");
+    let json = place.run(&["ingest", "y.jsonl", "-c", "x", "--json"]).code(0).json();
+    assert_eq!((&json["repeated"], &json["updated"]), (&1.into(), &2.into()));
+    assert_eq!(text(), "four");
+    // The same document twice replaces nothing.
+    place.file("z.jsonl", "{\"id\":\"b\",\"text\":\"b\"}\n{\"id\":\"b\",\"text\":\"b\"}\n");
+    let json = place.run(&["ingest", "z.jsonl", "-c", "x", "--json"]).code(0).json();
+    assert_eq!((&json["repeated"], &json["unchanged"]), (&0.into(), &1.into()));
+}
+
+#[test]
+fn a_file_of_the_same_name_from_another_folder_is_refused_until_it_is_said() {
+    let Some(place) = Place::new() else { return };
+    place.file("a/README.md", "# Alpha\n\nThe first folder.");
+    place.file("b/README.md", "# Beta\n\nThe second folder.");
+    place.file("b/other.md", "# Other\n\nOnly here.");
+    place.run(&["ingest", "a", "-c", "x"]).code(0).prints("1 inserted");
+    let ran = place.run(&["ingest", "b", "-c", "x"]).code(3);
+    ran.prints("1 inserted")
+        .prints("1 failed")
+        .says("b/README.md:1: ")
+        .says("--id-prefix b")
+        .says("--take-over");
+    ran.says(&format!("from {}", place.path("a").canonicalize().unwrap().display()));
+    let title = |id: &str| {
+        let stored = place.run(&["document", "get", id, "-c", "x", "--json"]).code(0).json_lines();
+        stored[0]["title"].clone()
+    };
+    assert_eq!(title("README.md"), "Alpha");
+    // The same folder again is the same documents, from wherever it is named.
+    let again = place.run(&["ingest", "./b/../a", "-c", "x", "--json"]).code(0).json();
+    assert_eq!((&again["unchanged"], &again["failed"]), (&1.into(), &0.into()));
+    place.file("a/README.md", "# Alpha two\n\nThe first folder.");
+    place.run(&["ingest", "a/README.md", "-c", "x"]).code(0).prints("1 updated");
+    // Both are kept.
+    place.run(&["ingest", "b", "-c", "x", "--id-prefix", "b/"]).code(0).prints("2 inserted");
+    assert_eq!((title("README.md"), title("b/README.md")), ("Alpha two".into(), "Beta".into()));
+    let again = place.run(&["ingest", "b", "-c", "x", "--id-prefix", "b", "--json"]).code(0).json();
+    assert_eq!(again["unchanged"], 2);
+    // The folder was moved.
+    std::fs::rename(place.path("a"), place.path("moved")).unwrap();
+    place.run(&["ingest", "moved", "-c", "x"]).code(3).prints("1 failed");
+    place.run(&["ingest", "moved", "-c", "x", "--take-over"]).code(0).prints("1 updated");
+    place.run(&["ingest", "moved", "-c", "x"]).code(0).prints("1 unchanged");
+}
+
+#[test]
+fn documents_of_a_folder_stored_without_it_keep_their_ids() {
+    let Some(place) = Place::new() else { return };
+    // As a version stored it that did not write the folder down.
+    let old = "{\"id\":\"n.txt\",\"title\":\"n\",\"text\":\"a note\",\"path\":\"n.txt\",\"type\":\"txt\",\"bytes\":6}\n";
+    place.file("old.jsonl", old);
+    place.run(&["ingest", "old.jsonl", "-c", "x"]).code(0);
+    place.file("notes/n.txt", "a note");
+    let ran = place.run(&["ingest", "notes", "-c", "x"]).code(0);
+    ran.prints("1 updated").says("1 document of files were stored by an earlier version");
+    assert_eq!(place.count("x"), 1);
+    let again = place.run(&["ingest", "notes", "-c", "x"]).code(0);
+    again.prints("1 unchanged");
+    assert!(!again.stderr.contains("earlier version"), "{again:?}");
+}
+
+#[test]
+fn a_file_that_is_gone_is_told_and_pruned_on_demand() {
+    let Some(place) = Place::new() else { return };
+    for name in ["a.txt", "b.txt", "sub/c.txt"] {
+        place.file(&format!("notes/{name}"), format!("text of {name}"));
+    }
+    place.file("else/d.txt", "from another folder");
+    place.file("rows.jsonl", lines(0..2));
+    place.run(&["ingest", "notes", "else", "rows.jsonl", "-c", "x"]).code(0).prints("6 inserted");
+    std::fs::remove_file(place.path("notes/b.txt")).unwrap();
+    std::fs::remove_file(place.path("notes/sub/c.txt")).unwrap();
+    std::fs::remove_file(place.path("else/d.txt")).unwrap();
+    let ran = place.run(&["ingest", "notes", "-c", "x"]).code(0);
+    ran.says("2 documents came from files that are no longer in").says("--prune removes them");
+    assert_eq!(place.count("x"), 6);
+
+    let ran = place.run(&["ingest", "notes", "-c", "x", "--prune"]).code(2);
+    ran.says("nobody can be asked here").says("--dry-run").says("--yes");
+    let ran = place.run(&["ingest", "notes", "-c", "x", "--prune", "--dry-run"]).code(0);
+    assert_eq!(ran.stdout, "b.txt\nsub/c.txt\n");
+    assert_eq!(place.count("x"), 6);
+    let json = place.run(&["ingest", "notes", "-c", "x", "--prune", "--yes", "--json"]).code(0).json();
+    assert_eq!((&json["missing"], &json["pruned"], &json["unchanged"]), (&2.into(), &2.into(), &1.into()));
+    // What came from elsewhere stays, and so do rows.
+    assert_eq!(place.count("x"), 4);
+    place.run(&["document", "get", "a.txt", "d.txt", "doc-0", "doc-1", "-c", "x"]).code(0);
+    // A folder without any file may not be mounted.
+    let ran = place.run(&["ingest", "else", "-c", "x", "--prune", "--yes"]).code(0);
+    ran.says("were not removed: there is no file at all in it");
+    assert_eq!(place.count("x"), 4);
+    // One that cannot be read whole says nothing about what is missing.
+    std::fs::remove_file(place.path("notes/a.txt")).unwrap();
+    place.file("notes/e.txt", "text of e");
+    std::os::unix::fs::symlink(place.path("nowhere"), place.path("notes/gone.txt")).unwrap();
+    let ran = place.run(&["ingest", "notes", "-c", "x", "--prune", "--yes"]).code(3);
+    ran.says("1 document from").says("not all of the folder could be searched");
+    assert_eq!(place.count("x"), 5);
+}
+
+#[test]
+fn linked_files_come_once_and_names_are_found_as_typed() {
+    let Some(place) = Place::new() else { return };
+    place.file("notes/real/Cafe\u{301}.md", "# Coffee\n\nBeans and water.");
+    std::os::unix::fs::symlink(place.path("notes/real"), place.path("notes/link")).unwrap();
+    std::os::unix::fs::symlink(place.path("notes"), place.path("notes/real/loop")).unwrap();
+    place.run(&["ingest", "notes", "-c", "x"]).code(0).prints("1 inserted");
+    for typed in ["real/Caf\u{e9}.md", "real/Cafe\u{301}.md"] {
+        place.run(&["document", "get", typed, "-c", "x"]).code(0).prints("Beans and water.");
+    }
+    place.run(&["search", "--like", "real/Cafe\u{301}.md", "-c", "x"]).code(0);
+    place
+        .run(&["document", "delete", "real/Cafe\u{301}.md", "-c", "x", "--yes"])
+        .code(0)
+        .prints("deleted 1 document");
 }
 
 #[test]
@@ -211,8 +335,12 @@ fn a_collection_of_vectors_is_exported_with_its_vectors() {
 /// Starts an ingest that has sent some batches and now waits for more lines.
 #[cfg(unix)]
 fn half_way(place: &Place, server: &Server) -> std::process::Child {
+    half_way_of(&mut place.remote(server, &["ingest", "-", "-c", "x", "--json"]), place, server)
+}
+
+#[cfg(unix)]
+fn half_way_of(command: &mut std::process::Command, place: &Place, server: &Server) -> std::process::Child {
     use std::io::Write;
-    let mut command = place.remote(server, &["ingest", "-", "-c", "x", "--json"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -250,6 +378,28 @@ fn an_interrupted_ingest_tells_what_is_stored_and_the_next_one_goes_on() {
     let again = run_with_stdin(&mut again, lines(0..300).as_bytes()).code(0).json();
     assert_eq!(again["unchanged"].as_u64().unwrap(), stored(&told));
     assert_eq!(again["inserted"].as_u64().unwrap(), 300 - stored(&told));
+}
+
+/// The same end of the other side, killed or asked to stop: what was acknowledged is told, and how to go on.
+#[cfg(unix)]
+#[test]
+fn a_server_that_goes_away_during_ingest_leaves_a_true_count() {
+    for how in ["-TERM", "-KILL"] {
+        let Some(place) = Place::new() else { return };
+        let server = place.serve();
+        let mut command = place.remote(&server, &["ingest", "-", "-c", "x"]);
+        let child = half_way_of(&mut command, &place, &server);
+        server.signal(how);
+        let ran = finish(child).code(1);
+        ran.says("acknowledged and stored").says("Run the same command again to go on");
+        assert!(!ran.stderr.contains("h2 protocol error"), "{ran:?}");
+        if how == "-KILL" {
+            ran.says(&format!("the server at {} went away", server.url)).says("distilface serve");
+        }
+        let told: u64 = ran.stdout.split_once("x: ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+        drop(server);
+        assert!(told >= 64 && place.count("x") >= told, "{told}: {ran:?}");
+    }
 }
 
 #[cfg(unix)]

@@ -6,13 +6,22 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::pump::{Fault, Record};
+use super::{
+    batch::{Fault, Record},
+    origin::{FOLDER_FIELD, folder_value},
+};
 use crate::{
     cli::{failure::usage, layout},
     proto::{Document, Vector},
     server::convert::value::payload_to,
-    source::{FieldMap, Format, Progress, SourceDocument, SourceOptions, Sources, ValueType},
+    source::{
+        FieldMap, Format, Progress, SourceDocument, SourceOptions, Sources, UnderstoodFiles, ValueType,
+        WholeFiles,
+    },
 };
+
+/// Payload field with the id of a whole file; the reader writes its path there.
+const PATH_FIELD: &str = "path";
 
 /// What is read, and which of its fields are what.
 #[derive(Debug, clap::Args)]
@@ -39,6 +48,18 @@ pub struct SourceArgs {
     /// Read a field as string, integer, float, bool or datetime; may be repeated
     #[arg(long = "type", value_name = "FIELD=TYPE", value_parser = field_type)]
     types: Vec<(String, ValueType)>,
+    /// Put this and a / in front of the ids of text, Markdown and HTML files, which else are their paths below the
+    /// folder that is given: keeps files of the same name from two folders apart
+    #[arg(long, value_name = "PREFIX", value_parser = id_prefix)]
+    id_prefix: Option<String>,
+}
+
+/// Not empty, and without the `/` that is put behind it.
+fn id_prefix(given: &str) -> Result<String, String> {
+    match given.trim_end_matches('/') {
+        "" => Err("it is empty; give a word such as the folder's name".to_owned()),
+        prefix => Ok(prefix.to_owned()),
+    }
 }
 
 /// `FIELD=TYPE`. The last `=` counts, since field names may hold one and types do not.
@@ -67,7 +88,8 @@ impl SourceArgs {
             },
         };
         let sources = Sources::open(&self.paths, options).map_err(|error| usage(error.to_string()))?;
-        Ok(Source { progress: sources.progress(), sources, stdin })
+        let (progress, files) = (sources.progress(), sources.whole_files());
+        Ok(Source { progress, files: Files { files, prefix: self.id_prefix.clone() }, sources, stdin })
     }
 }
 
@@ -75,10 +97,63 @@ impl SourceArgs {
 pub struct Source {
     sources: Sources,
     progress: Arc<Progress>,
+    files: Files,
     stdin: bool,
 }
 
+/// The files that become one document each, and how their ids are made.
+#[derive(Debug, Clone)]
+pub struct Files {
+    files: Arc<WholeFiles>,
+    prefix: Option<String>,
+}
+
+impl Files {
+    /// All of them.
+    pub fn whole(&self) -> &WholeFiles {
+        &self.files
+    }
+
+    /// Whether a file that is there now has this id.
+    pub fn has(&self, folder: &str, id: &str) -> bool {
+        match &self.prefix {
+            None => self.files.has(folder, id),
+            Some(prefix) => id
+                .strip_prefix(prefix.as_str())
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|rest| self.files.has(folder, rest)),
+        }
+    }
+
+    fn record(&self, read: SourceDocument) -> Record {
+        let SourceDocument { mut id, title, text, payload, vector, place } = read;
+        let mut payload = payload_to(&payload);
+        let folder = self.files.folder_of(&id, &place).cloned();
+        if let Some(folder) = &folder {
+            if let Some(prefix) = &self.prefix {
+                id = format!("{prefix}/{id}");
+                payload.insert(PATH_FIELD.to_owned(), folder_value(&id));
+            }
+            if let Some(front) = payload.insert(FOLDER_FIELD.to_owned(), folder_value(folder)) {
+                payload.insert(format!("front_matter.{FOLDER_FIELD}"), front);
+            }
+        }
+        let vector = vector.map(|values| Vector { values });
+        Record { place, document: Document { id, title, text, payload, vector }, folder }
+    }
+}
+
 impl Source {
+    /// How the columns of files were understood, as they are opened.
+    pub fn understood(&self) -> Arc<UnderstoodFiles> {
+        self.sources.understood()
+    }
+
+    /// The files that become one document each.
+    pub fn files(&self) -> Files {
+        self.files.clone()
+    }
+
     /// Bytes of all files; `None` where stdin is among them.
     pub fn bytes_total(&self) -> Option<u64> {
         (!self.stdin).then_some(self.progress.bytes_total)
@@ -99,9 +174,9 @@ impl Source {
 
     /// Each record or fault with the bytes that were read by then.
     pub fn records(self) -> impl Iterator<Item = (Result<Record, Fault>, u64)> + Send {
-        let Source { sources, progress, .. } = self;
+        let Source { sources, progress, files, .. } = self;
         sources.map(move |read| {
-            let record = read.map(record).map_err(|error| {
+            let record = read.map(|read| files.record(read)).map_err(|error| {
                 let place = match error.line {
                     Some(line) => format!("{}:{line}", error.file),
                     None => error.file,
@@ -111,12 +186,6 @@ impl Source {
             (record, progress.bytes_read.load(Ordering::Relaxed))
         })
     }
-}
-
-fn record(read: SourceDocument) -> Record {
-    let SourceDocument { id, title, text, payload, vector, place } = read;
-    let vector = vector.map(|values| Vector { values });
-    Record { place, document: Document { id, title, text, payload: payload_to(&payload), vector } }
 }
 
 #[cfg(test)]
@@ -130,5 +199,11 @@ mod tests {
         for bad in ["year", "=integer", "year=number", ""] {
             assert!(field_type(bad).unwrap_err().contains("integer"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_a_word_without_the_slash_behind_it() {
+        assert_eq!((id_prefix("b/").unwrap(), id_prefix("x/y").unwrap()), ("b".into(), "x/y".into()));
+        assert!(id_prefix("/").is_err() && id_prefix("").is_err());
     }
 }

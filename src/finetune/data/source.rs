@@ -30,7 +30,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// A file, a folder in BEIR layout, or the name of a collection.
+    /// A file, a folder in BEIR layout, or the name of a collection. `collection:NAME` is always a collection, and what
+    /// begins with `./` always a file or folder.
     pub from: String,
     #[expect(missing_docs)]
     #[serde(default)]
@@ -150,10 +151,33 @@ impl Source {
         }
     }
 
+    /// What its `from` is taken for; `None` where that cannot be read at all.
+    pub fn origin(&self) -> Option<Origin> {
+        match place(self).ok()? {
+            Place::Collection => Some(Origin::Collection),
+            Place::File(_) => Some(Origin::File),
+            Place::Corpus(_) => Some(Origin::Folder),
+        }
+    }
+
+    /// Whether `from` is a bare name that a collection could have, too: nothing says which is meant.
+    pub fn may_be_either(&self) -> bool {
+        let bare = !self.from.contains(['/', '\\', ':']) && rows::Format::of(Path::new(&self.from)).is_none();
+        self.kind == SourceKind::Auto && bare
+    }
+
+    /// The name of the collection that it is, or would be.
+    pub fn collection(&self) -> &str {
+        self.from.strip_prefix(COLLECTION_MARK).unwrap_or(&self.from)
+    }
+
     /// What it is called in reports and errors.
     pub fn name(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
+        }
+        if self.from.starts_with(COLLECTION_MARK) {
+            return self.collection().to_owned();
         }
         let last = Path::new(&self.from).file_name().map(|n| n.to_string_lossy().into_owned());
         let last = last.unwrap_or_else(|| self.from.clone());
@@ -225,6 +249,20 @@ fn keep<T>(list: &mut Vec<T>, which: &[bool]) {
     list.shrink_to_fit();
 }
 
+/// In front of the name of a collection, where it could be taken for a file's.
+pub const COLLECTION_MARK: &str = "collection:";
+
+/// What a source's `from` turns out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    #[expect(missing_docs)]
+    File,
+    #[expect(missing_docs)]
+    Folder,
+    #[expect(missing_docs)]
+    Collection,
+}
+
 /// Where the examples of a source are.
 enum Place {
     File(PathBuf),
@@ -236,6 +274,7 @@ fn place(source: &Source) -> Result<Place, DataError> {
     let path = PathBuf::from(&source.from);
     match source.kind {
         SourceKind::Collection => Ok(Place::Collection),
+        SourceKind::Auto if source.from.starts_with(COLLECTION_MARK) => Ok(Place::Collection),
         SourceKind::Beir => Ok(Place::Corpus(beir::corpus_path(&path)?)),
         SourceKind::Auto if path.is_dir() => Ok(Place::Corpus(beir::corpus_path(&path)?)),
         // What is no file and has neither a folder nor a known ending in its name can only be a collection.
@@ -259,7 +298,7 @@ pub(super) fn read(
 ) -> Result<Made, DataError> {
     let name = source.name();
     let (documents, files) = match place(source)? {
-        Place::Collection => (collection(&source.from)?, Vec::new()),
+        Place::Collection => (collection(source.collection())?, Vec::new()),
         Place::Corpus(path) => {
             (beir::documents(&path)?.into_iter().map(Into::into).collect(), vec![sum(&path)?])
         }

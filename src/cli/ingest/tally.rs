@@ -1,0 +1,157 @@
+//! What became of the documents of a run, in numbers and in words.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value as Json, json};
+
+use crate::cli::{
+    layout::{self, LongWords},
+    output::{Output, Style},
+};
+
+/// Counts, from the beginning of a run.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    pub inserted: u64,
+    pub updated: u64,
+    pub unchanged: u64,
+    pub failed: u64,
+    pub passages: u64,
+    pub tokens: u64,
+    pub truncated: u64,
+    /// Sent, and without an answer when the run ended: stored or not.
+    pub unanswered: u64,
+    /// Documents that took the place of an earlier one of this run, and the first of them in words.
+    pub repeated: u64,
+    repeated_first: String,
+    /// Whole files that were stored from each folder.
+    pub of_folder: HashMap<Arc<str>, u64>,
+    /// Documents whose files are no longer there, and how many of them were removed.
+    pub missing: u64,
+    pub pruned: u64,
+    started: Instant,
+}
+
+impl Tally {
+    /// Counts from now.
+    pub fn new() -> Self {
+        Tally {
+            inserted: 0,
+            updated: 0,
+            unchanged: 0,
+            failed: 0,
+            passages: 0,
+            tokens: 0,
+            truncated: 0,
+            unanswered: 0,
+            repeated: 0,
+            repeated_first: String::new(),
+            of_folder: HashMap::new(),
+            missing: 0,
+            pruned: 0,
+            started: Instant::now(),
+        }
+    }
+
+    /// Documents that are now as they were sent.
+    pub fn stored(&self) -> u64 {
+        self.inserted + self.updated + self.unchanged
+    }
+
+    /// One more document took the place of an earlier one of this run.
+    pub fn replaced(&mut self, place: &str, id: &str) {
+        if self.repeated == 0 {
+            self.repeated_first = format!("{place}, id {id:?}");
+        }
+        self.repeated += 1;
+    }
+
+    /// For a progress bar.
+    pub fn so_far(&self) -> String {
+        let done = self.stored() + self.failed;
+        let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        let (documents, passages) =
+            (layout::counted(done, "document"), layout::counted(self.passages, "passage"));
+        format!("{documents}, {passages}, {}/s", layout::rate(rate))
+    }
+
+    /// Everything, for programs.
+    pub fn json(&self, collection: &str, complete: bool) -> Json {
+        let elapsed = self.started.elapsed();
+        json!({
+            "collection": collection,
+            "inserted": self.inserted,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+            "unanswered": self.unanswered,
+            "repeated": self.repeated,
+            "missing": self.missing,
+            "pruned": self.pruned,
+            "passages": self.passages,
+            "tokens": self.tokens,
+            "truncated": self.truncated,
+            "seconds": elapsed.as_secs_f64(),
+            "documents_per_second": self.rate(elapsed),
+            "complete": complete,
+        })
+    }
+
+    /// The result, for people.
+    pub fn words(&self, out: &Output, collection: &str) -> String {
+        let elapsed = self.started.elapsed();
+        let mut counts = vec![
+            (self.inserted, "inserted", Style::Good),
+            (self.updated, "updated", Style::Good),
+            (self.unchanged, "unchanged", Style::Dim),
+            (self.failed, "failed", Style::Bad),
+        ];
+        if self.pruned > 0 {
+            counts.push((self.pruned, "removed", Style::Warn));
+        }
+        let paint = |(n, word, style)| {
+            let text = format!("{} {word}", layout::thousands(n));
+            if n > 0 { out.paint(style, &text) } else { text }
+        };
+        let counts: Vec<String> = counts.into_iter().map(paint).collect();
+        let passages = layout::counted(self.passages, "passage");
+        let mut second = format!("{passages} in {}", layout::duration(elapsed));
+        if self.inserted + self.updated > 0 {
+            second.push_str(&format!(" ({:.1} documents/s)", self.rate(elapsed)));
+        }
+        let second = layout::wrap(&second, out.width(), LongWords::Keep).join("\n");
+        let name = out.paint(Style::Bold, collection);
+        let one_line = format!("{name}: {}", counts.join(", "));
+        let first = if layout::columns(&one_line) <= out.width() {
+            one_line
+        } else {
+            format!("{name}:\n  {}", counts.join("\n  "))
+        };
+        format!("{first}\n{second}")
+    }
+
+    /// What a person should know besides the counts.
+    pub fn tell(&self, out: &Output) {
+        if self.truncated > 0 {
+            let documents = layout::counted(self.truncated, "document");
+            out.warn(&format!(
+                "{documents} had text past the model's limit, which cannot be found (chunking is off)"
+            ));
+        }
+        if self.repeated > 0 {
+            let documents = layout::counted(self.repeated, "document");
+            out.warn(&format!(
+                "{documents} replaced an earlier one of the same id in this run; the later one stays (first: {})",
+                self.repeated_first
+            ));
+        }
+    }
+
+    fn rate(&self, elapsed: Duration) -> f64 {
+        self.stored() as f64 / elapsed.as_secs_f64().max(1e-3)
+    }
+}
