@@ -103,6 +103,52 @@ mod tests {
         assert!(message.contains("log.filter") && message.contains("loud"), "{message}");
     }
 
+    /// The arguments of every logging macro in the sources, with its file.
+    fn events() -> Vec<(std::path::PathBuf, String)> {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut events = Vec::new();
+        for file in walkdir::WalkDir::new(root).into_iter().map(Result::unwrap) {
+            let other = file.path().extension().is_none_or(|extension| extension != "rs");
+            // This file names the macros without calling them.
+            if other || file.file_name() == "telemetry.rs" {
+                continue;
+            }
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            for level in ["error!(", "warn!(", "info!(", "debug!(", "_span!("] {
+                for (at, _) in text.match_indices(level) {
+                    let arguments = &text[at + level.len()..];
+                    let mut depth = 1;
+                    let end = arguments.find(|c| {
+                        depth += i32::from(c == '(') - i32::from(c == ')');
+                        depth == 0
+                    });
+                    let end = end.unwrap_or(arguments.len());
+                    events.push((file.path().to_owned(), arguments[..end].to_owned()));
+                }
+            }
+        }
+        assert!(events.len() > 30, "the sources were not found");
+        events
+    }
+
+    #[test]
+    fn no_event_has_a_debug_form_or_a_key_that_the_line_has_already() {
+        let mut faults = Vec::new();
+        for (file, arguments) in events() {
+            for argument in arguments.split([',', '\n']).map(str::trim) {
+                let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
+                let name = name.trim().trim_start_matches('%');
+                if name.starts_with('?') || value.trim().starts_with('?') || value.contains(":?}") {
+                    faults.push(format!("{}: {argument} is in Rust's debug form", file.display()));
+                }
+                if ["message", "level", "target", "timestamp", "span"].contains(&name) {
+                    faults.push(format!("{}: {name} would stand twice in the line", file.display()));
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
     #[test]
     fn starting_twice_is_harmless() {
         for format in [LogFormat::Text, LogFormat::Json] {

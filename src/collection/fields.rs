@@ -15,7 +15,6 @@ use roaring::RoaringBitmap;
 use super::{
     datetime,
     filter::{Filter, FilterError, compare_exactly},
-    payload::type_name,
     point::{Payload, Value},
 };
 use crate::stop::Stop;
@@ -158,16 +157,8 @@ impl Test<'_> {
             Test::Contains(value) => ("`contains` ", *value),
         };
         let missed = std::array::from_fn(|i| field.scalars.held()[i] || field.elements.held()[i]);
-        let shown = match value {
-            Value::String(text) => format!("{:?}", text.chars().take(40).collect::<String>()),
-            Value::Datetime(micros) => datetime::format(*micros),
-            Value::Integer(number) => number.to_string(),
-            Value::Float(number) => format!("{number:?}"),
-            Value::Bool(truth) => truth.to_string(),
-            Value::List(_) => String::new(),
-        };
         let hint = hints::remedy(value, missed);
-        format!("{what}the {} {shown}{hint}", type_name(value))
+        format!("{what}{}{hint}", hints::shown(value))
     }
 }
 

@@ -82,3 +82,40 @@ fn a_missing_model_is_told_with_how_to_get_one() {
     let ran = run(place.cli(&["search", "x"]).env("DISTILFACE_ENCODER__MODEL", "nope")).code(1);
     ran.says("no model \"nope\"").says("distilface setup");
 }
+
+#[test]
+fn a_filter_that_may_find_less_than_was_meant_is_warned_of() {
+    let Some(place) = Place::new() else { return };
+    place.file(
+        "towns.jsonl",
+        concat!(
+            r#"{"id":"a","text":"a town","zip":10115}"#,
+            "\n",
+            r#"{"id":"b","text":"a town","zip":"01067"}"#,
+            "\n",
+        ),
+    );
+    place.run(&["ingest", "towns.jsonl", "-c", "x"]).code(0);
+    for (filter, said) in [("zpi = 10115", "did you mean \"zip\""), ("zip = '10115'", "without quotes")] {
+        for command in [
+            &["search", "a town", "-c", "x", "--filter", filter][..],
+            &["document", "count", "-c", "x", "--filter", filter],
+            &["document", "scroll", "-c", "x", "--filter", filter],
+            &["document", "delete", "-c", "x", "--yes", "--filter", filter],
+        ] {
+            // As people see it, the lines may break anywhere.
+            let ran = place.run(command).code(0);
+            let words: Vec<&str> = ran.stderr.split_whitespace().collect();
+            assert!(words.join(" ").contains(said), "{ran:#?}");
+            let ran = place.run(&[command, &["--json"]].concat()).code(0);
+            let warning: serde_json::Value =
+                serde_json::from_str(ran.stderr.lines().next().unwrap()).unwrap();
+            assert!(warning["warning"].as_str().unwrap().contains(said), "{ran:#?}");
+            if command[1] != "scroll" {
+                assert!(ran.json()["hints"][0].as_str().unwrap().contains(said), "{ran:#?}");
+            }
+        }
+    }
+    let fine = place.run(&["document", "count", "-c", "x", "--filter", "exists(zip)", "--json"]).code(0);
+    assert_eq!((fine.json(), fine.stderr.as_str()), (serde_json::json!({"documents": 2}), ""));
+}

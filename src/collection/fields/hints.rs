@@ -5,6 +5,8 @@
 //! than was meant, which nobody would see in the answer. A value that can be compared with none is an error already
 //! ([`FilterError::TypeMismatch`](crate::collection::filter::FilterError)). Nothing here looks at a document.
 
+use std::collections::BTreeSet;
+
 use super::{Field, FieldIndex, Test};
 use crate::{
     collection::{datetime, filter::Filter, payload::type_name, point::Value},
@@ -26,25 +28,38 @@ impl FieldIndex {
     /// document has (and which name was probably meant), and values that some of a field's types cannot be compared
     /// with. Empty where there is nothing odd; at most [`HINTS_MAX`].
     pub fn hints(&self, filter: &Filter) -> Vec<String> {
-        let mut hints = Vec::new();
         if self.all.is_empty() {
-            hints.push("the collection has no documents".to_owned());
-        } else {
-            self.collect(filter, &mut hints);
+            return vec!["the collection has no documents".to_owned()];
         }
-        hints
+        let mut hints = Hints { index: self, found: Vec::new(), unknown: BTreeSet::new() };
+        hints.collect(filter);
+        hints.found
     }
+}
 
-    fn collect(&self, filter: &Filter, hints: &mut Vec<String>) {
-        if hints.len() >= HINTS_MAX {
+/// The remarks on one filter so far.
+struct Hints<'a> {
+    index: &'a FieldIndex,
+    found: Vec<String>,
+    /// Fields that nobody has, each looked at once: a filter may name one in thousands of conditions.
+    unknown: BTreeSet<&'a str>,
+}
+
+impl<'a> Hints<'a> {
+    fn collect(&mut self, filter: &'a Filter) {
+        if self.found.len() >= HINTS_MAX {
             return;
         }
         let found = match filter {
             Filter::And(parts) | Filter::Or(parts) => {
-                return parts.iter().for_each(|part| self.collect(part, hints));
+                return parts.iter().for_each(|part| self.collect(part));
             }
-            Filter::Not(part) => return self.collect(part, hints),
-            Filter::Exists { field, expected } => self.on_existence(field, *expected),
+            Filter::Not(part) => return self.collect(part),
+            Filter::Exists { field, expected } => match self.index.fields.contains_key(field.as_str()) {
+                true => None,
+                // That nobody has the field may be just what `not exists` asks for.
+                false => self.unknown(field, !expected),
+            },
             Filter::Eq { field, value } | Filter::Ne { field, value } => {
                 self.on_test(field, &Test::In(std::slice::from_ref(value)))
             }
@@ -53,42 +68,38 @@ impl FieldIndex {
             Filter::Prefix { field, prefix } => self.on_test(field, &Test::Prefix(prefix)),
             Filter::Contains { field, value } => self.on_test(field, &Test::Contains(value)),
         };
-        hints.extend(found.filter(|hint| !hints.contains(hint)));
+        let new = found.filter(|hint| !self.found.contains(hint));
+        self.found.extend(new);
     }
 
-    fn on_existence(&self, field: &str, expected: bool) -> Option<String> {
-        if self.fields.contains_key(field) {
-            return None;
-        }
-        // That nobody has the field may be just what `not exists` asks for.
-        (expected || self.meant(field).is_some()).then(|| self.unknown(field))
-    }
-
-    fn on_test(&self, name: &str, test: &Test<'_>) -> Option<String> {
-        match self.fields.get(name) {
-            None => Some(self.unknown(name)),
+    fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Option<String> {
+        match self.index.fields.get(name) {
+            None => self.unknown(name, false),
             Some(field) => partly_comparable(name, field, test),
         }
     }
 
-    fn meant(&self, field: &str) -> Option<&str> {
-        spelling::nearest(field, self.fields.keys().take(COMPARED_MAX).map(AsRef::as_ref))
-    }
-
-    fn unknown(&self, field: &str) -> String {
-        let hint = match self.meant(field) {
+    /// `only_if_meant`: nothing is said unless some other name was probably meant.
+    fn unknown(&mut self, field: &'a str, only_if_meant: bool) -> Option<String> {
+        if self.unknown.len() >= HINTS_MAX || !self.unknown.insert(field) {
+            return None;
+        }
+        let fields = &self.index.fields;
+        let meant = spelling::nearest(field, fields.keys().take(COMPARED_MAX).map(AsRef::as_ref));
+        let hint = match meant {
             Some(near) => format!("; did you mean {:?}?", shortened(near)),
-            None if self.fields.is_empty() => "; the documents have no fields".to_owned(),
+            None if only_if_meant => return None,
+            None if fields.is_empty() => "; the documents have no fields".to_owned(),
             None => {
                 let mut listed: Vec<String> =
-                    self.fields.keys().take(LISTED_MAX).map(|name| shortened(name)).collect();
-                if self.fields.len() > LISTED_MAX {
-                    listed.push(format!("and {} more", self.fields.len() - LISTED_MAX));
+                    fields.keys().take(LISTED_MAX).map(|name| shortened(name)).collect();
+                if fields.len() > LISTED_MAX {
+                    listed.push(format!("and {} more", fields.len() - LISTED_MAX));
                 }
                 format!("; there are: {}", listed.join(", "))
             }
         };
-        format!("no document has the field {:?}{hint}", shortened(field))
+        Some(format!("no document has the field {:?}{hint}", shortened(field)))
     }
 }
 
@@ -169,7 +180,8 @@ fn reach(given: &Value) -> [bool; 5] {
     }
 }
 
-fn shown(value: &Value) -> String {
+/// A value with its type, for a message.
+pub(super) fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text) => format!("{:?}", shortened(text)),
         Value::Integer(number) => number.to_string(),

@@ -186,6 +186,12 @@ fn a_field_that_nobody_has_is_told_with_the_one_that_was_meant() {
     ] {
         assert_eq!(index.hints(&Filter::parse(text).unwrap()), hints, "{text}");
     }
+    // One field in many conditions is one hint, and many fields are some.
+    let many = |name: fn(usize) -> String| {
+        Filter::Or((0..5000).map(|i| Filter::Eq { field: name(i), value: s("x") }).collect())
+    };
+    assert_eq!(index.hints(&many(|_| "author".into())).len(), 1);
+    assert_eq!(index.hints(&many(|i| format!("author{i}"))).len(), 8);
     let filter = Filter::parse("year = 1").unwrap();
     assert_eq!(FieldIndex::new().hints(&filter), ["the collection has no documents"]);
     assert_eq!(
