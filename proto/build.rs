@@ -23,7 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::new();
     // A stable order makes equal messages equal bytes.
     config.btree_map(["."]);
-    tonic_prost_build::configure().compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::proto::codec::Codec")
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
 
     let onnx = protox::compile(["onnx/onnx.proto"], ["proto"])?;
     let mut config = Config::new();

@@ -79,6 +79,9 @@ pub struct ServerConfig {
     /// Nothing that was acknowledged is lost, but graphs may be built again at the next start. Default 60 s.
     #[serde(with = "seconds")]
     pub close_timeout: Duration,
+    /// An Ingest stream that has nothing in work is ended when no message comes for this time. Default 300 s.
+    #[serde(with = "seconds")]
+    pub stream_idle_timeout: Duration,
 }
 
 /// The encoder.
@@ -129,8 +132,17 @@ pub struct LimitsConfig {
     pub payload_bytes_max: usize,
     /// Hits of one search. Default 1000.
     pub k_max: usize,
-    /// Requests worked on at once; more are refused as overloaded. Default 256.
+    /// Requests worked on at once; more are refused as overloaded. An Ingest stream counts only while a message of it is
+    /// written, and waits for its turn. Default 256.
     pub concurrent_requests_max: usize,
+    /// Memory that all requests under way may take together, for what they sent and for their answers; beyond it calls
+    /// are refused as overloaded, and streams wait. Where it is less than ten times `message_bytes_max`, it is that, so
+    /// that every request finds room when it is alone. Default 256 MiB.
+    pub bytes_in_flight_max: usize,
+    /// Ingest streams open at once; more are refused as overloaded. Default 1024.
+    pub streams_max: usize,
+    /// Ingest streams of one client, which is one connection. Default 64.
+    pub streams_per_client_max: usize,
 }
 
 /// Logging.
@@ -170,6 +182,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
         }
     }
 }
@@ -201,6 +214,9 @@ impl Default for LimitsConfig {
             payload_bytes_max: 64 << 10,
             k_max: 1000,
             concurrent_requests_max: 256,
+            bytes_in_flight_max: 256 << 20,
+            streams_max: 1024,
+            streams_per_client_max: 64,
         }
     }
 }

@@ -47,6 +47,7 @@ impl ErrorKind {
 #[error(transparent)]
 #[expect(missing_docs, reason = "each variant wraps the error of the module it is named after")]
 pub enum Error {
+    Budget(#[from] crate::budget::BudgetError),
     Config(#[from] crate::config::ConfigError),
     Vector(#[from] crate::vector::VectorError),
     Runtime(#[from] crate::runtime::RuntimeError),
@@ -70,6 +71,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Error::Budget(e) => e.kind(),
             Error::Config(e) => e.kind(),
             Error::Vector(e) => e.kind(),
             Error::Runtime(e) => e.kind(),

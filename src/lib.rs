@@ -13,6 +13,7 @@
 //!
 //! | module | turns | into |
 //! |---|---|---|
+//! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
@@ -42,6 +43,7 @@
 //! 6. One text and one model give one embedding, alone or in a batch, padded or not, within a stated tolerance.
 //! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
 
+pub mod budget;
 pub mod cli;
 pub mod collection;
 pub mod config;

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; documented in the .proto files")]
 
+pub mod codec;
+
 tonic::include_proto!("distilface.v1");
 
 /// Descriptors of all services, for gRPC reflection.

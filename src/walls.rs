@@ -54,7 +54,7 @@ fn a_foreign_crate_is_named_in_one_place() {
         ("bincode", &["store/record.rs"]),
         ("hnsw_rs", &["index/baseline"]),
         ("anndists", &["index/baseline"]),
-        ("tonic", &["server/", "cli/", "proto.rs"]),
+        ("tonic", &["server/", "cli/", "proto.rs", "proto/"]),
         ("prometheus_client", &["server/metrics.rs"]),
         ("axum", &["server/"]),
         ("jiff", &["collection/datetime.rs"]),

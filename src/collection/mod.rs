@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    budget::BudgetError,
     error::ErrorKind,
     index::{IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _},
     stop::{Stop, Stopped},
@@ -26,6 +27,7 @@ use crate::{
 };
 
 mod body;
+mod fetch;
 mod indexer;
 mod memory;
 mod read;
@@ -41,6 +43,8 @@ pub mod fields;
 pub mod filter;
 pub mod payload;
 pub mod point;
+
+pub use fetch::{PAGE_BYTES, Reads};
 
 use filter::Filter;
 use point::{Point, PointId, StoredPoint};
@@ -568,6 +572,8 @@ pub enum CollectionError {
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: Arc<std::io::Error> },
     #[error(transparent)]
+    Budget(#[from] BudgetError),
+    #[error(transparent)]
     Index(Arc<IndexError>),
     #[error(transparent)]
     Store(Arc<StoreError>),
@@ -588,6 +594,7 @@ impl CollectionError {
             CollectionError::Stopped(_) => ErrorKind::Timeout,
             CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
             CollectionError::Io { .. } => ErrorKind::Internal,
+            CollectionError::Budget(e) => e.kind(),
             CollectionError::Index(e) => e.kind(),
             CollectionError::Store(e) => e.kind(),
         }

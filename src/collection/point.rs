@@ -121,14 +121,14 @@ pub struct Hit {
     pub id: PointId,
     /// Larger is better; see [`crate::vector::Metric::score`].
     pub score: f32,
-    #[expect(missing_docs)]
-    pub title: String,
+    /// Shared by all hits of the document in one request, like the passage and the payload.
+    pub title: Arc<str>,
     /// Which passage was nearest.
     pub ordinal: u32,
     /// Bytes of the document's text.
     pub range: Range<u32>,
     /// The passage's text; empty if it was not asked for.
-    pub passage: String,
+    pub passage: Arc<str>,
     /// Empty if it was not asked for.
     pub payload: Arc<Payload>,
 }

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use super::{
-    Collection, CollectionError, Page, Query, SearchTrace, Shared,
+    Collection, CollectionError, Page, Query, SearchTrace,
+    fetch::{Opened, PAGE_BYTES, Reads},
     filter::Filter,
     point::{ContentHash, Hit, PointId, StoredPoint},
     search,
 };
-use crate::{index::Slot, stop::Stop};
+use crate::{budget::Room, index::Slot, stop::Stop};
 
 /// Where fewer than one in so many documents match, a page is made by sorting the matching ids.
 const SORT_SHARE: u64 = 16;
@@ -22,18 +23,24 @@ impl Collection {
         self.shared.read_memory().slots.find(id).map(|(_, entry)| entry.hash)
     }
 
-    /// Stored documents in the order asked; `None` for those not there.
+    /// Stored documents in the order asked; `None` for those not there. Each takes its place in `room` before its text
+    /// is read.
     ///
     /// # Errors
-    /// Store errors.
+    /// [`CollectionError::Budget`]; store errors.
     pub fn get(
         &self,
         ids: &[PointId],
         with_text: bool,
         with_vector: bool,
         stop: &Stop,
+        room: &Room,
     ) -> Result<Vec<Option<StoredPoint>>, CollectionError> {
         self.shared.check_open()?;
+        if with_vector {
+            // They are copied all at once, while the memory is held.
+            room.keep(ids.len().saturating_mul(self.shared.spec.dim.len() * size_of::<f32>()), 0)?;
+        }
         let (found, _generation) = {
             let memory = self.shared.read_memory();
             let found: Vec<Option<(u32, Option<Vec<f32>>)>> = ids
@@ -50,7 +57,8 @@ impl Collection {
             .into_iter()
             .map(|found| {
                 stop.check()?;
-                found.map(|(doc, vector)| read_point(&self.shared, doc, with_text, vector)).transpose()
+                let Some((doc, vector)) = found else { return Ok(None) };
+                Opened::read(&self.shared, doc, with_text, vector)?.point(&self.shared, room).map(Some)
             })
             .collect()
     }
@@ -62,14 +70,27 @@ impl Collection {
     /// [`CollectionError::Filter`] for type mismatches; [`CollectionError::Stopped`] if [`Query::stop`] said so
     /// meanwhile; store errors.
     pub fn search(&self, query: &Query) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
-        self.shared.check_open()?;
-        search::search(&self.shared, query)
+        self.search_sharing(query, &Reads::new(Room::unbounded()))
     }
 
-    /// A page of documents after `after`, ordered by id.
+    /// [`Collection::search`] as one of several that share what they read, and the room for their answers.
     ///
     /// # Errors
-    /// As [`Collection::search`].
+    /// [`CollectionError::Budget`]; as [`Collection::search`].
+    pub fn search_sharing(
+        &self,
+        query: &Query,
+        reads: &Reads,
+    ) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
+        self.shared.check_open()?;
+        search::search(&self.shared, query, reads)
+    }
+
+    /// A page of documents after `after`, ordered by id. It closes early, with at least one document, before it has more
+    /// than about [`PAGE_BYTES`].
+    ///
+    /// # Errors
+    /// [`CollectionError::Budget`]; as [`Collection::search`].
     pub fn scroll(
         &self,
         filter: Option<&Filter>,
@@ -77,6 +98,7 @@ impl Collection {
         limit: usize,
         with_text: bool,
         stop: &Stop,
+        room: &Room,
     ) -> Result<Page, CollectionError> {
         self.shared.check_open()?;
         let (mut docs, hints, _generation) = {
@@ -106,15 +128,21 @@ impl Collection {
             };
             (docs, hints, Arc::clone(&memory.generation))
         };
-        let more = docs.len() > limit;
+        let mut more = docs.len() > limit;
         docs.truncate(limit);
-        let points = docs
-            .into_iter()
-            .map(|doc| {
-                stop.check()?;
-                read_point(&self.shared, doc, with_text, None)
-            })
-            .collect::<Result<Vec<_>, CollectionError>>()?;
+        // What is counted is a lower bound of what goes out.
+        let page_bytes_max = PAGE_BYTES.min(room.answer_bytes_max() / 2);
+        let (mut points, mut page_bytes) = (Vec::new(), 0);
+        for doc in docs {
+            stop.check()?;
+            let opened = Opened::read(&self.shared, doc, with_text, None)?;
+            page_bytes += opened.size().bytes;
+            if page_bytes > page_bytes_max && !points.is_empty() {
+                more = true;
+                break;
+            }
+            points.push(opened.point(&self.shared, room)?);
+        }
         let next = if more { points.last().map(|point| point.id.clone()) } else { None };
         Ok(Page { points, next, hints })
     }
@@ -178,24 +206,4 @@ impl Collection {
         let matching = memory.fields.matching(filter, stop)?;
         Ok(matching.iter().filter_map(|doc| Some(memory.slots.entry(doc)?.id.clone())).collect())
     }
-}
-
-fn read_point(
-    shared: &Shared,
-    doc: u32,
-    with_text: bool,
-    vector: Option<Vec<f32>>,
-) -> Result<StoredPoint, CollectionError> {
-    let (head, body) = shared.read_head(doc)?;
-    let text = if with_text { shared.store.text(doc, &head)? } else { String::new() };
-    Ok(StoredPoint {
-        id: body.id,
-        title: body.title,
-        text,
-        payload: Arc::new(body.payload),
-        content_hash: body.content_hash,
-        passages: body.passages,
-        updated_at: body.updated_at,
-        vector,
-    })
 }

@@ -1,4 +1,4 @@
-//! A query -> hits: chooses how to look, looks, groups passages by document, and reads the hits' documents.
+//! A query -> hits: chooses how to look, looks, groups passages by document, and has the hits' documents read.
 //!
 //! Plans: `exact` scans every vector, `graph` walks the graph and scans what it does not have yet, `filtered_exact` and
 //! `filtered_graph` are the same among the documents that match a filter. The graph may find too few: it is then asked
@@ -19,6 +19,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     CollectionError, Query, SearchTrace, Shared,
+    fetch::{self, Reads},
     memory::View,
     point::{Hit, PointId},
     slots::Table,
@@ -46,11 +47,11 @@ const EF_MAX: usize = 4096;
 
 /// A passage that was found.
 #[derive(Debug, Clone)]
-struct Found {
-    doc: u32,
-    id: PointId,
-    ordinal: u32,
-    score: f32,
+pub(super) struct Found {
+    pub(super) doc: u32,
+    pub(super) id: PointId,
+    pub(super) ordinal: u32,
+    pub(super) score: f32,
 }
 
 fn rank(a: &Found, b: &Found) -> Ordering {
@@ -87,7 +88,11 @@ struct Search<'a> {
     graph_failed: bool,
 }
 
-pub(super) fn search(shared: &Shared, query: &Query) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
+pub(super) fn search(
+    shared: &Shared,
+    query: &Query,
+    reads: &Reads,
+) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
     let vector = query.vector.as_slice();
     if vector.len() != shared.spec.dim.len() {
         let wrong = IndexError::WrongDim { expected: shared.spec.dim.as_u32(), got: vector.len() };
@@ -127,35 +132,10 @@ pub(super) fn search(shared: &Shared, query: &Query) -> Result<(Vec<Hit>, Search
         shared.signal.graph_failed();
     }
     let begun = Instant::now();
-    let fetch = |found| {
-        query.stop.check()?;
-        fetch(shared, query, found)
-    };
-    let hits = found.into_iter().map(fetch).collect::<Result<Vec<_>, CollectionError>>()?;
+    let hits = fetch::hits(shared, query, found, reads)?;
     drop(generation);
     trace.fetch_time = begun.elapsed();
     Ok((hits, trace))
-}
-
-fn fetch(shared: &Shared, query: &Query, found: Found) -> Result<Hit, CollectionError> {
-    let (head, body) = shared.read_head(found.doc)?;
-    let range = body.passages.get(found.ordinal as usize).cloned().unwrap_or(0..0);
-    let passage = if query.with_text {
-        let text = shared.store.text(found.doc, &head)?;
-        text.get(range.start as usize..range.end as usize).unwrap_or_default().to_owned()
-    } else {
-        String::new()
-    };
-    let payload = if query.with_payload { Arc::new(body.payload) } else { Arc::default() };
-    Ok(Hit {
-        id: found.id,
-        score: found.score,
-        title: body.title,
-        ordinal: found.ordinal,
-        range,
-        passage,
-        payload,
-    })
 }
 
 impl Search<'_> {

@@ -16,6 +16,7 @@ use super::{
     point::{ContentHash, Hit, Passage, Payload, Point, PointId, Value},
 };
 use crate::{
+    budget::Room,
     error::ErrorKind,
     index::{IndexKind, IndexParams},
     random::SplitMix as Random,

@@ -18,7 +18,7 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 28] = [
+pub(super) const KEYS: [Key; 32] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -31,6 +31,7 @@ pub(super) const KEYS: [Key; 28] = [
     Key { name: "server.request_timeout", allowed: "0.001 to 86400 seconds" },
     Key { name: "server.drain_timeout", allowed: "0 to 3600 seconds" },
     Key { name: "server.close_timeout", allowed: "0.1 to 86400 seconds" },
+    Key { name: "server.stream_idle_timeout", allowed: "0.001 to 86400 seconds" },
     Key { name: "encoder.model", allowed: "the name of a model, a path to its folder, or \"none\"" },
     Key { name: "encoder.device", allowed: "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"" },
     Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\", \"fp16\" or \"int8\"" },
@@ -48,6 +49,9 @@ pub(super) const KEYS: [Key; 28] = [
     Key { name: "limits.payload_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
     Key { name: "limits.k_max", allowed: "1 to 1048576" },
     Key { name: "limits.concurrent_requests_max", allowed: "1 to 65536" },
+    Key { name: "limits.bytes_in_flight_max", allowed: "1 MiB to 1 TiB, in bytes" },
+    Key { name: "limits.streams_max", allowed: "1 to 1048576" },
+    Key { name: "limits.streams_per_client_max", allowed: "1 to 1048576" },
     Key { name: "log.filter", allowed: "a tracing filter such as \"info\" or \"distilface=debug\"" },
     Key { name: "log.format", allowed: "\"text\" or \"json\"" },
 ];
@@ -80,6 +84,8 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("server.request_timeout", server.request_timeout.as_secs_f64(), 0.001..=86_400.0);
     check.within("server.drain_timeout", server.drain_timeout.as_secs_f64(), 0.0..=3600.0);
     check.within("server.close_timeout", server.close_timeout.as_secs_f64(), 0.1..=86_400.0);
+    let idle = server.stream_idle_timeout.as_secs_f64();
+    check.within("server.stream_idle_timeout", idle, 0.001..=86_400.0);
 
     check.that("encoder.model", !encoder.model.trim().is_empty(), "is empty");
     check.that(
@@ -107,6 +113,9 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("limits.payload_bytes_max", limits.payload_bytes_max as u64, 1..=GIB);
     check.within("limits.k_max", limits.k_max as u64, 1..=MIB);
     check.within("limits.concurrent_requests_max", limits.concurrent_requests_max as u64, 1..=65_536);
+    check.within("limits.bytes_in_flight_max", limits.bytes_in_flight_max as u64, MIB..=1024 * GIB);
+    check.within("limits.streams_max", limits.streams_max as u64, 1..=MIB);
+    check.within("limits.streams_per_client_max", limits.streams_per_client_max as u64, 1..=MIB);
 
     check.that("log.filter", !log.filter.trim().is_empty(), "is empty");
     check.0

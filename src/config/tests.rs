@@ -201,6 +201,7 @@ fn every_bound_is_checked_and_named() {
         ("server.request_timeout", &["0", "-1", "nan", "1e9"]),
         ("server.drain_timeout", &["-1", "inf", "9999"]),
         ("server.close_timeout", &["0", "nan", "1e9"]),
+        ("server.stream_idle_timeout", &["0", "-1", "nan", "1e9"]),
         ("encoder.model", &[" "]),
         ("encoder.device", &["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU "]),
         ("encoder.precision", &["", "fp64", "INT8"]),
@@ -218,6 +219,9 @@ fn every_bound_is_checked_and_named() {
         ("limits.payload_bytes_max", &["0"]),
         ("limits.k_max", &["0"]),
         ("limits.concurrent_requests_max", &["0"]),
+        ("limits.bytes_in_flight_max", &["0", "1023"]),
+        ("limits.streams_max", &["0"]),
+        ("limits.streams_per_client_max", &["0"]),
         ("log.filter", &[""]),
         ("log.format", &["xml"]),
     ];

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::{
+    budget::Room,
     collection::{
-        CollectionOptions, CollectionStats, Outcome, SearchTrace, Write, datetime,
+        CollectionOptions, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Write, datetime,
         filter::Filter,
         point::{Hit, Payload, PointId, StoredPoint},
     },
@@ -431,19 +432,26 @@ impl Engine {
         self.with(collection, |open, _| Ok(open.collection()?.stats())).await
     }
 
-    /// Stored documents in the order asked; `None` for those not there.
+    /// Stored documents in the order asked, each once however often it was asked for; `None` for those not there. They
+    /// take their place in `room`.
     ///
     /// # Errors
-    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; bad ids; store errors.
+    /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; [`crate::budget::BudgetError`]; bad ids; store errors.
     pub async fn get(
         &self,
         collection: &str,
         ids: Vec<String>,
         with_vectors: bool,
-    ) -> Result<Vec<Option<StoredPoint>>> {
-        let ids = self.ids(&ids)?;
-        self.with(collection, move |open, stop| Ok(open.collection()?.get(&ids, true, with_vectors, stop)?))
-            .await
+        room: Arc<Room>,
+    ) -> Result<Vec<(PointId, Option<StoredPoint>)>> {
+        let mut ids = self.ids(&ids)?;
+        let mut seen = std::collections::HashSet::new();
+        ids.retain(|id| seen.insert(id.clone()));
+        self.with(collection, move |open, stop| {
+            let points = open.collection()?.get(&ids, true, with_vectors, stop, &room)?;
+            Ok(ids.into_iter().zip(points).collect())
+        })
+        .await
     }
 
     /// Deletes by id; answers how many were there.
@@ -475,12 +483,13 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// A page of documents ordered by id: the first, or the one that the cursor of another page leads to.
+    /// A page of documents ordered by id: the first, or the one that the cursor of another page leads to. It closes early
+    /// at about [`crate::collection::PAGE_BYTES`].
     ///
     /// # Errors
     /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; [`EngineError::Cursor`] for a cursor of another
-    /// collection or filter; filter and store errors.
-    pub async fn scroll(&self, collection: &str, query: ListingQuery) -> Result<Listing> {
+    /// collection or filter; [`crate::budget::BudgetError`]; filter and store errors.
+    pub async fn scroll(&self, collection: &str, query: ListingQuery, room: Arc<Room>) -> Result<Listing> {
         let ListingQuery { filter, cursor, limit, with_text, with_vectors } = query;
         let most = self.config.limits.batch_max;
         if !(1..=most).contains(&limit) {
@@ -492,8 +501,13 @@ impl Engine {
             let scope = Scope::new("documents by id", &collection.identity(), &narrowed);
             let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
             let after = after.map(PointId::new).transpose()?;
-            let mut page = collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop)?;
+            // A page of vectors closes early as one of texts does.
+            let vector_bytes = open.info.dimension as usize * size_of::<f32>();
+            let limit = if with_vectors { limit.min(PAGE_BYTES / vector_bytes).max(1) } else { limit };
+            let mut page =
+                collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop, &room)?;
             if with_vectors {
+                room.take(page.points.len() * vector_bytes, 0)?;
                 collection.add_vectors(&mut page.points, stop)?;
             }
             let next_cursor = page.next.map(|id| scope.after(id.as_str()));

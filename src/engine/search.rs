@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use super::{Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, out_of_range};
 use crate::{
-    collection::{Query, point::PointId},
+    budget::Room,
+    collection::{Query, Reads, point::PointId},
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
     error::Result,
     stop::Stop,
@@ -23,18 +24,21 @@ impl Engine {
     /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`], [`EngineError::WrongModel`],
     /// [`EngineError::NoDocument`]; vector, filter, encoder and store errors.
     pub async fn search(&self, collection: &str, query: SearchQuery, caller: Caller) -> Result<SearchAnswer> {
-        let mut answers = self.search_batch(vec![(collection.to_owned(), query)], caller).await?;
+        let queries = vec![(collection.to_owned(), query)];
+        let mut answers = self.search_batch(queries, caller, Room::unbounded()).await?;
         Ok(answers.pop().expect("one answer per query"))
     }
 
-    /// Several searches, answered in order. Texts are encoded together.
+    /// Several searches, answered in order. Texts are encoded together, and a document that several of them find is read
+    /// once. All answers together take their place in `room`.
     ///
     /// # Errors
-    /// The first that any of them meets, as [`Engine::search`].
+    /// [`crate::budget::BudgetError`]; the first that any of them meets, as [`Engine::search`].
     pub async fn search_batch(
         &self,
         queries: Vec<(String, SearchQuery)>,
         caller: Caller,
+        room: Arc<Room>,
     ) -> Result<Vec<SearchAnswer>> {
         let started = Instant::now();
         self.check_open()?;
@@ -57,13 +61,15 @@ impl Engine {
             });
         }
         let mut encoded = self.encode_queries(&queries, &encoders, caller).await?;
+        let reads = Arc::new(Reads::new(room));
         let tasks: Vec<_> = queries
             .into_iter()
             .zip(opens)
             .zip(&mut encoded)
             .map(|(((_, query), open), encoded)| {
                 let embedding = encoded.as_mut().map(|(embedding, _)| std::mem::take(embedding));
-                self.pools().search(caller.deadline, move |stop| find(&open, query, embedding, stop))
+                let reads = Arc::clone(&reads);
+                self.pools().search(caller.deadline, move |stop| find(&open, query, embedding, stop, &reads))
             })
             .collect();
         let mut answers = Vec::with_capacity(tasks.len());
@@ -201,7 +207,13 @@ impl Engine {
 }
 
 /// Runs on a search thread.
-fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>, stop: Stop) -> Result<SearchAnswer> {
+fn find(
+    open: &Open,
+    query: SearchQuery,
+    embedding: Option<Embedding>,
+    stop: Stop,
+    reads: &Reads,
+) -> Result<SearchAnswer> {
     let (dim, metric) = (Dim::new(open.info.dimension)?, open.info.metric);
     let (mut tokens, mut truncated, mut exclude) = (0, false, None);
     let values = match query.ask {
@@ -213,15 +225,15 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>, stop: Sto
         Ask::Vector(values) => values,
         Ask::Document(id) => {
             let point_id = PointId::new(id.as_str())?;
-            let stored =
-                open.collection()?.get(std::slice::from_ref(&point_id), false, true, &stop)?.pop().flatten();
+            let ids = std::slice::from_ref(&point_id);
+            let stored = open.collection()?.get(ids, false, true, &stop, &Room::unbounded())?.pop().flatten();
             exclude = Some(point_id);
             stored
                 .and_then(|s| s.vector)
                 .ok_or_else(|| EngineError::NoDocument { collection: open.info.name.clone(), id })?
         }
     };
-    let (hits, trace) = open.collection()?.search(&Query {
+    let query = Query {
         vector: Vector::new(values, dim, metric)?,
         k: query.k,
         filter: query.filter,
@@ -233,7 +245,8 @@ fn find(open: &Open, query: SearchQuery, embedding: Option<Embedding>, stop: Sto
         with_payload: query.with_payload,
         with_text: query.with_text,
         stop,
-    })?;
+    };
+    let (hits, trace) = open.collection()?.search_sharing(&query, reads)?;
     let (device, encode, total) = Default::default();
     Ok(SearchAnswer { hits, tokens, truncated, device, encode, trace, total })
 }

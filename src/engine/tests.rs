@@ -60,7 +60,7 @@ async fn text_goes_in_and_hits_come_out_also_after_a_restart() {
         engine.search("notes", question(Ask::Text("rain on the river".into())), NEVER).await.unwrap();
     assert_eq!(answer.hits.len(), 2);
     assert_eq!(answer.hits[0].id.as_str(), "rain");
-    assert_eq!(answer.hits[0].passage, "rain fell on the river");
+    assert_eq!(&*answer.hits[0].passage, "rain fell on the river");
     let like = engine.search("notes", question(Ask::Document("cat".into())), NEVER).await.unwrap();
     assert_eq!(like.hits.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(), ["rain"]);
     engine.close().await.unwrap();
@@ -237,10 +237,10 @@ async fn ranges_and_empty_questions_are_refused_with_what_is_allowed() {
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(word), "{error}");
     }
-    assert!(engine.search_batch(Vec::new(), NEVER).await.is_err());
-    assert!(engine.get("notes", Vec::new(), false).await.is_err());
+    assert!(engine.search_batch(Vec::new(), NEVER, Room::unbounded()).await.is_err());
+    assert!(engine.get("notes", Vec::new(), false, Room::unbounded()).await.is_err());
     let none = ListingQuery { filter: None, cursor: None, limit: 0, with_text: true, with_vectors: false };
-    assert!(engine.scroll("notes", none).await.is_err());
+    assert!(engine.scroll("notes", none, Room::unbounded()).await.is_err());
     for (max, overlap) in [(Some(0), None), (Some(1000), None), (Some(10), Some(10))] {
         let new = NewCollection { chunk_max_tokens: max, chunk_overlap_tokens: overlap, ..collection("cut") };
         assert_eq!(engine.create_collection(new).await.unwrap_err().kind(), ErrorKind::Invalid);
@@ -302,7 +302,8 @@ async fn collections_of_two_models_are_served_by_one_engine() {
     let engine = Engine::open(&home.config).unwrap();
     assert_eq!(loaded(&engine), ["a"]);
     let ask = |name: &str| (name.to_owned(), question(Ask::Text("rain on the river".into())));
-    let answers = engine.search_batch(vec![ask("b"), ask("a"), ask("b")], NEVER).await.unwrap();
+    let answers =
+        engine.search_batch(vec![ask("b"), ask("a"), ask("b")], NEVER, Room::unbounded()).await.unwrap();
     assert_eq!(loaded(&engine), ["a", "b"]);
     assert!(answers.iter().all(|a| a.hits[0].score > 0.999 && a.device.starts_with("cpu") && a.tokens > 0));
 

@@ -1,8 +1,10 @@
-//! What every request passes before and after its method: permit, id, deadline, size limits, span, metrics.
+//! What every request passes before and after its method: permit, id, deadline, size limits, span, metrics, log.
 //!
 //! [`AdmitLayer`] stands in front of all methods of `distilface.v1`: it refuses at once while the server drains
-//! or works on `limits.concurrent_requests_max` requests, gives each request its [`Request`] context, and follows
-//! the answer to its last byte (a stream keeps its permit and its place in the metrics until then).
+//! or works on `limits.concurrent_requests_max` requests, bounds what comes in (`inbound.rs`), gives each request its
+//! [`Request`] context, and follows the answer to its last byte, which is when its memory is free again. A call is one of
+//! those worked on from when it is here as a whole until its answer is made; a stream is not, but each of its messages is
+//! while it is written.
 //! [`Request::answer`] runs a method's body under the deadline and turns its failure into a status.
 //! Health and reflection pass untouched, so a full server still says that it is alive.
 //!
@@ -27,18 +29,23 @@ use tonic::{Code, Response, Status, body::Body, transport::server::TcpConnectInf
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use super::{ServerError, metrics::Metrics, status};
+use super::{
+    ServerError,
+    inbound::{self, Holding, Inbound, Limits, OpenStream, Streams},
+    metrics::Metrics,
+    shape::Schema,
+    status,
+};
 use crate::{
     Error,
+    budget::{Budget, BudgetError, Held, Room},
     config::Config,
     engine::{Caller, EngineError},
+    proto::codec::aside,
 };
 
 /// Metadata that carries a request's id, both ways.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
-const GRPC_STATUS: &str = "grpc-status";
-/// Every status of ours has details; those that tonic makes by itself have none.
-const GRPC_DETAILS: &str = "grpc-status-details-bin";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// A message of a stream has this many times the time of a request: it may hold a thousand long documents and waits
 /// behind those before it.
@@ -48,55 +55,47 @@ const PACKAGE: &str = "/distilface.v1.";
 /// What all requests of a server share.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    permits: Arc<Semaphore>,
-    concurrent_max: usize,
-    message_bytes_max: usize,
+    limits: Arc<Limits>,
+    streams: Arc<Streams>,
     request_timeout: Duration,
-    /// `Service/Method` of everything in the package, so that metrics have a bounded number of labels.
-    methods: Vec<String>,
+    stream_idle_timeout: Duration,
     metrics: Arc<Metrics>,
     draining: CancellationToken,
 }
 
 impl Gate {
     pub(crate) fn new(config: &Config, metrics: Arc<Metrics>, draining: CancellationToken) -> Self {
+        let limits = &config.limits;
+        let budget_bytes = limits.bytes_in_flight_max.max(inbound::budget_least(limits.message_bytes_max));
         Gate {
-            permits: Arc::new(Semaphore::new(config.limits.concurrent_requests_max)),
-            concurrent_max: config.limits.concurrent_requests_max,
-            message_bytes_max: config.limits.message_bytes_max,
+            limits: Arc::new(Limits {
+                schema: Schema::new(),
+                budget: Budget::new(budget_bytes),
+                permits: Arc::new(Semaphore::new(limits.concurrent_requests_max)),
+                concurrent_max: limits.concurrent_requests_max,
+                message_bytes_max: limits.message_bytes_max,
+            }),
+            streams: Streams::new(limits.streams_per_client_max, limits.streams_max),
             request_timeout: config.server.request_timeout,
-            methods: methods(),
+            stream_idle_timeout: config.server.stream_idle_timeout,
             metrics,
             draining,
         }
     }
 
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Error> {
+    /// Refuses what would be refused anyway once it is here as a whole. A stream gets its place.
+    fn admit(&self, streaming: bool, client: u64) -> Result<Option<OpenStream>, Error> {
         if self.draining.is_cancelled() {
             return Err(EngineError::Closing.into());
         }
-        Arc::clone(&self.permits)
-            .try_acquire_owned()
-            .map_err(|_| ServerError::TooManyRequests { limit: self.concurrent_max }.into())
+        if streaming {
+            return Ok(Some(self.streams.open(client)?));
+        }
+        if self.limits.permits.available_permits() == 0 {
+            return Err(ServerError::TooManyRequests { limit: self.limits.concurrent_max }.into());
+        }
+        Ok(None)
     }
-
-    fn method(&self, path: &str) -> Arc<str> {
-        let name = path.strip_prefix(PACKAGE).unwrap_or_default();
-        if self.methods.iter().any(|m| m == name) { name.into() } else { "unknown".into() }
-    }
-}
-
-/// `Service/Method` of every method in the descriptors.
-fn methods() -> Vec<String> {
-    let set = prost_types::FileDescriptorSet::decode(crate::proto::FILE_DESCRIPTOR_SET)
-        .expect("the descriptors were written by our own build");
-    let services = set.file.into_iter().filter(|f| f.package() == "distilface.v1").flat_map(|f| f.service);
-    services
-        .flat_map(|s| {
-            let service = s.name().to_owned();
-            s.method.into_iter().map(move |m| format!("{service}/{}", m.name()))
-        })
-        .collect()
 }
 
 /// One request's id and deadlines; every method takes it out of the message that it is given.
@@ -107,10 +106,13 @@ pub(crate) struct Request {
     deadline: Instant,
     /// What the client itself set: the only deadline of a whole stream.
     pub(crate) client_deadline: Option<Instant>,
+    /// How long a stream may be silent while nothing of it is in work.
+    pub(crate) stream_idle_timeout: Duration,
     /// Of the connection it came over.
     client: u64,
     request_timeout: Duration,
-    message_bytes_max: usize,
+    limits: Arc<Limits>,
+    holding: Arc<Holding>,
 }
 
 impl Request {
@@ -125,6 +127,24 @@ impl Request {
     /// For the engine.
     pub(crate) fn caller(&self) -> Caller {
         Caller { deadline: Some(self.deadline), client: self.client }
+    }
+
+    /// Where the answer takes its place while it is made.
+    pub(crate) fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.holding.room)
+    }
+
+    /// The memory of the message that a stream has just been given; to be held until it is answered.
+    pub(crate) fn message_memory(&self) -> Option<Held> {
+        self.holding.message()
+    }
+
+    /// A message of a stream takes its turn among the requests. Held, it is one of those worked on.
+    ///
+    /// # Errors
+    /// [`EngineError::Closing`].
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Ok(Arc::clone(&self.limits.permits).acquire_owned().await.map_err(|_| EngineError::Closing)?)
     }
 
     /// The same request with the deadline of a message that comes in now: a stream may last as long as its client
@@ -145,7 +165,7 @@ impl Request {
     /// Waits for `work`, no longer than the deadline; an answer that no client would take is a refusal.
     ///
     /// # Errors
-    /// [`EngineError::Expired`], [`ServerError::AnswerTooLarge`], those of `work`.
+    /// [`EngineError::Expired`], [`BudgetError::AnswerTooLarge`], those of `work`.
     pub(crate) async fn within_deadline<T: Message>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
@@ -153,16 +173,24 @@ impl Request {
         let answer = tokio::time::timeout_at(self.deadline.into(), work)
             .await
             .unwrap_or_else(|_| Err(EngineError::Expired.into()))?;
-        let got = answer.encoded_len();
-        if got > self.message_bytes_max {
-            return Err(ServerError::AnswerTooLarge { got, limit: self.message_bytes_max }.into());
+        let limit = self.limits.message_bytes_max;
+        if aside(self.holding.room.answer_bytes(), || answer.encoded_len()) > limit {
+            return Err(BudgetError::AnswerTooLarge { limit }.into());
         }
         Ok(answer)
     }
 
-    /// The refusal of a message over the limit.
-    pub(crate) fn message_too_large(&self) -> Error {
-        ServerError::MessageTooLarge { limit: self.message_bytes_max }.into()
+    /// Makes the wire's form of an answer, which is large if much was counted for it.
+    pub(crate) fn convert<T>(&self, f: impl FnOnce() -> T) -> T {
+        aside(self.holding.room.answer_bytes(), f)
+    }
+
+    /// The refusal of a message that tonic could not read, in our words; those of ours stay as they are.
+    pub(crate) fn retell(&self, refused: Status, place: &str) -> Status {
+        match status::of_transport(&refused, self.limits.message_bytes_max, place) {
+            Some(error) => self.refuse(&error),
+            None => refused,
+        }
     }
 
     /// What the client hears of a failure.
@@ -214,46 +242,55 @@ where
         // so ours runs out first and the client hears DEADLINE_EXCEEDED with our details.
         let arrived = Instant::now();
         let id = request_id(request.headers());
-        let mut following = Following::begin(&self.gate, request.uri().path(), Arc::clone(&id), arrived);
+        let name = request.uri().path().strip_prefix(PACKAGE).unwrap_or_default();
+        // One that is not in the descriptors is refused by tonic; metrics have a bounded number of labels.
+        let method = self.gate.limits.schema.method(name).cloned();
+        let label = method.as_ref().map_or_else(|| "unknown".into(), |method| Arc::clone(&method.name));
+        let holding = Holding::new(Room::new(self.gate.limits.message_bytes_max, &self.gate.limits.budget));
+        let mut following = Following::begin(&self.gate, label, &holding, Arc::clone(&id), arrived);
         let span = tracing::info_span!("request", method = %following.method, request_id = %id);
 
-        let permit = match self.gate.admit() {
-            Ok(permit) => permit,
+        let client = client_of(request.extensions());
+        match self.gate.admit(method.as_ref().is_some_and(|method| method.streaming), client) {
+            Ok(stream) => following.stream = stream,
             Err(error) => {
                 let refused = status::of(&error, &id);
-                following.end(refused.code());
+                following.end(&refused);
                 return Box::pin(async move { Ok(with_id(refused.into_http(), &id)) });
             }
-        };
-        following.permit = Some(permit);
+        }
         let client_deadline = grpc_timeout(request.headers()).and_then(|t| arrived.checked_add(t));
         let ours = arrived + self.gate.request_timeout;
-        let client = client_of(request.extensions());
-        request.extensions_mut().insert(Request {
+        let deadline = client_deadline.map_or(ours, |d| d.min(ours));
+        let context = Request {
             id: Arc::clone(&id),
-            deadline: client_deadline.map_or(ours, |d| d.min(ours)),
+            deadline,
             client_deadline,
+            stream_idle_timeout: self.gate.stream_idle_timeout,
             client,
             request_timeout: self.gate.request_timeout,
-            message_bytes_max: self.gate.message_bytes_max,
-        });
-        let message_bytes_max = self.gate.message_bytes_max;
+            limits: Arc::clone(&self.gate.limits),
+            holding: Arc::clone(&holding),
+        };
+        request.extensions_mut().insert(context.clone());
+        if let Some(method) = method {
+            let (limits, held_by) = (Arc::clone(&self.gate.limits), Arc::clone(&holding));
+            let request_id = Arc::clone(&id);
+            request = request
+                .map(|body| Body::new(Inbound::new(body, limits, method, held_by, request_id, deadline)));
+        }
         let work = async move {
             let response = inner.call(request).await?;
-            let response = match status_in(response.headers()) {
+            // What is left is to send the answer, at the client's pace.
+            holding.worked();
+            let response = match Status::from_header_map(response.headers()) {
                 // The answer follows in the body, and the status after it.
                 None => response.map(|body| Body::new(FollowedBody { body, following })),
-                Some(code)
-                    if status::is_oversized(code) && !response.headers().contains_key(GRPC_DETAILS) =>
-                {
-                    let refused = ServerError::MessageTooLarge { limit: message_bytes_max };
-                    let refused = status::of(&refused.into(), &id);
-                    following.end(refused.code());
-                    refused.into_http()
-                }
-                Some(code) => {
-                    following.end(code);
-                    response
+                Some(refused) => {
+                    let told_by_us = !refused.details().is_empty();
+                    let refused = context.retell(refused, "the request");
+                    following.end(&refused);
+                    if told_by_us { response } else { refused.into_http() }
                 }
             };
             Ok(with_id(response, &id))
@@ -299,10 +336,6 @@ fn with_id(mut response: http::Response<Body>, id: &str) -> http::Response<Body>
     response
 }
 
-fn status_in(headers: &http::HeaderMap) -> Option<Code> {
-    headers.get(GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
-}
-
 /// `grpc-timeout`: up to eight digits and a unit. What cannot be read is no timeout, as in tonic.
 fn grpc_timeout(headers: &http::HeaderMap) -> Option<Duration> {
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
@@ -329,37 +362,48 @@ struct Following {
     method: Arc<str>,
     id: Arc<str>,
     arrived: Instant,
-    permit: Option<OwnedSemaphorePermit>,
+    /// What it holds lives as long as its answer.
+    _holding: Arc<Holding>,
+    stream: Option<OpenStream>,
     ended: bool,
 }
 
 impl Following {
-    fn begin(gate: &Gate, path: &str, id: Arc<str>, arrived: Instant) -> Self {
+    fn begin(gate: &Gate, method: Arc<str>, holding: &Arc<Holding>, id: Arc<str>, arrived: Instant) -> Self {
         gate.metrics.began();
-        let metrics = Arc::clone(&gate.metrics);
-        Following { metrics, method: gate.method(path), id, arrived, permit: None, ended: false }
+        Following {
+            metrics: Arc::clone(&gate.metrics),
+            method,
+            id,
+            arrived,
+            _holding: Arc::clone(holding),
+            stream: None,
+            ended: false,
+        }
     }
 
-    fn end(&mut self, code: Code) {
+    /// A failure has one line in the log, whoever is to blame; a client that went away is no failure.
+    fn end(&mut self, status: &Status) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.permit = None;
-        let (code, elapsed) = (status::code_name(code), self.arrived.elapsed());
+        self.stream = None;
+        let (code, elapsed) = (status::code_name(status.code()), self.arrived.elapsed());
         self.metrics.ended(&self.method, code, elapsed);
-        tracing::debug!(
-            method = %self.method,
-            request_id = %self.id,
-            code,
-            elapsed_ms = elapsed.as_secs_f64() * 1e3,
-            "request ended"
-        );
+        let elapsed_ms = elapsed.as_secs_f64() * 1e3;
+        let (method, request_id) = (&*self.method, &*self.id);
+        if matches!(status.code(), Code::Ok | Code::Cancelled) {
+            tracing::debug!(method, request_id, code, elapsed_ms, "request ended");
+        } else {
+            let reason = status::without_texts(status.message());
+            tracing::info!(method, request_id, code, reason, elapsed_ms, "request refused or failed");
+        }
     }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        self.end(&status::bare(Code::Cancelled));
     }
 }
 
@@ -381,11 +425,12 @@ impl http_body::Body for FollowedBody {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    self.following.end(status_in(trailers).unwrap_or(Code::Ok));
+                    let ended = Status::from_header_map(trailers);
+                    self.following.end(&ended.unwrap_or_else(|| status::bare(Code::Ok)));
                 }
             }
-            Some(Err(status)) => self.following.end(status.code()),
-            None => self.following.end(Code::Ok),
+            Some(Err(status)) => self.following.end(status),
+            None => self.following.end(&status::bare(Code::Ok)),
         }
         Poll::Ready(frame)
     }

@@ -11,15 +11,13 @@ use tracing::Instrument;
 
 use super::{ServerError, admit, convert, ingest, metrics::Metrics};
 use crate::{
-    collection::point::PointId,
+    collection::{PAGE_BYTES, point::PointId},
     engine::{Engine, ListingQuery},
     proto::{self, documents_server::Documents},
 };
 
 /// Documents of a page where the client names no number.
 const SCROLL_LIMIT: u32 = 100;
-/// A page closes early at this size, below the 4 MiB that gRPC clients take unless told otherwise.
-const PAGE_BYTES: usize = 2 << 20;
 
 /// Documents in and out.
 #[derive(Debug)]
@@ -70,16 +68,19 @@ impl Documents for DocumentsService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let ids = message.ids.clone();
-                let found = self.engine.get(&message.collection, ids, message.with_vectors).await?;
-                let mut answer = proto::GetDocumentsResponse::default();
-                for (id, point) in message.ids.into_iter().zip(found) {
-                    match point {
-                        Some(point) => answer.documents.push(convert::stored_to(point)),
-                        None => answer.missing.push(id),
+                let room = context.room();
+                let found =
+                    self.engine.get(&message.collection, message.ids, message.with_vectors, room).await?;
+                Ok(context.convert(|| {
+                    let mut answer = proto::GetDocumentsResponse::default();
+                    for (id, point) in found {
+                        match point {
+                            Some(point) => answer.documents.push(convert::stored_to(point)),
+                            None => answer.missing.push(id.as_str().to_owned()),
+                        }
                     }
-                }
-                Ok(answer)
+                    answer
+                }))
             })
             .await
     }
@@ -130,29 +131,32 @@ impl Documents for DocumentsService {
                     with_text: !message.without_text,
                     with_vectors: message.with_vectors,
                 };
-                let mut page = self.engine.scroll(&message.collection, query).await?;
-                let mut answer = proto::ScrollResponse {
-                    hints: std::mem::take(&mut page.hints),
-                    next_cursor: page.next_cursor.take().unwrap_or_default(),
-                    ..Default::default()
-                };
-                let mut page_bytes = 0;
-                let mut last_id: Option<PointId> = None;
-                for point in std::mem::take(&mut page.points) {
-                    let id = point.id.clone();
-                    let document = convert::stored_to(point);
-                    page_bytes += document.encoded_len();
-                    if page_bytes > PAGE_BYTES
-                        && let Some(last_id) = &last_id
-                    {
-                        // Cut here; the next page begins with this document.
-                        answer.next_cursor = page.cursor_after(last_id);
-                        break;
+                let mut page = self.engine.scroll(&message.collection, query, context.room()).await?;
+                Ok(context.convert(|| {
+                    let mut answer = proto::ScrollResponse {
+                        hints: std::mem::take(&mut page.hints),
+                        next_cursor: page.next_cursor.take().unwrap_or_default(),
+                        ..Default::default()
+                    };
+                    let mut page_bytes = 0;
+                    let mut last_id: Option<PointId> = None;
+                    for point in std::mem::take(&mut page.points) {
+                        let id = point.id.clone();
+                        let document = convert::stored_to(point);
+                        page_bytes += document.encoded_len();
+                        // What was counted while it was read is a lower bound.
+                        if page_bytes > PAGE_BYTES
+                            && let Some(last_id) = &last_id
+                        {
+                            // Cut here; the next page begins with this document.
+                            answer.next_cursor = page.cursor_after(last_id);
+                            break;
+                        }
+                        answer.documents.push(document);
+                        last_id = Some(id);
                     }
-                    answer.documents.push(document);
-                    last_id = Some(id);
-                }
-                Ok(answer)
+                    answer
+                }))
             })
             .await
     }

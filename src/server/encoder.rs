@@ -29,6 +29,8 @@ impl Encoder for EncoderService {
             .answer(async {
                 let kind = convert::text_kind_from(message.kind)?;
                 let encoder = self.engine.encoder_named(&message.model).await?;
+                let vector_bytes = encoder.dim().len() * size_of::<f32>();
+                context.room().take(message.texts.len().saturating_mul(vector_bytes), 0)?;
                 let embeddings = self.engine.embed(&encoder, message.texts, kind, context.caller()).await?;
                 let tokens = embeddings.iter().map(|e| u64::from(e.tokens)).sum();
                 self.metrics.encoded(embeddings.len() as u64, tokens);

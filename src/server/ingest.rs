@@ -5,11 +5,14 @@
 //! that writes faster; a request that names a document of one still in work waits for it, so the last one sent wins.
 //! A request that fails as a whole ends the stream after the answers before it. While the server drains nothing
 //! more is read, what was read is finished and answered, and the stream ends with UNAVAILABLE.
-//! A client that goes away takes its unfinished work with it.
+//! A client that goes away takes its unfinished work with it. A silent stream holds nothing that others wait for, each
+//! message takes its turn among all requests when it is written, and a stream that has nothing in work is ended after
+//! `server.stream_idle_timeout`.
 
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -21,6 +24,7 @@ use tracing::Instrument;
 use super::{ServerError, admit, convert, metrics::Metrics, status};
 use crate::{
     Error,
+    budget::Held,
     engine::{Engine, EngineError},
     proto::{DocumentResult, IngestRequest, IngestResponse},
 };
@@ -47,14 +51,15 @@ pub(crate) async fn pump(
     mut worker: impl Worker,
 ) {
     let mut pending = VecDeque::<Pending>::new();
-    let mut waiting: Option<IngestRequest> = None;
+    let mut waiting: Option<(IngestRequest, Option<Held>)> = None;
     let mut reading = true;
     let mut ending = None;
+    let (mut messages, mut quiet_since) = (0_u64, Instant::now());
     loop {
-        if let Some(request) =
-            waiting.take_if(|request| !pending.iter().any(|p| p.shares_a_document(request)))
+        if let Some((request, memory)) =
+            waiting.take_if(|(request, _)| !pending.iter().any(|p| p.shares_a_document(request)))
         {
-            pending.push_back(Pending::start(request, &mut worker, &context));
+            pending.push_back(Pending::start(request, memory, &mut worker, &context));
         }
         if pending.is_empty() && !reading {
             break;
@@ -65,6 +70,7 @@ pub(crate) async fn pump(
             () = answers.closed() => return,
             answer = first(&mut pending), if !pending.is_empty() => {
                 pending.pop_front();
+                quiet_since = Instant::now();
                 match answer {
                     Ok(answer) => {
                         if answers.send(Ok(answer)).await.is_err() {
@@ -81,19 +87,23 @@ pub(crate) async fn pump(
                 ending = Some(context.refuse(&EngineError::Expired.into()));
                 break;
             }
+            () = passed(quiet_since.checked_add(context.stream_idle_timeout)), if pending.is_empty() => {
+                let seconds = context.stream_idle_timeout.as_secs_f64();
+                ending = Some(context.refuse(&ServerError::Idle { seconds }.into()));
+                break;
+            }
             () = draining.cancelled(), if reading => {
                 reading = false;
                 ending = Some(context.refuse(&EngineError::Closing.into()));
             }
             message = requests.next(), if reading && room => match message {
-                Some(Ok(request)) => waiting = Some(request),
+                Some(Ok(request)) => {
+                    messages += 1;
+                    waiting = Some((request, context.message_memory()));
+                }
                 Some(Err(refused)) => {
                     reading = false;
-                    ending = Some(if status::is_oversized(refused.code()) {
-                        context.refuse(&context.message_too_large())
-                    } else {
-                        refused
-                    });
+                    ending = Some(context.retell(refused, &format!("message {} of the stream", messages + 1)));
                 }
                 None => reading = false,
             },
@@ -115,7 +125,7 @@ async fn first(pending: &mut VecDeque<Pending>) -> Answer {
     }
 }
 
-async fn passed(deadline: Option<std::time::Instant>) {
+async fn passed(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
@@ -127,13 +137,20 @@ struct Pending {
     ids: HashSet<String>,
     task: JoinHandle<Result<IngestResponse, Error>>,
     context: admit::Request,
+    /// Free again when it is answered.
+    _memory: Option<Held>,
 }
 
 impl Pending {
-    fn start(request: IngestRequest, worker: &mut impl Worker, context: &admit::Request) -> Self {
+    fn start(
+        request: IngestRequest,
+        memory: Option<Held>,
+        worker: &mut impl Worker,
+        context: &admit::Request,
+    ) -> Self {
         let ids = request.documents.iter().map(|document| document.id.clone()).collect();
         let task = tokio::spawn(worker.work(request).in_current_span());
-        Pending { ids, task, context: context.clone() }
+        Pending { ids, task, context: context.clone(), _memory: memory }
     }
 
     fn shares_a_document(&self, request: &IngestRequest) -> bool {
@@ -184,7 +201,11 @@ impl Worker for Work {
                 let reason = "the first request of the stream must name the collection";
                 return Err(ServerError::field("collection", reason).into());
             }
-            context.within_deadline(write(&engine, &metrics, &context, &collection, request)).await
+            let work = async {
+                let _turn = context.turn().await?;
+                write(&engine, &metrics, &context, &collection, request).await
+            };
+            context.within_deadline(work).await
         }
     }
 }

@@ -10,9 +10,11 @@ mod connections;
 pub(crate) mod convert;
 mod documents;
 mod encoder;
+mod inbound;
 mod ingest;
 mod metrics;
 mod search;
+mod shape;
 mod status;
 
 use std::{
@@ -431,10 +433,24 @@ pub enum ServerError {
         "the message is larger than this server takes ({limit} bytes, limits.message_bytes_max); send less at once"
     )]
     MessageTooLarge { limit: usize },
+    #[error("this cannot be read as protobuf: {reason}; send what the .proto files say, with texts in UTF-8")]
+    Malformed { reason: String },
     #[error(
-        "the answer would have {got} bytes, more than a message may have ({limit}, limits.message_bytes_max); ask for less at once"
+        "the message has so many parts that it would take more than {limit} bytes of memory (four times limits.message_bytes_max); send less at once"
     )]
-    AnswerTooLarge { got: usize, limit: usize },
+    TooManyParts { limit: usize },
+    #[error("nothing more of a message came for {seconds} s; send the rest sooner, or smaller messages")]
+    Stalled { seconds: u64 },
+    #[error(
+        "the stream was ended: no message came for {seconds} s (server.stream_idle_timeout); what was answered is stored, open another to go on"
+    )]
+    Idle { seconds: f64 },
+    #[error(
+        "this client has {limit} streams open already (limits.streams_per_client_max); send more through one, or end some"
+    )]
+    TooManyStreamsOfClient { limit: usize },
+    #[error("there are {limit} streams open already (limits.streams_max); retry later")]
+    TooManyStreams { limit: usize },
     #[error(
         "the data folder was not closed within {waited:?} (server.close_timeout); what was acknowledged is on disk; not closed: {open}"
     )]
@@ -451,10 +467,19 @@ impl ServerError {
             ServerError::NotLoopback { .. }
             | ServerError::Field { .. }
             | ServerError::MessageTooLarge { .. }
-            | ServerError::AnswerTooLarge { .. } => ErrorKind::Invalid,
+            | ServerError::Malformed { .. }
+            | ServerError::TooManyParts { .. } => ErrorKind::Invalid,
             ServerError::Transport { .. } | ServerError::CloseTimeout { .. } => ErrorKind::Internal,
-            ServerError::TooManyRequests { .. } => ErrorKind::Overloaded,
+            ServerError::Stalled { .. } | ServerError::Idle { .. } => ErrorKind::Timeout,
+            ServerError::TooManyRequests { .. }
+            | ServerError::TooManyStreams { .. }
+            | ServerError::TooManyStreamsOfClient { .. } => ErrorKind::Overloaded,
         }
+    }
+
+    /// A message that is none.
+    pub(crate) fn malformed(reason: &str) -> Self {
+        ServerError::Malformed { reason: reason.to_owned() }
     }
 
     /// A field of a request that is not as it must be.

@@ -36,8 +36,10 @@ impl Search for SearchService {
         context
             .answer(async {
                 let search = convert::search_from(message)?;
-                let answer = self.engine.search(&search.collection, search.query, context.caller()).await?;
-                Ok(self.answer(answer, search.explain))
+                let queries = vec![(search.collection, search.query)];
+                let mut answers = self.engine.search_batch(queries, context.caller(), context.room()).await?;
+                let answer = answers.pop().expect("one answer per query");
+                Ok(context.convert(|| self.answer(answer, search.explain)))
             })
             .await
     }
@@ -55,12 +57,10 @@ impl Search for SearchService {
                     explain.push(search.explain);
                     queries.push((search.collection, search.query));
                 }
-                let answers = self.engine.search_batch(queries, context.caller()).await?;
-                let responses = answers
-                    .into_iter()
-                    .zip(explain)
-                    .map(|(answer, explain)| self.answer(answer, explain))
-                    .collect();
+                let answers = self.engine.search_batch(queries, context.caller(), context.room()).await?;
+                let answers = answers.into_iter().zip(explain);
+                let responses = context
+                    .convert(|| answers.map(|(answer, explain)| self.answer(answer, explain)).collect());
                 Ok(proto::SearchBatchResponse { responses })
             })
             .await

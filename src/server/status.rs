@@ -9,7 +9,10 @@ use std::error::Error as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{Error, ErrorKind, engine::EngineError, server::ServerError};
+use crate::{
+    Error, ErrorKind, budget::BudgetError, collection::CollectionError, engine::EngineError,
+    server::ServerError,
+};
 
 /// `ErrorInfo.domain` of every failure.
 pub(crate) const DOMAIN: &str = "distilface";
@@ -21,7 +24,7 @@ const MESSAGE_BYTES_MAX: usize = 2048;
 pub(crate) fn of(error: &Error, request_id: &str) -> Status {
     let kind = error.kind();
     let (mut code, reason) = code_and_reason(kind);
-    if let Error::Server(ServerError::MessageTooLarge { .. } | ServerError::AnswerTooLarge { .. }) = error {
+    if is_too_large(error) {
         // As gRPC libraries say it; unlike RESOURCE_EXHAUSTED nobody retries it.
         code = Code::OutOfRange;
     }
@@ -50,6 +53,59 @@ pub(crate) fn of(error: &Error, request_id: &str) -> Status {
         details.add_bad_request_violation(field, cut(&message));
     }
     Status::with_error_details(code, cut(&message), details)
+}
+
+fn is_too_large(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Server(ServerError::MessageTooLarge { .. })
+            | Error::Budget(BudgetError::AnswerTooLarge { .. })
+            | Error::Collection(CollectionError::Budget(BudgetError::AnswerTooLarge { .. }))
+    )
+}
+
+/// What tonic meant when it refused a message before any code of ours saw it. It does so without details, which every
+/// status of ours has; `place` says which message it was.
+pub(crate) fn of_transport(status: &Status, message_bytes_max: usize, place: &str) -> Option<Error> {
+    if !status.details().is_empty() {
+        return None;
+    }
+    match status.code() {
+        Code::OutOfRange => Some(ServerError::MessageTooLarge { limit: message_bytes_max }.into()),
+        Code::Internal => {
+            // What the decoder says names fields and no contents.
+            let reason = status.message().trim_start_matches("failed to decode Protobuf message: ");
+            Some(ServerError::Malformed { reason: format!("{place}: {}", cut(reason)) }.into())
+        }
+        _ => None,
+    }
+}
+
+/// A status that no client gets, for the metrics.
+pub(crate) fn bare(code: Code) -> Status {
+    Status::new(code, "")
+}
+
+/// A message for the log: short, and without what stands in quotes, since that may be a client's text.
+pub(crate) fn without_texts(message: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    let mut told = String::new();
+    let (mut quoted, mut escaped) = (false, false);
+    for c in message.chars() {
+        match c {
+            '"' if !escaped => {
+                quoted = !quoted;
+                told.push_str(if quoted { "\"…" } else { "\"" });
+            }
+            _ if quoted => {}
+            c => told.push(if c.is_control() { ' ' } else { c }),
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    match told.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &told[..end]),
+        None => told,
+    }
 }
 
 /// Writes a failure of ours into the log in full; others are the client's to act on.
@@ -83,9 +139,9 @@ fn field(error: &Error) -> Option<&str> {
     match error {
         Error::Server(ServerError::Field { field, .. }) => Some(field),
         Error::Engine(crate::engine::EngineError::OutOfRange { name, .. }) => Some(name),
-        Error::Engine(crate::engine::EngineError::Cursor(_)) => Some("cursor"),
-        Error::Filter(_) | Error::Collection(crate::collection::CollectionError::Filter(_)) => Some("filter"),
-        Error::Vector(_) | Error::Engine(crate::engine::EngineError::BadVector { .. }) => Some("vector"),
+        Error::Engine(EngineError::Cursor(_)) => Some("cursor"),
+        Error::Filter(_) | Error::Collection(CollectionError::Filter(_)) => Some("filter"),
+        Error::Vector(_) | Error::Engine(EngineError::BadVector { .. }) => Some("vector"),
         _ => None,
     }
 }
@@ -137,12 +193,6 @@ pub(crate) fn code_name(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
-}
-
-/// Whether `tonic` refused a message for its size. It does so before any code of ours sees the request, with
-/// OUT_OF_RANGE, and without details.
-pub(crate) fn is_oversized(code: Code) -> bool {
-    code == Code::OutOfRange
 }
 
 #[cfg(test)]
@@ -222,6 +272,34 @@ mod tests {
             let details = of(&error, "r").get_error_details();
             assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
         }
+    }
+
+    #[test]
+    fn the_log_hears_no_texts() {
+        assert_eq!(
+            without_texts("document \"a \\\"secret\\\" id\": the field \"x\" is\nwrong"),
+            "document \"…\": the field \"…\" is wrong"
+        );
+        let long = without_texts(&"ä".repeat(500));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (201, true));
+    }
+
+    #[test]
+    fn what_tonic_refuses_is_told_in_our_words() {
+        let refused =
+            Status::new(Code::Internal, "failed to decode Protobuf message: Document.text: not UTF-8");
+        let error = of_transport(&refused, 10, "message 3 of the stream").unwrap();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let status = of(&error, "r");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        for word in ["message 3", "Document.text", "not UTF-8"] {
+            assert!(status.message().contains(word), "{status}");
+        }
+        // A failure of ours that is internal stays so.
+        let ours = of(&example(ErrorKind::Internal), "r");
+        assert!(of_transport(&ours, 10, "the request").is_none());
+        let large = of_transport(&bare(Code::OutOfRange), 10, "the request").unwrap();
+        assert_eq!(of(&large, "r").code(), Code::OutOfRange);
     }
 
     #[test]

@@ -99,6 +99,13 @@ pub(crate) struct Head {
     text_crc: u32,
 }
 
+impl Head {
+    /// Bytes of the document's text, which need not be read to know it.
+    pub(crate) fn text_bytes(&self) -> usize {
+        usize::try_from(self.text_bytes).unwrap_or(usize::MAX)
+    }
+}
+
 /// A document that [`Store::load`] found.
 pub(crate) struct Loaded {
     pub(crate) doc: u32,

@@ -57,8 +57,21 @@ async fn a_stream_ends_at_the_deadline_that_its_client_set() {
 async fn a_full_server_refuses_at_once_and_says_when_to_come_back() {
     let mut server = Server::start_with(|config| config.limits.concurrent_requests_max = 1).await;
     server.create("c").await;
+    // A stream that is open and has nothing in work keeps nobody out.
     let client = ElsewhereClient::ingesting(server.running().address).await;
-    let status = server.search.search(by_text("c", "a cat", 1)).await.unwrap_err();
+    server.search.search(by_text("c", "a cat", 1)).await.unwrap();
+    let texts: Vec<String> =
+        (0..1024).map(|i| format!("{i} {}", "the cat and the dog ".repeat(200))).collect();
+    let mut encoder = server.encoder.clone();
+    let call =
+        tokio::spawn(async move { encoder.embed(proto::EmbedRequest { texts, ..Default::default() }).await });
+    let mut refused = None;
+    eventually("the server is full", async || {
+        refused = server.search.search(by_text("c", "a cat", 1)).await.err();
+        refused.is_some()
+    })
+    .await;
+    let status = refused.unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("concurrent_requests_max"), "{status}");
     let details = status.get_error_details();
@@ -68,11 +81,10 @@ async fn a_full_server_refuses_at_once_and_says_when_to_come_back() {
     health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
 
     // A client that goes away gives its place back.
+    call.abort();
     drop(client);
-    eventually("the stream's place is free", async || {
-        server.search.search(by_text("c", "a cat", 1)).await.is_ok()
-    })
-    .await;
+    eventually("the place is free", async || server.search.search(by_text("c", "a cat", 1)).await.is_ok())
+        .await;
     server.metrics_have("distilface_requests_total{method=\"Documents/Ingest\",code=\"CANCELLED\"} 1").await;
 }
 

@@ -306,3 +306,51 @@ pub fn ids(hits: &[proto::Hit]) -> Vec<&str> {
 pub fn statuses(results: &[proto::DocumentResult]) -> Vec<proto::WriteStatus> {
     results.iter().map(proto::DocumentResult::status).collect()
 }
+
+/// Bytes as they are, for requests that no client would send.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raw;
+
+impl tonic::codec::Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl tonic::codec::Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, bytes: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), Status> {
+        bytes::BufMut::put_slice(bytes, &item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let mut item = vec![0; bytes::Buf::remaining(bytes)];
+        bytes::Buf::copy_to_slice(bytes, &mut item);
+        Ok(Some(item))
+    }
+}
+
+/// Calls a method such as `Documents/Get` with these bytes as its message.
+pub async fn call_raw(channel: &Channel, method: &str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone()).max_decoding_message_size(64 << 20);
+    grpc.ready().await.unwrap();
+    let path = format!("/distilface.v1.{method}").parse().unwrap();
+    Ok(grpc.unary(tonic::Request::new(message), path, Raw).await?.into_inner())
+}

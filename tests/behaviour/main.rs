@@ -14,5 +14,7 @@ mod harness;
 mod health;
 mod ingest;
 mod limits;
+mod memory;
 mod restart;
 mod search;
+mod streams;

@@ -18,6 +18,7 @@ use std::{
 };
 
 use distilface::{
+    budget::Room,
     collection::{
         Collection, CollectionOptions, CollectionSpec, Query, Write,
         point::{ContentHash, Passage, Payload, Point, PointId, Value},
@@ -227,7 +228,9 @@ fn run_and_kill(dir: &Path, first: u64, seed: u64, random: &mut Random) -> Optio
 
 /// The state that the collection is in, as the documents' own words tell it.
 fn found(collection: &Collection, seed: u64) -> State {
-    let page = collection.scroll(None, None, 10 * DOCUMENTS as usize, true, &Stop::default()).unwrap();
+    let page = collection
+        .scroll(None, None, 10 * DOCUMENTS as usize, true, &Stop::default(), &Room::unbounded())
+        .unwrap();
     assert!(page.next.is_none());
     let mut state = State::new();
     let mut passages = 0;

@@ -7,7 +7,7 @@ fn create(disk: &Arc<FaultyDisk>, dir: &Path) -> Arc<Collection> {
 }
 
 fn names(collection: &Collection) -> Vec<String> {
-    let page = collection.scroll(None, None, 10_000, true, &Stop::default()).unwrap();
+    let page = collection.scroll(None, None, 10_000, true, &Stop::default(), &Room::unbounded()).unwrap();
     page.points.iter().map(|point| format!("{} {}", point.id, point.text)).collect()
 }
 
@@ -179,7 +179,7 @@ fn a_closed_collection_says_so() {
     let error = collection.write(vec![upsert(point("a", 1, 1, &mut random))]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(matches!(
-        collection.get(&[id("a")], true, true, &Stop::default()).unwrap_err(),
+        collection.get(&[id("a")], true, true, &Stop::default(), &Room::unbounded()).unwrap_err(),
         CollectionError::Closed
     ));
     assert!(matches!(
@@ -444,18 +444,20 @@ fn a_damaged_store_is_corrupt_or_whole() {
         };
         damage(&place.join(file.strip_prefix(&good).unwrap()), what);
         match Collection::open(&place, options()) {
-            Ok(collection) => match collection.scroll(None, None, 10_000, true, &Stop::default()) {
-                Ok(_) => {
-                    let found = names(&collection);
-                    assert_eq!(found, whole, "round {n}: {} {what:?}", file.display());
-                    opened += 1;
+            Ok(collection) => {
+                match collection.scroll(None, None, 10_000, true, &Stop::default(), &Room::unbounded()) {
+                    Ok(_) => {
+                        let found = names(&collection);
+                        assert_eq!(found, whole, "round {n}: {} {what:?}", file.display());
+                        opened += 1;
+                    }
+                    // Texts are read when they are asked for.
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                        corrupt += 1;
+                    }
                 }
-                // Texts are read when they are asked for.
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-                    corrupt += 1;
-                }
-            },
+            }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{} {what:?}: {error}", file.display());
                 assert!(error.to_string().contains("damaged"), "{error}");

@@ -63,7 +63,9 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     let mut after = None;
     let mut scrolled = Vec::new();
     loop {
-        let page = collection.scroll(filter.as_ref(), after.as_ref(), 7, true, &Stop::default()).unwrap();
+        let page = collection
+            .scroll(filter.as_ref(), after.as_ref(), 7, true, &Stop::default(), &Room::unbounded())
+            .unwrap();
         assert!(page.points.len() <= 7);
         scrolled.extend(page.points);
         after = page.next;
@@ -79,7 +81,9 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     }
 
     let wanted: Vec<PointId> = (0..4).map(|_| id(&format!("doc {}", random.below(40)))).collect();
-    for (wanted, got) in wanted.iter().zip(collection.get(&wanted, true, true, &Stop::default()).unwrap()) {
+    for (wanted, got) in
+        wanted.iter().zip(collection.get(&wanted, true, true, &Stop::default(), &Room::unbounded()).unwrap())
+    {
         let expected = model.points.get(wanted);
         assert_eq!(got.as_ref().map(|p| &p.text), expected.map(|p| &p.text));
         let vector = got.and_then(|p| p.vector);
@@ -104,8 +108,8 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     for hit in hits {
         let point = &model.points[&hit.id];
         let range = point.passages[hit.ordinal as usize].range.clone();
-        assert_eq!(hit.passage, point.text[range.start as usize..range.end as usize]);
-        assert_eq!((hit.range, &*hit.payload, hit.title), (range, &point.payload, point.title.clone()));
+        assert_eq!(*hit.passage, point.text[range.start as usize..range.end as usize]);
+        assert_eq!((hit.range, &*hit.payload, &*hit.title), (range, &point.payload, point.title.as_str()));
     }
     let stats = collection.stats();
     assert_eq!(stats.documents, model.points.len() as u64);

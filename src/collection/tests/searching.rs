@@ -153,7 +153,7 @@ fn a_write_is_found_at_once_and_a_deleted_document_never_again() {
                     let (hits, _) = collection.search(&query).unwrap();
                     assert_eq!(hits.len(), 30);
                     assert!(!ids(&hits).iter().any(|id| gone.iter().any(|gone| gone == id)));
-                    collection.scroll(None, None, 20, true, &Stop::default()).unwrap();
+                    collection.scroll(None, None, 20, true, &Stop::default(), &Room::unbounded()).unwrap();
                     searches.fetch_add(1, Ordering::SeqCst);
                 }
             })

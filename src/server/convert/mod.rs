@@ -297,12 +297,12 @@ fn hit_to(hit: Hit) -> proto::Hit {
     proto::Hit {
         id: hit.id.as_str().to_owned(),
         score: hit.score,
-        title: hit.title,
+        title: hit.title.as_ref().to_owned(),
         passage: Some(proto::Passage {
             ordinal: hit.ordinal,
             start: hit.range.start,
             end: hit.range.end,
-            text: hit.passage,
+            text: hit.passage.as_ref().to_owned(),
         }),
         payload: value::payload_to(&hit.payload),
     }

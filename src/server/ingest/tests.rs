@@ -1,10 +1,6 @@
 //! The pump with a worker whose every step is decided by the test.
 
-use std::{
-    collections::HashMap,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,13 +48,16 @@ impl Stream {
     }
 
     fn with_deadline(deadline: Option<Instant>) -> Self {
+        Stream::with_context(admit::Request::for_tests(deadline))
+    }
+
+    fn with_context(context: admit::Request) -> Self {
         let (requests, incoming) = mpsc::channel(16);
         let (sender, answers) = mpsc::channel(1);
         let (began_sender, began) = mpsc::unbounded_channel();
         let finish = Arc::default();
         let worker = Steps { began: began_sender, finish: Arc::clone(&finish) };
         let draining = CancellationToken::new();
-        let context = admit::Request::for_tests(deadline);
         let pump =
             tokio::spawn(pump(ReceiverStream::new(incoming), sender, draining.clone(), context, worker));
         Stream { requests: Some(requests), answers, began, finish, draining, pump }
@@ -208,14 +207,44 @@ async fn an_oversized_message_is_told_in_our_words_after_the_answers_before_it()
     let mut stream = Stream::open();
     stream.send(1, "a").await;
     stream.begins(1).await;
-    let refused = status::of(&admit::Request::for_tests(None).message_too_large(), "r");
-    stream.requests.as_ref().unwrap().send(Err(refused)).await.unwrap();
+    stream.requests.as_ref().unwrap().send(Err(status::bare(Code::OutOfRange))).await.unwrap();
     stream.settle().await;
     stream.finish(1, Ok(()));
     stream.answers(1).await;
     let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
     assert!(status.message().contains("message_bytes_max"), "{status}");
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_ends_the_stream_after_the_answers_before_it() {
+    let mut stream = Stream::open();
+    stream.send(1, "a").await;
+    stream.begins(1).await;
+    stream.requests.as_ref().unwrap().send(Err(status::bare(Code::Internal))).await.unwrap();
+    stream.settle().await;
+    stream.finish(1, Ok(()));
+    stream.answers(1).await;
+    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("message 2 of the stream"), "{status}");
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_ended_but_not_while_it_has_work() {
+    let idle = Duration::from_millis(30);
+    let mut context = admit::Request::for_tests(None);
+    context.stream_idle_timeout = idle;
+    let mut stream = Stream::with_context(context);
+    stream.send(1, "a").await;
+    stream.begins(1).await;
+    tokio::time::sleep(4 * idle).await;
+    assert!(stream.answers.try_recv().is_err(), "it was ended while it had work");
+    stream.finish(1, Ok(()));
+    stream.answers(1).await;
+    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("server.stream_idle_timeout"), "{status}");
 }
 
 #[tokio::test]

@@ -1,0 +1,254 @@
+//! The memory of requests: what all requests under way may hold together, and what one answer may hold.
+//!
+//! A [`Budget`] is one number of bytes for the whole process. Whoever is about to take memory for a request reserves it
+//! first ([`Held`]), and gives it back by being dropped. A reservation that does not fit is refused at once; only a
+//! reader that holds nothing may wait ([`Budget::wait`]), so nobody waits for room while others wait for what it holds.
+//! A [`Room`] counts the bytes of one answer while it is made, before they are read from the store.
+//! Estimates are rough on purpose: they need to be right within a small factor, and cheap.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::ErrorKind;
+
+/// Memory is counted in units of this many bytes.
+const UNIT_BYTES: usize = 1 << 10;
+
+/// About what one payload value or passage takes beyond its own bytes: its place in two maps, and its name's allocation.
+const VALUE_BYTES: usize = 256;
+
+/// Bytes that all requests under way may hold together.
+#[derive(Debug)]
+pub struct Budget {
+    units: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+impl Budget {
+    /// Room for `bytes_max` bytes.
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        let units = units(bytes_max).clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Budget { units: Arc::new(Semaphore::new(units)), bytes_max })
+    }
+
+    /// A reservation of nothing, which can grow.
+    pub fn nothing(self: &Arc<Self>) -> Held {
+        Held { budget: Arc::clone(self), bytes: 0, permit: None }
+    }
+
+    /// Reserves `bytes` if they are free now.
+    ///
+    /// # Errors
+    /// [`BudgetError::InFlight`].
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Held, BudgetError> {
+        let mut held = self.nothing();
+        held.grow(bytes)?;
+        Ok(held)
+    }
+
+    /// Reserves `bytes` as soon as they are free, first come, first served. The caller must hold nothing of this
+    /// budget that others wait for. More than the whole budget waits for the whole budget.
+    pub async fn wait(self: Arc<Self>, bytes: usize) -> Held {
+        let wanted = units(bytes).min(units(self.bytes_max)).max(1);
+        let permit =
+            Arc::clone(&self.units).acquire_many_owned(u32::try_from(wanted).unwrap_or(u32::MAX)).await;
+        let permit = permit.expect("the semaphore of a budget is never closed");
+        Held { budget: self, bytes, permit: Some(permit) }
+    }
+
+    /// Bytes in all.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Bytes that nobody holds.
+    pub fn free_bytes(&self) -> usize {
+        self.units.available_permits() * UNIT_BYTES
+    }
+}
+
+fn units(bytes: usize) -> usize {
+    bytes.div_ceil(UNIT_BYTES)
+}
+
+/// Bytes reserved of a [`Budget`]; dropped, they are free again.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Reserves `more` bytes besides, if they are free now.
+    ///
+    /// # Errors
+    /// [`BudgetError::InFlight`]; what was held before is still held.
+    pub fn grow(&mut self, more: usize) -> Result<(), BudgetError> {
+        let bytes = self.bytes.saturating_add(more);
+        let wanted = units(bytes) - units(self.bytes);
+        if wanted > 0 {
+            let refused = || BudgetError::InFlight { limit: self.budget.bytes_max };
+            let wanted = u32::try_from(wanted).map_err(|_| refused())?;
+            let permit =
+                Arc::clone(&self.budget.units).try_acquire_many_owned(wanted).map_err(|_| refused())?;
+            match &mut self.permit {
+                Some(held) => held.merge(permit),
+                None => self.permit = Some(permit),
+            }
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+/// The room of one answer: at most so many bytes, and all of them reserved while the answer lives.
+#[derive(Debug)]
+pub struct Room {
+    answer_bytes_max: usize,
+    state: Mutex<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    answer_bytes: usize,
+    /// `None`: nobody else is there to share with.
+    held: Option<Held>,
+}
+
+impl Room {
+    /// For an answer of at most `answer_bytes_max` bytes, reserved from `budget`.
+    pub fn new(answer_bytes_max: usize, budget: &Arc<Budget>) -> Arc<Self> {
+        let state = Taken { answer_bytes: 0, held: Some(budget.nothing()) };
+        Arc::new(Room { answer_bytes_max, state: Mutex::new(state) })
+    }
+
+    /// For a caller in this process who takes what there is.
+    pub fn unbounded() -> Arc<Self> {
+        let state = Taken { answer_bytes: 0, held: None };
+        Arc::new(Room { answer_bytes_max: usize::MAX, state: Mutex::new(state) })
+    }
+
+    /// Counts a part of the answer that is about to be read: `bytes` of it go out, in `values` payload values or
+    /// passages.
+    ///
+    /// # Errors
+    /// [`BudgetError::AnswerTooLarge`], [`BudgetError::InFlight`].
+    pub fn take(&self, bytes: usize, values: usize) -> Result<(), BudgetError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer_bytes = state.answer_bytes.saturating_add(bytes);
+        if answer_bytes > self.answer_bytes_max {
+            return Err(BudgetError::AnswerTooLarge { limit: self.answer_bytes_max });
+        }
+        // Once as it is made, once as it is written.
+        if let Some(held) = &mut state.held {
+            held.grow(bytes.saturating_mul(2).saturating_add(values.saturating_mul(VALUE_BYTES)))?;
+        }
+        state.answer_bytes = answer_bytes;
+        Ok(())
+    }
+
+    /// Reserves memory that is needed to make the answer and is no part of it.
+    ///
+    /// # Errors
+    /// [`BudgetError::InFlight`].
+    pub fn keep(&self, bytes: usize, values: usize) -> Result<(), BudgetError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut state.held {
+            Some(held) => held.grow(bytes.saturating_add(values.saturating_mul(VALUE_BYTES))),
+            None => Ok(()),
+        }
+    }
+
+    /// The most that may be counted.
+    pub fn answer_bytes_max(&self) -> usize {
+        self.answer_bytes_max
+    }
+
+    /// Bytes counted so far.
+    pub fn answer_bytes(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).answer_bytes
+    }
+}
+
+/// Why memory was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum BudgetError {
+    #[error(
+        "the answer would have more than {limit} bytes, which is the most a message may have (limits.message_bytes_max); ask for less at once: a smaller k, fewer ids or queries, without_text or without_payload"
+    )]
+    AnswerTooLarge { limit: usize },
+    #[error(
+        "the requests under way hold all the memory they may ({limit} bytes, limits.bytes_in_flight_max); retry later, or send and ask for less at once"
+    )]
+    InFlight { limit: usize },
+}
+
+impl BudgetError {
+    /// What the caller can do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            BudgetError::AnswerTooLarge { .. } => ErrorKind::Invalid,
+            BudgetError::InFlight { .. } => ErrorKind::Overloaded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_comes_back_when_dropped() {
+        let budget = Budget::new(10 << 10);
+        let mut held = budget.reserve(6 << 10).unwrap();
+        assert_eq!(budget.reserve(5 << 10).unwrap_err(), BudgetError::InFlight { limit: 10 << 10 });
+        held.grow(4 << 10).unwrap();
+        held.grow(1).unwrap_err();
+        assert_eq!(budget.free_bytes(), 0);
+        drop(held);
+        assert_eq!(budget.free_bytes(), 10 << 10);
+    }
+
+    #[test]
+    fn small_growth_is_counted_by_the_byte() {
+        let budget = Budget::new(4 << 10);
+        let mut held = budget.nothing();
+        for _ in 0..4096 {
+            held.grow(1).unwrap();
+        }
+        assert_eq!(budget.free_bytes(), 0);
+        held.grow(1).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_nothing_may_wait() {
+        let budget = Budget::new(4 << 10);
+        let held = budget.reserve(4 << 10).unwrap();
+        let waiting = tokio::spawn(Arc::clone(&budget).wait(1 << 20));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(held);
+        let held = waiting.await.unwrap();
+        assert_eq!(budget.free_bytes(), 0);
+        drop(held);
+        assert_eq!(budget.free_bytes(), 4 << 10);
+    }
+
+    #[test]
+    fn an_answer_is_refused_at_the_first_byte_too_many() {
+        let budget = Budget::new(1 << 20);
+        let room = Room::new(1000, &budget);
+        room.take(600, 2).unwrap();
+        assert_eq!(room.take(401, 0), Err(BudgetError::AnswerTooLarge { limit: 1000 }));
+        room.take(400, 0).unwrap();
+        assert_eq!(room.answer_bytes(), 1000);
+        assert!(budget.free_bytes() < 1 << 20);
+        drop(room);
+        assert_eq!(budget.free_bytes(), 1 << 20);
+        Room::unbounded().take(usize::MAX, usize::MAX).unwrap();
+    }
+}

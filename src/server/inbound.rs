@@ -1,0 +1,385 @@
+//! The body of a request on its way to tonic: bounded, measured and paid for, message by message.
+//!
+//! A message is gathered as its frames come in, measured before anything is decoded (`shape.rs`), and passed on as a
+//! whole. Its memory is reserved from the budget of all requests: a call's as its bytes come in, and it is refused where
+//! there is no room; a stream's when the length of its next message is known, and it waits, since it holds nothing of
+//! that message yet. A call gets its permit when all of it is there, so a client that has sent half of its requests
+//! keeps nobody out; and whoever stops in the middle of a message is given up after [`STALL_PATIENCE`], whoever does not
+//! end a call at its deadline.
+//! Leaves out how long a stream may be silent between messages: that is the stream's (`ingest.rs`).
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::Frame;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
+use tonic::{Status, body::Body};
+
+use super::{
+    ServerError,
+    shape::{Method, Misshapen, Schema},
+    status,
+};
+use crate::{
+    Error,
+    budget::{Budget, BudgetError, Held, Room},
+    engine::EngineError,
+    proto::codec::aside,
+};
+
+/// A message that has begun is given up when nothing of it comes for this time.
+const STALL_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
+/// How long a message of a stream waits for memory that others hold.
+const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+/// What goes in front of each message: a flag and its length.
+const HEADER_BYTES: usize = 5;
+/// A decoded message may take this many times the bytes that a message may have on the wire.
+const DECODED_FACTOR: usize = 4;
+/// What a message is reserved for its length: once here, once in tonic's buffer, once decoded.
+const READ_FACTOR: usize = 3;
+/// And where it is encoded and stored: its passages, their vectors, and the records of the store besides.
+const WRITE_FACTOR: usize = 6;
+
+/// The smallest budget in which every message that the limits allow finds room when it is alone.
+pub(super) const fn budget_least(message_bytes_max: usize) -> usize {
+    message_bytes_max.saturating_mul(WRITE_FACTOR + DECODED_FACTOR)
+}
+
+/// What every request is held to.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) schema: Schema,
+    pub(super) budget: Arc<Budget>,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) concurrent_max: usize,
+    pub(super) message_bytes_max: usize,
+}
+
+/// What one request holds of what all share; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Holding {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Of its messages that were passed on and that nobody has taken over yet.
+    messages: Mutex<VecDeque<Held>>,
+    /// Of its answer.
+    pub(super) room: Arc<Room>,
+}
+
+impl Holding {
+    pub(super) fn new(room: Arc<Room>) -> Arc<Self> {
+        Arc::new(Holding { permit: Mutex::default(), messages: Mutex::default(), room })
+    }
+
+    /// The memory of the oldest message that was passed on.
+    pub(super) fn message(&self) -> Option<Held> {
+        lock(&self.messages).pop_front()
+    }
+
+    /// The work is done; what is left is to send the answer.
+    pub(super) fn worked(&self) {
+        drop(lock(&self.permit).take());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The body of a request as tonic sees it.
+pub(super) struct Inbound {
+    body: Body,
+    limits: Arc<Limits>,
+    method: Method,
+    holding: Arc<Holding>,
+    request_id: Arc<str>,
+    /// Of a call; a stream has none that holds for its body.
+    deadline: Option<Instant>,
+    /// Bytes that came and belong to no message yet passed on.
+    gathered: BytesMut,
+    /// The message that is being gathered.
+    begun: Option<Begun>,
+    waiting: Option<Waiting>,
+    /// A call's message, until its end is there too.
+    whole: Option<Bytes>,
+    patience: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+}
+
+/// Memory that is not free yet.
+type Waiting = Pin<Box<dyn Future<Output = Result<Held, Error>> + Send>>;
+
+/// A message whose length is known.
+struct Begun {
+    bytes: usize,
+    held: Option<Held>,
+    /// Of a call: bytes that `held` covers.
+    paid: usize,
+}
+
+impl Inbound {
+    pub(super) fn new(
+        body: Body,
+        limits: Arc<Limits>,
+        method: Method,
+        holding: Arc<Holding>,
+        request_id: Arc<str>,
+        deadline: Instant,
+    ) -> Self {
+        let deadline = (!method.streaming).then_some(deadline);
+        Inbound {
+            body,
+            limits,
+            method,
+            holding,
+            request_id,
+            deadline,
+            gathered: BytesMut::new(),
+            begun: None,
+            waiting: None,
+            whole: None,
+            patience: None,
+            ended: false,
+        }
+    }
+
+    /// The next message, as far as it is here; `None`: more bytes are needed.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        let mut begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => {
+                let Some(header) = self.gathered.get(1..HEADER_BYTES) else { return Poll::Ready(Ok(None)) };
+                let length = header.try_into().map_or(u32::MAX, u32::from_be_bytes);
+                Begun { bytes: self.check_begin(length)?, held: None, paid: 0 }
+            }
+        };
+        if self.method.streaming && begun.held.is_none() {
+            match self.poll_memory(cx, begun.bytes) {
+                Poll::Ready(held) => begun.held = Some(held?),
+                Poll::Pending => {
+                    self.begun = Some(begun);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if !self.method.streaming {
+            let here = begun.bytes.min(self.gathered.len() - HEADER_BYTES);
+            let held = begun.held.get_or_insert_with(|| self.limits.budget.nothing());
+            held.grow((here - begun.paid) * self.factor())?;
+            begun.paid = here;
+        }
+        let whole = HEADER_BYTES + begun.bytes;
+        if self.gathered.len() < whole {
+            self.gathered.reserve(whole - self.gathered.len());
+            self.begun = Some(begun);
+            return Poll::Ready(Ok(None));
+        }
+        let message = self.gathered.split_to(whole).freeze();
+        if let Some(held) = begun.held {
+            self.pay(&message, held)?;
+        }
+        Poll::Ready(Ok(Some(message)))
+    }
+
+    fn check_begin(&self, length: u32) -> Result<usize, Error> {
+        let limit = self.limits.message_bytes_max;
+        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        if bytes > limit {
+            return Err(ServerError::MessageTooLarge { limit }.into());
+        }
+        if self.whole.is_some() {
+            return Err(ServerError::malformed("a call has one message, and this one has more").into());
+        }
+        Ok(bytes)
+    }
+
+    fn factor(&self) -> usize {
+        if self.method.writes { WRITE_FACTOR } else { READ_FACTOR }
+    }
+
+    fn poll_memory(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<Held, Error>> {
+        let wanted = bytes * self.factor();
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let budget = Arc::clone(&self.limits.budget);
+            let limit = budget.bytes_max();
+            Box::pin(async move {
+                let held = tokio::time::timeout(ROOM_PATIENCE, budget.wait(wanted)).await;
+                held.map_err(|_| BudgetError::InFlight { limit }.into())
+            })
+        });
+        let held = std::task::ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(held)
+    }
+
+    /// Measures a message, and reserves what it takes beyond its length.
+    fn pay(&self, message: &Bytes, mut held: Held) -> Result<(), Error> {
+        let bytes_max = self.limits.message_bytes_max.saturating_mul(DECODED_FACTOR);
+        // A message with the flag of a compression goes to tonic, which refuses it: none was offered.
+        if message.first() == Some(&0) {
+            let bytes = &message[HEADER_BYTES..];
+            let decoded =
+                aside(bytes.len(), || self.limits.schema.decoded_bytes(&self.method, bytes, bytes_max));
+            let decoded = decoded.map_err(|misshapen| match misshapen {
+                Misshapen::Malformed(reason) => ServerError::Malformed { reason },
+                Misshapen::TooMuch => ServerError::TooManyParts { limit: bytes_max },
+            })?;
+            held.grow(decoded.saturating_sub(bytes.len()))?;
+        }
+        lock(&self.holding.messages).push_back(held);
+        Ok(())
+    }
+
+    /// A call is here as a whole: it takes its turn, or is refused.
+    fn begin_call(&self) -> Result<(), Error> {
+        let permit = Arc::clone(&self.limits.permits).try_acquire_owned();
+        let permit =
+            permit.map_err(|_| ServerError::TooManyRequests { limit: self.limits.concurrent_max })?;
+        *lock(&self.holding.permit) = Some(permit);
+        Ok(())
+    }
+
+    /// Nothing comes: whether to go on waiting.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let in_a_message = self.begun.is_some() || !self.gathered.is_empty();
+        if !in_a_message && self.deadline.is_none() {
+            self.patience = None;
+            return Poll::Pending;
+        }
+        let deadline = self.deadline;
+        let patience = self.patience.get_or_insert_with(|| {
+            let stall = Instant::now() + STALL_PATIENCE;
+            Box::pin(tokio::time::sleep_until(deadline.map_or(stall, |d| d.min(stall)).into()))
+        });
+        std::task::ready!(patience.as_mut().poll(cx));
+        Poll::Ready(match deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            true => EngineError::Expired.into(),
+            false => ServerError::Stalled { seconds: STALL_PATIENCE.as_secs() }.into(),
+        })
+    }
+
+    fn refuse(&mut self, error: &Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.ended = true;
+        Poll::Ready(Some(Err(status::of(error, &self.request_id))))
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        while !this.ended {
+            match this.poll_message(cx) {
+                Poll::Ready(Ok(Some(message))) if this.method.streaming => {
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                }
+                Poll::Ready(Ok(Some(message))) => {
+                    this.whole = Some(message);
+                    continue;
+                }
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Err(error)) => return this.refuse(&error),
+                Poll::Pending => return Poll::Pending,
+            }
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.patience = None;
+                    // Trailers of a request say nothing that a method asks for.
+                    if let Ok(mut data) = frame.into_data() {
+                        let data = data.copy_to_bytes(data.remaining());
+                        if this.gathered.is_empty() {
+                            // Nearly always a whole message, which is then not copied.
+                            this.gathered = BytesMut::from(data);
+                        } else {
+                            this.gathered.extend_from_slice(&data);
+                        }
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Poll::Ready(None) => {
+                    if !this.gathered.is_empty() || this.begun.is_some() {
+                        return this.refuse(&ServerError::malformed("it ends in the middle").into());
+                    }
+                    this.ended = true;
+                    if let Some(message) = this.whole.take() {
+                        if let Err(error) = this.begin_call() {
+                            return this.refuse(&error);
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(message))));
+                    }
+                }
+                Poll::Pending => {
+                    let error = std::task::ready!(this.poll_patience(cx));
+                    return this.refuse(&error);
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+/// How many streams are open, in all and by client.
+#[derive(Debug)]
+pub(super) struct Streams {
+    open: Mutex<std::collections::HashMap<u64, usize>>,
+    of_client_max: usize,
+    max: usize,
+}
+
+impl Streams {
+    pub(super) fn new(of_client_max: usize, max: usize) -> Arc<Self> {
+        Arc::new(Streams { open: Mutex::default(), of_client_max, max })
+    }
+
+    /// One more stream of a client, until the answer is dropped.
+    ///
+    /// # Errors
+    /// [`ServerError::TooManyStreams`], [`ServerError::TooManyStreamsOfClient`].
+    pub(super) fn open(self: &Arc<Self>, client: u64) -> Result<OpenStream, ServerError> {
+        let mut open = lock(&self.open);
+        if open.values().sum::<usize>() >= self.max {
+            return Err(ServerError::TooManyStreams { limit: self.max });
+        }
+        let of_client = open.entry(client).or_default();
+        if *of_client >= self.of_client_max {
+            return Err(ServerError::TooManyStreamsOfClient { limit: self.of_client_max });
+        }
+        *of_client += 1;
+        Ok(OpenStream { streams: Arc::clone(self), client })
+    }
+}
+
+/// A place among the streams.
+#[derive(Debug)]
+pub(super) struct OpenStream {
+    streams: Arc<Streams>,
+    client: u64,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut open = lock(&self.streams.open);
+        if let Some(of_client) = open.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                open.remove(&self.client);
+            }
+        }
+    }
+}
