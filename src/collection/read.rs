@@ -163,7 +163,8 @@ impl Collection {
                 Some((true, vector)) => point.vector = vector,
                 Some((false, _)) => {
                     let with_text = !point.text.is_empty();
-                    let fresh = self.get(std::slice::from_ref(&point.id), with_text, true, stop)?;
+                    let fresh =
+                        self.get(std::slice::from_ref(&point.id), with_text, true, stop, &Room::unbounded())?;
                     if let Some(fresh) = fresh.into_iter().next().flatten() {
                         *point = fresh;
                     }

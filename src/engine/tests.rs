@@ -108,8 +108,8 @@ async fn upsert_takes_all_or_none_and_ingest_each_by_itself() {
     }
     // Of one id the later document stays, wherever a call ends.
     assert_eq!(outcomes[3].as_ref().unwrap().status, WriteStatus::Updated);
-    let stored = engine.get("notes", vec!["good".into()], false).await.unwrap();
-    assert_eq!(stored[0].as_ref().unwrap().text, "twice");
+    let stored = engine.get("notes", vec!["good".into()], false, Room::unbounded()).await.unwrap();
+    assert_eq!(stored[0].1.as_ref().unwrap().text, "twice");
     assert_eq!(engine.count("notes", None).await.unwrap(), 1);
     assert!(engine.ingest("notes", Vec::new(), NEVER).await.unwrap().is_empty());
     assert_eq!(engine.upsert("notes", Vec::new(), NEVER).await.unwrap_err().kind(), ErrorKind::Invalid);
