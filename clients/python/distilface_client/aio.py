@@ -1,22 +1,21 @@
-"""The client for asyncio: the calls of `client.Client`, awaited."""
+"""The client for asyncio: every call of the server, awaited.
+
+The blocking client, `client.py`, is made from this file by `generate_blocking.py`: run it after a change.
+How calls are sent is in `_aio_transport.py` here and in `_transport.py` there.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
-
-import grpc
-import grpc.aio
 
 from . import _methods as m
 from . import messages
+from ._aio_transport import AsyncTransport, Documents
 from ._generated import collections_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
-from ._ingest import DEFAULT_BATCH, WINDOW, Batches
-from .errors import DistilfaceError, Unavailable, from_rpc
+from ._ingest import DEFAULT_BATCH, Batches
+from .errors import DistilfaceError
 from .filters import Filter, to_filter
 from .types import (
     Chunking,
@@ -39,51 +38,18 @@ from .types import (
 )
 
 
-class AsyncClient:
+class AsyncClient(AsyncTransport):
     """A connection to a distilface server for one event loop; close it, or use it in `async with`.
 
-    Arguments, answers and errors are those of `Client`.
+    `address`: `host:port`, or a URL as `distilface serve` prints it; `https://` means TLS.
+    `timeout`: seconds that each call may take, repetitions included, unless the call names its own;
+    `math.inf` waits for ever. `retry`: how reading calls are repeated while the server is unavailable.
+    `message_bytes_max`: the largest answer that is taken.
+
+    The connection is made by the first call. Wherever a collection is named, an alias may stand.
+    Every call raises a subclass of `DistilfaceError` on failure; `TypeError` and `ValueError` mean that the
+    arguments were refused before anything was sent.
     """
-
-    def __init__(
-        self,
-        address: str = m.DEFAULT_ADDRESS,
-        *,
-        timeout: float = m.DEFAULT_TIMEOUT,
-        retry: m.Retry | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        message_bytes_max: int = m.DEFAULT_MESSAGE_BYTES_MAX,
-    ) -> None:
-        where = m.Address.parse(address)
-        options = m.channel_options(where, message_bytes_max)
-        secret = m.credentials_for(where, credentials)
-
-        def channel(grpc_or_aio: Any) -> Any:
-            if secret:
-                return grpc_or_aio.secure_channel(where.target, secret, options)
-            return grpc_or_aio.insecure_channel(where.target, options)
-
-        self._open = channel
-        self._channel: grpc.aio.Channel = channel(grpc.aio)
-        self._stream_channel: grpc.Channel | None = None
-        self._stubs = m.stubs(self._channel)
-        self._address = where.target
-        self._timeout = timeout
-        self._retry = retry or m.Retry()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the connection; calls that are running fail."""
-        if self._stream_channel is not None:
-            self._stream_channel.close()
-        await self._channel.close()
 
     async def create_collection(
         self,
@@ -156,18 +122,18 @@ class AsyncClient:
     def ingest(
         self,
         collection: str,
-        documents: Iterable[DocumentLike] | AsyncIterable[DocumentLike],
+        documents: Documents,
         *,
         batch: int = DEFAULT_BATCH,
         timeout: float | None = None,
     ) -> AsyncIterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
 
-        Iterate over it to the end, with `async for`: documents are taken from `documents`, which may be asynchronous,
-        only as fast as results are consumed and the server can encode. A yielded document is on disk. A bad one is
-        yielded with `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such
-        as an unknown collection, is raised. Leaving the loop early cancels what is not answered yet. `timeout` is for
-        the whole stream; no limit if left out.
+        Iterate over it to the end: documents are taken from `documents` (in this thread; by an `AsyncClient` from
+        asynchronous iterators too) only as fast as results are consumed and the server can encode. A yielded document
+        is on disk. A bad one is yielded with `WriteStatus.FAILED`, its id and its place, and the rest goes on; what
+        concerns all of them, such as an unknown collection, is raised. Leaving the loop early cancels what is not
+        answered yet. `timeout` is for the whole stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
 
@@ -335,69 +301,4 @@ class AsyncClient:
                 failure = error
             if time.monotonic() + 0.05 >= end:
                 raise messages.not_ready(timeout, failure) from failure
-            await asyncio.sleep(0.05)
-
-    async def _call(self, method: m.Method[Any, m.R], request: Any, timeout: float | None) -> m.R:
-        stub = getattr(self._stubs[method.service], method.name)
-        request_id = m.new_request_id()
-        end = time.monotonic() + (self._timeout if timeout is None else timeout)
-        attempt = 1
-        while True:
-            try:
-                answer: m.R = await stub(
-                    request, timeout=m.time_left(end, request_id), metadata=m.metadata_for(request_id)
-                )
-                return answer
-            except grpc.RpcError as error:
-                failure = from_rpc(error, request_id, self._address)
-                pause = self._retry.pause(attempt)
-                again = method.repeatable and isinstance(failure, Unavailable)
-                if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
-                    raise failure from error
-            await asyncio.sleep(pause)
-            attempt += 1
-
-    async def _ingest(
-        self, batches: Batches, documents: Iterable[DocumentLike] | AsyncIterable[DocumentLike], timeout: float | None
-    ) -> AsyncIterator[WriteResult]:
-        # grpc.aio loses the server's status if the stream ends while a request is being written, and says
-        # "Internal error from Core" instead. gRPC's blocking stream does not, so that one is used, on a thread.
-        requests: queue.SimpleQueue[documents_pb2.IngestRequest | None] = queue.SimpleQueue()
-        request_id = m.new_request_id()
-        call: Any = self._streams().Ingest(
-            iter(requests.get, None), timeout=timeout, metadata=m.metadata_for(request_id)
-        )
-        source = aiter(documents) if isinstance(documents, AsyncIterable) else _asynchronous(documents)
-        more = True
-        try:
-            while True:
-                while more and batches.unanswered < WINDOW:
-                    document = await anext(source, None)
-                    more = document is not None
-                    request = batches.flush() if document is None else batches.add(document)
-                    if request is not None:
-                        requests.put(request)
-                    if not more:
-                        requests.put(None)
-                if batches.unanswered == 0:
-                    break
-                for result in batches.answered(await asyncio.to_thread(next, call, None) if batches.due else None):
-                    yield result
-            batches.ended(await asyncio.to_thread(next, call, None))
-        except grpc.RpcError as error:
-            raise from_rpc(error, request_id, self._address) from error
-        finally:
-            # This also ends the thread that waits for an answer.
-            requests.put(None)
-            call.cancel()
-
-    def _streams(self) -> Any:
-        """The stub of `Documents` for streams, over a channel that the first of them opens."""
-        if self._stream_channel is None:
-            self._stream_channel = self._open(grpc)
-        return m.stubs(self._stream_channel)["Documents"]
-
-
-async def _asynchronous(documents: Iterable[DocumentLike]) -> AsyncIterator[DocumentLike]:
-    for document in documents:
-        yield document
+            await self._sleep(0.05)

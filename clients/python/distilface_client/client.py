@@ -1,20 +1,17 @@
-"""The client for ordinary, blocking code."""
+"""The client for ordinary, blocking code: made from aio.py by generate_blocking.py, not edited by hand."""
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Any
-
-import grpc
 
 from . import _methods as m
 from . import messages
 from ._generated import collections_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
-from ._ingest import DEFAULT_BATCH, WINDOW, Batches
-from .errors import DistilfaceError, Unavailable, from_rpc
+from ._ingest import DEFAULT_BATCH, Batches
+from ._transport import Documents, Transport
+from .errors import DistilfaceError
 from .filters import Filter, to_filter
 from .types import (
     Chunking,
@@ -37,8 +34,8 @@ from .types import (
 )
 
 
-class Client:
-    """A connection to a distilface server. Safe to share between threads; close it, or use it in `with`.
+class Client(Transport):
+    """A connection to a distilface server that threads may share; close it, or use it in `with`.
 
     `address`: `host:port`, or a URL as `distilface serve` prints it; `https://` means TLS.
     `timeout`: seconds that each call may take, repetitions included, unless the call names its own;
@@ -49,40 +46,6 @@ class Client:
     Every call raises a subclass of `DistilfaceError` on failure; `TypeError` and `ValueError` mean that the
     arguments were refused before anything was sent.
     """
-
-    def __init__(
-        self,
-        address: str = m.DEFAULT_ADDRESS,
-        *,
-        timeout: float = m.DEFAULT_TIMEOUT,
-        retry: m.Retry | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        message_bytes_max: int = m.DEFAULT_MESSAGE_BYTES_MAX,
-    ) -> None:
-        where = m.Address.parse(address)
-        options = m.channel_options(where, message_bytes_max)
-        secret = m.credentials_for(where, credentials)
-        self._channel: grpc.Channel = (
-            grpc.secure_channel(where.target, secret, options)
-            if secret
-            else grpc.insecure_channel(where.target, options)
-        )
-        self._stubs = m.stubs(self._channel)
-        self._address = where.target
-        self._timeout = timeout
-        self._retry = retry or m.Retry()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection; calls that are running fail."""
-        self._channel.close()
 
     def create_collection(
         self,
@@ -155,18 +118,18 @@ class Client:
     def ingest(
         self,
         collection: str,
-        documents: Iterable[DocumentLike],
+        documents: Documents,
         *,
         batch: int = DEFAULT_BATCH,
         timeout: float | None = None,
     ) -> Iterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
 
-        Iterate over it to the end: documents are taken from `documents` (in this thread) only as fast as results
-        are consumed and the server can encode. A yielded document is on disk. A bad one is yielded with
-        `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such as an unknown
-        collection, is raised. Leaving the loop early cancels what is not answered yet. `timeout` is for the whole
-        stream; no limit if left out.
+        Iterate over it to the end: documents are taken from `documents` (in this thread; by an `AsyncClient` from
+        asynchronous iterators too) only as fast as results are consumed and the server can encode. A yielded document
+        is on disk. A bad one is yielded with `WriteStatus.FAILED`, its id and its place, and the rest goes on; what
+        concerns all of them, such as an unknown collection, is raised. Leaving the loop early cancels what is not
+        answered yet. `timeout` is for the whole stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
 
@@ -332,53 +295,4 @@ class Client:
                 failure = error
             if time.monotonic() + 0.05 >= end:
                 raise messages.not_ready(timeout, failure) from failure
-            time.sleep(0.05)
-
-    def _call(self, method: m.Method[Any, m.R], request: Any, timeout: float | None) -> m.R:
-        stub = getattr(self._stubs[method.service], method.name)
-        request_id = m.new_request_id()
-        end = time.monotonic() + (self._timeout if timeout is None else timeout)
-        attempt = 1
-        while True:
-            try:
-                answer: m.R = stub(request, timeout=m.time_left(end, request_id), metadata=m.metadata_for(request_id))
-                return answer
-            except grpc.RpcError as error:
-                failure = from_rpc(error, request_id, self._address)
-                pause = self._retry.pause(attempt)
-                again = method.repeatable and isinstance(failure, Unavailable)
-                if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
-                    raise failure from error
-            time.sleep(pause)
-            attempt += 1
-
-    def _ingest(
-        self, batches: Batches, documents: Iterable[DocumentLike], timeout: float | None
-    ) -> Iterator[WriteResult]:
-        # gRPC takes requests in a thread of its own, so that answers can be read while it waits to send.
-        requests: queue.SimpleQueue[documents_pb2.IngestRequest | None] = queue.SimpleQueue()
-        request_id = m.new_request_id()
-        call: Any = self._stubs["Documents"].Ingest(
-            iter(requests.get, None), timeout=timeout, metadata=m.metadata_for(request_id)
-        )
-        source = iter(documents)
-        more = True
-        try:
-            while True:
-                while more and batches.unanswered < WINDOW:
-                    document = next(source, None)
-                    more = document is not None
-                    request = batches.flush() if document is None else batches.add(document)
-                    if request is not None:
-                        requests.put(request)
-                    if not more:
-                        requests.put(None)
-                if batches.unanswered == 0:
-                    break
-                yield from batches.answered(next(call, None) if batches.due else None)
-            batches.ended(next(call, None))
-        except grpc.RpcError as error:
-            raise from_rpc(error, request_id, self._address) from error
-        finally:
-            requests.put(None)
-            call.cancel()
+            self._sleep(0.05)

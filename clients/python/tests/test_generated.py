@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 import generate
+import generate_blocking
 from distilface_client import _generated
 
 MODULES = [*generate.FILES, "wire"]
@@ -77,3 +78,10 @@ def test_regenerating_changes_nothing(tmp_path: Path) -> None:
     again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
     now = {path.name: path.read_bytes() for path in COMMITTED.iterdir() if path.is_file()}
     assert again == now, "run generate.py"
+
+
+def test_the_blocking_client_is_made_from_the_asyncio_one() -> None:
+    pytest.importorskip("ruff")
+    assert generate_blocking.TARGET.read_text(encoding="utf-8") == generate_blocking.blocking(), (
+        "run generate_blocking.py"
+    )

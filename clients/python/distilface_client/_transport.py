@@ -1,0 +1,111 @@
+"""How the blocking client sends: one call, and the stream of `ingest`. What the calls are is in `client.py`."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+
+from . import _methods as m
+from ._generated import documents_pb2
+from ._ingest import WINDOW, Batches
+from .errors import Unavailable, from_rpc
+from .types import DocumentLike, WriteResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Documents: TypeAlias = "Iterable[DocumentLike]"
+"""What `ingest` takes documents from."""
+
+
+class Transport:
+    """A connection that may be shared between threads."""
+
+    def __init__(
+        self,
+        address: str = m.DEFAULT_ADDRESS,
+        *,
+        timeout: float = m.DEFAULT_TIMEOUT,
+        retry: m.Retry | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        message_bytes_max: int = m.DEFAULT_MESSAGE_BYTES_MAX,
+    ) -> None:
+        where = m.Address.parse(address)
+        options = m.channel_options(where, message_bytes_max)
+        secret = m.credentials_for(where, credentials)
+        self._channel: grpc.Channel = (
+            grpc.secure_channel(where.target, secret, options)
+            if secret
+            else grpc.insecure_channel(where.target, options)
+        )
+        self._stubs = m.stubs(self._channel)
+        self._address = where.target
+        self._timeout = timeout
+        self._retry = retry or m.Retry()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; calls that are running fail."""
+        self._channel.close()
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _call(self, method: m.Method[Any, m.R], request: Any, timeout: float | None) -> m.R:
+        stub = getattr(self._stubs[method.service], method.name)
+        request_id = m.new_request_id()
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        attempt = 1
+        while True:
+            try:
+                answer: m.R = stub(request, timeout=m.time_left(end, request_id), metadata=m.metadata_for(request_id))
+                return answer
+            except grpc.RpcError as error:
+                failure = from_rpc(error, request_id, self._address)
+                pause = self._retry.pause(attempt)
+                again = method.repeatable and isinstance(failure, Unavailable)
+                if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
+                    raise failure from error
+            time.sleep(pause)
+            attempt += 1
+
+    def _ingest(self, batches: Batches, documents: Documents, timeout: float | None) -> Iterator[WriteResult]:
+        # gRPC takes requests in a thread of its own, so that answers can be read while it waits to send.
+        requests: queue.SimpleQueue[documents_pb2.IngestRequest | None] = queue.SimpleQueue()
+        request_id = m.new_request_id()
+        call: Any = self._stubs["Documents"].Ingest(
+            iter(requests.get, None), timeout=timeout, metadata=m.metadata_for(request_id)
+        )
+        source = iter(documents)
+        more = True
+        try:
+            while True:
+                while more and batches.unanswered < WINDOW:
+                    document = next(source, None)
+                    more = document is not None
+                    request = batches.flush() if document is None else batches.add(document)
+                    if request is not None:
+                        requests.put(request)
+                    if not more:
+                        requests.put(None)
+                if batches.unanswered == 0:
+                    break
+                yield from batches.answered(next(call, None) if batches.due else None)
+            batches.ended(next(call, None))
+        except grpc.RpcError as error:
+            raise from_rpc(error, request_id, self._address) from error
+        finally:
+            requests.put(None)
+            call.cancel()
