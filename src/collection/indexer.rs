@@ -224,6 +224,10 @@ impl Indexer {
             }
             target.indexed = last.0 + 1;
         }
+        if done && let Err(error) = target.index.settle() {
+            self.failed(&error);
+            return true;
+        }
         if is_aside {
             self.aside = Some(target.clone());
             // While it is behind, the old one is the better; with none, anything is.

@@ -20,6 +20,7 @@
 //! | use threads of the global rayon pool | `parallel_insert` and `Drop` run on the current pool, and that is the global one outside any | inserts run on the pool they are given, or on the calling thread alone; the drop gets a pool of one thread unless the caller is on a pool |
 //! | search otherwise after a reload | the loader switches `extend_candidates` on, and takes the level scale it wrote as a factor of itself, so that each reload makes the graph flatter | switched off again; the factor 1 is written over the scale before the file is checksummed |
 //! | overwrite or rename dumps | the file name changes if the graph is memory-mapped | it never is; the name that came back is compared |
+//! | not find what it holds | a node keeps its nearest links and no others, so that copies and groups that arrived one after another close themselves off | copies share one node ([`twins`]); what a search for its own vector does not find is scanned beside the graph ([`strays`]) |
 //! | print | `println!` when a dump file cannot be made, when a level scale is changed, when a graph with other than 16 layers is dumped | the files are made first, so the error comes as [`IndexError::Io`]; nothing calls the second; there are always 16 |
 //! | fail to save an empty graph | it wants an entry point | an empty index saves a manifest and no graph |
 //! | allocate for any `ef` | it reserves `ef` places | `ef` is at most the number of points |
@@ -52,10 +53,14 @@ use hnsw_rs::{
 };
 
 mod levels;
+mod strays;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use levels::{LAYERS, Levels};
+use strays::Strays;
+use twins::{Twins, digest};
 
 use super::{
     IndexError, IndexKind, IndexParams, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items,
@@ -80,6 +85,8 @@ const RESERVE_MAX: usize = 1 << 22;
 const BASENAME: &str = "graph";
 const GRAPH_FILE: &str = "graph.hnsw.graph";
 const DATA_FILE: &str = "graph.hnsw.data";
+/// Which slots share a node, and which nodes are scanned: [`Twins::write`], then [`Strays::write`].
+const NODES_FILE: &str = "graph.nodes";
 
 /// Where `level_scale` (f64) stands in a graph file: after the magic number (u32), the mode (u8) and M (u8).
 const LEVEL_SCALE_OFFSET: u64 = 6;
@@ -90,7 +97,7 @@ pub struct HnswRsIndex {
     dim: Dim,
     metric: Metric,
     graph: RwLock<Graph>,
-    /// Points of the graph, to be told without waiting for an insert.
+    /// Vectors inside, to be told without waiting for an insert.
     len: AtomicUsize,
     /// Searches that want the lock; an insert stands back for them between runs.
     waiting: AtomicUsize,
@@ -107,6 +114,8 @@ struct Graph {
     /// The foretelling failed: insert one by one.
     alone: bool,
     highest: Option<Slot>,
+    twins: Twins,
+    strays: Strays,
 }
 
 impl std::fmt::Debug for HnswRsIndex {
@@ -156,14 +165,16 @@ impl HnswRsIndex {
         .map_err(|e| damaged(format!("{e:#}")))?;
         hnsw.set_extend_candidates(false);
         let index = Self::from_parts(params, saved.dim, metric, hnsw, saved.highest);
-        let graph = index.read();
-        let (points, dim) = (graph.points(), graph.hnsw().get_point_indexation().get_data_dimension());
-        if points != saved.vectors || dim != saved.dim.len() {
-            let (vectors, wanted) = (saved.vectors, saved.dim.len());
+        let mut graph = index.write();
+        graph.read_nodes(dir, saved)?;
+        let (vectors, dim) = (graph.vectors(), graph.hnsw().get_point_indexation().get_data_dimension());
+        if vectors != saved.vectors || dim != saved.dim.len() {
+            let (expected, wanted) = (saved.vectors, saved.dim.len());
             return Err(damaged(format!(
-                "it has {points} vectors of {dim} values; the manifest says {vectors} of {wanted}"
+                "it has {vectors} vectors of {dim} values; the manifest says {expected} of {wanted}"
             )));
         }
+        index.len.store(vectors, Ordering::Relaxed);
         drop(graph);
         Ok(index)
     }
@@ -175,8 +186,15 @@ impl HnswRsIndex {
         hnsw: Hnsw<'static, f32, GraphDistance>,
         highest: Option<Slot>,
     ) -> Self {
-        let mut graph =
-            Graph { hnsw: Some(hnsw), levels: Levels::new(params.m), raised: 0, alone: false, highest };
+        let mut graph = Graph {
+            hnsw: Some(hnsw),
+            levels: Levels::new(params.m),
+            raised: 0,
+            alone: false,
+            highest,
+            twins: Twins::default(),
+            strays: Strays::default(),
+        };
         graph.raised = graph.raised_seen();
         let len = AtomicUsize::new(graph.points());
         HnswRsIndex {
@@ -243,14 +261,15 @@ impl HnswRsIndex {
             check_items(self.dim, graph.highest, &rest[..1])?;
             let (run, after) = rest.split_at(self.guarded(|| Ok(graph.insert_run(pool, rest)))?);
             graph.highest = run.last().map(|(slot, _)| *slot);
-            self.len.store(graph.points(), Ordering::Relaxed);
+            self.len.store(graph.vectors(), Ordering::Relaxed);
             rest = after;
             drop(graph);
             if self.waiting.load(Ordering::Relaxed) > 0 {
                 thread::sleep(GLANCE);
             }
         }
-        Ok(())
+        self.look_for_new(items)?;
+        self.pass_while_building()
     }
 
     fn search_in(
@@ -266,16 +285,20 @@ impl HnswRsIndex {
         if ef == 0 {
             return Ok(Vec::new());
         }
+        let allow = params.allow;
+        let allowed =
+            |node: Slot| graph.twins.slots(node).filter(move |slot| allow.is_none_or(|allow| allow(*slot)));
         self.guarded(|| {
             let hnsw = graph.hnsw();
             let found = match params.allow {
                 None => hnsw.search_filter(query, ef, ef, None),
-                Some(allow) => {
-                    let filter = |id: &DataId| slot_of(*id).is_some_and(allow);
+                Some(_) => {
+                    let filter =
+                        |id: &DataId| slot_of(*id).is_some_and(|node| allowed(node).next().is_some());
                     hnsw.search_filter(query, ef, ef, Some(&filter as &dyn FilterT))
                 }
             };
-            let mut neighbors = Vec::with_capacity(found.len());
+            let mut nodes = Vec::with_capacity(found.len());
             for n in found {
                 let slot = slot_of(n.d_id).ok_or_else(|| failure(format!("it answered id {}", n.d_id)))?;
                 let distance = match self.metric {
@@ -287,8 +310,17 @@ impl HnswRsIndex {
                         self.metric.distance(query, &vector)
                     }
                 };
-                neighbors.push(Neighbor { slot, distance });
+                nodes.push(Neighbor { slot, distance });
             }
+            nodes.extend(graph.strays.scan(self.metric, query));
+            nodes.sort_unstable_by(Neighbor::rank);
+            // A stray may be found for all that.
+            nodes.dedup_by_key(|node| node.slot);
+            // Of one node, slots ascend at one distance, so more than k of them cannot be wanted.
+            let mut neighbors: Vec<Neighbor> = nodes
+                .iter()
+                .flat_map(|node| allowed(node.slot).take(params.k).map(|slot| Neighbor { slot, ..*node }))
+                .collect();
             neighbors.sort_unstable_by(Neighbor::rank);
             neighbors.truncate(params.k);
             Ok(neighbors)
@@ -329,6 +361,11 @@ impl VectorIndex for HnswRsIndex {
         self.insert_by(Some(pool), items)
     }
 
+    fn settle(&self) -> Result<(), IndexError> {
+        self.trusted()?;
+        self.pass_after_building()
+    }
+
     fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {
         self.trusted()?;
         self.search_in(&self.read(), query, params)
@@ -354,7 +391,7 @@ impl VectorIndex for HnswRsIndex {
             metric: self.metric,
             m: self.params.m,
             ef_construction: self.params.ef_construction,
-            vectors: graph.points(),
+            vectors: graph.vectors(),
             highest: graph.highest,
             stamp,
         };
@@ -371,12 +408,16 @@ impl VectorIndex for HnswRsIndex {
         if name != BASENAME {
             return Err(failure(format!("it saved as {name:?}")));
         }
+        manifest::write_file(dir, NODES_FILE, |out| {
+            graph.twins.write(out)?;
+            graph.strays.write(out)
+        })?;
         drop(graph);
         for (name, patch) in [(GRAPH_FILE, true), (DATA_FILE, false)] {
             let path = dir.join(name);
             finish_file(&path, patch).map_err(|source| IndexError::Io { path, source })?;
         }
-        manifest::seal(dir, &saved, &[GRAPH_FILE, DATA_FILE])
+        manifest::seal(dir, &saved, &[GRAPH_FILE, DATA_FILE, NODES_FILE])
     }
 }
 
@@ -394,27 +435,66 @@ impl Graph {
         (1..LAYERS).map(|l| layers.get_layer_nb_point(l)).sum()
     }
 
+    /// Points, and what shares them.
+    fn vectors(&self) -> usize {
+        self.points() + self.twins.extra()
+    }
+
+    /// Reads which slots share a node and which are scanned. Folders from before there was such a file have no shared
+    /// nodes; what is not found in their graphs is looked for at the next insert, or when the owner has time.
+    fn read_nodes(&mut self, dir: &Path, saved: &Manifest) -> Result<(), IndexError> {
+        let path = dir.join(NODES_FILE);
+        if !path.exists() {
+            for point in self.all() {
+                if let Some(node) = slot_of(point.get_origin_id()) {
+                    self.twins.add(digest(point.get_v()), node);
+                }
+            }
+            return Ok(());
+        }
+        let bytes = manifest::read_file(dir, saved, NODES_FILE)?;
+        let mut rest = bytes.as_slice();
+        let read = Twins::read(&mut rest).and_then(|twins| Ok((twins, Strays::read(&mut rest, self)?)));
+        (self.twins, self.strays) =
+            read.map_err(|e| IndexError::Damaged { path, reason: format!("it cannot be read: {e}") })?;
+        Ok(())
+    }
+
     /// Inserts as many of the items as may go in at once, at least one; returns how many.
     fn insert_run(&mut self, pool: Option<&ThreadPool>, items: &[(Slot, &[f32])]) -> usize {
-        let ground = if self.points() == 0 || self.alone {
-            0
-        } else {
-            self.levels.take_ground(items.len().min(RUN_MAX))
-        };
-        let run = &items[..ground.max(1)];
-        if ground == 0 && self.levels.take() > 0 {
-            self.raised += 1;
+        let mut run: Vec<(&[f32], usize)> = Vec::new();
+        let mut taken = 0;
+        for (slot, vector) in items.iter().take(RUN_MAX) {
+            let digest = digest(vector);
+            if let Some(node) = self.twins.node(&digest) {
+                self.twins.join(node, *slot);
+                taken += 1;
+                continue;
+            }
+            let alone = self.alone || self.points() == 0 || !self.levels.next_is_ground();
+            if alone && !run.is_empty() {
+                break;
+            }
+            if self.levels.take() > 0 {
+                self.raised += 1;
+            }
+            self.twins.add(digest, *slot);
+            run.push((*vector, slot.0 as usize));
+            taken += 1;
+            if alone {
+                break;
+            }
         }
-        let points: Vec<(&[f32], usize)> =
-            run.iter().map(|(slot, vector)| (*vector, slot.0 as usize)).collect();
         let hnsw = self.hnsw();
         match pool {
-            Some(pool) if points.len() > 1 => pool.install(|| hnsw.parallel_insert_slice(&points)),
-            Some(pool) => pool.install(|| points.iter().for_each(|point| hnsw.insert(*point))),
-            None => points.iter().for_each(|point| hnsw.insert(*point)),
+            Some(pool) if run.len() > 1 => pool.install(|| hnsw.parallel_insert_slice(&run)),
+            Some(pool) if !run.is_empty() => {
+                pool.install(|| run.iter().for_each(|point| hnsw.insert(*point)))
+            }
+            _ => run.iter().for_each(|point| hnsw.insert(*point)),
         }
         self.alone |= self.raised != self.raised_seen();
-        run.len()
+        taken
     }
 }
 

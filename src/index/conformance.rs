@@ -324,22 +324,120 @@ fn the_graph_finds_what_the_scan_finds() {
     }
 }
 
-/// Copies link mostly to copies, so a graph may not lead out of them: what is asked for nearby is found, and the
-/// caller asks the exact scan where a filter needs what lies beyond.
+/// Collections whose vectors lie so that a graph may close itself off, by what they are.
+fn crowds(metric: Metric) -> Vec<(&'static str, Vec<Vec<f32>>)> {
+    const DIM: usize = 32;
+    let mut random = SplitMix(41);
+    let mut uniform = move || (random.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+    let vector = |values: Vec<f32>| {
+        Vector::new(values, Dim::new(DIM as u32).unwrap(), metric).unwrap().as_slice().to_vec()
+    };
+    let mut anywhere = || vector((0..DIM).map(|_| uniform()).collect());
+    let different: Vec<Vec<f32>> = (0..2100).map(|_| anywhere()).collect();
+    let mut random = SplitMix(42);
+    // About normal, with the deviation `sigma`.
+    let mut around = move |centre: &[f32], sigma: f32| {
+        let mut normal =
+            || (0..12).map(|_| (random.next() >> 40) as f32 / (1u64 << 24) as f32).sum::<f32>() - 6.0;
+        let length = centre.iter().map(|v| v * v).sum::<f32>().sqrt();
+        vector(centre.iter().map(|v| v / length + sigma * normal()).collect())
+    };
+    let copies = |n: usize| vec![different[0].clone(); n];
+    let mut clusters = |count: usize, size: usize, sigma: f32| -> Vec<Vec<f32>> {
+        different[..count]
+            .iter()
+            .flat_map(|c| (0..size).map(|_| around(c, sigma)).collect::<Vec<_>>())
+            .collect()
+    };
+    let (tight, loose, large) = (clusters(40, 100, 0.01), clusters(40, 100, 0.1), clusters(4, 800, 0.01));
+    let near = clusters(1, 400, 1e-7);
+    let every_fifth =
+        (0..2500).map(|i| different[if i % 5 == 0 { i % 35 } else { i % different.len() }].clone()).collect();
+    vec![
+        ("copies, then others", [copies(400), different.clone()].concat()),
+        ("near copies, then others", [near, different.clone()].concat()),
+        ("tight clusters one after another", tight),
+        ("loose clusters one after another", loose),
+        ("large clusters one after another", large),
+        ("a fifth are copies", every_fifth),
+        ("nothing but copies", copies(3000)),
+        ("all different", different),
+    ]
+}
+
+/// Inserted in batches, as they arrive, and on one thread, so that the graph is the same each time.
+fn arrived(kind: IndexKind, metric: Metric, rows: &[Vec<f32>]) -> Arc<dyn VectorIndex> {
+    let index = create(&params(kind), Dim::new(rows[0].len() as u32).unwrap(), metric, 0).unwrap();
+    items(rows).chunks(64).for_each(|batch| index.insert(batch).unwrap());
+    index.settle().unwrap();
+    assert_eq!(index.len(), rows.len());
+    index
+}
+
 #[test]
-fn a_hundred_copies_of_one_vector_are_found_by_their_neighbours() {
+fn crowds_do_not_hide_anything() {
+    let ef = usize::from(IndexParams::default().ef_search);
+    for metric in [Metric::Cosine, Metric::Euclidean] {
+        // Those that a graph finds hardest come first; once under each metric is enough for them.
+        let crowds = crowds(metric);
+        for (name, rows) in if metric == Metric::Cosine { &crowds[..] } else { &crowds[..3] } {
+            let exact = arrived(IndexKind::Flat, metric, rows);
+            for kind in KINDS {
+                let index = arrived(kind, metric, rows);
+                let (mut lost, mut found, mut wanted) = (0, 0, 0);
+                for (i, row) in rows.iter().enumerate() {
+                    let answer = search(&*index, row, 10);
+                    // One that rounding does not tell from it is as good.
+                    let itself = metric.distance(row, row) + 1e-6 * crate::vector::dot(row, row);
+                    lost += usize::from(answer[0].distance > itself);
+                    if i % 9 == 0 {
+                        let truth = exact.search(row, &SearchParams { k: 10, ef, allow: None }).unwrap();
+                        let last = truth[truth.len() - 1].distance;
+                        wanted += truth.len();
+                        found += answer.iter().filter(|n| n.distance <= last).count();
+                    }
+                }
+                let recall = found as f64 / wanted as f64;
+                println!("{kind:?} {metric:?} {name}: {lost} lost, recall@10 {recall:.4}");
+                assert_eq!(lost, 0, "{kind:?} {metric:?} {name}: not found by their own vectors");
+                assert!(recall >= 0.95, "{kind:?} {metric:?} {name}: recall@10 {recall}");
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_are_answered_one_by_one_and_hidden_one_by_one() {
     each(|kind, metric| {
-        let mut rows = clustered(400, 16, metric, 15);
+        let mut rows = clustered(300, 16, metric, 15);
         let copy = rows[0].clone();
         rows.splice(100..200, std::iter::repeat_n(copy.clone(), 100));
         let index = filled(kind, metric, &rows);
-        let found = search(&*index, &copy, 10);
-        assert_eq!(found.len(), 10, "{kind:?} {metric:?}");
-        let itself = metric.distance(&copy, &copy);
-        assert!(metric == Metric::Dot || found.iter().all(|n| n.distance == itself), "{kind:?} {metric:?}");
-        for at in [50, 250, 399] {
-            let nearest = search(&*index, &rows[at], 1)[0];
-            assert!(nearest.distance <= metric.distance(&rows[at], &rows[at]), "{kind:?} {metric:?} {at}");
+        let dir = tempfile::tempdir().unwrap();
+        index.save(dir.path(), Stamp::default()).unwrap();
+        let loaded = load(dir.path(), &params(kind), index.dim(), metric, Stamp::default()).unwrap();
+        assert_eq!((index.len(), loaded.len()), (300, 300));
+        for index in [index, loaded] {
+            let itself = metric.distance(&copy, &copy);
+            let ask = |k: usize, allow: &(dyn Fn(Slot) -> bool + Sync)| {
+                index.search(&copy, &SearchParams { k, ef: 96, allow: Some(allow) }).unwrap()
+            };
+            let equal = |found: Vec<Neighbor>| -> Vec<u32> {
+                slots(&found).into_iter().filter(|slot| *slot == 0 || (100..200).contains(slot)).collect()
+            };
+            let all: Vec<u32> = std::iter::once(0).chain(100..200).collect();
+            let found = ask(300, &|_| true);
+            assert!(found.iter().filter(|n| n.distance == itself).count() >= 101, "{kind:?} {metric:?}");
+            assert_eq!(equal(found), all, "{kind:?} {metric:?}");
+            // The first of them is the one that a graph has; it may be hidden like any other.
+            let found = equal(ask(300, &|slot| slot.0 != 0 && slot.0 % 2 == 0));
+            assert_eq!(found, (100..200).step_by(2).collect::<Vec<_>>(), "{kind:?} {metric:?}");
+            let one = |slot: Slot| slot.0 == 157;
+            assert_eq!(slots(&ask(5, &one)), [157], "{kind:?} {metric:?}");
+            // More of them, after a save.
+            index.insert(&[(Slot(300), &copy), (Slot(301), &rows[5]), (Slot(302), &copy)]).unwrap();
+            assert_eq!(index.len(), 303);
+            assert_eq!(slots(&ask(5, &|slot| slot.0 >= 199 && slot.0 != 301))[..3], [199, 300, 302]);
         }
     });
 }

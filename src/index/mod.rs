@@ -213,6 +213,16 @@ pub trait VectorIndex: Send + Sync + Debug {
         self.insert(items)
     }
 
+    /// To be called when all that there is was inserted. An approximate index looks for vectors that a search would not
+    /// find and sees to it that it does; where little was inserted since the last time, that takes no time. Searches go
+    /// on meanwhile. Works on the calling thread only.
+    ///
+    /// # Errors
+    /// [`IndexError::Failed`], as [`VectorIndex::insert`].
+    fn settle(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
+
     /// The nearest allowed slots, nearest first, ties by slot. May be fewer than `k` for an approximate index;
     /// the exact one gives min(k, allowed). `allow` may be asked about slots any number of times, from any thread.
     ///

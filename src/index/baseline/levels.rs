@@ -43,14 +43,9 @@ impl Levels {
         std::mem::replace(&mut self.next, next)
     }
 
-    /// Takes the levels of the next points as long as they are on level 0, at most `most`; returns how many.
-    pub(super) fn take_ground(&mut self, most: usize) -> usize {
-        let mut taken = 0;
-        while taken < most && self.next == 0 {
-            self.take();
-            taken += 1;
-        }
-        taken
+    /// Whether the next point will be on level 0 alone.
+    pub(super) fn next_is_ground(&self) -> bool {
+        self.next == 0
     }
 
     /// "mult" of Malkov & Yashunin 2018, algorithm 1 line 4, with the redraw of `hnsw_rs` above its last layer.

@@ -115,7 +115,7 @@ fn without_foretelling_every_point_is_inserted_alone() {
     let rows = clustered(80, 8, METRIC, 25);
     insert(&index, &rows[..2], 0);
     let items: Vec<(Slot, &[f32])> =
-        rows.iter().enumerate().map(|(i, row)| (Slot(2 + i as u32), row.as_slice())).collect();
+        rows[2..].iter().enumerate().map(|(i, row)| (Slot(2 + i as u32), row.as_slice())).collect();
     let mut graph = index.write();
     assert!(graph.alone);
     for at in 0..items.len() {
@@ -258,7 +258,7 @@ fn damage_anywhere_is_found_before_the_crate_reads() {
     let index = filled(60);
     let good = saved(&index);
     try_load(&index, good.path()).unwrap();
-    for name in [GRAPH_FILE, DATA_FILE, "manifest.json"] {
+    for name in [GRAPH_FILE, DATA_FILE, NODES_FILE, "manifest.json"] {
         let bytes = fs::read(good.path().join(name)).unwrap();
         let mut bad: Vec<(String, Option<Vec<u8>>)> = vec![
             ("missing".into(), None),
@@ -274,7 +274,7 @@ fn damage_anywhere_is_found_before_the_crate_reads() {
         }
         for (what, bytes) in bad {
             let dir = tempfile::tempdir().unwrap();
-            for file in [GRAPH_FILE, DATA_FILE, "manifest.json"] {
+            for file in [GRAPH_FILE, DATA_FILE, NODES_FILE, "manifest.json"] {
                 fs::copy(good.path().join(file), dir.path().join(file)).unwrap();
             }
             match bytes {
@@ -321,9 +321,15 @@ fn files_with_right_checksums_and_wrong_insides_are_damage_too() {
         let manifest = manifest::open(dir.path()).unwrap();
         fs::write(dir.path().join(GRAPH_FILE), graph).unwrap();
         fs::write(dir.path().join(DATA_FILE), data).unwrap();
-        manifest::seal(dir.path(), &manifest, &[GRAPH_FILE, DATA_FILE]).unwrap();
+        manifest::seal(dir.path(), &manifest, &[GRAPH_FILE, DATA_FILE, NODES_FILE]).unwrap();
         assert!(matches!(try_load(&index, dir.path()), Err(IndexError::Damaged { .. })));
     }
+    let dir = saved(&index);
+    let manifest = manifest::open(dir.path()).unwrap();
+    fs::write(dir.path().join(NODES_FILE), b"nonsense").unwrap();
+    manifest::seal(dir.path(), &manifest, &[GRAPH_FILE, DATA_FILE, NODES_FILE]).unwrap();
+    let e = try_load(&index, dir.path()).unwrap_err();
+    assert!(matches!(&e, IndexError::Damaged { path, .. } if path.ends_with(NODES_FILE)), "{e}");
     let dir = saved(&index);
     let manifest = Manifest { vectors: 31, ..manifest::open(dir.path()).unwrap() };
     manifest::seal(dir.path(), &manifest, &[GRAPH_FILE, DATA_FILE]).unwrap();
@@ -339,6 +345,45 @@ fn a_folder_that_cannot_be_written_is_an_io_error_and_the_index_lives() {
     assert!(matches!(e, IndexError::Io { .. }), "{e}");
     assert_eq!(index.search(&[0.0; 8], &ask(3)).unwrap().len(), 3);
     index.save(dir.path(), STAMP).unwrap();
+}
+
+/// Points that are all linked to one place and from nowhere.
+#[test]
+fn what_the_graph_does_not_find_is_scanned_beside_it() {
+    let index = empty(16, 40);
+    // Copies in the graph itself, as it would hold them if they did not share a node.
+    let copy = [0.25f32; 8];
+    {
+        let graph = index.write();
+        (0..300).for_each(|i| graph.hnsw().insert((&copy, i)));
+    }
+    let rows = clustered(300, 8, METRIC, 31);
+    insert(&index, &rows, 300);
+    index.settle().unwrap();
+    let strays = index.read().strays.len();
+    assert!(strays > 20, "{strays} strays");
+    let again = loaded(&index, saved(&index).path());
+    assert_eq!(again.read().strays.len(), strays);
+    for index in [&index, &again] {
+        for (i, row) in rows.iter().enumerate() {
+            assert_eq!(index.search(row, &ask(1)).unwrap()[0].slot, Slot(300 + i as u32));
+        }
+    }
+}
+
+#[test]
+fn a_folder_from_before_nodes_were_shared_still_opens() {
+    let index = filled(40);
+    let dir = saved(&index);
+    let manifest = manifest::open(dir.path()).unwrap();
+    fs::remove_file(dir.path().join(NODES_FILE)).unwrap();
+    manifest::seal(dir.path(), &manifest, &[GRAPH_FILE, DATA_FILE]).unwrap();
+    let again = loaded(&index, dir.path());
+    let row = clustered(40, 8, METRIC, 21)[7].clone();
+    insert(&again, std::slice::from_ref(&row), 40);
+    assert_eq!((again.len(), again.read().points()), (41, 40), "the new copy joins the old node");
+    let found: Vec<Slot> = again.search(&row, &ask(2)).unwrap().iter().map(|n| n.slot).collect();
+    assert_eq!(found, [Slot(7), Slot(40)]);
 }
 
 /// Run by the test below in a process of its own, since the global pool and stdout belong to all tests.
