@@ -18,6 +18,7 @@
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
 //! | `kernel` | tokens of many texts | the same after a layer, in 8 bits; an operator of the runtime |
+//! | `simd` | a processor | a token for the instructions that it has |
 //! | [`encoder`] | text | vectors: tokenize, cut, batch |
 //! | [`index`] | a vector | the nearest slots |
 //! | [`store`] | records | bytes on disk that are there after a kill |
@@ -63,6 +64,7 @@ mod random;
 pub mod runtime;
 pub mod server;
 pub mod setup;
+mod simd;
 pub mod source;
 mod spelling;
 pub mod stop;

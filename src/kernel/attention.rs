@@ -2,7 +2,7 @@
 //! with one step for each of the two (which costs 2e-5 of a vector's cosine), shares and values in bfloat16 with float32
 //! sums (shares in 8 bits would cost 1e-3).
 
-use super::Isa;
+use crate::simd::Isa;
 
 /// Where one head of one text lies in rows `[tokens][stride]` that hold queries, keys and values side by side.
 #[derive(Debug, Clone, Copy)]

@@ -10,81 +10,65 @@ use super::{
     attention::{Head, Scratch},
     linear::{Panel, Tile},
 };
+use crate::simd::{Isa, Set};
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// A set of instructions that this machine has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isa {
-    Portable,
-    /// AVX-512 with VNNI, bfloat16 by shifts.
+/// The sets of instructions that there are functions for here, fastest last.
+const SETS: &[Set] = &[
+    Set::Portable,
     #[cfg(target_arch = "x86_64")]
-    Vnni,
-    /// AVX-512 with VNNI and BF16.
+    Set::Vnni,
     #[cfg(target_arch = "x86_64")]
-    VnniBf16,
+    Set::VnniBf16,
+];
+
+static BEST: LazyLock<Isa> = LazyLock::new(|| *available().last().unwrap_or(&Isa::PORTABLE));
+
+/// All that this machine can run, fastest last.
+pub(crate) fn available() -> Vec<Isa> {
+    Isa::available(SETS)
 }
 
-static BEST: LazyLock<Isa> =
-    LazyLock::new(|| *Isa::available().last().expect("the portable form is always there"));
+/// The fastest of them.
+pub(crate) fn best() -> Isa {
+    *BEST
+}
 
 impl Isa {
-    /// All that this machine can run, fastest last.
-    pub(crate) fn available() -> Vec<Isa> {
-        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86-64 has more than one"))]
-        let mut all = vec![Isa::Portable];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
-        {
-            all.push(Isa::Vnni);
-            if is_x86_feature_detected!("avx512bf16") {
-                all.push(Isa::VnniBf16);
-            }
-        }
-        all
-    }
-
-    /// The fastest of them.
-    pub(crate) fn best() -> Isa {
-        *BEST
-    }
-
     /// Rounds a row, each value times its smoothing, to u8: scale and zero point, `(q - zero_point) scale` standing for
     /// a value. The range is widened to hold 0, which stays exactly 0.
     #[inline]
     pub(super) fn round_row(self, row: &[f32], smoothing: Option<&[f32]>, out: &mut [u8]) -> (f32, i32) {
         assert!(out.len() == row.len() && smoothing.is_none_or(|s| s.len() == row.len()));
-        match self {
-            Isa::Portable => portable::round_row(row, smoothing, out),
+        match self.set() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni | Isa::VnniBf16 => x86::round_row(row, smoothing, out),
+            Set::Vnni | Set::VnniBf16 => x86::round_row(row, smoothing, out),
+            _ => portable::round_row(row, smoothing, out),
         }
     }
 
     /// One tile's rows times one panel's weights: `out[r][o]` for the panel's outputs, rows `stride` apart.
     #[inline]
     pub(super) fn tile(self, panel: &Panel<'_>, tile: &Tile<'_>, out: &mut [f32], stride: usize) {
-        match self {
-            Isa::Portable => portable::tile(panel, tile, out, stride),
+        match self.set() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni | Isa::VnniBf16 => x86::tile(panel, tile, out, stride),
+            Set::Vnni | Set::VnniBf16 => x86::tile(panel, tile, out, stride),
+            _ => portable::tile(panel, tile, out, stride),
         }
     }
 
     /// [`super::attention::attend`], which has checked the lengths.
     #[inline]
     pub(super) fn attend(self, head: &Head, rows: &[f32], context: &mut [f32], scratch: &mut Scratch) {
-        match self {
-            Isa::Portable => portable::attend(head, rows, context),
+        match self.set() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni => x86::attend_by_shifts(head, rows, context, scratch),
+            Set::Vnni => x86::attend_by_shifts(head, rows, context, scratch),
             #[cfg(target_arch = "x86_64")]
-            Isa::VnniBf16 => x86::attend(head, rows, context, scratch),
+            Set::VnniBf16 => x86::attend(head, rows, context, scratch),
+            _ => portable::attend(head, rows, context),
         }
     }
 
@@ -93,13 +77,13 @@ impl Isa {
     #[inline]
     pub(super) fn gelu_round_row(self, row: &mut [f32], out: &mut [u8]) -> (f32, i32) {
         assert_eq!(out.len(), row.len());
-        match self {
-            Isa::Portable => {
+        match self.set() {
+            #[cfg(target_arch = "x86_64")]
+            Set::Vnni | Set::VnniBf16 => x86::gelu_round_row(row, out),
+            _ => {
                 portable::gelu(row);
                 portable::round_row(row, None, out)
             }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Vnni | Isa::VnniBf16 => x86::gelu_round_row(row, out),
         }
     }
 
@@ -107,10 +91,10 @@ impl Isa {
     #[inline]
     pub(super) fn add_norm(self, x: &mut [f32], residual: &[f32], norm: &Norm) {
         assert!(x.len() == residual.len() && norm.gain.len() == norm.bias.len() && !norm.gain.is_empty());
-        match self {
-            Isa::Portable => portable::add_norm(x, residual, norm),
+        match self.set() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Vnni | Isa::VnniBf16 => x86::add_norm(x, residual, norm),
+            Set::Vnni | Set::VnniBf16 => x86::add_norm(x, residual, norm),
+            _ => portable::add_norm(x, residual, norm),
         }
     }
 }

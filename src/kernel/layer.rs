@@ -8,11 +8,11 @@
 use std::{cell::RefCell, sync::Mutex};
 
 use super::{
-    Isa,
     attention::{self, Head},
     linear::{Linear, Rows, TILE},
     profile::{Clock, Silent, Stage},
 };
+use crate::simd::Isa;
 
 /// Most tokens of a block: eight tiles. Its inner activations (48 x 1536 numbers for MiniLM) fit a core's cache.
 const BLOCK: usize = 8 * TILE;

@@ -3,7 +3,7 @@
 //! Weights are i8 with one scale for each output. A row that goes in is rounded to u8 with a scale and a zero point of
 //! its own, from its least and its largest value, so that a token never meets its neighbours. Sums are exact in i32.
 
-use super::Isa;
+use crate::simd::Isa;
 
 /// Outputs of one panel: four registers of 16 sums.
 pub(super) const PANEL: usize = 64;

@@ -28,13 +28,15 @@ mod linear;
 mod pool;
 mod profile;
 
-pub(crate) use isa::Isa;
+pub(crate) use isa::best as best_isa;
 pub(crate) use layer::{Buffers, Layer, Norm};
 pub(crate) use linear::{INPUTS_MAX, Linear};
 pub(crate) use pool::{PackedPooling, pool};
 pub(crate) use profile::{StageTime, product_rate, profile};
 
+use crate::simd::Isa;
+
 /// Whether this machine has the instructions that make this faster than full precision.
 pub(crate) fn is_fast() -> bool {
-    Isa::best() != Isa::Portable
+    best_isa() != Isa::PORTABLE
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Buffers, Isa, Layer, Linear, Norm,
+    Buffers, Layer, Linear, Norm, best_isa,
     linear::{Rows, TILE},
 };
 use crate::random::SplitMix;
@@ -124,11 +124,11 @@ pub(crate) fn profile(hidden: usize, heads: usize, intermediate: usize, lengths:
         let weights = bytes(&mut random, inputs * outputs);
         let smoothing = vec![1.0; inputs];
         let (scale, bias) = (vec![1e-3; outputs], vec![0.0; outputs]);
-        Linear::new(Isa::best(), inputs, &weights, &scale, &bias, smoothed.then_some(&smoothing[..]))
+        Linear::new(best_isa(), inputs, &weights, &scale, &bias, smoothed.then_some(&smoothing[..]))
     };
     let norm = || Norm { gain: vec![1.0; hidden], bias: vec![0.0; hidden], epsilon: 1e-12 };
     let layer = Layer {
-        isa: Isa::best(),
+        isa: best_isa(),
         heads,
         queries_keys: linear(hidden, 2 * hidden, true),
         values: linear(hidden, hidden, true),
@@ -178,7 +178,7 @@ pub(crate) fn product_rate(threads: usize) -> f64 {
     let mut random = SplitMix(7);
     let weights = bytes(&mut random, INPUTS * OUTPUTS);
     let (scale, bias) = (vec![1e-3; OUTPUTS], vec![0.0; OUTPUTS]);
-    let linear = Linear::new(Isa::best(), INPUTS, &weights, &scale, &bias, None);
+    let linear = Linear::new(best_isa(), INPUTS, &weights, &scale, &bias, None);
     let x: Vec<f32> = (0..ROWS * INPUTS).map(|_| random.below(2001) as f32 / 1000.0 - 1.0).collect();
     let mut best = 0.0f64;
     for _ in 0..7 {

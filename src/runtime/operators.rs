@@ -11,8 +11,9 @@ use ort::{
 };
 
 use crate::{
-    kernel::{self, Buffers, INPUTS_MAX, Isa, Layer, Linear, Norm, PackedPooling},
+    kernel::{self, Buffers, INPUTS_MAX, Layer, Linear, Norm, PackedPooling},
     onnx::graph::OWN_DOMAIN,
+    simd::Isa,
 };
 
 /// All of them, for one session.
@@ -55,7 +56,7 @@ impl Operator for EncoderLayer {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<LayerKernel> {
-        let isa = Isa::best();
+        let isa = kernel::best_isa();
         let heads: i64 = attribute(context, "heads")?;
         let epsilon: f32 = attribute(context, "epsilon")?;
         let norm = |at: usize| -> ort::Result<Norm> {

@@ -9,6 +9,8 @@
 
 use std::sync::LazyLock;
 
+use crate::simd::{Isa, Set};
+
 /// The two kernels of one kind of machine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernels {
@@ -22,36 +24,43 @@ pub(super) struct Kernels {
 pub(super) const PORTABLE: Kernels =
     Kernels { name: "portable", dot: portable_dot, squared_euclidean: portable_squared_euclidean };
 
+/// The sets of instructions that there are kernels for, fastest last.
+const SETS: &[Set] = &[
+    Set::Portable,
+    #[cfg(target_arch = "x86_64")]
+    Set::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Set::Avx512,
+];
+
 /// The fastest that this machine has.
-pub(super) static BEST: LazyLock<Kernels> =
-    LazyLock::new(|| *available().last().expect("the portable kernels are always there"));
+pub(super) static BEST: LazyLock<Kernels> = LazyLock::new(|| *available().last().unwrap_or(&PORTABLE));
 
 /// All that this machine can run, fastest last.
 pub(super) fn available() -> Vec<Kernels> {
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86-64 has more than one"))]
-    let mut kernels = vec![PORTABLE];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            kernels.push(Kernels {
-                name: "avx2",
-                // SAFETY: the two features that both kernels are compiled for were detected.
-                dot: |a, b| unsafe { x86::dot_avx2(a, b) },
-                // SAFETY: as above.
-                squared_euclidean: |a, b| unsafe { x86::squared_euclidean_avx2(a, b) },
-            });
-        }
-        if is_x86_feature_detected!("avx512f") {
-            kernels.push(Kernels {
-                name: "avx512",
-                // SAFETY: the feature that both kernels are compiled for was detected.
-                dot: |a, b| unsafe { x86::dot_avx512(a, b) },
-                // SAFETY: as above.
-                squared_euclidean: |a, b| unsafe { x86::squared_euclidean_avx512(a, b) },
-            });
-        }
+    Isa::available(SETS).into_iter().map(of).collect()
+}
+
+fn of(isa: Isa) -> Kernels {
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 => Kernels {
+            name: "avx2",
+            // SAFETY: both kernels are compiled for the two features of the set, and the token says that they are there.
+            dot: |a, b| unsafe { x86::dot_avx2(a, b) },
+            // SAFETY: as above.
+            squared_euclidean: |a, b| unsafe { x86::squared_euclidean_avx2(a, b) },
+        },
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512 => Kernels {
+            name: "avx512",
+            // SAFETY: both kernels are compiled for the feature of the set, and the token says that it is there.
+            dot: |a, b| unsafe { x86::dot_avx512(a, b) },
+            // SAFETY: as above.
+            squared_euclidean: |a, b| unsafe { x86::squared_euclidean_avx512(a, b) },
+        },
+        _ => PORTABLE,
     }
-    kernels
 }
 
 fn portable_dot(a: &[f32], b: &[f32]) -> f32 {

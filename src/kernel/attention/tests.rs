@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::linear::tests::values;
+use crate::kernel::{isa, linear::tests::values};
 
 /// Attention in double precision.
 fn exact(head: &Head, rows: &[f32]) -> Vec<f64> {
@@ -34,7 +34,7 @@ fn every_form_agrees_with_double_precision_as_far_as_bfloat16_reaches() {
             Head { tokens, width, stride, queries_at: 2, keys_at: width + 3, values_at: 2 * width + 5 };
         let rows: Vec<f32> = values(seed, tokens * stride).iter().map(|v| 2.0 * v).collect();
         let expected = exact(&head, &rows);
-        for isa in Isa::available() {
+        for isa in isa::available() {
             // What an earlier, larger head left behind must not be seen.
             scratch.keys.iter_mut().chain(&mut scratch.values).for_each(|word| *word = 0x7f80_7f80);
             let mut context = vec![0.0; tokens * width];
@@ -51,7 +51,7 @@ fn every_form_agrees_with_double_precision_as_far_as_bfloat16_reaches() {
 fn scores_far_apart_neither_overflow_nor_give_nan() {
     let head = Head { tokens: 3, width: 16, stride: 48, queries_at: 0, keys_at: 16, values_at: 32 };
     let rows: Vec<f32> = (0..3 * 48).map(|i| if i / 48 == 1 { 300.0 } else { -300.0 }).collect();
-    for isa in Isa::available() {
+    for isa in isa::available() {
         let mut context = vec![0.0; 48];
         attend(isa, &head, &rows, &mut context, &mut Scratch::default());
         // The second token's query likes its own key, the others' each other's, by an immense margin.

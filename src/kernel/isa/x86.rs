@@ -39,8 +39,8 @@ fn mask(n: usize, at: usize) -> __mmask16 {
     if left >= LANES { !0 } else { (1 << left) - 1 }
 }
 
-// SAFETY of the functions down to the next line: the only values of `Isa` that lead here are those that
-// `Isa::available` gives, after it has found the features.
+// SAFETY of the functions down to the next line: they are called for an `Isa` of `Set::Vnni` or `Set::VnniBf16` alone,
+// and `simd.rs` makes one only after it has found the features; `attend` for one of `Set::VnniBf16` alone.
 
 pub(super) fn round_row(row: &[f32], smoothing: Option<&[f32]>, out: &mut [u8]) -> (f32, i32) {
     // SAFETY: see above.
@@ -63,12 +63,12 @@ pub(super) fn tile(panel: &Panel<'_>, tile: &Tile<'_>, out: &mut [f32], stride: 
 
 pub(super) fn attend(head: &Head, rows: &[f32], context: &mut [f32], scratch: &mut Scratch) {
     // SAFETY: see above.
-    unsafe { attend_with::<true>(head, rows, context, scratch) }
+    unsafe { bf16::attend(head, rows, context, scratch) }
 }
 
 pub(super) fn attend_by_shifts(head: &Head, rows: &[f32], context: &mut [f32], scratch: &mut Scratch) {
-    // SAFETY: see above; without `BF16` no instruction of that set is reached.
-    unsafe { attend_with::<false>(head, rows, context, scratch) }
+    // SAFETY: see above; nothing there is compiled for BF16.
+    unsafe { shifts::attend(head, rows, context, scratch) }
 }
 
 pub(super) fn gelu_round_row(row: &mut [f32], out: &mut [u8]) -> (f32, i32) {
@@ -195,22 +195,6 @@ fn narrow(x: __m512) -> __m512i {
     _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))))
 }
 
-/// `sum + low(a) low(b) + high(a) high(b)` for pairs of bfloat16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn dot<const BF16: bool>(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
-    if BF16 {
-        // SAFETY: both types are 512 bits without any rule about them.
-        let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
-        _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
-    } else {
-        let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-        let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-        let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, high));
-        _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
-    }
-}
-
 /// `2^x` for `x` from -126 to 0, within 8e-5 of it relatively, a fiftieth of bfloat16's step: the polynomial of degree 3
 /// whose largest error between -1/2 and 1/2 is the least. What is below -126 gives `2^-126`.
 #[inline]
@@ -229,36 +213,6 @@ fn exp2(x: __m512) -> __m512 {
     _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent))
 }
 
-/// Sixteen numbers as bfloat16, in eight words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn halves<const BF16: bool>(x: __m512) -> __m256i {
-    if BF16 {
-        // SAFETY: both types are 256 bits without any rule about them.
-        unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) }
-    } else {
-        _mm512_cvtepi32_epi16(narrow(x))
-    }
-}
-
-/// Two rows of sixteen numbers as bfloat16, those of one place in one word, the first's in its low half.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn pairs<const BF16: bool>(first: __m512, second: __m512) -> __m512i {
-    if BF16 {
-        let side_by_side = _mm512_cvtne2ps_pbh(second, first);
-        // SAFETY: both types are 512 bits without any rule about them.
-        let side_by_side = unsafe { std::mem::transmute::<__m512bh, __m512i>(side_by_side) };
-        let order = _mm512_add_epi32(
-            _mm512_set1_epi32(0x0010_0000),
-            _mm512_mullo_epi32(lanes(), _mm512_set1_epi32(0x0001_0001)),
-        );
-        _mm512_permutexvar_epi16(order, side_by_side)
-    } else {
-        _mm512_or_si512(narrow(first), _mm512_slli_epi32::<16>(narrow(second)))
-    }
-}
-
 /// 0 to 15.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -268,103 +222,6 @@ fn lanes() -> __m512i {
 
 /// Numbers of a query or key that are turned together.
 const TURNED: usize = 32;
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
-fn attend_with<const BF16: bool>(head: &Head, rows: &[f32], context: &mut [f32], scratch: &mut Scratch) {
-    // Zeros fill all up to whole registers.
-    let (tokens, width) = (head.tokens.next_multiple_of(LANES), head.width.next_multiple_of(LANES));
-    let turned = head.width.next_multiple_of(TURNED);
-    scratch.queries.resize(head.tokens * turned, 0);
-    scratch.keys.resize(turned / GROUP * tokens, 0);
-    scratch.shifts.resize(tokens, 0);
-    scratch.values.resize(tokens / 2 * width, 0);
-    scratch.scores.resize(QUERIES * tokens, 0);
-    scratch.shares.resize(QUERIES * tokens / 2, 0);
-
-    let load = |token: usize, column: usize, d: usize| {
-        if token >= head.tokens {
-            return _mm512_setzero_ps();
-        }
-        let row = &rows[token * head.stride + column..][..head.width];
-        // SAFETY: the mask has bits only for what is left of the row's `width` numbers.
-        unsafe { _mm512_maskz_loadu_ps(mask(head.width, d), row.as_ptr().wrapping_add(d)) }
-    };
-    // One step for all queries of the text and one for all its keys: with a step for each token the vectors come out
-    // nearer to full precision by 1e-5 of cosine, and finding the steps takes as long as the products.
-    let mut most = [_mm512_setzero_ps(); 2];
-    for token in 0..head.tokens {
-        for d in (0..width).step_by(LANES) {
-            for (most, column) in most.iter_mut().zip([head.queries_at, head.keys_at]) {
-                *most = _mm512_max_ps(*most, _mm512_abs_ps(load(token, column, d)));
-            }
-        }
-    }
-    let [query, key] = most.map(|most| {
-        let step = _mm512_reduce_max_ps(most) / 127.0;
-        if step < f32::MIN_POSITIVE { (1.0, 0.0) } else { (step, 1.0 / step) }
-    });
-    let round = |x: __m512, inverse: f32, zero: i32| {
-        let q = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
-        _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(zero)))
-    };
-    for (token, out) in scratch.queries.chunks_exact_mut(turned).enumerate() {
-        for (n, out) in out.chunks_exact_mut(LANES).enumerate() {
-            let q = round(load(token, head.queries_at, n * LANES), query.1, 128);
-            // SAFETY: the chunk has 16 bytes.
-            unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), q) };
-        }
-    }
-    let zero = _mm512_set1_epi8(-128);
-    for at in (0..tokens).step_by(LANES) {
-        let mut shift = _mm512_setzero_si512();
-        for from in (0..turned).step_by(TURNED) {
-            let mut block = [[_mm_setzero_si128(); 2]; LANES];
-            for (token, row) in block.iter_mut().enumerate() {
-                for (n, part) in row.iter_mut().enumerate() {
-                    *part = round(load(at + token, head.keys_at, from + n * LANES), key.1, 0);
-                }
-            }
-            for (g, words) in turn(&block).into_iter().enumerate() {
-                shift = _mm512_dpbusd_epi32(shift, zero, words);
-                let to = &mut scratch.keys[(from / GROUP + g) * tokens + at..][..LANES];
-                // SAFETY: the slice holds 16 words.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), words) };
-            }
-        }
-        let shift = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
-        // SAFETY: the slice holds 16 words.
-        unsafe { _mm512_storeu_si512(scratch.shifts[at..][..LANES].as_mut_ptr().cast(), shift) };
-    }
-    for d in (0..width).step_by(LANES) {
-        for token in (0..tokens).step_by(2) {
-            let both = pairs::<BF16>(load(token, head.values_at, d), load(token + 1, head.values_at, d));
-            let to = &mut scratch.values[token / 2 * width + d..][..LANES];
-            // SAFETY: the slice holds 16 words.
-            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), both) };
-        }
-    }
-    // Scores come out in powers of 2 instead of e.
-    let step = query.0 * key.0 * std::f32::consts::LOG2_E / (head.width as f32).sqrt();
-    for (n, context) in context.chunks_mut(QUERIES * head.width).enumerate() {
-        let parts = Parts {
-            tokens: head.tokens,
-            width: head.width,
-            step,
-            queries: &scratch.queries[n * QUERIES * turned..],
-            keys: &scratch.keys,
-            shifts: &scratch.shifts,
-            values: &scratch.values,
-            scores: &mut scratch.scores,
-            shares: &mut scratch.shares,
-        };
-        match context.len() / head.width {
-            1 => block::<BF16, 1>(parts, context),
-            2 => block::<BF16, 2>(parts, context),
-            3 => block::<BF16, 3>(parts, context),
-            _ => block::<BF16, QUERIES>(parts, context),
-        }
-    }
-}
 
 /// Eight words of each of sixteen tokens -> for each of the eight, the sixteen tokens' side by side.
 #[inline]
@@ -411,86 +268,260 @@ struct Parts<'a> {
     shares: &'a mut [u32],
 }
 
-/// Attention of `R` queries.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
-fn block<const BF16: bool, const R: usize>(parts: Parts<'_>, context: &mut [f32]) {
-    let (tokens, width) = (parts.tokens.next_multiple_of(LANES), parts.width.next_multiple_of(LANES));
-    let turned = parts.width.next_multiple_of(TURNED);
-    assert!(parts.queries.len() >= R * turned && parts.keys.len() >= turned / GROUP * tokens);
-    assert!(parts.shifts.len() >= tokens && parts.scores.len() >= R * tokens);
-    assert!(parts.values.len() >= tokens / 2 * width && parts.shares.len() >= R * tokens / 2);
-    assert!(context.len() == R * parts.width);
-    let values = parts.values.as_ptr();
-    let (scores, shares) = (parts.scores.as_mut_ptr(), parts.shares.as_mut_ptr());
+/// Attention, once for every way to compute with bfloat16: a function that is compiled for instructions may use them
+/// anywhere, so those of BF16 stand in the list of the one form alone.
+macro_rules! attention {
+    ($features:literal) => {
+        use super::*;
 
-    // Scores: as many keys at once as fill four registers, then one register at a time.
-    let mut most = [_mm512_set1_epi32(i32::MIN); R];
-    let mut key = 0;
-    while key < tokens {
-        if key + 4 * LANES <= tokens {
-            // SAFETY: the lengths checked above, for `C` registers of keys from `key` on.
-            unsafe { score::<R, 4>(&parts, scores, key, &mut most) };
-            key += 4 * LANES;
-        } else {
-            // SAFETY: as above.
-            unsafe { score::<R, 1>(&parts, scores, key, &mut most) };
-            key += LANES;
-        }
-    }
-    // Softmax without its division, which comes last.
-    let step = _mm512_set1_ps(parts.step);
-    let mut total = [0.0f32; R];
-    for (r, total) in total.iter_mut().enumerate() {
-        let top = _mm512_set1_epi32(_mm512_reduce_max_epi32(most[r]));
-        let share = |key: usize| {
-            // SAFETY: `scores` holds R x tokens.
-            let score = unsafe { _mm512_loadu_si512(scores.add(r * tokens + key).cast()) };
-            exp2(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(score, top)), step))
-        };
-        let keep = |key: usize, share: __m512| {
-            // SAFETY: `shares` holds half as many words as there are scores.
-            unsafe { _mm256_storeu_si256(shares.add((r * tokens + key) / 2).cast(), halves::<BF16>(share)) };
-        };
-        let mut sum = _mm512_setzero_ps();
-        let last = tokens - LANES;
-        for key in (0..last).step_by(LANES) {
-            let share = share(key);
-            sum = _mm512_add_ps(sum, share);
-            keep(key, share);
-        }
-        let share = _mm512_maskz_mov_ps(mask(parts.tokens, last), share(last));
-        keep(last, share);
-        *total = _mm512_reduce_add_ps(_mm512_add_ps(sum, share));
-    }
-    // Shares times values, two registers of a value at once where it has them.
-    let mut d = 0;
-    while d < width {
-        let registers = if d + 2 * LANES <= width { 2 } else { 1 };
-        let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        for p in 0..tokens / 2 {
-            // SAFETY: `values` holds tokens / 2 rows of `width` words, of which those from `d` on are read.
-            unsafe {
-                let at = values.add(p * width + d);
-                let first = _mm512_loadu_si512(at.cast());
-                let second = if registers == 2 { _mm512_loadu_si512(at.add(LANES).cast()) } else { first };
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let share = _mm512_set1_epi32((*shares.add(r * tokens / 2 + p)).cast_signed());
-                    sums[0] = dot::<BF16>(sums[0], share, first);
-                    sums[1] = dot::<BF16>(sums[1], share, second);
+        /// [`Isa::attend`](crate::simd::Isa).
+        #[target_feature(enable = $features)]
+        pub(super) fn attend(head: &Head, rows: &[f32], context: &mut [f32], scratch: &mut Scratch) {
+            // Zeros fill all up to whole registers.
+            let (tokens, width) = (head.tokens.next_multiple_of(LANES), head.width.next_multiple_of(LANES));
+            let turned = head.width.next_multiple_of(TURNED);
+            scratch.queries.resize(head.tokens * turned, 0);
+            scratch.keys.resize(turned / GROUP * tokens, 0);
+            scratch.shifts.resize(tokens, 0);
+            scratch.values.resize(tokens / 2 * width, 0);
+            scratch.scores.resize(QUERIES * tokens, 0);
+            scratch.shares.resize(QUERIES * tokens / 2, 0);
+
+            let load = |token: usize, column: usize, d: usize| {
+                if token >= head.tokens {
+                    return _mm512_setzero_ps();
+                }
+                let row = &rows[token * head.stride + column..][..head.width];
+                // SAFETY: the mask has bits only for what is left of the row's `width` numbers.
+                unsafe { _mm512_maskz_loadu_ps(mask(head.width, d), row.as_ptr().wrapping_add(d)) }
+            };
+            // One step for all queries of the text and one for all its keys: with a step for each token the vectors come out
+            // nearer to full precision by 1e-5 of cosine, and finding the steps takes as long as the products.
+            let mut most = [_mm512_setzero_ps(); 2];
+            for token in 0..head.tokens {
+                for d in (0..width).step_by(LANES) {
+                    for (most, column) in most.iter_mut().zip([head.queries_at, head.keys_at]) {
+                        *most = _mm512_max_ps(*most, _mm512_abs_ps(load(token, column, d)));
+                    }
+                }
+            }
+            let [query, key] = most.map(|most| {
+                let step = _mm512_reduce_max_ps(most) / 127.0;
+                if step < f32::MIN_POSITIVE { (1.0, 0.0) } else { (step, 1.0 / step) }
+            });
+            let round = |x: __m512, inverse: f32, zero: i32| {
+                let q = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
+                _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(zero)))
+            };
+            for (token, out) in scratch.queries.chunks_exact_mut(turned).enumerate() {
+                for (n, out) in out.chunks_exact_mut(LANES).enumerate() {
+                    let q = round(load(token, head.queries_at, n * LANES), query.1, 128);
+                    // SAFETY: the chunk has 16 bytes.
+                    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), q) };
+                }
+            }
+            let zero = _mm512_set1_epi8(-128);
+            for at in (0..tokens).step_by(LANES) {
+                let mut shift = _mm512_setzero_si512();
+                for from in (0..turned).step_by(TURNED) {
+                    let mut block = [[_mm_setzero_si128(); 2]; LANES];
+                    for (token, row) in block.iter_mut().enumerate() {
+                        for (n, part) in row.iter_mut().enumerate() {
+                            *part = round(load(at + token, head.keys_at, from + n * LANES), key.1, 0);
+                        }
+                    }
+                    for (g, words) in turn(&block).into_iter().enumerate() {
+                        shift = _mm512_dpbusd_epi32(shift, zero, words);
+                        let to = &mut scratch.keys[(from / GROUP + g) * tokens + at..][..LANES];
+                        // SAFETY: the slice holds 16 words.
+                        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), words) };
+                    }
+                }
+                let shift = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
+                // SAFETY: the slice holds 16 words.
+                unsafe { _mm512_storeu_si512(scratch.shifts[at..][..LANES].as_mut_ptr().cast(), shift) };
+            }
+            for d in (0..width).step_by(LANES) {
+                for token in (0..tokens).step_by(2) {
+                    let both = pairs(load(token, head.values_at, d), load(token + 1, head.values_at, d));
+                    let to = &mut scratch.values[token / 2 * width + d..][..LANES];
+                    // SAFETY: the slice holds 16 words.
+                    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), both) };
+                }
+            }
+            // Scores come out in powers of 2 instead of e.
+            let step = query.0 * key.0 * std::f32::consts::LOG2_E / (head.width as f32).sqrt();
+            for (n, context) in context.chunks_mut(QUERIES * head.width).enumerate() {
+                let parts = Parts {
+                    tokens: head.tokens,
+                    width: head.width,
+                    step,
+                    queries: &scratch.queries[n * QUERIES * turned..],
+                    keys: &scratch.keys,
+                    shifts: &scratch.shifts,
+                    values: &scratch.values,
+                    scores: &mut scratch.scores,
+                    shares: &mut scratch.shares,
+                };
+                match context.len() / head.width {
+                    1 => block::<1>(parts, context),
+                    2 => block::<2>(parts, context),
+                    3 => block::<3>(parts, context),
+                    _ => block::<QUERIES>(parts, context),
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            let inverse = _mm512_set1_ps(1.0 / total[r]);
-            for (c, &sum) in sums[..registers].iter().enumerate() {
-                let at = d + LANES * c;
-                let to = context.as_mut_ptr().wrapping_add(r * parts.width + at);
-                // SAFETY: the mask keeps to the row's own numbers.
-                unsafe { _mm512_mask_storeu_ps(to, mask(parts.width, at), _mm512_mul_ps(sum, inverse)) };
+
+        /// Attention of `R` queries.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn block<const R: usize>(parts: Parts<'_>, context: &mut [f32]) {
+            let (tokens, width) = (parts.tokens.next_multiple_of(LANES), parts.width.next_multiple_of(LANES));
+            let turned = parts.width.next_multiple_of(TURNED);
+            assert!(parts.queries.len() >= R * turned && parts.keys.len() >= turned / GROUP * tokens);
+            assert!(parts.shifts.len() >= tokens && parts.scores.len() >= R * tokens);
+            assert!(parts.values.len() >= tokens / 2 * width && parts.shares.len() >= R * tokens / 2);
+            assert!(context.len() == R * parts.width);
+            let values = parts.values.as_ptr();
+            let (scores, shares) = (parts.scores.as_mut_ptr(), parts.shares.as_mut_ptr());
+
+            // Scores: as many keys at once as fill four registers, then one register at a time.
+            let mut most = [_mm512_set1_epi32(i32::MIN); R];
+            let mut key = 0;
+            while key < tokens {
+                if key + 4 * LANES <= tokens {
+                    // SAFETY: the lengths checked above, for `C` registers of keys from `key` on.
+                    unsafe { score::<R, 4>(&parts, scores, key, &mut most) };
+                    key += 4 * LANES;
+                } else {
+                    // SAFETY: as above.
+                    unsafe { score::<R, 1>(&parts, scores, key, &mut most) };
+                    key += LANES;
+                }
+            }
+            // Softmax without its division, which comes last.
+            let step = _mm512_set1_ps(parts.step);
+            let mut total = [0.0f32; R];
+            for (r, total) in total.iter_mut().enumerate() {
+                let top = _mm512_set1_epi32(_mm512_reduce_max_epi32(most[r]));
+                let share = |key: usize| {
+                    // SAFETY: `scores` holds R x tokens.
+                    let score = unsafe { _mm512_loadu_si512(scores.add(r * tokens + key).cast()) };
+                    exp2(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(score, top)), step))
+                };
+                let keep = |key: usize, share: __m512| {
+                    // SAFETY: `shares` holds half as many words as there are scores.
+                    unsafe { _mm256_storeu_si256(shares.add((r * tokens + key) / 2).cast(), halves(share)) };
+                };
+                let mut sum = _mm512_setzero_ps();
+                let last = tokens - LANES;
+                for key in (0..last).step_by(LANES) {
+                    let share = share(key);
+                    sum = _mm512_add_ps(sum, share);
+                    keep(key, share);
+                }
+                let share = _mm512_maskz_mov_ps(mask(parts.tokens, last), share(last));
+                keep(last, share);
+                *total = _mm512_reduce_add_ps(_mm512_add_ps(sum, share));
+            }
+            // Shares times values, two registers of a value at once where it has them.
+            let mut d = 0;
+            while d < width {
+                let registers = if d + 2 * LANES <= width { 2 } else { 1 };
+                let mut sums = [[_mm512_setzero_ps(); 2]; R];
+                for p in 0..tokens / 2 {
+                    // SAFETY: `values` holds tokens / 2 rows of `width` words, of which those from `d` on are read.
+                    unsafe {
+                        let at = values.add(p * width + d);
+                        let first = _mm512_loadu_si512(at.cast());
+                        let second =
+                            if registers == 2 { _mm512_loadu_si512(at.add(LANES).cast()) } else { first };
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            let share = _mm512_set1_epi32((*shares.add(r * tokens / 2 + p)).cast_signed());
+                            sums[0] = dot(sums[0], share, first);
+                            sums[1] = dot(sums[1], share, second);
+                        }
+                    }
+                }
+                for (r, sums) in sums.iter().enumerate() {
+                    let inverse = _mm512_set1_ps(1.0 / total[r]);
+                    for (c, &sum) in sums[..registers].iter().enumerate() {
+                        let at = d + LANES * c;
+                        let to = context.as_mut_ptr().wrapping_add(r * parts.width + at);
+                        // SAFETY: the mask keeps to the row's own numbers.
+                        unsafe {
+                            _mm512_mask_storeu_ps(to, mask(parts.width, at), _mm512_mul_ps(sum, inverse))
+                        };
+                    }
+                }
+                d += registers * LANES;
             }
         }
-        d += registers * LANES;
+    };
+}
+
+/// bfloat16 by the instructions for it.
+mod bf16 {
+    attention!("avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16");
+
+    /// `sum + low(a) low(b) + high(a) high(b)` for pairs of bfloat16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn dot(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+        // SAFETY: both types are 512 bits without any rule about them.
+        let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
+        _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
+    }
+
+    /// Sixteen numbers as bfloat16, in eight words.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn halves(x: __m512) -> __m256i {
+        // SAFETY: both types are 256 bits without any rule about them.
+        unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) }
+    }
+
+    /// Two rows of sixteen numbers as bfloat16, those of one place in one word, the first's in its low half.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pairs(first: __m512, second: __m512) -> __m512i {
+        let side_by_side = _mm512_cvtne2ps_pbh(second, first);
+        // SAFETY: both types are 512 bits without any rule about them.
+        let side_by_side = unsafe { std::mem::transmute::<__m512bh, __m512i>(side_by_side) };
+        let order = _mm512_add_epi32(
+            _mm512_set1_epi32(0x0010_0000),
+            _mm512_mullo_epi32(lanes(), _mm512_set1_epi32(0x0001_0001)),
+        );
+        _mm512_permutexvar_epi16(order, side_by_side)
+    }
+}
+
+/// bfloat16 as the upper half of a number, for processors without the instructions.
+mod shifts {
+    attention!("avx512f,avx512bw,avx512vl,avx512vnni");
+
+    /// `sum + low(a) low(b) + high(a) high(b)` for pairs of bfloat16.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn dot(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+        let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+        let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
+        let high = |x| _mm512_castsi512_ps(_mm512_and_si512(x, high));
+        _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
+    }
+
+    /// Sixteen numbers as bfloat16, in eight words.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn halves(x: __m512) -> __m256i {
+        _mm512_cvtepi32_epi16(narrow(x))
+    }
+
+    /// Two rows of sixteen numbers as bfloat16, those of one place in one word, the first's in its low half.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn pairs(first: __m512, second: __m512) -> __m512i {
+        _mm512_or_si512(narrow(first), _mm512_slli_epi32::<16>(narrow(second)))
     }
 }
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::kernel::linear::tests::{values, weights};
+use crate::kernel::{
+    isa,
+    linear::tests::{values, weights},
+};
 
 const HIDDEN: usize = 40;
 const HEADS: usize = 4;
@@ -71,7 +74,7 @@ fn texts(lengths: &[usize]) -> (Vec<f32>, Vec<usize>) {
 #[test]
 fn a_text_alone_gives_the_same_bits_as_in_company() {
     let (x, starts) = texts(&[3, 1, 60, 0, 130, 17, 0, 48, 2]);
-    for isa in Isa::available() {
+    for isa in isa::available() {
         let together = run(isa, &x, &starts);
         assert!(together.iter().all(|v| v.is_finite()));
         for bounds in starts.windows(2) {
@@ -85,8 +88,8 @@ fn a_text_alone_gives_the_same_bits_as_in_company() {
 #[test]
 fn forms_for_different_processors_agree() {
     let (x, starts) = texts(&[5, 90, 31]);
-    let portable = run(Isa::Portable, &x, &starts);
-    for isa in Isa::available() {
+    let portable = run(Isa::PORTABLE, &x, &starts);
+    for isa in isa::available() {
         let got = run(isa, &x, &starts);
         let (dot, a, b) = portable.iter().zip(&got).fold((0.0, 0.0, 0.0), |(dot, a, b), (x, y)| {
             (dot + f64::from(x * y), a + f64::from(x * x), b + f64::from(y * y))
@@ -101,7 +104,7 @@ fn gelu_and_norm_are_what_they_are_called() {
     // Gelu of -3, -1, 0, 1, 3 by scipy; far out it is 0 or the value itself.
     let points = [-3.0f32, -1.0, 0.0, 1.0, 3.0, -7.0, 7.0];
     let exact = [-0.004_049_7, -0.158_655_3, 0.0, 0.841_344_7, 2.995_950_3, 0.0, 7.0];
-    for isa in Isa::available() {
+    for isa in isa::available() {
         let rounded = |row: &[f32]| {
             let mut out = vec![0; row.len()];
             let (scale, zero) = isa.gelu_round_row(&mut row.to_vec(), &mut out);

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::isa;
 
 /// Values from -1 to 1 that depend on nothing but the seed.
 pub(in crate::kernel) fn values(seed: u64, n: usize) -> Vec<f32> {
@@ -39,7 +40,7 @@ proptest! {
         let bias = values(seed ^ 3, outputs);
         let smoothing: Vec<f32> = values(seed ^ 4, inputs).iter().map(|v| 1.5 + v).collect();
         let mut first: Option<Vec<f32>> = None;
-        for isa in Isa::available() {
+        for isa in isa::available() {
             let linear = Linear::new(isa, inputs, &w, &scale, &bias, Some(&smoothing));
             let (mut rounded, mut out) = (Rows::default(), vec![0.0; rows * outputs]);
             linear.round(&x, &mut rounded);
@@ -62,7 +63,7 @@ proptest! {
         let (inputs, outputs) = (52, 70);
         let (x, w) = (values(seed, rows * inputs), weights(seed, inputs * outputs));
         let (scale, bias) = (vec![0.01; outputs], values(seed, outputs));
-        for isa in Isa::available() {
+        for isa in isa::available() {
             let linear = Linear::new(isa, inputs, &w, &scale, &bias, None);
             let mut rounded = Rows::default();
             let mut together = vec![0.0; rows * outputs];
@@ -80,7 +81,7 @@ proptest! {
 
 #[test]
 fn zeros_huge_numbers_and_one_sign_are_rounded_within_a_step() {
-    for isa in Isa::available() {
+    for isa in isa::available() {
         for row in [vec![0.0; 20], vec![3e37; 20], vec![-5.0; 7], (0..40).map(|i| i as f32 * 1e-3).collect()]
         {
             let mut out = vec![9; row.len()];
@@ -96,7 +97,7 @@ fn zeros_huge_numbers_and_one_sign_are_rounded_within_a_step() {
 #[test]
 fn most_inputs_at_their_largest_do_not_leave_the_integers() {
     let inputs = INPUTS_MAX;
-    for isa in Isa::available() {
+    for isa in isa::available() {
         let linear = Linear::new(isa, inputs, &vec![127; inputs], &[1.0], &[0.0], None);
         let (mut rounded, mut out) = (Rows::default(), [0.0]);
         linear.round(&vec![1.0; inputs], &mut rounded);
