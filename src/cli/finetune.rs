@@ -81,10 +81,19 @@ pub struct TrainingArgs {
     /// Model that the recipe `distil` learns from
     #[arg(long, value_name = "MODEL")]
     pub teacher: Option<String>,
-    /// Text, JSON lines, TSV, a folder in BEIR layout, or a collection (collection:NAME where a file or folder has the
-    /// same name); may be given several times
+    /// Text, JSON lines, TSV, a file of documents, a folder in BEIR layout, or a collection (collection:NAME where a file
+    /// or folder has the same name); may be given several times
     #[arg(long = "train", value_name = "SOURCE")]
     pub sources: Vec<String>,
+    /// Field with the id, in files of documents that --train names [default: id, _id or doc_id]
+    #[arg(long, value_name = "FIELD", requires = "sources")]
+    pub id_field: Option<String>,
+    /// Field with the title [default: title]
+    #[arg(long, value_name = "FIELD", requires = "sources")]
+    pub title_field: Option<String>,
+    /// Field with the text [default: text, body, content or abstract]
+    #[arg(long, value_name = "FIELD", requires = "sources")]
+    pub text_field: Option<String>,
     /// STS file, or a folder with stsb-dev.tsv, that chooses the best weights
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     pub dev: Option<PathBuf>,
@@ -119,7 +128,19 @@ impl TrainingArgs {
                 pair.split_once('=').ok_or_else(|| usage(format!("--set {pair}: give KEY=VALUE")))?;
             recipe.set(key.trim(), value.trim()).map_err(failed)?;
         }
-        recipe.data.extend(self.sources.iter().map(Source::new));
+        recipe.data.extend(self.sources.iter().map(|from| {
+            let source = Source::new(from);
+            // A folder in BEIR layout and a collection have fields of their own.
+            if !Path::new(from).is_file() {
+                return source;
+            }
+            Source {
+                id_field: self.id_field.clone(),
+                title_field: self.title_field.clone(),
+                text_field: self.text_field.clone(),
+                ..source
+            }
+        }));
         if recipe.data.is_empty() {
             return Err(usage(
                 "there is nothing to train on: give --train (text, JSON lines, TSV, a BEIR folder or a collection), or [[data]] tables in a recipe file",

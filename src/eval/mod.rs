@@ -15,10 +15,12 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use crate::error::ErrorKind;
+use crate::{
+    error::ErrorKind,
+    source::{NotText, whole_text},
+};
 
 /// Why an evaluation could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -37,32 +39,20 @@ pub enum EvalError {
     Run(#[from] crate::Error),
 }
 
-/// A file of text, whole; one whose name ends in `.gz` is unpacked by the `gzip` program.
+/// A file of text, whole; packed with gzip or zstd, or in UTF-16 with its mark, as documents may be.
 ///
 /// # Errors
-/// [`EvalError::Read`] if it cannot be read, [`EvalError::Folder`] if it cannot be unpacked, [`EvalError::Line`] at the
-/// first line that is not UTF-8.
+/// [`EvalError::Read`] if it cannot be opened, [`EvalError::Folder`] if it is no text or cannot be unpacked,
+/// [`EvalError::Line`] at the first line that is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, EvalError> {
-    let unread = |source| EvalError::Read { path: path.to_owned(), source };
-    let bytes = if path.extension().is_some_and(|e| e == "gz") {
-        // Opened first, so that a missing file is not taken for a missing or a failing program.
-        File::open(path).map_err(unread)?;
-        let broken = |reason| EvalError::Folder { path: path.to_owned(), reason };
-        let output = Command::new("gzip").arg("-dc").arg("--").arg(path).output();
-        let output =
-            output.map_err(|e| broken(format!("the gzip program, which unpacks it, did not start: {e}")))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(broken(format!("it cannot be unpacked: {}", said.trim())));
+    let file = File::open(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    whole_text(&name, file).map_err(|NotText { line, reason }| match line {
+        Some(line) => {
+            let line = usize::try_from(line).unwrap_or(usize::MAX);
+            EvalError::Line { path: path.to_owned(), line, reason }
         }
-        output.stdout
-    } else {
-        std::fs::read(path).map_err(unread)?
-    };
-    String::from_utf8(bytes).map_err(|e| {
-        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
-        EvalError::Line { path: path.to_owned(), line, reason: "it is not UTF-8 text".to_owned() }
+        None => EvalError::Folder { path: path.to_owned(), reason },
     })
 }
 
@@ -82,12 +72,11 @@ impl EvalError {
 mod tests {
     use super::*;
 
-    /// Packs `content` as `name.gz` in `dir`.
+    /// Packs `content` as `name.zst` in `dir`.
     fn packed(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
-        let path = dir.join(name);
-        std::fs::write(&path, content).unwrap();
-        assert!(Command::new("gzip").arg(&path).status().unwrap().success());
-        dir.join(format!("{name}.gz"))
+        let path = dir.join(format!("{name}.zst"));
+        std::fs::write(&path, zstd::stream::encode_all(content, 1).unwrap()).unwrap();
+        path
     }
 
     #[test]
@@ -109,11 +98,11 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 8]).unwrap();
         let damaged = read_text(&path).unwrap_err().to_string();
-        assert!(damaged.contains("cut.txt.gz") && damaged.contains("cannot be unpacked"), "{damaged}");
+        assert!(damaged.contains("cut.txt.zst") && damaged.contains("cannot be unpacked"), "{damaged}");
 
         let path = packed(dir.path(), "latin1.txt", b"one\ntwo\nzw\xf6lf\n");
         let not_text = read_text(&path).unwrap_err().to_string();
-        assert!(not_text.contains("latin1.txt.gz, line 3") && not_text.contains("UTF-8"), "{not_text}");
+        assert!(not_text.contains("latin1.txt.zst, line 3") && not_text.contains("UTF-8"), "{not_text}");
     }
 
     #[test]

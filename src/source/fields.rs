@@ -1,28 +1,33 @@
 //! A record's fields -> id, title, text, vector and payload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
-use super::{SourceDocument, export};
+use super::{
+    Role, SourceDocument,
+    columns::{self, Form},
+    export,
+};
 use crate::collection::{
     datetime,
     payload::{payload_from_json, type_name},
     point::{Payload, Value},
 };
 
-const ID_NAMES: [&str; 3] = ["id", "_id", "doc_id"];
+pub(super) const ID_NAMES: [&str; 3] = ["id", "_id", "doc_id"];
 const TITLE_NAMES: [&str; 1] = ["title"];
 const TEXT_NAMES: [&str; 4] = ["text", "body", "content", "abstract"];
 const VECTOR_NAME: &str = "vector";
 /// Objects of these names are merged into the payload.
-const PAYLOAD_NAMES: [&str; 2] = ["metadata", "payload"];
+pub(super) const PAYLOAD_NAMES: [&str; 2] = ["metadata", "payload"];
 
 /// Which fields of a record are what. A field that is named must be in every record; of the defaults the first that is
 /// there is taken: id from `id`, `_id`, `doc_id` (else a hash of the record); title from `title`; text from `text`,
-/// `body`, `content`, `abstract`; vector from `vector`. All others become payload, those of an object named `metadata`
-/// or `payload` without that name in front. Beside `payload` an object `types` may stand, as exports have it.
+/// `body`, `content`, `abstract`; vector from `vector`. Where there is none written so, `ID` or `Text` is as good. All
+/// others become payload, those of an object named `metadata` or `payload` without that name in front. Beside `payload`
+/// an object `types` may stand, as exports have it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldMap {
     #[expect(missing_docs)]
@@ -35,6 +40,8 @@ pub struct FieldMap {
     pub vector: Option<String>,
     /// Payload fields that must have a type; a record whose value cannot be read as that is an error.
     pub types: BTreeMap<String, ValueType>,
+    /// Leaves the payload out, unread: whatever stands in it is no error. Off by default.
+    pub without_payload: bool,
 }
 
 /// A type that a payload field is read as; in a list, every element.
@@ -76,60 +83,124 @@ impl std::str::FromStr for ValueType {
     }
 }
 
-/// Whether a record's values have types of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Typing {
-    /// As in JSON.
-    Own,
-    /// All are text, and types are read from how they look.
-    ByLook,
+/// Where the types of a record's values come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Typing<'a> {
+    /// From the record, as in JSON. The fields named stand for integers beyond 64 bits: they hold the digits as text.
+    Own(&'a BTreeSet<String>),
+    /// All values are text, and each column has one type.
+    Columns(&'a HashMap<String, ValueType>),
+}
+
+/// Which fields of one record, or of all rows of a table, are what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Roles {
+    id: Option<String>,
+    title: Option<String>,
+    text: Option<String>,
+    vector: Option<String>,
+}
+
+impl Roles {
+    /// What a field of this name is taken for.
+    pub(super) fn of(&self, name: &str) -> Role {
+        let is = |role: &Option<String>| role.as_deref() == Some(name);
+        if is(&self.id) {
+            Role::Id
+        } else if is(&self.title) {
+            Role::Title
+        } else if is(&self.text) {
+            Role::Text
+        } else if is(&self.vector) {
+            Role::Vector
+        } else {
+            Role::Payload
+        }
+    }
 }
 
 impl FieldMap {
+    /// Finds out which of these fields are what.
+    ///
+    /// # Errors
+    /// A field that the user named and that is not there; no field with a text. The reason lists the fields.
+    pub(super) fn roles<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Result<Roles, String> {
+        let find = |chosen: &Option<String>, defaults: &[&str], option: &str| match chosen {
+            Some(name) if names.clone().any(|there| there == name) => Ok(Some(name.clone())),
+            Some(name) => {
+                Err(format!("no field {name:?}, which {option} names; there are {}", listed(names.clone())))
+            }
+            None => Ok(defaults.iter().find_map(|default| {
+                let exact = names.clone().find(|there| there == default);
+                exact
+                    .or_else(|| names.clone().find(|there| there.eq_ignore_ascii_case(default)))
+                    .map(str::to_owned)
+            })),
+        };
+        let roles = Roles {
+            id: find(&self.id, &ID_NAMES, "--id-field")?,
+            title: find(&self.title, &TITLE_NAMES, "--title-field")?,
+            text: find(&self.text, &TEXT_NAMES, "--text-field")?,
+            vector: find(&self.vector, &[VECTOR_NAME], "--vector-field")?,
+        };
+        if roles.text.is_none() && roles.vector.is_none() {
+            return Err(format!(
+                "no text: it has none of the fields {}; name the field with --text-field, and if need be --title-field \
+                 and --id-field; there are {}",
+                TEXT_NAMES.join(", "),
+                listed(names)
+            ));
+        }
+        Ok(roles)
+    }
+
     /// Makes a document of a record.
     ///
     /// # Errors
-    /// The reason, for the user.
+    /// The reason, for the user, with the document's id where that is known.
     pub(super) fn document(
         &self,
         mut record: Map<String, Json>,
-        typing: Typing,
+        roles: &Roles,
+        typing: Typing<'_>,
         place: String,
     ) -> Result<SourceDocument, String> {
-        // Before anything is taken out.
-        let content = |record: &Map<String, Json>| {
-            content_id(&serde_json::to_vec(record).expect("a map with text keys is valid JSON"))
-        };
-        let id = match find(&record, self.id.as_deref(), &ID_NAMES, "--id-field")? {
-            Some(name) => {
-                let id = take_text(&mut record, &name)?;
+        let has =
+            |record: &Map<String, Json>, name: &str| record.get(name).is_some_and(|value| !value.is_null());
+        let empty_id = |name: &String| format!("the id in field {name:?} is empty");
+        let own_id = match &roles.id {
+            Some(name) if has(&record, name) => {
+                let id = take_text(&mut record, name)?;
                 if id.is_empty() {
-                    return Err(format!("the id in field {name:?} is empty"));
+                    return Err(empty_id(name));
                 }
-                id
+                Some(id)
             }
-            None => content(&record),
+            Some(name) if self.id.is_some() => return Err(empty_id(name)),
+            _ => None,
         };
-        let mut text_of = |chosen: &Option<String>, names: &[&str], option| {
-            let name = find(&record, chosen.as_deref(), names, option)?;
-            name.map(|name| take_text(&mut record, &name)).transpose()
+        // Of the whole record: before anything is taken out.
+        let id = own_id.clone().unwrap_or_else(|| {
+            content_id(&serde_json::to_vec(&record).expect("a map with text keys is valid JSON"))
+        });
+        let of_document = |reason: String| match &own_id {
+            Some(id) => format!("document {:?}: {reason}", id.chars().take(80).collect::<String>()),
+            None => reason,
         };
-        let title = text_of(&self.title, &TITLE_NAMES, "--title-field")?;
-        let text = text_of(&self.text, &TEXT_NAMES, "--text-field")?;
-        let vector = self.take_vector(&mut record)?;
+        let mut text_of = |name: &Option<String>| match name {
+            Some(name) if has(&record, name) => take_text(&mut record, name).map(Some),
+            _ => Ok(None),
+        };
+        let title = text_of(&roles.title).map_err(of_document)?;
+        let text = text_of(&roles.text).map_err(of_document)?;
+        let vector = self.take_vector(&mut record, roles.vector.as_deref()).map_err(of_document)?;
         if vector.is_none() {
-            if text.is_none() {
-                return Err(format!(
-                    "no text: it has none of the fields {}; name the field with --text-field",
-                    TEXT_NAMES.join(", ")
-                ));
-            }
             let blank = |text: &Option<String>| text.as_ref().is_none_or(|text| text.trim().is_empty());
             if blank(&text) && blank(&title) {
-                return Err("empty: neither text nor title".into());
+                return Err(of_document("empty: neither text nor title".into()));
             }
         }
-        let payload = self.payload(record, typing)?;
+        let payload = self.payload(record, typing).map_err(of_document)?;
         Ok(SourceDocument {
             id,
             title: title.unwrap_or_default(),
@@ -149,6 +220,9 @@ impl FieldMap {
     }
 
     fn payload(&self, mut record: Map<String, Json>, typing: Typing) -> Result<Payload, String> {
+        if self.without_payload {
+            return Ok(Payload::new());
+        }
         let exported = export::take_types(&mut record);
         for name in PAYLOAD_NAMES {
             if !record.get(name).is_some_and(Json::is_object) {
@@ -162,15 +236,28 @@ impl FieldMap {
                 record.insert(field, value);
             }
         }
+        if let Typing::Own(long) = typing
+            && let Some(field) = long.iter().find(|field| {
+                let is_top = record.contains_key(field.split('.').next().unwrap_or(field))
+                    || record.contains_key(*field);
+                is_top && !matches!(self.types.get(*field), Some(ValueType::String | ValueType::Float))
+            })
+        {
+            return Err(format!(
+                "field {field:?}: the integer does not fit into 64 bits; write it as text, or read the field with --type as \
+                 string, which keeps its digits"
+            ));
+        }
         let mut payload =
             payload_from_json(&record).map_err(|(field, reason)| format!("field {field:?}: {reason}"))?;
-        if typing == Typing::ByLook {
+        if let Typing::Columns(columns) = typing {
             for (field, value) in &mut payload {
                 if let Value::String(text) = value
                     && !self.types.contains_key(field)
-                    && let Some(typed) = by_look(text)
+                    && let Some(kind) = columns.get(field)
                 {
-                    *value = typed;
+                    *value =
+                        columns::value(text, *kind).map_err(|reason| format!("field {field:?}: {reason}"))?;
                 }
             }
         }
@@ -179,14 +266,13 @@ impl FieldMap {
         Ok(payload)
     }
 
-    fn take_vector(&self, record: &mut Map<String, Json>) -> Result<Option<Vec<f32>>, String> {
-        let name = match &self.vector {
-            Some(name) => {
-                find(record, Some(name), &[], "--vector-field")?.expect("a chosen field is there or an error")
-            }
-            None => VECTOR_NAME.to_owned(),
-        };
-        let numbers: Option<Vec<f64>> = match record.get(&name) {
+    fn take_vector(
+        &self,
+        record: &mut Map<String, Json>,
+        name: Option<&str>,
+    ) -> Result<Option<Vec<f32>>, String> {
+        let Some(name) = name else { return Ok(None) };
+        let numbers: Option<Vec<f64>> = match record.get(name) {
             Some(Json::Array(elements)) => elements.iter().map(Json::as_f64).collect(),
             // A cell of a table.
             Some(Json::String(text)) => {
@@ -202,7 +288,7 @@ impl FieldMap {
                 None => Ok(None),
             };
         };
-        record.remove(&name);
+        record.remove(name);
         let vector: Vec<f32> = numbers.into_iter().map(|number| number as f32).collect();
         match vector.iter().position(|number| !number.is_finite()) {
             Some(at) => {
@@ -224,6 +310,19 @@ fn coerce_fields<'a>(
     Ok(())
 }
 
+/// Names of the fields that a record's title and text would be read from, if nothing else is said.
+pub(crate) fn title_and_text(record: &Map<String, Json>) -> (Option<String>, Option<String>) {
+    let there = record.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str());
+    let roles = FieldMap::default().roles(there).unwrap_or_default();
+    (roles.title, roles.text)
+}
+
+/// Whether an id was made of the content, since the file gave none.
+pub(crate) fn is_content_id(id: &str) -> bool {
+    id.strip_prefix("sha-")
+        .is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// `sha-` and 16 hexadecimal digits.
 pub(super) fn content_id(content: &[u8]) -> String {
     let digest = Sha256::digest(content);
@@ -231,18 +330,18 @@ pub(super) fn content_id(content: &[u8]) -> String {
     format!("sha-{digits}")
 }
 
-/// The name of the field to take: the chosen one, which must be there, or the first default that is.
-fn find(
-    record: &Map<String, Json>,
-    chosen: Option<&str>,
-    defaults: &[&str],
-    option: &str,
-) -> Result<Option<String>, String> {
-    let has = |name: &str| record.get(name).is_some_and(|value| !value.is_null());
-    match chosen {
-        Some(name) if has(name) => Ok(Some(name.to_owned())),
-        Some(name) => Err(format!("no field {name:?}, which {option} names")),
-        None => Ok(defaults.iter().find(|name| has(name)).map(|name| (*name).to_owned())),
+/// Names in the order of the file, as many as a line holds.
+fn listed<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    const SHOWN: usize = 20;
+    let shown: Vec<String> = names
+        .clone()
+        .take(SHOWN)
+        .map(|name| format!("{:?}", name.chars().take(60).collect::<String>()))
+        .collect();
+    match names.count() {
+        0 => "none".to_owned(),
+        count if count > SHOWN => format!("{} and {} more", shown.join(", "), count - SHOWN),
+        _ => shown.join(", "),
     }
 }
 
@@ -261,32 +360,6 @@ fn take_text(record: &mut Map<String, Json>, name: &str) -> Result<String, Strin
         _ => "an object",
     };
     Err(format!("field {name:?} is {kind}, a text is wanted"))
-}
-
-/// The type that a table's cell shows, if it is not text: integers and floats as programs write them (`007` and `+1`
-/// are text), `true`, `false`.
-fn by_look(cell: &str) -> Option<Value> {
-    match cell {
-        "true" | "True" | "TRUE" => return Some(Value::Bool(true)),
-        "false" | "False" | "FALSE" => return Some(Value::Bool(false)),
-        _ => {}
-    }
-    if let Ok(number) = cell.parse::<i64>()
-        && number.to_string() == cell
-    {
-        return Some(Value::Integer(number));
-    }
-    let unsigned = cell.strip_prefix('-').unwrap_or(cell);
-    let (whole, fraction) = unsigned.split_once('.')?;
-    let (fraction, exponent) = match fraction.split_once(['e', 'E']) {
-        Some((fraction, exponent)) => (fraction, exponent.strip_prefix(['+', '-']).unwrap_or(exponent)),
-        None => (fraction, "0"),
-    };
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let canonical =
-        digits(whole) && digits(fraction) && digits(exponent) && (whole == "0" || !whole.starts_with('0'));
-    let number = canonical.then(|| cell.parse::<f64>().ok()).flatten()?;
-    number.is_finite().then_some(Value::Float(number))
 }
 
 fn coerce(value: &Value, kind: ValueType) -> Result<Value, String> {
@@ -321,12 +394,15 @@ fn coerce(value: &Value, kind: ValueType) -> Result<Value, String> {
         (ValueType::String, Value::Integer(number)) => Some(Value::String(number.to_string())),
         (ValueType::String, Value::Float(number)) => Some(Value::String(number.to_string())),
         (ValueType::String, Value::Bool(truth)) => Some(Value::String(truth.to_string())),
-        (ValueType::Integer, Value::String(text)) => text.trim().parse().ok().map(Value::Integer),
-        (ValueType::Integer, Value::Float(number)) => {
-            // 2^53: up to there every whole float is one integer only.
-            let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
-            exact.then_some(Value::Integer(*number as i64))
-        }
+        (ValueType::Integer, Value::String(text)) => match text.trim().parse() {
+            Ok(number) => Some(Value::Integer(number)),
+            // `2001.0`, as programs write a column of integers with gaps.
+            Err(_) => match Form::of(text) {
+                Form::Float(number) => whole(number),
+                _ => None,
+            },
+        },
+        (ValueType::Integer, Value::Float(number)) => whole(*number),
         (ValueType::Float, Value::Integer(number)) => Some(Value::Float(*number as f64)),
         (ValueType::Float, Value::String(text)) => {
             text.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::Float)
@@ -343,6 +419,12 @@ fn coerce(value: &Value, kind: ValueType) -> Result<Value, String> {
     typed.ok_or_else(cannot)
 }
 
+/// A float without a fraction as integer. 2^53: below it every whole float is one integer only.
+fn whole(number: f64) -> Option<Value> {
+    let exact = number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+    exact.then_some(Value::Integer(number as i64))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -350,7 +432,10 @@ mod tests {
     use super::*;
 
     fn read(map: &FieldMap, record: Json) -> Result<SourceDocument, String> {
-        map.document(record.as_object().unwrap().clone(), Typing::Own, "f:1".into())
+        let record = record.as_object().unwrap().clone();
+        let there = record.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str());
+        let roles = map.roles(there)?;
+        map.document(record.clone(), &roles, Typing::Own(&BTreeSet::new()), "f:1".into())
     }
 
     fn typed(types: &[(&str, &str)]) -> FieldMap {
@@ -410,7 +495,7 @@ mod tests {
             title: name("head"),
             text: name("story"),
             vector: name("emb"),
-            types: BTreeMap::new(),
+            ..Default::default()
         };
         let full = json!({"doi": "d", "head": "h", "story": "s", "emb": "[0.5, 1]", "text": "t", "id": 1});
         let document = read(&map, full.clone()).unwrap();
@@ -463,6 +548,11 @@ mod tests {
             ("integer", json!(3.5), None),
             ("integer", json!(1e18), None),
             ("integer", json!("x"), None),
+            ("integer", json!("2001.0"), Some(Value::Integer(2001))),
+            ("integer", json!("2e3"), Some(Value::Integer(2000))),
+            ("integer", json!("2001.5"), None),
+            ("integer", json!("9007199254740993.0"), None),
+            ("integer", json!("1e300"), None),
             ("integer", json!(true), None),
             ("float", json!(3), Some(Value::Float(3.0))),
             ("float", json!("1e3"), Some(Value::Float(1000.0))),
@@ -493,39 +583,38 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_typed_by_their_look() {
-        for (cell, expected) in [
-            ("5", Some(Value::Integer(5))),
-            ("-5", Some(Value::Integer(-5))),
-            ("0", Some(Value::Integer(0))),
-            ("1.50", Some(Value::Float(1.5))),
-            ("-0.5", Some(Value::Float(-0.5))),
-            ("1.5e-3", Some(Value::Float(0.0015))),
-            ("true", Some(Value::Bool(true))),
-            ("False", Some(Value::Bool(false))),
-            ("007", None),
-            ("00.5", None),
-            ("+5", None),
-            ("-0", None),
-            ("5.", None),
-            (".5", None),
-            ("1e5", None),
-            ("1.2.3", None),
-            ("1.5e999", None),
-            ("99999999999999999999", None),
-            ("NaN", None),
-            ("inf", None),
-            (" 5", None),
-            ("2024-01-31", None),
-        ] {
-            assert_eq!(by_look(cell), expected, "{cell}");
+    fn names_in_another_case_are_taken_where_there_is_no_exact_one() {
+        let map = FieldMap::default();
+        let document = read(&map, json!({"ID": "a", "Title": "T", "Text": "t", "Body": "b"})).unwrap();
+        assert_eq!((&*document.id, &*document.title, &*document.text), ("a", "T", "t"));
+        assert_eq!(document.payload, [("Body".to_owned(), s("b"))].into());
+        let document = read(&map, json!({"ID": "a", "id": "b", "BODY": "t"})).unwrap();
+        assert_eq!((&*document.id, &*document.text), ("b", "t"));
+        let error = read(&map, json!({"ID": "a", "Story": "t"})).unwrap_err();
+        for part in ["\"ID\", \"Story\"", "--text-field", "--title-field", "--id-field"] {
+            assert!(error.contains(part), "{error}");
         }
-        let map = typed(&[("zip", "string"), ("day", "datetime")]);
-        let record = json!({"id": "1.50", "text": "5", "zip": "10115", "day": "1970-01-01", "n": "3"});
-        let document =
-            map.document(record.as_object().unwrap().clone(), Typing::ByLook, "f:2".into()).unwrap();
+        let chosen = FieldMap { text: Some("abstract".into()), ..Default::default() };
+        let error = read(&chosen, json!({"id": "a", "Story": "t"})).unwrap_err();
+        assert!(error.contains("--text-field") && error.contains("\"Story\""), "{error}");
+    }
+
+    #[test]
+    fn a_column_is_read_by_its_type_and_the_told_type_goes_first() {
+        let map = typed(&[("zip", "string"), ("day", "datetime"), ("year", "integer")]);
+        let record = json!({"id": "1.50", "text": "5", "zip": "10115", "day": "1970-01-01", "n": "3", "year": "2001.0"});
+        let record = record.as_object().unwrap();
+        let columns = [("n", ValueType::Float), ("zip", ValueType::Integer)];
+        let columns = columns.map(|(name, kind)| (name.to_owned(), kind)).into();
+        let roles = map.roles(record.keys().map(String::as_str)).unwrap();
+        let document = map.document(record.clone(), &roles, Typing::Columns(&columns), "f:2".into()).unwrap();
         assert_eq!((document.id.as_str(), document.text.as_str()), ("1.50", "5"));
-        let expected = [("day", Value::Datetime(0)), ("n", Value::Integer(3)), ("zip", s("10115"))];
+        let expected = [
+            ("day", Value::Datetime(0)),
+            ("n", Value::Float(3.0)),
+            ("year", Value::Integer(2001)),
+            ("zip", s("10115")),
+        ];
         assert_eq!(document.payload, expected.map(|(k, v)| (k.to_owned(), v)).into());
     }
 }

@@ -2,29 +2,105 @@
 //!
 //! In JSON lines a broken line is an error and the next one is read. A JSON file (a list of objects, or objects one
 //! after another over several lines) is read whole, and ends at its first broken value: there is no telling where the
-//! next one begins.
+//! next one begins. A value that only holds something broken (half of a surrogate pair) is an error by itself.
 
-use std::{io::Read, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io::{Cursor, Read},
+    sync::Arc,
+};
 
-use serde_json::{Deserializer, Map, Value as Json};
+use serde_json::{Deserializer, Map, Value as Json, value::RawValue};
 
 use super::{
-    Documents, RECORD_BYTES_MAX, SourceDocument, SourceError,
-    fields::{FieldMap, Typing},
-    lines::{self, Unmarked, not_utf8},
+    Documents, RECORD_BYTES_MAX, SourceDocument, SourceError, Understood, UnderstoodColumn, UnderstoodFiles,
+    fields::{FieldMap, ID_NAMES, Typing},
+    lines::{self, not_utf8},
+    long_integers,
+    open::{Unmarked, said},
 };
+
+/// A file's name and what its records are taken for.
+pub(super) struct Reading {
+    pub(super) file: String,
+    pub(super) fields: Arc<FieldMap>,
+    pub(super) understood: Arc<UnderstoodFiles>,
+    /// Whether it was noted how the records are understood.
+    pub(super) noted: bool,
+}
+
+impl Reading {
+    /// The document of one value that begins in this line.
+    fn document(&mut self, text: &str, line: u64) -> Result<SourceDocument, SourceError> {
+        let read = self.read(text, line);
+        read.map_err(|reason| SourceError::new(&self.file, line, reason))
+    }
+
+    fn read(&mut self, text: &str, line: u64) -> Result<SourceDocument, String> {
+        let (value, long) = if long_integers::are_in(text) {
+            long_integers::read(text)
+        } else {
+            serde_json::from_str(text).map(|value| (value, BTreeSet::new()))
+        }
+        .map_err(|e| self.broken(&e, text))?;
+        let record = object(value)?;
+        let there = record.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str());
+        let roles = self.fields.roles(there)?;
+        if !std::mem::replace(&mut self.noted, true) {
+            let columns = record.keys().map(|name| UnderstoodColumn {
+                name: name.clone(),
+                role: roles.of(name),
+                kind: self.fields.types.get(name).copied(),
+            });
+            let columns = columns.collect();
+            self.understood.note(Understood { file: self.file.clone(), delimiter: None, columns });
+        }
+        self.fields.document(record, &roles, Typing::Own(&long), format!("{}:{line}", self.file))
+    }
+
+    /// serde_json's message with the column only: the line is known, and counts differently there. The id is told if it
+    /// can be made out.
+    fn broken(&self, e: &serde_json::Error, text: &str) -> String {
+        let message = e.to_string();
+        let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+        let at = text.get(e.column().saturating_sub(1)..).unwrap_or_default();
+        let hint =
+            if e.line() == 1 && ["NaN", "Infinity", "-Infinity"].iter().any(|word| at.starts_with(word)) {
+                " (JSON has no NaN and no Infinity; leave the field out, or write null)"
+            } else {
+                ""
+            };
+        let of_document = self.id(text).map(|id| format!("document {id:?}: ")).unwrap_or_default();
+        format!("{of_document}broken JSON, column {}: {what}{hint}", e.column())
+    }
+
+    /// The id in a record that cannot be read: what stands behind the first key of an id's name.
+    fn id(&self, text: &str) -> Option<String> {
+        let names = self.fields.id.as_deref().map_or(&ID_NAMES[..], |_| &[]);
+        let names = self.fields.id.as_deref().into_iter().chain(names.iter().copied());
+        let mut found = names.filter_map(|name| {
+            let (_, behind) = text.split_once(&format!("{}", Json::from(name)))?;
+            let behind = behind.trim_start().strip_prefix(':')?;
+            match Deserializer::from_str(behind).into_iter::<Json>().next()?.ok()? {
+                Json::String(id) => Some(id.chars().take(80).collect()),
+                Json::Number(id) => Some(id.to_string()),
+                _ => None,
+            }
+        });
+        found.next()
+    }
+}
 
 /// One document per line; blank lines are left out.
 pub(super) struct Lines {
-    file: String,
+    reading: Reading,
     lines: lines::Lines,
-    fields: Arc<FieldMap>,
     any: bool,
 }
 
 impl Lines {
-    pub(super) fn new(file: String, input: Unmarked, fields: Arc<FieldMap>) -> Self {
-        Lines { file, lines: lines::Lines::new(input), fields, any: false }
+    pub(super) fn new(reading: Reading, input: Unmarked) -> Self {
+        Lines { reading, lines: lines::Lines::new(input), any: false }
     }
 }
 
@@ -35,41 +111,33 @@ impl Iterator for Lines {
         loop {
             let first = !std::mem::replace(&mut self.any, true);
             let line = match self.lines.next() {
-                None if first => return Some(Err(SourceError::new(&self.file, None, "empty"))),
+                None if first => return Some(Err(SourceError::new(&self.reading.file, None, "empty"))),
                 None => return None,
-                Some(Err(e)) => return Some(Err(SourceError::new(&self.file, e.number, e.reason))),
+                Some(Err(e)) => return Some(Err(SourceError::new(&self.reading.file, e.number, e.reason))),
                 Some(Ok(line)) => line,
             };
-            if line.text.trim().is_empty() {
-                continue;
+            if !line.text.trim().is_empty() {
+                return Some(self.reading.document(&line.text, line.number));
             }
-            let refuse = |reason: String| SourceError::new(&self.file, line.number, reason);
-            let document = serde_json::from_str(&line.text)
-                .map_err(|e| broken(&e))
-                .and_then(object)
-                .and_then(|record| {
-                    self.fields.document(record, Typing::Own, format!("{}:{}", self.file, line.number))
-                })
-                .map_err(refuse);
-            return Some(document);
         }
     }
 }
 
 /// The documents of a `.json` file, which may be JSON lines after all.
-pub(super) fn documents(file: String, input: Unmarked, fields: Arc<FieldMap>) -> Documents {
+pub(super) fn documents(reading: Reading, input: Unmarked) -> Documents {
+    let file = reading.file.clone();
     let failed = |error: SourceError| -> Documents { Box::new(std::iter::once(Err(error))) };
-    let Unmarked { mut reader, skipped } = input;
+    let Unmarked { mut reader, skipped, head, converted } = input;
     let mut bytes = Vec::new();
     if let Err(e) = reader.by_ref().take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes) {
-        return failed(SourceError::new(&file, None, format!("cannot read it: {e}")));
+        return failed(SourceError::new(&file, None, said(&e)));
     }
     let start = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     let first_line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let lines = start != Some(&b'[') && serde_json::from_slice::<Map<String, Json>>(first_line).is_ok();
     if lines {
-        let reader = Box::new(std::io::Cursor::new(bytes).chain(reader));
-        return Box::new(Lines::new(file, Unmarked { reader, skipped }, fields));
+        let reader = Box::new(Cursor::new(bytes).chain(reader));
+        return Box::new(Lines::new(reading, Unmarked { reader, skipped, head, converted }));
     }
     if bytes.len() > RECORD_BYTES_MAX {
         let reason = format!(
@@ -79,7 +147,7 @@ pub(super) fn documents(file: String, input: Unmarked, fields: Arc<FieldMap>) ->
     }
     match String::from_utf8(bytes) {
         Ok(text) if text.trim().is_empty() => failed(SourceError::new(&file, None, "empty")),
-        Ok(text) => Box::new(Values::new(file, text, fields)),
+        Ok(text) => Box::new(Values::new(reading, text)),
         Err(e) => {
             let valid = e.utf8_error().valid_up_to();
             let line = 1 + count_lines(&e.as_bytes()[..valid]);
@@ -90,19 +158,18 @@ pub(super) fn documents(file: String, input: Unmarked, fields: Arc<FieldMap>) ->
 
 /// The values of a list, or one after another.
 struct Values {
-    file: String,
+    reading: Reading,
     text: String,
     /// Byte of the text where the next value is looked for, and its line.
     next: usize,
     line: u64,
     in_list: bool,
     ended: bool,
-    fields: Arc<FieldMap>,
 }
 
 impl Values {
-    fn new(file: String, text: String, fields: Arc<FieldMap>) -> Self {
-        let mut values = Values { file, text, next: 0, line: 1, in_list: false, ended: false, fields };
+    fn new(reading: Reading, text: String) -> Self {
+        let mut values = Values { reading, text, next: 0, line: 1, in_list: false, ended: false };
         values.skip_blanks();
         if values.rest().starts_with('[') {
             values.in_list = true;
@@ -139,26 +206,30 @@ impl Iterator for Values {
             self.skip_blanks();
             self.ended = true;
             let surplus = !self.rest().is_empty();
-            return surplus
-                .then(|| Err(SourceError::new(&self.file, self.line, "text behind the end of the list")));
+            return surplus.then(|| {
+                Err(SourceError::new(&self.reading.file, self.line, "text behind the end of the list"))
+            });
         }
         if !self.in_list && self.rest().is_empty() {
             return None;
         }
         let line = self.line;
-        let mut stream = Deserializer::from_str(self.rest()).into_iter::<Json>();
-        let value = match stream.next() {
-            Some(Ok(value)) => value,
+        let start = self.next;
+        let mut stream = Deserializer::from_str(self.rest()).into_iter::<&RawValue>();
+        match stream.next() {
+            Some(Ok(_)) => {}
             Some(Err(e)) => {
+                let reason = self.reading.broken(&e, self.rest());
+                let reason = format!("{reason}; the rest of the file is left out");
                 self.ended = true;
-                let reason = format!("{}; the rest of the file is left out", broken(&e));
-                return Some(Err(SourceError::new(&self.file, line + e.line() as u64 - 1, reason)));
+                let line = line + e.line() as u64 - 1;
+                return Some(Err(SourceError::new(&self.reading.file, line, reason)));
             }
             None => {
                 self.ended = true;
-                return Some(Err(SourceError::new(&self.file, line, "the list has no end")));
+                return Some(Err(SourceError::new(&self.reading.file, line, "the list has no end")));
             }
-        };
+        }
         let used = stream.byte_offset();
         self.advance(used);
         if self.in_list {
@@ -167,10 +238,7 @@ impl Iterator for Values {
                 self.advance(1);
             }
         }
-        let document = object(value)
-            .and_then(|record| self.fields.document(record, Typing::Own, format!("{}:{line}", self.file)))
-            .map_err(|reason| SourceError::new(&self.file, line, reason));
-        Some(document)
+        Some(self.reading.document(&self.text[start..start + used], line))
     }
 }
 
@@ -184,11 +252,4 @@ fn object(value: Json) -> Result<Map<String, Json>, String> {
         Json::Array(_) => Err("a list where an object such as {\"id\": …, \"text\": …} is wanted".into()),
         _ => Err("a single value where an object such as {\"id\": …, \"text\": …} is wanted".into()),
     }
-}
-
-/// serde_json's message with the column only: the line is known, and counts differently there.
-fn broken(e: &serde_json::Error) -> String {
-    let message = e.to_string();
-    let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
-    format!("broken JSON, column {}: {what}", e.column())
 }

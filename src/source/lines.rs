@@ -1,39 +1,9 @@
 //! Bytes -> lines of UTF-8, numbered from 1, of bounded length. A line that is no UTF-8 or too long is an error, and
-//! the next one is read as if nothing had been. `\r\n` ends a line like `\n`.
+//! the next one is read as if nothing had been. `\r\n` ends a line like `\n`; where there is no `\n` at all, `\r` does.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
-use super::RECORD_BYTES_MAX;
-
-/// A reader behind its byte order mark.
-pub(super) struct Unmarked {
-    pub(super) reader: Box<dyn Read + Send>,
-    /// Bytes of the mark.
-    pub(super) skipped: u64,
-}
-
-/// Why a reader could not be begun.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) text: String,
-    /// Whether it is the fault of the text (else of the disk).
-    pub(super) in_text: bool,
-}
-
-/// Takes the byte order mark of UTF-8 off; those of UTF-16 are refused.
-pub(super) fn without_bom(mut reader: Box<dyn Read + Send>) -> Result<Unmarked, Refused> {
-    let mut start = Vec::with_capacity(3);
-    if let Err(e) = reader.by_ref().take(3).read_to_end(&mut start) {
-        return Err(Refused { text: format!("cannot read it: {e}"), in_text: false });
-    }
-    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) {
-        let text = "byte 0: not UTF-8 but UTF-16; convert it, for example with `iconv -f UTF-16 -t UTF-8`";
-        return Err(Refused { text: text.into(), in_text: true });
-    }
-    let skipped = if start == [0xef, 0xbb, 0xbf] { 3 } else { 0 };
-    let rest = start.split_off(skipped);
-    Ok(Unmarked { reader: Box::new(Cursor::new(rest).chain(reader)), skipped: skipped as u64 })
-}
+use super::{RECORD_BYTES_MAX, open::Unmarked};
 
 /// A line without its end.
 #[derive(Debug, PartialEq)]
@@ -56,6 +26,8 @@ pub(super) struct Lines {
     /// Of the next line in the file.
     offset: u64,
     bytes_max: usize,
+    /// What ends a line: `\n`, and in what an old spreadsheet wrote `\r`.
+    end: u8,
     broken: bool,
 }
 
@@ -66,7 +38,9 @@ impl Lines {
 
     pub(super) fn with_max(input: Unmarked, bytes_max: usize) -> Self {
         let reader = BufReader::with_capacity(1 << 16, input.reader);
-        Lines { reader, number: 0, offset: input.skipped, bytes_max, broken: false }
+        let old = input.head.contains(&b'\r') && !input.head.contains(&b'\n');
+        let end = if old { b'\r' } else { b'\n' };
+        Lines { reader, number: 0, offset: input.skipped, bytes_max, end, broken: false }
     }
 
     /// Reads up to and with the next `\n`; beyond the limit bytes are counted and dropped.
@@ -80,7 +54,7 @@ impl Lines {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
             };
-            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let end = buffer.iter().position(|byte| *byte == self.end);
             let used = end.map_or(buffer.len(), |end| end + 1);
             bytes += used as u64;
             // Two more than the limit: the line's end does not count.
@@ -116,7 +90,7 @@ impl Iterator for Lines {
             }
         };
         self.offset += bytes;
-        if line.last() == Some(&b'\n') {
+        if line.last() == Some(&self.end) {
             line.pop();
         }
         if line.last() == Some(&b'\r') {
@@ -142,11 +116,14 @@ pub(super) fn not_utf8(offset: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::open, *};
+
+    fn begun(reader: impl Read + Send + 'static) -> Unmarked {
+        open::text(Box::new(reader), None, true).unwrap_or_else(|e| panic!("{e:?}"))
+    }
 
     fn lines_of(bytes: &'static [u8], bytes_max: usize) -> Vec<Result<Line, LineError>> {
-        let input = without_bom(Box::new(bytes)).unwrap();
-        Lines::with_max(input, bytes_max).collect()
+        Lines::with_max(begun(bytes), bytes_max).collect()
     }
 
     fn line(number: u64, text: &str) -> Result<Line, LineError> {
@@ -159,6 +136,8 @@ mod tests {
         assert_eq!(lines_of(b"a\n", 10), [line(1, "a")]);
         assert_eq!(lines_of(b"\xef\xbb", 10).len(), 1);
         assert_eq!(lines_of(b"", 10), []);
+        assert_eq!(lines_of(b"a\rb\r", 10), [line(1, "a"), line(2, "b")]);
+        assert_eq!(lines_of(b"a\rb\nc", 10), [line(1, "a\rb"), line(2, "c")]);
     }
 
     #[test]
@@ -181,16 +160,10 @@ mod tests {
         assert_eq!(lines[4..], [line(5, ""), line(6, "x")]);
 
         // A line without an end must not be collected: the reader would fill any memory.
-        let endless = without_bom(Box::new(io::repeat(b'x').take(1 << 24))).unwrap();
+        let endless = begun(io::repeat(b'x').take(1 << 24));
         let mut lines = Lines::with_max(endless, 1 << 10);
         assert!(lines.next().unwrap().is_err());
         assert!(lines.next().is_none());
-    }
-
-    #[test]
-    fn utf16_is_refused() {
-        let refused = without_bom(Box::new(&b"\xff\xfea\0"[..])).err().unwrap();
-        assert!(refused.in_text && refused.text.contains("UTF-16"));
     }
 
     #[test]
@@ -201,9 +174,8 @@ mod tests {
                 Err(io::Error::other("disk on fire"))
             }
         }
-        assert!(without_bom(Box::new(Failing)).err().unwrap().text.contains("disk on fire"));
-        let mut lines =
-            Lines::new(Unmarked { reader: Box::new(Cursor::new(b"a\n").chain(Failing)), skipped: 0 });
+        assert!(open::text(Box::new(Failing), None, true).err().unwrap().text.contains("disk on fire"));
+        let mut lines = Lines::new(begun(io::Cursor::new(b"a\n").chain(Failing)));
         assert_eq!(lines.next(), Some(line(1, "a")));
         assert!(lines.next().unwrap().unwrap_err().reason.contains("disk on fire"));
         assert!(lines.next().is_none());

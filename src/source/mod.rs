@@ -1,9 +1,9 @@
 //! Paths -> a lazy sequence of documents, each with the place it was read from.
 //!
-//! Folders, text, Markdown, HTML, JSON lines, CSV and TSV, standard input. What cannot be read is a [`SourceError`] in
-//! the sequence, with file and line, and reading goes on behind it. Memory holds one line or one text file at a time,
-//! each of at most [`RECORD_BYTES_MAX`]. Nothing is printed here; whether the document suits a collection is decided
-//! by the engine.
+//! Folders, text, Markdown, HTML, JSON, CSV and TSV, standard input; each also packed with gzip or zstd. What cannot be
+//! read is a [`SourceError`] in the sequence, with file and line, and reading goes on behind it. Memory holds one line or
+//! one text file at a time, each of at most [`RECORD_BYTES_MAX`]. Nothing is printed here; whether the document suits a
+//! collection is decided by the engine.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,11 +18,18 @@ use std::{
 
 use crate::collection::point::Payload;
 
+mod columns;
+mod delimiter;
 mod export;
 mod fields;
+mod front_matter;
 mod html;
 mod json;
 mod lines;
+mod long_integers;
+mod markdown;
+mod open;
+mod records;
 mod table;
 mod text;
 mod understood;
@@ -34,6 +41,8 @@ mod tests;
 
 pub use export::TYPES;
 pub use fields::{FieldMap, ValueType};
+pub(crate) use fields::{is_content_id, title_and_text};
+pub(crate) use open::{NotText, whole_text};
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
 pub use whole::{WalkedFolder, WholeFiles, composed};
 
@@ -80,21 +89,39 @@ impl SourceError {
 pub enum Format {
     /// One document per file; the first short line is its title.
     Text,
-    /// One document per file; front matter, headings and links are understood.
+    /// One document per file; front matter, headings and links are understood, the rest is kept as written.
     Markdown,
-    /// One document per file.
+    /// One document per file, without markup and menus.
     Html,
     /// One JSON object per line.
     JsonLines,
     /// A list of JSON objects, objects one after another, or JSON lines.
     Json,
-    /// A header row, then a document per row.
+    /// A header row, then a document per row; cells separated by `,`, or by `;`, tabs or `|` where the file shows that.
     Csv,
-    /// CSV with tabs.
+    /// The same with tabs and without quotes.
     Tsv,
 }
 
 impl Format {
+    /// By how a file begins whose name does not tell.
+    fn of_head(head: &[u8]) -> Format {
+        let head = String::from_utf8_lossy(&head[..head.len().min(1 << 10)]);
+        let text = head.trim_start();
+        let begins =
+            |with: &str| text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+        let behind = |open: char| text.strip_prefix(open).map(str::trim_start);
+        if behind('{').is_some_and(|text| text.starts_with(['"', '}']))
+            || behind('[').is_some_and(|text| text.starts_with('{'))
+        {
+            Format::Json
+        } else if begins("<!doctype html") || begins("<html") {
+            Format::Html
+        } else {
+            Format::Text
+        }
+    }
+
     /// By a file name's extension, in lower case.
     fn of_extension(extension: &str) -> Option<Format> {
         Some(match extension {
@@ -143,10 +170,13 @@ pub struct Progress {
 /// What the user said about the files.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
-    /// For standard input (where it is required) and files named one by one; found by extension where absent.
+    /// For standard input (where it is required) and files named one by one. Where absent, found by the extension; of a
+    /// file that is named and has none that is known, by how it begins.
     pub format: Option<Format>,
     /// Which fields of JSON and CSV are what.
     pub fields: FieldMap,
+    /// Keeps of web pages what is left out otherwise: menus, the page's header and footer, hidden parts.
+    pub keep_menus: bool,
 }
 
 /// The documents of all paths, in order: paths as given, folders by name.
@@ -158,6 +188,7 @@ pub struct Sources {
     whole: Arc<WholeFiles>,
     fields: Arc<FieldMap>,
     understood: Arc<UnderstoodFiles>,
+    keep_menus: bool,
     stdin: Option<Box<dyn Read + Send>>,
 }
 
@@ -178,7 +209,8 @@ struct Input {
     name: String,
     /// Below the folder that was given, with `/`; a single file's name; empty for standard input.
     relative: String,
-    format: Format,
+    /// `None`: told by how it begins.
+    format: Option<Format>,
 }
 
 impl Sources {
@@ -204,6 +236,7 @@ impl Sources {
             whole: Arc::new(found.whole),
             fields: Arc::new(options.fields),
             understood: Arc::default(),
+            keep_menus: options.keep_menus,
             stdin: Some(stdin),
         })
     }
@@ -231,27 +264,71 @@ impl Sources {
     }
 
     fn start(&mut self, input: Input) -> Result<Documents, SourceError> {
-        let raw: Box<dyn Read + Send> = match &input.path {
-            Some(path) => match std::fs::File::open(path) {
-                Ok(file) => Box::new(file),
-                Err(e) => return Err(SourceError::new(&input.name, None, format!("cannot open it: {e}"))),
-            },
-            None => self.stdin.take().expect("`walk::find` refuses a second `-`"),
-        };
-        let counted = Box::new(Counted { inner: raw, progress: Arc::clone(&self.progress) });
         let fields = Arc::clone(&self.fields);
-        let reader = lines::without_bom(counted).map_err(|reason| {
-            SourceError::new(&input.name, Some(1).filter(|_| reason.in_text), reason.text)
-        })?;
-        Ok(match input.format {
-            Format::Text | Format::Markdown | Format::Html => {
-                Box::new(std::iter::once_with(move || text::document(&input, reader, &fields)))
+        let understood = Arc::clone(&self.understood);
+        let opened = match &input.path {
+            Some(path) => Opened::path(path).map_err(|reason| SourceError::new(&input.name, None, reason))?,
+            None => {
+                let raw = self.stdin.take().expect("`walk::find` refuses a second `-`");
+                Opened { raw, again: false }
             }
-            Format::JsonLines => Box::new(json::Lines::new(input.name, reader, fields)),
-            Format::Json => json::documents(input.name, reader, fields),
-            Format::Csv => Box::new(table::Rows::new(input.name, reader, fields, b',')),
-            Format::Tsv => Box::new(table::Rows::new(input.name, reader, fields, b'\t')),
+        };
+        let counted = Box::new(Counted { inner: opened.raw, progress: Arc::clone(&self.progress) });
+        let begin = |raw, wait| {
+            open::text(raw, open::packing(&input.relative), wait).map_err(|refused| {
+                SourceError::new(&input.name, Some(1).filter(|_| refused.in_text), refused.text)
+            })
+        };
+        let text = begin(counted, opened.again)?;
+        let format = input.format.unwrap_or_else(|| Format::of_head(&text.head));
+        let table = match format {
+            Format::Text | Format::Markdown | Format::Html => {
+                let keep_menus = self.keep_menus;
+                let read = move || text::document(&input, format, text, &fields, keep_menus);
+                return Ok(Box::new(std::iter::once_with(read)));
+            }
+            Format::JsonLines | Format::Json => {
+                let reading = json::Reading { file: input.name, fields, understood, noted: false };
+                return Ok(match format {
+                    Format::JsonLines => Box::new(json::Lines::new(reading, text)),
+                    _ => json::documents(reading, text),
+                });
+            }
+            Format::Csv => table::Kind::Csv,
+            Format::Tsv => table::Kind::Tsv,
+        };
+        let first = match &input.path {
+            Some(path) if opened.again => {
+                let again =
+                    Opened::path(path).map_err(|reason| SourceError::new(&input.name, None, reason))?;
+                Some(begin(again.raw, true)?)
+            }
+            _ => None,
+        };
+        let table =
+            table::Table { file: input.name, kind: table, fields, understood, bytes_max: RECORD_BYTES_MAX };
+        Ok(match first {
+            Some(first) => table.twice(first, text),
+            None => table.once(text),
         })
+    }
+}
+
+/// Bytes of a file or a pipe.
+struct Opened {
+    raw: Box<dyn Read + Send>,
+    /// Whether it can be opened again and gives the same.
+    again: bool,
+}
+
+impl Opened {
+    fn path(path: &std::path::Path) -> Result<Self, String> {
+        let opened = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|e| format!("cannot open it: {e}"))?;
+        if metadata.is_dir() {
+            return Err("a folder, where a file was".into());
+        }
+        Ok(Opened { raw: Box::new(file), again: metadata.is_file() })
     }
 }
 

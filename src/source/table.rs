@@ -1,130 +1,191 @@
-//! CSV or TSV with a header row -> documents; alone names `csv`.
+//! CSV or TSV with a header row -> documents.
 //!
-//! What the library can do to us: it collects a record without bound (a quote that is never closed takes in the whole
-//! file). The guard is [`Bounded`], which fails the read behind it.
+//! A table is read twice: first for the type of each column and for what the columns are, which holds for the whole
+//! file; then for its rows. What can be read only once (standard input, a pipe) is kept in memory up to
+//! [`RECORD_BYTES_MAX`]: where there is more, the types are those of this beginning, and a later cell of another form is
+//! an error of its row that names `--type`. Empty cells are left out.
 
 use std::{
-    io::{self, Read},
-    sync::{Arc, Mutex},
+    collections::{HashMap, HashSet},
+    io::{Cursor, Read},
+    sync::Arc,
 };
 
 use serde_json::{Map, Value as Json};
 
 use super::{
-    RECORD_BYTES_MAX, SourceDocument, SourceError,
-    fields::{FieldMap, Typing},
-    lines::{Unmarked, not_utf8},
+    Documents, RECORD_BYTES_MAX, Role, SourceDocument, SourceError, Understood, UnderstoodColumn,
+    UnderstoodFiles, ValueType,
+    columns::Survey,
+    delimiter,
+    fields::{FieldMap, Roles, Typing},
+    lines::Lines,
+    open::{Unmarked, said},
+    records::{Record, Records},
 };
 
-/// One document per row. Empty cells are left out; a record over several lines is named by its first.
-pub(super) struct Rows {
+/// Whether a table's first cells are cut at `,` (or what stands in its place), with quotes; or at tabs, without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Csv,
+    Tsv,
+}
+
+/// What is needed to begin a table.
+pub(super) struct Table {
+    pub(super) file: String,
+    pub(super) kind: Kind,
+    pub(super) fields: Arc<FieldMap>,
+    pub(super) understood: Arc<UnderstoodFiles>,
+    pub(super) bytes_max: usize,
+}
+
+impl Table {
+    /// The documents of a table that can be read twice: `first` and `second` begin with the same bytes.
+    pub(super) fn twice(self, first: Unmarked, second: Unmarked) -> Documents {
+        let delimiter = self.delimiter(&first.head);
+        let survey = self.survey(self.records(first, delimiter));
+        self.rows(survey, second, delimiter)
+    }
+
+    /// The documents of a table that can be read only once.
+    pub(super) fn once(self, input: Unmarked) -> Documents {
+        let Unmarked { mut reader, skipped, converted, .. } = input;
+        let mut beginning = Vec::new();
+        if let Err(e) = reader.by_ref().take(RECORD_BYTES_MAX as u64).read_to_end(&mut beginning) {
+            return Box::new(std::iter::once(Err(SourceError::new(&self.file, None, said(&e)))));
+        }
+        let head = beginning[..beginning.len().min(super::open::HEAD_BYTES)].to_vec();
+        let begun = |reader| Unmarked { reader, skipped, head: head.clone(), converted };
+        let delimiter = self.delimiter(&head);
+        // The last line of the beginning may be cut.
+        let whole = match beginning.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) if beginning.len() == RECORD_BYTES_MAX => end,
+            _ => beginning.len(),
+        };
+        let beginning = Arc::<[u8]>::from(beginning);
+        let first = Cursor::new(Arc::clone(&beginning)).take(whole as u64);
+        let survey = self.survey(self.records(begun(Box::new(first)), delimiter));
+        let second = begun(Box::new(Cursor::new(beginning).chain(reader)));
+        self.rows(survey, second, delimiter)
+    }
+
+    fn delimiter(&self, head: &[u8]) -> char {
+        match self.kind {
+            Kind::Csv => delimiter::of(head),
+            Kind::Tsv => '\t',
+        }
+    }
+
+    fn records(&self, input: Unmarked, delimiter: char) -> Records {
+        let lines = Lines::with_max(input, self.bytes_max);
+        Records::new(lines, delimiter, self.kind == Kind::Csv, self.bytes_max)
+    }
+
+    /// The type of each column. Rows that cannot be read are told when they are read for good.
+    fn survey(&self, mut records: Records) -> Vec<Survey> {
+        let Some(Ok(header)) = records.next() else { return Vec::new() };
+        let mut surveys = vec![Survey::new(); header.cells.len()];
+        let columns = surveys.len();
+        for row in records.flatten().filter(|row| row.cells.len() == columns) {
+            for (survey, cell) in surveys.iter_mut().zip(&row.cells) {
+                survey.see(cell);
+            }
+        }
+        surveys
+    }
+
+    fn rows(self, surveys: Vec<Survey>, input: Unmarked, delimiter: char) -> Documents {
+        let mut records = self.records(input, delimiter);
+        let begun = match records.next() {
+            None => Err(SourceError::new(&self.file, None, "empty")),
+            Some(Err(e)) => Err(SourceError::new(&self.file, e.number, e.reason)),
+            Some(Ok(header)) => self.begin(header, &surveys, delimiter),
+        };
+        match begun {
+            Ok((header, roles, kinds)) => {
+                Box::new(Rows { file: self.file, records, header, roles, kinds, fields: self.fields })
+            }
+            // Without a header there is no telling what the rows are.
+            Err(e) => Box::new(std::iter::once(Err(e))),
+        }
+    }
+
+    /// Reads a header: the names of the columns, what they are, and their types.
+    #[expect(clippy::type_complexity, reason = "the parts of `Rows`, told one by one")]
+    fn begin(
+        &self,
+        header: Record,
+        surveys: &[Survey],
+        delimiter: char,
+    ) -> Result<(Vec<String>, Roles, HashMap<String, ValueType>), SourceError> {
+        let refuse = |reason: String| SourceError::new(&self.file, header.line, reason);
+        let mut names: Vec<String> = Vec::with_capacity(header.cells.len());
+        let mut met = HashSet::new();
+        for (i, cell) in header.cells.iter().enumerate() {
+            let name = match cell.trim() {
+                "" => format!("column_{}", i + 1),
+                name => name.to_owned(),
+            };
+            if !met.insert(name.clone()) {
+                return Err(refuse(format!("the header has the column {name:?} twice")));
+            }
+            names.push(name);
+        }
+        let roles = self.fields.roles(names.iter().map(String::as_str)).map_err(|mut reason| {
+            if names.len() == 1 {
+                reason.push_str(" (is the first line no header, or are the cells separated by something else than , ; tab or |?)");
+            }
+            refuse(reason)
+        })?;
+        let mut kinds = HashMap::new();
+        let mut columns = Vec::with_capacity(names.len());
+        for (i, name) in names.iter().enumerate() {
+            let role = roles.of(name);
+            let mut kind = None;
+            if role == Role::Payload {
+                let found = surveys.get(i).and_then(Survey::kind);
+                kind = self.fields.types.get(name).copied().or(found);
+                if let Some(found) = found {
+                    kinds.insert(name.clone(), found);
+                }
+            }
+            columns.push(UnderstoodColumn { name: name.clone(), role, kind });
+        }
+        self.understood.note(Understood { file: self.file.clone(), delimiter: Some(delimiter), columns });
+        Ok((names, roles, kinds))
+    }
+}
+
+/// One document per row; a record over several lines is named by its first.
+struct Rows {
     file: String,
-    reader: csv::Reader<Bounded>,
-    record: csv::ByteRecord,
-    window: Arc<Mutex<Window>>,
-    /// Bytes of the file before the first that the library sees.
-    skipped: u64,
-    header: Option<Vec<String>>,
-    ended: bool,
+    records: Records,
+    header: Vec<String>,
+    roles: Roles,
+    kinds: HashMap<String, ValueType>,
     fields: Arc<FieldMap>,
 }
 
 impl Rows {
-    pub(super) fn new(file: String, input: Unmarked, fields: Arc<FieldMap>, delimiter: u8) -> Self {
-        Self::with_max(file, input, fields, delimiter, RECORD_BYTES_MAX)
-    }
-
-    pub(super) fn with_max(
-        file: String,
-        input: Unmarked,
-        fields: Arc<FieldMap>,
-        delimiter: u8,
-        bytes_max: usize,
-    ) -> Self {
-        let window = Arc::new(Mutex::new(Window { start: 0, line: 1, bytes: Vec::new() }));
-        let bounded = Bounded { inner: input.reader, window: Arc::clone(&window), bytes_max };
-        let reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .delimiter(delimiter)
-            .buffer_capacity(READ_AHEAD)
-            .from_reader(bounded);
-        let record = csv::ByteRecord::new();
-        Rows { file, reader, record, window, skipped: input.skipped, header: None, ended: false, fields }
-    }
-
-    /// Reads the next record: the line it begins in and its cells, or `None` at the end.
-    fn read(&mut self) -> Result<Option<(u64, Vec<String>)>, SourceError> {
-        let start = self.reader.position().byte();
-        let read = self.reader.read_byte_record(&mut self.record);
-        let mut window = self.window.lock().expect("nothing panics while it is held");
-        window.move_to(start);
-        let line = window.line;
-        match read {
-            Ok(false) => {
-                self.ended = true;
-                Ok(None)
-            }
-            Ok(true) => match std::str::from_utf8(window.up_to(self.reader.position().byte())) {
-                Ok(_) => {
-                    // A record of UTF-8 is cut at ASCII bytes only.
-                    let cells = self.record.iter().map(|cell| String::from_utf8_lossy(cell).into_owned());
-                    Ok(Some((line, cells.collect())))
-                }
-                Err(e) => {
-                    let reason = not_utf8(self.skipped + window.start + e.valid_up_to() as u64);
-                    Err(SourceError::new(&self.file, line, reason))
-                }
-            },
-            Err(e) => {
-                self.ended = true;
-                let reason = match e.into_kind() {
-                    csv::ErrorKind::Io(e) => e.to_string(),
-                    other => format!("{other:?}"),
-                };
-                Err(SourceError::new(&self.file, line, format!("{reason}; the rest of the file is left out")))
-            }
-        }
-    }
-
-    fn read_header(&mut self) -> Result<Vec<String>, SourceError> {
-        let Some((line, mut names)) = self.read()? else {
-            return Err(SourceError::new(&self.file, None, "empty"));
-        };
-        for i in 0..names.len() {
-            names[i] = names[i].trim().to_owned();
-            if names[i].is_empty() {
-                names[i] = format!("column_{}", i + 1);
-            }
-            if names[..i].contains(&names[i]) {
-                let reason = format!("the header has the column {:?} twice", names[i]);
-                return Err(SourceError::new(&self.file, line, reason));
-            }
-        }
-        Ok(names)
-    }
-
-    fn document(
-        &self,
-        line: u64,
-        cells: Vec<String>,
-        header: &[String],
-    ) -> Result<SourceDocument, SourceError> {
+    fn document(&self, Record { line, cells }: Record) -> Result<SourceDocument, SourceError> {
         let refuse = |reason: String| SourceError::new(&self.file, line, reason);
-        if cells.len() != header.len() {
+        if cells.len() != self.header.len() {
             return Err(refuse(format!(
                 "the row has {} cells, the header has {}",
                 cells.len(),
-                header.len()
+                self.header.len()
             )));
         }
-        let record: Map<String, Json> = header
+        let record: Map<String, Json> = self
+            .header
             .iter()
             .zip(cells)
             .filter(|(_, cell)| !cell.is_empty())
             .map(|(name, cell)| (name.clone(), Json::String(cell)))
             .collect();
-        self.fields.document(record, Typing::ByLook, format!("{}:{line}", self.file)).map_err(refuse)
+        let place = format!("{}:{line}", self.file);
+        self.fields.document(record, &self.roles, Typing::Columns(&self.kinds), place).map_err(refuse)
     }
 }
 
@@ -132,74 +193,9 @@ impl Iterator for Rows {
     type Item = Result<SourceDocument, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let header = match self.header.take() {
-            Some(header) => header,
-            None => match self.read_header() {
-                Ok(header) => header,
-                Err(e) => {
-                    self.ended = true;
-                    return Some(Err(e));
-                }
-            },
-        };
-        let document = match self.read() {
-            Ok(None) => return None,
-            Ok(Some((line, cells))) => self.document(line, cells, &header),
-            Err(e) => Err(e),
-        };
-        self.header = Some(header);
-        Some(document)
-    }
-}
-
-const READ_AHEAD: usize = 1 << 16;
-
-/// What was read from the beginning of the current record on. The library names the line only roughly: it counts blank
-/// lines in front of a record, and the second half of `\r\n`, to the record.
-struct Window {
-    /// Byte that `bytes` begins with, and its line.
-    start: u64,
-    line: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window {
-    /// Drops what lies before a byte, and line ends right behind it.
-    fn move_to(&mut self, byte: u64) {
-        let mut at = (byte.saturating_sub(self.start) as usize).min(self.bytes.len());
-        at += self.bytes[at..].iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-        self.line += self.bytes[..at].iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.start += at as u64;
-        self.bytes.drain(..at);
-    }
-
-    fn up_to(&self, byte: u64) -> &[u8] {
-        &self.bytes[..(byte.saturating_sub(self.start) as usize).min(self.bytes.len())]
-    }
-}
-
-/// Fails once too much was read for one record.
-struct Bounded {
-    inner: Box<dyn Read + Send>,
-    window: Arc<Mutex<Window>>,
-    bytes_max: usize,
-}
-
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.inner.read(buffer)?;
-        let mut window = self.window.lock().expect("nothing panics while it is held");
-        window.bytes.extend_from_slice(&buffer[..bytes]);
-        // What the library reads ahead does not count.
-        if window.bytes.len() > self.bytes_max + 2 * READ_AHEAD {
-            return Err(io::Error::other(format!(
-                "the record that begins here has more than {} bytes (a quote that is not closed?)",
-                self.bytes_max
-            )));
-        }
-        Ok(bytes)
+        Some(match self.records.next()? {
+            Ok(record) => self.document(record),
+            Err(e) => Err(SourceError::new(&self.file, e.number, e.reason)),
+        })
     }
 }

@@ -53,20 +53,19 @@ fn folder_is_read_in_order_and_unknown_files_are_counted() {
         ("pic.png", b"\0"),
         ("pic2.PNG", b"\0"),
         ("Makefile", b"all:"),
-        ("settings.json", b"{}"),
+        ("e.json", b"[{\"id\": \"k\", \"text\": \"t\"}]"),
     ]);
     let sources = open(&[folder.path()], SourceOptions::default());
-    let skipped: BTreeMap<String, u64> =
-        [("", 1), ("json", 1), ("png", 2)].map(|(k, v)| (k.to_owned(), v)).into();
+    let skipped: BTreeMap<String, u64> = [("", 1), ("png", 2)].map(|(k, v)| (k.to_owned(), v)).into();
     assert_eq!(*sources.skipped(), skipped);
     let progress = sources.progress();
     assert_eq!(progress.bytes_read.load(Ordering::Relaxed), 0);
     let documents: Vec<_> = sources.collect();
-    assert_eq!(ids(&documents), ["a/deep/page.HTML", "a/z.md", "b.txt", "j", "row"]);
+    assert_eq!(ids(&documents), ["a/deep/page.HTML", "a/z.md", "b.txt", "j", "row", "k"]);
     assert!(progress.bytes_total > 0);
     assert_eq!(progress.bytes_read.load(Ordering::Relaxed), progress.bytes_total);
 
-    let [page, markdown, plain, line, row] = documents.map_all();
+    let [page, markdown, plain, line, row, _] = documents.map_all();
     assert_eq!((page.title.as_str(), page.text.as_str()), ("Page", "Hello & good day"));
     assert_eq!(page.payload["type"], s("html"));
     assert_eq!((markdown.title.as_str(), markdown.text.as_str()), ("Heading", "# Heading\n\nA link."));
@@ -107,8 +106,9 @@ fn bad_text_files_are_named_and_reading_goes_on() {
         ("b.md", b" \n"),
         ("c.html", b"<p> </p>"),
         ("d.txt", b""),
-        ("e.txt", b"\xff\xfeh\0"),
+        ("e.txt", b"\xff\xfeh\0\0"),
         ("f.txt", b"good"),
+        ("g.txt", b"a\0b"),
     ]);
     let read: Vec<_> = open(&[folder.path()], SourceOptions::default()).collect();
     assert_eq!(error(&read[0]).0, Some(2));
@@ -118,7 +118,8 @@ fn bad_text_files_are_named_and_reading_goes_on() {
         assert_eq!(error(empty), (None, "empty"));
     }
     assert!(error(&read[4]).1.contains("UTF-16"));
-    assert_eq!(ids(&read[5..]), ["f.txt"]);
+    assert_eq!(ids(&read[5..6]), ["f.txt"]);
+    assert!(read[6].as_ref().unwrap_err().to_string().contains("g.txt: binary"), "{read:?}");
 }
 
 #[test]
@@ -192,17 +193,15 @@ fn tables_keep_line_numbers_over_quotes_blanks_and_carriage_returns() {
         assert_eq!(error(&read[1]), (Some(6), "the row has 3 cells, the header has 4"));
         let third = read[2].as_ref().unwrap();
         assert!(third.place.ends_with("t.csv:7"), "{}", third.place);
-        assert_eq!(
-            (&third.payload["n"], &third.payload["when"]),
-            (&Value::Float(1.5), &Value::Integer(2024))
-        );
+        // `007` and `true` make their columns text.
+        assert_eq!((&third.payload["n"], &third.payload["when"]), (&s("1.5"), &s("2024")));
         let last = read[3].as_ref().unwrap();
         assert!(last.place.ends_with("t.csv:8"), "{}", last.place);
-        assert_eq!(last.payload["when"], Value::Bool(true));
+        assert_eq!(last.payload["when"], s("true"));
     }
     let read = read("t.tsv", b"\xef\xbb\xbfdoc_id\t\tbody\na\tx\t\"b, c\"\n");
     let document = read[0].as_ref().unwrap();
-    assert_eq!((document.id.as_str(), document.text.as_str()), ("a", "b, c"));
+    assert_eq!((document.id.as_str(), document.text.as_str()), ("a", "\"b, c\""));
     assert_eq!(document.payload, [("column_2".to_owned(), s("x"))].into());
 }
 
@@ -218,27 +217,237 @@ fn bad_tables_say_where() {
     assert_eq!(error(&documents[0]).0, Some(2));
     assert!(error(&documents[0]).1.starts_with("byte 14: not UTF-8"), "{documents:?}");
     assert_eq!(ids(&documents[1..2]), ["2"]);
-    assert!(error(&documents[2]).1.contains("no text"));
+    assert_eq!(error(&documents[2]).1, "document \"3\": empty: neither text nor title");
 
-    let content = format!("id,text\n1,a\n2,\"{}", "x\n".repeat(1 << 18));
-    let input = lines::without_bom(Box::new(Cursor::new(content.into_bytes()))).unwrap();
-    let mut rows = table::Rows::with_max("t.csv".into(), input, Arc::default(), b',', 1 << 10);
-    assert_eq!(rows.next().unwrap().unwrap().id, "1");
-    let unclosed = rows.next().unwrap();
-    assert_eq!(error(&unclosed).0, Some(3));
-    assert!(error(&unclosed).1.contains("a quote that is not closed"), "{unclosed:?}");
-    assert!(rows.next().is_none());
+    let content = format!("id,text\n1,a\n2,\"{}", "x\n".repeat(1 << 12));
+    let rows: Vec<_> = table(&content, 1 << 10).collect();
+    assert_eq!(ids(&rows[..1]), ["1"]);
+    assert_eq!(error(&rows[1]).0, Some(3));
+    assert!(error(&rows[1]).1.contains("not closed within 1024 bytes"), "{:?}", rows[1]);
+    // What stands behind the quote is read as rows.
+    assert_eq!(error(&rows[2]), (Some(4), "the row has 1 cells, the header has 2"));
+}
+
+fn table(content: &str, bytes_max: usize) -> Documents {
+    let begin = || {
+        let bytes = Cursor::new(content.to_owned().into_bytes());
+        open::text(Box::new(bytes), None, true).unwrap_or_else(|e| panic!("{e:?}"))
+    };
+    let (fields, understood) = (Arc::default(), Arc::default());
+    let table = table::Table { file: "t.csv".into(), kind: table::Kind::Csv, fields, understood, bytes_max };
+    table.twice(begin(), begin())
 }
 
 #[test]
 fn many_rows_are_read_within_the_bound() {
     let content =
         "id,text\n".to_owned() + &(0..50_000).map(|i| format!("{i},text {i}\n")).collect::<String>();
-    let input = lines::without_bom(Box::new(Cursor::new(content.into_bytes()))).unwrap();
-    let rows = table::Rows::with_max("t.csv".into(), input, Arc::default(), b',', 64);
+    let rows = table(&content, 64);
     let last =
         rows.map(Result::unwrap).enumerate().inspect(|(i, row)| assert_eq!(row.id, i.to_string())).last();
     assert_eq!(last.unwrap().1.place, "t.csv:50001");
+}
+
+/// The values of one field, in the order of the documents.
+fn values(documents: &[Read1], field: &str) -> Vec<Option<Value>> {
+    documents.iter().map(|document| document.as_ref().unwrap().payload.get(field).cloned()).collect()
+}
+
+#[test]
+fn a_column_of_a_table_has_one_type_over_the_whole_file() {
+    let csv = b"text,p,zip,n,ok,day,none\na,0.05,10115,1,true,2024-01-31,\nb,1e-05,01067,+4,False,2024-02-01,\nc,1.5e-05,80331,-3,TRUE,,\n";
+    let tsv = String::from_utf8(csv.to_vec()).unwrap().replace(',', "\t").into_bytes();
+    let stdin = |format, content: &[u8]| -> Vec<Read1> {
+        let options = SourceOptions { format: Some(format), ..Default::default() };
+        let content = Cursor::new(content.to_vec());
+        Sources::open_with_stdin(&["-".into()], options, Box::new(content)).unwrap().collect()
+    };
+    for read in [read("t.csv", csv), read("t.tsv", &tsv), stdin(Format::Csv, csv), stdin(Format::Tsv, &tsv)] {
+        assert_eq!(values(&read, "p"), [0.05, 1e-5, 1.5e-5].map(|p| Some(Value::Float(p))));
+        assert_eq!(values(&read, "zip"), ["10115", "01067", "80331"].map(|zip| Some(s(zip))));
+        assert_eq!(values(&read, "n"), [1, 4, -3].map(|n| Some(Value::Integer(n))));
+        assert_eq!(values(&read, "ok"), [true, false, true].map(|ok| Some(Value::Bool(ok))));
+        assert_eq!(values(&read, "day"), [Some(s("2024-01-31")), Some(s("2024-02-01")), None]);
+        assert_eq!(values(&read, "none"), [None, None, None]);
+    }
+}
+
+#[test]
+fn a_told_type_goes_before_what_a_column_looks_like() {
+    let folder = folder(&[("t.csv", b"text,zip,year\na,10115,2001.0\nb,80331,\n")]);
+    let types = [("zip".to_owned(), ValueType::String), ("year".to_owned(), ValueType::Integer)].into();
+    let options = SourceOptions { fields: FieldMap { types, ..Default::default() }, ..Default::default() };
+    let read: Vec<_> = open(&[folder.path()], options).collect();
+    assert_eq!(values(&read, "zip"), [Some(s("10115")), Some(s("80331"))]);
+    assert_eq!(values(&read, "year"), [Some(Value::Integer(2001)), None]);
+}
+
+#[test]
+fn integers_beyond_64_bits_are_refused_by_line_and_field_in_json_and_csv() {
+    let lines = b"{\"id\": 123456789012345678901, \"text\": \"a\"}\n{\"id\": 123456789012345678902, \"text\": \"b\"}\n\
+                  {\"id\": \"c\", \"text\": \"c\", \"n\": 18446744073709551615}\n{\"id\": \"d\", \"text\": \"d\", \"n\": 5}\n";
+    let list = [b"[", lines.trim_ascii_end(), b"]"].concat();
+    let list = String::from_utf8(list).unwrap().replace('\n', ",\n").into_bytes();
+    for (name, content) in [("f.jsonl", &lines[..]), ("f.json", &list)] {
+        let read = read(name, content);
+        assert_eq!(ids(&read[..2]), ["123456789012345678901", "123456789012345678902"]);
+        assert_eq!(error(&read[2]).0, Some(3));
+        assert!(error(&read[2]).1.starts_with("document \"c\": field \"n\": the integer"), "{read:?}");
+        assert_eq!(ids(&read[3..]), ["d"]);
+    }
+    let csv =
+        b"id,text,n\n123456789012345678901,a,\n123456789012345678902,b,\nc,c,18446744073709551615\nd,d,5\n";
+    let table = read("t.csv", csv);
+    assert_eq!(ids(&table[..2]), ["123456789012345678901", "123456789012345678902"]);
+    assert_eq!(error(&table[2]).0, Some(4));
+    assert!(error(&table[2]).1.starts_with("document \"c\": field \"n\": the integer"), "{table:?}");
+    assert_eq!(table[3].as_ref().unwrap().payload["n"], Value::Integer(5));
+
+    // Told to be text, they are kept in both.
+    let types: BTreeMap<_, _> = [("n".to_owned(), ValueType::String)].into();
+    for (name, content) in [("f.jsonl", &lines[..]), ("t.csv", csv)] {
+        let folder = folder(&[(name, content)]);
+        let fields = FieldMap { types: types.clone(), ..Default::default() };
+        let options = SourceOptions { fields, ..Default::default() };
+        let read: Vec<_> = open(&[folder.path()], options).collect();
+        assert_eq!(values(&read[2..], "n"), [Some(s("18446744073709551615")), Some(s("5"))]);
+    }
+}
+
+#[test]
+fn a_broken_line_of_many_is_told_by_place_and_id() {
+    let line = |i: usize| match i {
+        150 => "{\"id\": \"d150\", \"text\": \"half \\ud800\"}\n".to_owned(),
+        200 => "{\"text\": \"t\", \"id\": 200, \"v\": NaN}\n".to_owned(),
+        _ => format!("{{\"id\": \"d{i}\", \"text\": \"t\"}}\n"),
+    };
+    let content: String = (1..=300).map(line).collect();
+    let lines = read("f.jsonl", content.as_bytes());
+    assert_eq!((lines.len(), lines.iter().filter(|read| read.is_ok()).count()), (300, 298));
+    assert_eq!(error(&lines[149]).0, Some(150));
+    assert!(error(&lines[149]).1.starts_with("document \"d150\": broken JSON, column"), "{:?}", lines[149]);
+    assert_eq!(error(&lines[199]).0, Some(200));
+    assert!(error(&lines[199]).1.starts_with("document \"200\": broken JSON"), "{:?}", lines[199]);
+    assert!(error(&lines[199]).1.contains("NaN"), "{:?}", lines[199]);
+    // In a list too, half of a pair spoils its own record alone.
+    let list = b"[{\"id\": \"a\", \"text\": \"\\udc00\"},\n{\"id\": \"b\", \"text\": \"t\"}]";
+    let list = read("f.json", list);
+    assert_eq!((error(&list[0]).0, ids(&list[1..])), (Some(1), vec!["b"]));
+}
+
+#[test]
+fn the_columns_of_a_file_are_told_as_they_were_understood() {
+    let folder = folder(&[
+        ("a.csv", b"ID;Body;zip;n\n1;a, b;01067;5\n2;c;80331;6\n"),
+        ("b.csv", b"ID;Body;zip;n\n3;a, b;01067;5\n4;d;1;2\n"),
+        ("c.csv", b"a;b\n1;2\n"),
+        ("d.jsonl", b"{\"_id\": 1, \"Title\": \"T\", \"text\": \"t\", \"n\": 5}\n"),
+    ]);
+    let sources = open(&[folder.path()], SourceOptions::default());
+    let understood = sources.understood();
+    assert!(understood.take().is_empty());
+    let read: Vec<_> = sources.collect();
+    assert_eq!(ids(&read[..4]), ["1", "2", "3", "4"]);
+    let told: Vec<String> = understood.take().iter().map(ToString::to_string).collect();
+    let [table, json] = told.as_slice() else { panic!("{told:?}") };
+    assert!(
+        table.ends_with("a.csv (cells separated by ';'): id from \"ID\", text from \"Body\"; fields zip (string), n (integer)"),
+        "{table}"
+    );
+    assert!(
+        json.ends_with("d.jsonl: id from \"_id\", title from \"Title\", text from \"text\"; fields n"),
+        "{json}"
+    );
+    // One error for the whole file.
+    assert_eq!((read.len(), error(&read[4]).0), (6, Some(1)));
+    for part in ["no text", "\"a\", \"b\"", "--text-field", "--title-field", "--id-field"] {
+        assert!(error(&read[4]).1.contains(part), "{read:?}");
+    }
+}
+
+#[test]
+fn packed_files_are_read_wherever_they_lie_and_what_is_named_is_read_or_refused() {
+    use std::io::Write;
+
+    let gzip = |content: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(content).unwrap();
+        packed.finish().unwrap()
+    };
+    let json = b"{\"id\": \"j\", \"text\": \"t\"}\n{\"id\": \"k\", \"text\": \"t\"}\n";
+    let zst = zstd::stream::encode_all(&b"id,text,n\nr,t,1\n"[..], 1).unwrap();
+    let utf16: Vec<u8> = "\u{feff}Grüße\n\nund mehr".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let folder = folder(&[
+        ("a.jsonl.gz", &gzip(json)),
+        ("b.csv.zst", &zst),
+        ("c.md.gz", &gzip(b"# Head\n\ntext")),
+        ("d.txt", &utf16),
+        ("lines", json),
+        ("page", b" <!DOCTYPE html><title>P</title><p>x"),
+        ("plain.log", b"words"),
+        ("program", b"\x7fELF\0\0"),
+        ("table.json.gz", b"not packed"),
+    ]);
+    let sources = open(&[folder.path()], SourceOptions::default());
+    assert_eq!(sources.skipped().values().sum::<u64>(), 4);
+    let progress = sources.progress();
+    let read: Vec<_> = sources.collect();
+    assert_eq!(ids(&read[..5]), ["j", "k", "r", "c.md.gz", "d.txt"]);
+    assert_eq!(read[2].as_ref().unwrap().payload["n"], Value::Integer(1));
+    let markdown = read[3].as_ref().unwrap();
+    assert_eq!((markdown.title.as_str(), &markdown.payload["type"]), ("Head", &s("md")));
+    assert_eq!(read[4].as_ref().unwrap().text, "Grüße\n\nund mehr");
+    assert!(error(&read[5]).1.contains("cannot be unpacked"), "{read:?}");
+    assert_eq!(progress.bytes_read.load(Ordering::Relaxed), progress.bytes_total);
+
+    let named =
+        |name: &str| -> Vec<Read1> { open(&[&folder.path().join(name)], SourceOptions::default()).collect() };
+    assert_eq!(ids(&named("lines")), ["j", "k"]);
+    let page = named("page");
+    assert_eq!(page[0].as_ref().unwrap().title, "P");
+    assert_eq!(named("plain.log")[0].as_ref().unwrap().text, "words");
+    assert!(error(&named("program")[0]).1.contains("a program"));
+}
+
+#[test]
+fn no_bytes_of_any_kind_panic_or_hang_a_reader() {
+    use proptest::prelude::*;
+
+    let names = ["a.txt", "a.md", "a.html", "a.jsonl", "a.json", "a.csv", "a.tsv", "a"];
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let bytes = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200),
+        "[\\[\\]{}\",:;<>/a#`*|\\-\n\t é😀0-9.e]{0,120}".prop_map(String::into_bytes),
+        // Truncated in the middle of a character.
+        "[é😀\"<`{\n]{1,20}".prop_map(|text| text.as_bytes()[..text.len() - 1].to_vec()),
+    ];
+    runner
+        .run(&(bytes, 0..names.len()), |(bytes, name)| {
+            let read = read(names[name], &bytes);
+            prop_assert!(read.len() <= bytes.len() + 1);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn long_lines_and_wide_tables_are_read() {
+    let long = "x".repeat(10 << 20);
+    for (name, content) in [
+        ("a.jsonl", format!("{{\"id\": \"a\", \"text\": \"{long}\"}}\n")),
+        ("a.csv", format!("id,text\na,\"{long}\"\n")),
+        ("a.tsv", format!("id\ttext\na\t{long}\n")),
+        ("a.md", long.clone()),
+        ("a.txt", long.clone()),
+        ("a.html", format!("<p>{long}")),
+    ] {
+        let read = read(name, content.as_bytes());
+        assert_eq!((read.len(), read[0].as_ref().unwrap().text.len()), (1, long.len()), "{name}");
+    }
+    let names: Vec<String> = (0..1000).map(|i| format!("c{i}")).collect();
+    let cells: Vec<String> = (0..1000).map(|i| i.to_string()).collect();
+    let wide = read("w.csv", format!("text,{}\nt,{}\n", names.join(","), cells.join(",")).as_bytes());
+    assert_eq!(wide[0].as_ref().unwrap().payload["c999"], Value::Integer(999));
 }
 
 #[test]
@@ -270,9 +479,8 @@ fn format_overrides_the_extension_of_a_file_but_not_of_a_folder() {
     let options = SourceOptions { format: Some(Format::JsonLines), ..Default::default() };
     let documents: Vec<_> = open(&[&folder.path().join("data.log"), folder.path()], options).collect();
     assert_eq!(ids(&documents), ["a", "b.txt"]);
-    let sources = open(&[&folder.path().join("data.log")], SourceOptions::default());
+    let sources = open(&[folder.path()], SourceOptions::default());
     assert_eq!(sources.skipped().get("log"), Some(&1));
-    assert_eq!(sources.count(), 0);
 }
 
 #[test]
@@ -327,6 +535,31 @@ fn links_that_lead_back_are_left_out_and_broken_ones_reported() {
     assert!(error(&read[1]).1.contains("cannot open"));
     assert_eq!(error(&read[2]).1, "its name is not UTF-8");
     assert_eq!(read.len(), 3);
+}
+
+#[test]
+fn menus_of_a_page_are_left_out_unless_they_are_to_be_kept() {
+    let folder = folder(&[
+        (
+            "a.html",
+            b"<nav><a>Home</a><a>About</a></nav><article>News today</article><article>Prices</article>",
+        ),
+        ("b.html", b"<nav>Only a menu</nav>"),
+    ]);
+    let read: Vec<_> = open(&[folder.path()], SourceOptions::default()).collect();
+    assert_eq!(read[0].as_ref().unwrap().text, "News today\n\nPrices");
+    assert!(error(&read[1]).1.contains("--keep-menus"), "{read:?}");
+    let kept: Vec<_> =
+        open(&[folder.path()], SourceOptions { keep_menus: true, ..Default::default() }).collect();
+    assert_eq!(kept[0].as_ref().unwrap().text, "Home About\n\nNews today\n\nPrices");
+    assert_eq!(kept[1].as_ref().unwrap().text, "Only a menu");
+}
+
+#[test]
+fn broken_front_matter_is_told_with_its_line() {
+    let read = read("a.md", b"---\nlang: en\ntitle: Foo: bar\n---\ntext");
+    assert_eq!(error(&read[0]).0, Some(3));
+    assert!(error(&read[0]).1.contains("no YAML"), "{read:?}");
 }
 
 #[test]

@@ -3,8 +3,6 @@
 //! A reader notes it before a file's first document. It is kept once for all files that are understood alike, and for at
 //! most [`FILES_MAX`] kinds of files, so that a folder of many files neither floods a terminal nor fills memory.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the readers of tables and JSON come to note it"))]
-
 use std::{fmt, sync::Mutex};
 
 use super::ValueType;

@@ -1,9 +1,9 @@
 //! Paths -> the files to read, in order.
 //!
-//! From a folder all files of a known kind are taken, by name; hidden ones are left out, and so is `.json`, which in a
-//! folder is more often settings than text. A folder in BEIR layout (`corpus.jsonl` beside `queries.jsonl`) gives its
-//! corpus only. Links are followed, but no file is taken twice from one folder: a link to what lies in the folder
-//! anyway, or that leads back up, or to what another link led to, is left out.
+//! From a folder all files of a known kind are taken, by name, those packed with gzip or zstd among them; hidden ones are
+//! left out. A file that is named is taken whatever its name. A folder in BEIR layout (`corpus.jsonl` beside
+//! `queries.jsonl`) gives its corpus only. Links are followed, but no file is taken twice from one folder: a link to what
+//! lies in the folder anyway, or that leads back up, or to what another link led to, is left out.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -15,7 +15,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::{
     Format, Input, SourceError,
-    text::extension,
+    text::{content_extension, extension},
     whole::{self, WholeFiles},
 };
 
@@ -46,7 +46,8 @@ pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, S
             if found.inputs.iter().any(again) {
                 return Err(SourceError::new("standard input", None, "`-` is given twice"));
             }
-            let input = Input { path: None, name: "standard input".into(), relative: String::new(), format };
+            let name = "standard input".into();
+            let input = Input { path: None, name, relative: String::new(), format: Some(format) };
             found.inputs.push_back(Ok(input));
             continue;
         }
@@ -59,9 +60,17 @@ pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, S
                 match entry {
                     Ok((relative, entry)) => {
                         let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-                        let format = extension(&relative).and_then(|e| Format::of_extension(&e));
-                        let format = format.filter(|format| *format != Format::Json);
-                        found.add(&folder, entry.into_path(), relative, format, bytes);
+                        match of_name(&relative) {
+                            Some(format) => {
+                                found.add(&folder, entry.into_path(), relative, Some(format), bytes);
+                            }
+                            None => {
+                                *found
+                                    .skipped
+                                    .entry(extension(&relative).unwrap_or_default())
+                                    .or_default() += 1;
+                            }
+                        }
                     }
                     Err(error) => {
                         complete = false;
@@ -73,7 +82,7 @@ pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, S
         } else {
             match path.file_name().and_then(|name| name.to_str()) {
                 Some(file_name) => {
-                    let format = format.or_else(|| Format::of_extension(&extension(file_name)?));
+                    let format = format.or_else(|| of_name(file_name));
                     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
                     let folder = whole::folder_name(above.unwrap_or(Path::new(".")));
                     let relative = whole::composed(file_name).into_owned();
@@ -95,12 +104,8 @@ impl Found {
         format: Option<Format>,
         bytes: u64,
     ) {
-        let Some(format) = format else {
-            *self.skipped.entry(extension(&relative).unwrap_or_default()).or_default() += 1;
-            return;
-        };
         let name = path.display().to_string();
-        if matches!(format, Format::Text | Format::Markdown | Format::Html)
+        if matches!(format, None | Some(Format::Text | Format::Markdown | Format::Html))
             && let Err(first) = self.whole.note(&relative, folder, &name)
         {
             let reason = format!(
@@ -112,6 +117,10 @@ impl Found {
         self.bytes_total += bytes;
         self.inputs.push_back(Ok(Input { path: Some(path), name, relative, format }));
     }
+}
+
+fn of_name(name: &str) -> Option<Format> {
+    Format::of_extension(&content_extension(name)?)
 }
 
 /// The files below a folder, each with its path from there.
@@ -161,7 +170,7 @@ impl Once {
         }
         let Ok(real) = entry.path().canonicalize() else { return true };
         // A link may give a file a name that says what is in it.
-        let kind = |path: &Path| extension(&path.to_string_lossy()).and_then(|e| Format::of_extension(&e));
+        let kind = |path: &Path| of_name(&path.to_string_lossy());
         let shown = |path: &Path| {
             path.iter().all(|part| !part.as_encoded_bytes().starts_with(b"."))
                 && (!entry.file_type().is_file() || kind(path).is_some())
@@ -180,9 +189,12 @@ fn beside_corpus(entry: &DirEntry) -> bool {
     let path = entry.path();
     let Some(folder) = path.parent().filter(|_| entry.depth() > 0) else { return false };
     let name = entry.file_name().to_string_lossy();
-    let suspect =
-        name == "qrels" || name.ends_with(".tsv") || (name.ends_with(".jsonl") && name != "corpus.jsonl");
-    suspect && folder.join("corpus.jsonl").is_file() && folder.join("queries.jsonl").is_file()
+    let unpacked = name.strip_suffix(".gz").unwrap_or(&name);
+    let suspect = name == "qrels"
+        || unpacked.ends_with(".tsv")
+        || (unpacked.ends_with(".jsonl") && unpacked != "corpus.jsonl");
+    let has = |name: &str| folder.join(name).is_file() || folder.join(format!("{name}.gz")).is_file();
+    suspect && has("corpus.jsonl") && has("queries.jsonl")
 }
 
 /// The path from the folder, with `/` and composed; `None` if it is not UTF-8.

@@ -58,6 +58,32 @@ impl Home {
 }
 
 #[test]
+fn the_documents_that_ingest_reads_can_be_trained_on() {
+    let Some(home) = Home::new() else { return };
+    let texts = ["The river rose quickly in the early spring.", "A dog ran over the wide green field."];
+    let papers: String = (0..2)
+        .map(|i| {
+            format!(
+                "{{\"doi\": \"10.1/{i}\", \"head\": \"H{i}\", \"abstract\": \"{} {}\"}}\n",
+                texts[i],
+                texts[1 - i]
+            )
+        })
+        .collect();
+    home.place.file("papers.jsonl", papers);
+    let named =
+        ["--id-field", "doi", "--title-field", "head", "--text-field", "abstract", "--dry-run", "--json"];
+    let report = home.run(&[&["--train", "papers.jsonl"][..], &named].concat()).code(0).json();
+    assert_eq!(
+        (&report["sources"][0]["read"], &report["sources"][0]["made"]["title"]),
+        (&2.into(), &2.into())
+    );
+    let ran = home.run(&["--train", "papers.jsonl", "--text-field", "story", "--dry-run"]);
+    assert_ne!(ran.code, 0);
+    ran.says("papers.jsonl, line 1: no field \"story\"").says("\"abstract\"");
+}
+
+#[test]
 fn a_run_leaves_a_model_that_serves_and_a_folder_that_tells_of_it() {
     let Some(home) = Home::new() else { return };
     let args = ["--train", "texts.txt", "--dev", "stsb-dev.tsv", "--set", "steps=6"];

@@ -60,6 +60,45 @@ fn json_lines_csv_and_stdin_are_read_with_field_mapping_and_types() {
 }
 
 #[test]
+fn a_column_of_a_table_is_of_one_type_and_a_filter_finds_all_of_it() {
+    let Some(place) = Place::new() else { return };
+    place.file(
+        "t.csv",
+        "ID;Text;zip;p;year\n1;one, two;10115;0.05;2001.0\n2;three;01067;1e-05;1999\n3;four;80331;1.5e-05;\n4;\"open;1;1;1\n5;five;04109;.5;2000\n",
+    );
+    let ran = place.run(&["ingest", "t.csv", "-c", "x", "--type", "year=integer"]).code(3);
+    ran.prints("4 inserted").says("t.csv:5: ").says("never closed");
+    for (filter, documents) in
+        [("zip = \"10115\"", 1), ("zip = \"01067\"", 1), ("p < 0.01", 2), ("year >= 2000", 2)]
+    {
+        let count = place.run(&["document", "count", "-c", "x", "-f", filter, "--json"]).code(0).json();
+        assert_eq!(count["documents"], documents, "{filter}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_is_read_or_is_an_error_and_menus_are_kept_on_demand() {
+    let Some(place) = Place::new() else { return };
+    let lines = "{\"id\":\"a\",\"text\":\"one\"}\n";
+    place.file("noext", lines);
+    place.file(
+        "a.jsonl.zst",
+        zstd::stream::encode_all(lines.replace("\"a\"", "\"b\"").as_bytes(), 1).unwrap(),
+    );
+    place.file("program", b"\x7fELF\0\0");
+    place.file("page.html", "<nav><a>Home</a><a>About</a></nav><article>News</article>");
+    let ran = place.run(&["ingest", "noext", "a.jsonl.zst", "program", "page.html", "-c", "x"]).code(3);
+    ran.prints("3 inserted").says("program: binary");
+    let text = |place: &Place| {
+        let got = place.run(&["document", "get", "page.html", "-c", "x", "--json"]).code(0).json_lines();
+        got[0]["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(text(&place), "News");
+    place.run(&["ingest", "page.html", "-c", "x", "--keep-menus"]).code(0).prints("1 updated");
+    assert_eq!(text(&place), "Home About\n\nNews");
+}
+
+#[test]
 fn a_bad_line_is_told_with_its_number_and_the_rest_is_stored() {
     let Some(place) = Place::new() else { return };
     let file =

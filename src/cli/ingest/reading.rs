@@ -26,7 +26,7 @@ const PATH_FIELD: &str = "path";
 /// What is read, and which of its fields are what.
 #[derive(Debug, clap::Args)]
 pub struct SourceArgs {
-    /// Folders, files (.txt .md .html .jsonl .json .csv .tsv), or - for stdin
+    /// Folders, files (.txt .md .html .jsonl .json .csv .tsv, each also .gz or .zst), or - for stdin
     #[arg(required = true, value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<PathBuf>,
     /// Form of stdin and of files named one by one: text, markdown, html, jsonl, json, csv or tsv
@@ -52,6 +52,9 @@ pub struct SourceArgs {
     /// folder that is given: keeps files of the same name from two folders apart
     #[arg(long, value_name = "PREFIX", value_parser = id_prefix)]
     id_prefix: Option<String>,
+    /// Keep what is left out of web pages: menus (<nav>), the page's <header> and <footer>, hidden parts
+    #[arg(long)]
+    keep_menus: bool,
 }
 
 /// Not empty, and without the `/` that is put behind it.
@@ -85,7 +88,9 @@ impl SourceArgs {
                 text: self.text_field.clone(),
                 vector: self.vector_field.clone(),
                 types: self.types.iter().cloned().collect::<BTreeMap<_, _>>(),
+                ..FieldMap::default()
             },
+            keep_menus: self.keep_menus,
         };
         let sources = Sources::open(&self.paths, options).map_err(|error| usage(error.to_string()))?;
         let (progress, files) = (sources.progress(), sources.whole_files());

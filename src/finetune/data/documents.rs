@@ -4,14 +4,19 @@
 //! A document's text is cut into sentences and these are packed into passages again, whatever passages it came in:
 //! so overlapping passages of a collection do not teach that two texts match because they share sentences.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Example, Kind, Made, report::FileReport, source::Source};
-use crate::{encoder::sentences, eval::beir::CorpusDocument, random::SplitMix};
+use super::{DataError, Example, Kind, Made, report::FileReport, source::Source};
+use crate::{
+    encoder::sentences,
+    eval::beir::CorpusDocument,
+    random::SplitMix,
+    source::{self, FieldMap, SourceError, SourceOptions, Sources, is_content_id},
+};
 
 /// Default of [`Source::passage_words`]: about 130 tokens, which the recipes' encoders take whole.
 pub const PASSAGE_WORDS: usize = 100;
@@ -82,6 +87,33 @@ impl From<CorpusDocument> for SourceDocument {
     fn from(document: CorpusDocument) -> Self {
         SourceDocument { id: document.id, title: document.title, passages: vec![document.text] }
     }
+}
+
+/// Reads a file of documents as `ingest` reads it; one without an id is called by its line.
+///
+/// # Errors
+/// What is wrong with the first record that is no document.
+pub(super) fn read(path: &Path, source: &Source) -> Result<Vec<SourceDocument>, DataError> {
+    let fields = FieldMap {
+        id: source.id_field.clone(),
+        title: source.title_field.clone(),
+        text: source.text_field.clone(),
+        without_payload: true,
+        ..FieldMap::default()
+    };
+    let failed = |error: SourceError| match error.line {
+        Some(line) => DataError::line(path, usize::try_from(line).unwrap_or(usize::MAX), error.reason),
+        None => DataError::File { path: path.to_owned(), reason: error.reason },
+    };
+    let options = SourceOptions { fields, ..SourceOptions::default() };
+    let files = Sources::open(&[path.to_owned()], options).map_err(failed)?;
+    let documents = files.map(|read| {
+        let source::SourceDocument { id, title, text, place, .. } = read.map_err(failed)?;
+        let line = place.rsplit_once(':').map_or("", |(_, line)| line);
+        let id = if is_content_id(&id) { format!("in line {line}") } else { id };
+        Ok(SourceDocument { id, title, passages: vec![text] })
+    });
+    documents.collect()
 }
 
 /// Makes the examples of all documents, in the order of the documents.

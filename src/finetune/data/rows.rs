@@ -1,19 +1,18 @@
-//! A file of rows -> examples: one sentence a line (`.txt`), JSON objects or arrays (`.jsonl`), or columns parted by
-//! tabs (`.tsv`); each also packed (`.gz`).
+//! A file of rows -> examples: one sentence a line (`.txt`), JSON objects or arrays (`.jsonl`), or columns separated
+//! by tabs (`.tsv`); each also packed (`.gz`, `.zst`).
 //!
 //! White space around a text is cut, and nothing else about it is changed. A row that cannot be read is an error that
 //! names its line: a file that is half understood would train on something nobody looked at.
 
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     DataError, Example, Kind,
-    documents::SourceDocument,
     source::{Column, Source, SourceKind},
 };
+use crate::source::title_and_text;
 
 /// What a file's name says about its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +23,11 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// By the ending of the name, `.gz` set aside.
+    /// By the ending of the name, `.gz` and `.zst` set aside.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
-        let (_, ending) = name.strip_suffix(".gz").unwrap_or(&name).rsplit_once('.')?;
+        let unpacked = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        let (_, ending) = unpacked.rsplit_once('.')?;
         match ending {
             "txt" => Some(Format::Text),
             "jsonl" | "ndjson" => Some(Format::Jsonl),
@@ -40,7 +40,7 @@ impl Format {
         Format::of(path).ok_or_else(|| DataError::File {
             path: path.to_owned(),
             reason: "its name does not tell what is in it; names end in .txt (a sentence a line), .jsonl or .tsv, \
-                     packed ones in .gz"
+                     packed ones in .gz or .zst; any file of documents is read with `kind = \"documents\"` or --text-field"
                 .to_owned(),
         })
     }
@@ -347,51 +347,19 @@ fn shape(value: &Value) -> &'static str {
     }
 }
 
-/// A line of a file of documents.
-#[derive(Deserialize)]
-struct DocumentLine {
-    #[serde(alias = "_id")]
-    id: Option<Value>,
-    #[serde(default)]
-    title: Option<String>,
-    text: String,
-}
-
-/// Whether a file holds documents: because that was stated, or because nothing was and its first row has a title.
-pub(super) fn are_documents(path: &Path, text: &str, source: &Source) -> Result<bool, DataError> {
-    let format = Format::known(path)?;
-    match source.kind {
-        SourceKind::Documents if format == Format::Jsonl => Ok(true),
-        SourceKind::Documents => Err(DataError::File {
-            path: path.to_owned(),
-            reason: "documents are read from .jsonl files, one object with `text` a line".to_owned(),
-        }),
-        SourceKind::Auto if format == Format::Jsonl => {
-            let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            let first = serde_json::from_str::<Value>(first).unwrap_or_default();
-            Ok(first.get("title").is_some() && first.get("text").is_some())
-        }
-        _ => Ok(false),
+/// Whether a file that says nothing of its kind holds documents: its first row is an object with a title and a text, or
+/// with a text by a name that rows do not have (`abstract`, `body`, `content`).
+pub(super) fn are_documents(path: &Path, text: &str, source: &Source) -> bool {
+    if source.kind != SourceKind::Auto || Format::of(path) != Some(Format::Jsonl) {
+        return false;
     }
-}
-
-/// Reads a file of documents; one without an id is called by its line.
-pub(super) fn documents(path: &Path, text: &str) -> Result<Vec<SourceDocument>, DataError> {
-    let mut lines =
-        Lines { text: text.strip_prefix('\u{feff}').unwrap_or(text).lines(), number: 0, blank: 0 };
-    let mut documents = Vec::new();
-    while let Some((number, line)) = lines.next() {
-        let document: DocumentLine = serde_json::from_str(line)
-            .map_err(|e| DataError::line(path, number, format!("not a document: {e}")))?;
-        let id = match document.id {
-            None | Some(Value::Null) => format!("in line {number}"),
-            Some(Value::String(id)) => id,
-            Some(other) => other.to_string(),
-        };
-        let title = document.title.unwrap_or_default();
-        documents.push(SourceDocument { id, title, passages: vec![document.text] });
-    }
-    Ok(documents)
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let Ok(Value::Object(first)) = serde_json::from_str(first.trim_start_matches('\u{feff}')) else {
+        return false;
+    };
+    let is_row = first.keys().any(|key| matches!(column(key), Some(Column::Anchor | Column::Positive)));
+    let (title, text) = title_and_text(&first);
+    text.is_some() && (title.is_some() || !is_row)
 }
 
 #[cfg(test)]

@@ -60,6 +60,16 @@ pub struct Source {
     /// What the columns of a TSV file are, whatever its header says: `anchor`, `positive`, `negative` or `skip`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
+    /// Field with the text of a document [default: text, body, content or abstract]. Naming a field says that the file
+    /// holds documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_field: Option<String>,
+    /// Field with the title of a document [default: title].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title_field: Option<String>,
+    /// Field with the id of a document [default: id, _id or doc_id].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_field: Option<String>,
     /// The text's licence, repeated in the report and so in the model's lineage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
@@ -82,7 +92,7 @@ pub enum SourceKind {
     Beir,
     /// A collection of the database.
     Collection,
-    /// A JSONL file of documents: `text`, and if they have them `title` and `_id` or `id`.
+    /// A file of documents, of any form that `ingest` reads.
     Documents,
 }
 
@@ -147,6 +157,9 @@ impl Source {
             limit_seed: 0,
             header: None,
             columns: Vec::new(),
+            text_field: None,
+            title_field: None,
+            id_field: None,
             licence: None,
         }
     }
@@ -181,8 +194,12 @@ impl Source {
         }
         let last = Path::new(&self.from).file_name().map(|n| n.to_string_lossy().into_owned());
         let last = last.unwrap_or_else(|| self.from.clone());
-        let stem = last.strip_suffix(".gz").unwrap_or(&last);
-        [".txt", ".jsonl", ".tsv"].iter().find_map(|e| stem.strip_suffix(e)).unwrap_or(stem).to_owned()
+        let stem = last.strip_suffix(".gz").or_else(|| last.strip_suffix(".zst")).unwrap_or(&last);
+        [".txt", ".jsonl", ".tsv", ".csv", ".json"]
+            .iter()
+            .find_map(|e| stem.strip_suffix(e))
+            .unwrap_or(stem)
+            .to_owned()
     }
 
     /// # Errors
@@ -208,6 +225,11 @@ impl Source {
                           (title, neighbours, inverse_cloze); write two [[data]] tables";
             return wrong(reason.to_owned());
         }
+        if self.names_fields() && !matches!(self.kind, SourceKind::Auto | SourceKind::Documents) {
+            let reason = "text_field, title_field and id_field name fields of documents; leave them out, or state \
+                          `kind = \"documents\"`";
+            return wrong(reason.to_owned());
+        }
         let count = |wanted| self.columns.iter().filter(|c| **c == wanted).count();
         let (anchors, positives, negatives) =
             (count(Column::Anchor), count(Column::Positive), count(Column::Negative));
@@ -219,6 +241,10 @@ impl Source {
             return wrong(reason.to_owned());
         }
         Ok(())
+    }
+
+    fn names_fields(&self) -> bool {
+        self.text_field.is_some() || self.title_field.is_some() || self.id_field.is_some()
     }
 
     /// Keeps `limit` examples, drawn by seed, in their order; answers how many were not drawn.
@@ -266,6 +292,7 @@ pub enum Origin {
 /// Where the examples of a source are.
 enum Place {
     File(PathBuf),
+    Documents(PathBuf),
     Corpus(PathBuf),
     Collection,
 }
@@ -276,6 +303,10 @@ fn place(source: &Source) -> Result<Place, DataError> {
         SourceKind::Collection => Ok(Place::Collection),
         SourceKind::Auto if source.from.starts_with(COLLECTION_MARK) => Ok(Place::Collection),
         SourceKind::Beir => Ok(Place::Corpus(beir::corpus_path(&path)?)),
+        SourceKind::Documents => Ok(Place::Documents(path)),
+        SourceKind::Auto if source.names_fields() || (path.is_file() && is_of_documents(&path)) => {
+            Ok(Place::Documents(path))
+        }
         SourceKind::Auto if path.is_dir() => Ok(Place::Corpus(beir::corpus_path(&path)?)),
         // What is no file and has neither a folder nor a known ending in its name can only be a collection.
         SourceKind::Auto
@@ -283,12 +314,17 @@ fn place(source: &Source) -> Result<Place, DataError> {
         {
             Ok(Place::Collection)
         }
-        SourceKind::Auto
-        | SourceKind::Text
-        | SourceKind::Pairs
-        | SourceKind::Triplets
-        | SourceKind::Documents => Ok(Place::File(path)),
+        SourceKind::Auto | SourceKind::Text | SourceKind::Pairs | SourceKind::Triplets => {
+            Ok(Place::File(path))
+        }
     }
+}
+
+/// Whether a file's name says that there are documents in it, not rows.
+fn is_of_documents(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let unpacked = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    [".csv", ".json", ".md", ".markdown", ".html", ".htm"].iter().any(|ending| unpacked.ends_with(ending))
 }
 
 /// Reads a source and makes its examples.
@@ -302,10 +338,18 @@ pub(super) fn read(
         Place::Corpus(path) => {
             (beir::documents(&path)?.into_iter().map(Into::into).collect(), vec![sum(&path)?])
         }
+        Place::Documents(path) => {
+            if path.is_dir() {
+                let reason = "it is a folder, where a file of documents is wanted; name its files one by one, or ingest \
+                              it and train on the collection";
+                return Err(DataError::File { path, reason: reason.to_owned() });
+            }
+            (documents::read(&path, source)?, vec![sum(&path)?])
+        }
         Place::File(path) => {
             let text = read_text(&path)?;
-            if rows::are_documents(&path, &text, source)? {
-                (rows::documents(&path, &text)?, vec![sum(&path)?])
+            if rows::are_documents(&path, &text, source) {
+                (documents::read(&path, source)?, vec![sum(&path)?])
             } else {
                 return of_rows(&path, &text, source);
             }

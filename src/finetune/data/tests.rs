@@ -173,8 +173,8 @@ fn files_that_cannot_be_read_are_named() {
 
     let cases = [
         ("bad.txt.gz", "bad.txt.gz: it cannot be unpacked"),
-        ("latin1.txt", "latin1.txt, line 2: it is not UTF-8"),
-        ("a.csv", "a.csv: its name does not tell"),
+        ("latin1.txt", "latin1.txt, line 2: byte 6: not UTF-8"),
+        ("a.csv", "a.csv, line 1: no text"),
         ("", "it has none of corpus.jsonl"),
     ];
     for (name, expected) in cases {
@@ -207,6 +207,34 @@ fn a_beir_folder_gives_pairs_of_its_documents_alone() {
     assert_eq!(load_plain(file).unwrap().datasets[0].kind, Kind::Texts);
     let stated = Source { kind: SourceKind::Beir, ..at(&dir, "none") };
     assert!(load_plain(stated).unwrap_err().to_string().contains("BEIR"));
+}
+
+#[test]
+fn documents_are_read_as_ingest_reads_them() {
+    let papers = "{\"doi\":\"x\",\"head\":\"Rivers\",\"abstract\":\"The river rose quickly in spring. Nobody had foreseen it at all.\",\"n\":[1,\"a\"]}\n\
+                  {\"doi\":\"y\",\"head\":\"Dogs\",\"abstract\":\"A dog ran over the green field. Its owner called it back home.\"}\n";
+    let csv = "ID;Title;Text\n1;Rivers;The river rose quickly in spring. Nobody had foreseen it at all.\n2;Dogs;A dog ran over the green field. Its owner called it back home.\n";
+    let dir =
+        folder(&[("papers.jsonl", papers), ("papers.csv", csv), ("pairs.jsonl", "[\"a b\", \"c d\"]\n")]);
+    // The abstract is found by itself; the title, which makes pairs, where it is named.
+    let plain = load_plain(at(&dir, "papers.jsonl")).unwrap().report;
+    assert_eq!(plain.sources[0].made[&Way::Title], 0);
+    let named = Source { title_field: Some("head".into()), ..at(&dir, "papers.jsonl") };
+    let named = Source { id_field: Some("doi".into()), text_field: Some("abstract".into()), ..named };
+    for source in [named.clone(), at(&dir, "papers.csv")] {
+        let loaded = load_plain(source).unwrap();
+        assert_eq!(
+            loaded.report.sources[0].made,
+            [(Way::Title, 2), (Way::Neighbours, 0), (Way::InverseCloze, 2)].into()
+        );
+    }
+    let wrong = Source { text_field: Some("story".into()), ..at(&dir, "papers.jsonl") };
+    let said = load_plain(wrong).unwrap_err().to_string();
+    assert!(said.contains("papers.jsonl, line 1: no field \"story\", which --text-field names"), "{said}");
+    let stated = Source { kind: SourceKind::Pairs, text_field: Some("a".into()), ..at(&dir, "pairs.jsonl") };
+    assert!(load_plain(stated).unwrap_err().to_string().contains("`kind = \"documents\"`"));
+    let folder = Source { kind: SourceKind::Documents, ..at(&dir, "") };
+    assert!(load_plain(folder).unwrap_err().to_string().contains("it is a folder"));
 }
 
 #[test]

@@ -153,20 +153,20 @@ fn a_name_that_tells_nothing_is_refused() {
 }
 
 #[test]
-fn documents_are_known_by_their_title() {
+fn documents_are_known_by_their_title_or_by_a_text_that_rows_do_not_have() {
     let path = Path::new("x.jsonl");
-    let text = "{\"_id\":\"1\",\"title\":\"T\",\"text\":\"b\"}\n\n{\"id\":2,\"text\":\"c\"}\n{\"text\":\"d\",\"title\":null}\n";
-    assert!(are_documents(path, text, &Source::new("x")).unwrap());
-    assert!(!are_documents(path, "{\"text\":\"b\"}", &Source::new("x")).unwrap());
-    assert!(are_documents(path, "{\"text\":\"b\"}", &stated(SourceKind::Documents)).unwrap());
-    assert!(!are_documents(path, text, &stated(SourceKind::Text)).unwrap());
-    let read = documents(path, text).unwrap();
-    let ids: Vec<&str> = read.iter().map(|d| d.id.as_str()).collect();
-    assert_eq!(ids, ["1", "2", "in line 4"]);
-    assert_eq!((read[0].title.as_str(), read[1].title.as_str()), ("T", ""));
-
-    let said = documents(path, "{\"text\":\"a\"}\n{\"body\":1}").unwrap_err().to_string();
-    assert!(said.contains("x.jsonl, line 2: not a document"), "{said}");
-    let said = are_documents(Path::new("x.tsv"), "", &stated(SourceKind::Documents)).unwrap_err().to_string();
-    assert!(said.contains(".jsonl"), "{said}");
+    let source = Source::new("x");
+    for (text, expected) in [
+        ("{\"_id\":\"1\",\"title\":\"T\",\"text\":\"b\"}\n\n{\"text\":\"c\"}\n", true),
+        ("{\"doi\":\"10.1\",\"abstract\":\"b\"}", true),
+        ("{\"Title\":\"T\",\"Body\":\"b\"}", true),
+        ("{\"text\":\"b\"}", false),
+        ("{\"query\":\"a\",\"positive\":\"b\",\"content\":\"c\"}", false),
+        ("[\"a\",\"b\"]", false),
+        ("", false),
+    ] {
+        assert_eq!(are_documents(path, text, &source), expected, "{text}");
+        assert!(!are_documents(path, text, &stated(SourceKind::Text)));
+        assert!(!are_documents(Path::new("x.tsv"), text, &source));
+    }
 }
