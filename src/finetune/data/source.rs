@@ -168,7 +168,7 @@ impl Source {
     pub fn origin(&self) -> Option<Origin> {
         match place(self).ok()? {
             Place::Collection => Some(Origin::Collection),
-            Place::File(_) => Some(Origin::File),
+            Place::File(_) | Place::Documents(_) => Some(Origin::File),
             Place::Corpus(_) => Some(Origin::Folder),
         }
     }
