@@ -51,7 +51,7 @@ fn fit(head: &[u8], delimiter: char) -> (usize, usize) {
         rows += 1;
         alike += usize::from(row.is_ok_and(|row| row.cells.len() == columns));
     }
-    (columns, if rows == 0 { 100 } else { alike * 100 / rows })
+    (columns, (alike * 100_usize).checked_div(rows).unwrap_or(100))
 }
 
 #[cfg(test)]

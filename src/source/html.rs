@@ -183,11 +183,12 @@ impl State {
             self.separate(Gap::Blank);
         }
         self.separate(gap(name));
-        if name == "img" && self.is_shown() {
-            if let Some(alt) = attribute(tag, "alt") {
-                let alt = format!(" {alt} ");
-                self.characters(&alt);
-            }
+        if name == "img"
+            && self.is_shown()
+            && let Some(alt) = attribute(tag, "alt")
+        {
+            let alt = format!(" {alt} ");
+            self.characters(&alt);
         }
         // Of drawings the title is no title of the page.
         if name == "title" && self.left_out == 0 && self.title.trim().is_empty() {
