@@ -32,6 +32,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// What an earlier answer still counts beside the newest, for the pace.
 const MEMORY: f64 = 0.7;
 
+/// Ids of a run that are remembered to count repeated ones, in some 80 MiB; of more, the first are.
+const IDS_MET_MAX: usize = 4 << 20;
+
 /// A document and where it was read.
 #[derive(Debug)]
 pub struct Record {
@@ -128,7 +131,7 @@ pub fn read(
     pieces: &mpsc::Sender<Piece>,
 ) {
     let mut batch = Batch::default();
-    // Eight bytes an id. Two ids of one hash would only be counted wrong.
+    // Only hashes: two ids of one hash would be counted wrong, and nothing else.
     let mut met = HashSet::new();
     for (record, read) in source {
         let record = record.and_then(|record| {
@@ -147,7 +150,8 @@ pub fn read(
             Ok((record, bytes)) => {
                 let bytes_max = pace.batch_bytes.load(Ordering::Relaxed);
                 let full = (!batch.takes(bytes, bytes_max)).then(|| std::mem::take(&mut batch));
-                let repeated = !met.insert(hash_of(&record.document.id));
+                let id = hash_of(&record.document.id);
+                let repeated = if met.len() < IDS_MET_MAX { !met.insert(id) } else { met.contains(&id) };
                 batch.push(record, bytes, repeated);
                 batch.read = read;
                 match full {

@@ -24,8 +24,6 @@ pub const FOLDER_FIELD: &str = "source_folder";
 const PATH_FIELD: &str = "path";
 /// The reader writes these beside the path, and few others do.
 const FILE_FIELDS: [&str; 3] = [PATH_FIELD, "type", "bytes"];
-/// Documents of one answer.
-const PAGE: u32 = 500;
 /// Ids of one deletion.
 const DELETED_AT_ONCE: usize = 500;
 /// How often a server that is too busy is asked again, and after which time.
@@ -151,7 +149,6 @@ impl Origins {
         let mut request = ScrollRequest {
             collection: self.collection.clone(),
             filter: Some(filter),
-            limit: PAGE,
             without_text: true,
             ..Default::default()
         };
@@ -165,10 +162,7 @@ impl Origins {
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
                 }
-                // No collection, or one whose fields of these names are of another type: nothing of ours is in it.
-                Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
-                    return Ok(found);
-                }
+                Err(status) if nothing_of_ours(&status) => return Ok(found),
                 Err(status) => return Err(status),
             };
             for stored in page.documents {
@@ -184,6 +178,15 @@ impl Origins {
             }
             request.cursor = page.next_cursor;
         }
+    }
+}
+
+/// No collection, or one whose fields of these names are of other types.
+fn nothing_of_ours(status: &Status) -> bool {
+    match status.code() {
+        Code::NotFound => true,
+        Code::InvalidArgument => status.message().contains("filter on field"),
+        _ => false,
     }
 }
 

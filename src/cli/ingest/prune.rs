@@ -1,5 +1,6 @@
 //! Documents whose files are no longer in their folder: told after each ingest of a folder, removed by `--prune`.
 //!
+//! A file that has another id now, by `--id-prefix`, counts as another one.
 //! Only documents that came from the very folder that is ingested are looked at, and only if all of it could be searched.
 //! Rows of tables and JSON lines are never among them: nothing says which file they came from.
 
@@ -89,7 +90,7 @@ pub async fn after(
         if !args.prune {
             let documents = layout::counted(count, "document");
             out.note(&format!(
-                "{documents} came from files that are no longer in {}; --prune removes them",
+                "{documents} from {} belong to no file that is there now; --prune removes them",
                 folder.path
             ));
             continue;
@@ -110,7 +111,7 @@ fn question(folder: &str, missing: &[String]) -> String {
     let shown: Vec<String> = missing.iter().take(IDS_SHOWN).map(|id| layout::one_line(id)).collect();
     let more = if missing.len() > IDS_SHOWN { ", ..." } else { "" };
     format!(
-        "Remove {} whose files are no longer in {folder} ({}{more})?",
+        "Remove {} from {folder} that belong to no file that is there now ({}{more})?",
         layout::counted(missing.len() as u64, "document"),
         shown.join(", ")
     )
