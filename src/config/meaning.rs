@@ -20,6 +20,10 @@ const MEANINGS: &[(&str, &str)] = &[
         "server.close_timeout",
         "Time that closing the data folder gets after that, in seconds; then the process ends with an error",
     ),
+    (
+        "server.stream_idle_timeout",
+        "Time after which an Ingest stream that has nothing in work and sends nothing is ended, in seconds",
+    ),
     ("encoder.model", "The model that encodes unless a collection names another"),
     ("encoder.device", "Where it runs; auto takes the fastest that is there"),
     (
@@ -43,6 +47,12 @@ const MEANINGS: &[(&str, &str)] = &[
     ("limits.payload_bytes_max", "Size of one document's fields, in bytes"),
     ("limits.k_max", "Hits of one search"),
     ("limits.concurrent_requests_max", "Requests worked on at once; more are refused as overloaded"),
+    (
+        "limits.bytes_in_flight_max",
+        "Memory for what all requests under way sent and are answered, in bytes; at least ten messages",
+    ),
+    ("limits.streams_max", "Ingest streams open at once; more are refused as overloaded"),
+    ("limits.streams_per_client_max", "Ingest streams of one client, which is one connection"),
     ("log.filter", "Which log lines are written"),
     ("log.format", "Form of the log lines: text for people, json for programs"),
 ];

@@ -253,7 +253,14 @@ impl Place {
     /// A server on a free port and this data folder.
     #[track_caller]
     pub fn serve(&self) -> Server {
+        self.serve_with(&[])
+    }
+
+    /// The same with settings by variables.
+    #[track_caller]
+    pub fn serve_with(&self, variables: &[(&str, &str)]) -> Server {
         let mut command = self.command();
+        command.envs(variables.iter().copied());
         command.arg("serve").arg("--data").arg(self.data()).args(["--listen", "127.0.0.1:0"]);
         command.args(["--metrics-listen", "off", "--json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -420,6 +420,28 @@ fn an_interrupted_ingest_tells_what_is_stored_and_the_next_one_goes_on() {
     assert_eq!(again["inserted"].as_u64().unwrap(), 300 - stored(&told));
 }
 
+#[test]
+fn a_source_that_gives_nothing_for_long_is_waited_for() {
+    use std::io::Write;
+    let Some(place) = Place::new() else { return };
+    let server = place.serve_with(&[("DISTILFACE_SERVER__STREAM_IDLE_TIMEOUT", "0.3")]);
+    let mut command = place.remote(&server, &["ingest", "-", "-c", "x", "--json"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(lines(0..100).as_bytes()).unwrap();
+    stdin.flush().unwrap();
+    until("the first documents are stored", || {
+        let ran = run(&mut place.remote(&server, &["document", "count", "-c", "x", "--json"]));
+        ran.code == 0 && ran.json()["documents"].as_u64().unwrap() >= 64
+    });
+    // Longer than the server waits.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    stdin.write_all(lines(100..200).as_bytes()).unwrap();
+    drop(stdin);
+    assert_eq!(finish(child).code(0).json()["inserted"], 200);
+}
+
 /// The same end of the other side, killed or asked to stop: what was acknowledged is told, and how to go on.
 #[cfg(unix)]
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! A thread reads and fills batches; this task sends them, hears the answers and the interrupt. What was sent before an
 //! interrupt is waited for, for at most [`DRAIN_TIME`]; what was only read is forgotten: it was never promised.
+//! A stream that the server ended since the source gave nothing for a long time is opened again.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use super::{
     batch::{Answered, Batch, Fault, Mark, Pace, Piece},
@@ -124,6 +125,11 @@ impl<'a> Pump<'a> {
                 }
                 answer = answers.recv() => match answer {
                     Some(Ok(response)) => self.settle(response),
+                    Some(Err(status)) if self.was_idle(&status) && requests.is_some() => {
+                        let (more, stream) = mpsc::channel(IN_FLIGHT);
+                        answers = self::answers(self.client.clone(), stream);
+                        requests = Some(more);
+                    }
                     Some(Err(status)) => return self.ended(End::Broken(status)),
                     None if self.in_flight.is_empty() => return self.ended(end),
                     None => {
@@ -165,6 +171,11 @@ impl<'a> Pump<'a> {
         for understood in self.understood.take() {
             self.out.note(&format!("reading {understood}"));
         }
+    }
+
+    /// Whether the server ended the stream only since nothing came for a long time: then another may be opened.
+    fn was_idle(&self, status: &Status) -> bool {
+        status.code() == Code::DeadlineExceeded && self.in_flight.is_empty()
     }
 
     fn ended(mut self, end: End) -> (Tally, End) {
