@@ -276,9 +276,17 @@ impl Collection {
         self.shared.stamp.0
     }
 
-    /// Why it takes no writes any more, if so. For the health service.
+    /// Why it takes no writes, if so: for good, or until the disk has room again. For the health service.
     pub fn read_only(&self) -> Option<String> {
-        self.shared.read_only().map(str::to_owned)
+        self.shared.read_only().map(str::to_owned).or_else(|| self.shared.store.failed())
+    }
+
+    /// Takes writes again after the disk was full, if it has room now. Calls do this by themselves; this is for the
+    /// health service, where nobody calls.
+    pub fn revive(&self) {
+        if !self.is_closed() {
+            self.shared.store.revive();
+        }
     }
 
     /// Whether [`Collection::close`] has come to its end.

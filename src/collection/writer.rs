@@ -190,7 +190,7 @@ impl Writer {
         };
         if let Err(error) = self.shared.store.commit(plan.batch) {
             if !matches!(error, StoreError::DiskFull { .. }) {
-                self.shared.fail(self.shared.store.failed().unwrap_or("a write failed").to_owned());
+                self.shared.fail(self.shared.store.failed().unwrap_or_else(|| "a write failed".to_owned()));
             }
             return Err(error.into());
         }

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
     CollectionInfo, EngineError,
@@ -22,7 +22,7 @@ use crate::{
     error::Result,
     index::IndexKind,
     store::{
-        Catalog, StoreError,
+        Catalog, RESERVE_BYTES, StoreError,
         disk::{Disk as _, RealDisk},
         folder::{self, Mark},
         private,
@@ -65,6 +65,8 @@ pub(super) struct Names {
     now: ArcSwap<Directory>,
     /// What the start found wrong, apart from collections that cannot be opened.
     findings: Vec<Finding>,
+    /// What the last look at the disk found, if it is too full for writes.
+    full: ArcSwapOption<String>,
     /// One change at a time; held by blocking code only.
     changing: std::sync::Mutex<()>,
 }
@@ -135,6 +137,7 @@ impl Names {
             options,
             now: ArcSwap::default(),
             findings: set_aside.into_iter().chain(inventory.findings.iter().cloned()).collect(),
+            full: ArcSwapOption::empty(),
             changing: std::sync::Mutex::new(()),
         };
         names.enter(&inventory, &folders)?;
@@ -328,7 +331,7 @@ impl Names {
 
     /// Forgets a collection and its aliases, then removes its files.
     pub(super) fn delete(&self, name: &str) -> Result<()> {
-        let open = self.change(|directory| {
+        let (open, forgotten) = self.change(|directory| {
             if let Some(target) = directory.aliases.get(name) {
                 let reason = format!("{name:?} is an alias of {target:?}; delete the collection by its own name, or the alias with delete-alias");
                 return Err(EngineError::BadRequest { reason }.into());
@@ -340,14 +343,15 @@ impl Names {
             let mut keys = vec![format!("{COLLECTION}{name}")];
             keys.extend(directory.aliases.iter().filter(|(_, c)| *c == name).map(|(a, _)| format!("{ALIAS}{a}")));
             let keys: Vec<(&str, Option<&[u8]>)> = keys.iter().map(|k| (k.as_str(), None)).collect();
-            self.forget(&open, &keys)?;
+            let forgotten = self.forget(&open, &keys)?;
             directory.collections.remove(name);
             directory.aliases.retain(|_, c| c != name);
-            Ok(open)
+            Ok((open, forgotten))
         })?;
         // From here the collection is gone for everybody; what goes wrong with its files is repaired at the next start.
         close_deleted(&open);
-        if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists())
+        // As long as the catalogue has the name, the mark must stay.
+        if let Some(dir) = open.dir.as_ref().filter(|dir| forgotten && dir.exists())
             && let Err(error) = folder::remove(dir, &RealDisk)
         {
             tracing::warn!(collection = name, %error, "removing a deleted collection's files");
@@ -356,26 +360,28 @@ impl Names {
     }
 
     /// Takes the names of a marked collection out of the catalogue. On a full disk its files go first, which makes the
-    /// room that the catalogue needs.
-    fn forget(&self, open: &Open, keys: &[(&str, Option<&[u8]>)]) -> Result<()> {
+    /// room that the catalogue needs. `false`: it did not, and the next start does it.
+    fn forget(&self, open: &Open, keys: &[(&str, Option<&[u8]>)]) -> Result<bool> {
         let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else {
-            return Ok(self.catalog.put_all(keys)?);
+            self.catalog.put_all(keys)?;
+            return Ok(true);
         };
         match self.catalog.put_all(keys) {
             Err(StoreError::DiskFull { .. }) => {
                 close_deleted(open);
                 folder::empty(dir)?;
-                // The mark has decided it: should this fail too, the next start takes the names away.
-                if let Err(error) = self.catalog.put_all(keys) {
+                // The mark has decided it, so this is no failure of the deletion.
+                let forgotten = self.catalog.put_all(keys);
+                if let Err(error) = &forgotten {
                     tracing::warn!(collection = open.info.name, %error, "the next start takes the name away");
                 }
-                Ok(())
+                Ok(forgotten.is_ok())
             }
             Err(error) => {
                 folder::unmark(dir, Mark::Deleting, &RealDisk)?;
                 Err(error.into())
             }
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -459,7 +465,24 @@ impl Names {
                 .map(|reason| format!("collection {name} is read-only: {reason}"))
         });
         read_only
+            .or_else(|| self.full.load_full().map(|reason| String::clone(&reason)))
             .or_else(|| self.catalog.failed().map(|reason| format!("the catalogue is read-only: {reason}")))
+    }
+
+    /// Looks at the disk, and opens again what found no room on it once there is room. Blocks.
+    pub(super) fn examine(&self) {
+        let full = RealDisk.available(&self.root).ok().filter(|free| *free < RESERVE_BYTES).map(|free| {
+            let (free, least) = (free >> 20, RESERVE_BYTES >> 20);
+            let dir = self.root.display();
+            Arc::new(format!("the disk of {dir} has {free} MiB left, and writes need {least}; reads go on"))
+        });
+        self.full.store(full);
+        self.catalog.revive();
+        for open in self.now().collections.values() {
+            if let Ok(collection) = &open.collection {
+                collection.revive();
+            }
+        }
     }
 
     /// Closes every collection; the first error is answered, after all were tried.

@@ -237,6 +237,8 @@ pub struct Engine {
     bulk: Arc<Semaphore>,
     bulk_room: u32,
     closing: AtomicBool,
+    /// A look at the disk is under way.
+    examining: Arc<AtomicBool>,
     /// Held until the last user of the engine is gone.
     _lock: DataLock,
 }
@@ -282,6 +284,7 @@ impl Engine {
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
             bulk_room,
             closing: AtomicBool::new(false),
+            examining: Arc::default(),
             _lock: lock,
         }))
     }
@@ -531,6 +534,23 @@ impl Engine {
     /// [`EngineError::NoCollection`].
     pub async fn hints(&self, collection: &str, filter: Filter) -> Result<Vec<String>> {
         self.with(collection, move |open, _| Ok(open.collection()?.hints(&filter)?)).await
+    }
+
+    /// Looks at the disk, and lets collections that found no room on it take writes again once there is room. What it
+    /// finds, [`Engine::healthy`] says. One look at a time: a second one answers at once.
+    pub async fn examine(&self) {
+        if self.is_closing() || self.examining.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (names, examining) = (Arc::clone(&self.names), Arc::clone(&self.examining));
+        // Nobody who stops waiting stops the look; it says itself when it is over.
+        let looked = self.pools.work(move || {
+            names.examine();
+            examining.store(false, Ordering::SeqCst);
+        });
+        if looked.await.is_err() {
+            self.examining.store(false, Ordering::SeqCst);
+        }
     }
 
     /// Whether every collection takes writes; the reason if one does not. For the health service.

@@ -1,11 +1,11 @@
 //! `distilface.json` of an exported model: what Hugging Face's and sentence-transformers' files cannot say, so that
 //! importing the directory gives back the same model, fingerprint included.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Manifest, ModelError, Pooling, Prompts, checksum::FileSum, header};
+use super::{Manifest, ModelError, Pooling, Prompts, checksum::FileSum, files, header};
 
 /// The file that holds it.
 pub(super) const EXPORTED_FILE: &str = "distilface.json";
@@ -61,10 +61,10 @@ impl Exported {
     /// [`ModelError::Damaged`] for a file that is not of this form, [`ModelError::Unsupported`] for a newer one.
     pub fn read(from: &Path) -> Result<Option<Self>, ModelError> {
         let path = from.join(EXPORTED_FILE);
-        let content = match fs::read_to_string(&path) {
+        let content = match files::read_text(&path, files::DESCRIPTION_BYTES_MAX) {
             Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ModelError::Io { path, source }),
+            Err(ModelError::MissingFile { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         };
         let damaged =
             |error: serde_json::Error| ModelError::Damaged { path: path.clone(), reason: error.to_string() };

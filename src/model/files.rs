@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, DirEntry, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -38,6 +38,54 @@ pub(crate) fn write_whole_with(
     }
     written?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Most bytes of a description: `config.json`, `model.toml` and the like.
+pub(super) const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
+/// Most bytes of a tokenizer or a vocabulary.
+pub(super) const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
+/// Most bytes of weights.
+pub(super) const WEIGHTS_BYTES_MAX: u64 = 16 << 30;
+
+/// Reads a file of somebody else's. A symbolic link is followed, as a hub's cache needs it, but only a regular file is
+/// read: a device or a pipe would be read until memory ends.
+///
+/// # Errors
+/// [`ModelError::MissingFile`]; [`ModelError::Unsupported`] for what is no regular file and for one of more than
+/// `bytes_max`; [`ModelError::Io`].
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModelError> {
+    let refused = |reason: String| ModelError::Unsupported { path: path.to_owned(), reason };
+    let failed = |error| ModelError::from_io(path, error);
+    // Looked at before it is opened: opening a pipe waits for somebody to write into it.
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(refused("it is not a regular file".to_owned()));
+    }
+    let too_large = |bytes: u64| {
+        refused(format!("it has {bytes} bytes, and at most {bytes_max} are read of such a file"))
+    };
+    if metadata.len() > bytes_max {
+        return Err(too_large(metadata.len()));
+    }
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    let file = File::open(path).map_err(failed)?;
+    // It may have grown, and some systems' special files say that they are empty.
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > bytes_max {
+        return Err(too_large(content.len() as u64));
+    }
+    Ok(content)
+}
+
+/// [`read`] of text.
+///
+/// # Errors
+/// As [`read`]; [`ModelError::Unsupported`] for what is not UTF-8.
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, ModelError> {
+    String::from_utf8(read(path, bytes_max)?).map_err(|error| ModelError::Unsupported {
+        path: path.to_owned(),
+        reason: format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
+    })
 }
 
 /// Fills a folder under a temporary name and renames it to `target`; what was there before is moved aside first and
@@ -147,6 +195,26 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(write_whole(&path, b"one").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::write(place("file"), "12345").unwrap();
+        std::os::unix::fs::symlink(place("file"), place("link")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", place("device")).unwrap();
+        fs::create_dir(place("folder")).unwrap();
+        for name in ["file", "link"] {
+            assert_eq!(read(&place(name), 5).unwrap(), b"12345");
+            assert!(matches!(read(&place(name), 4).unwrap_err(), ModelError::Unsupported { .. }));
+        }
+        for name in ["device", "folder"] {
+            let error = read(&place(name), 5).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        assert!(matches!(read(&place("nowhere"), 5).unwrap_err(), ModelError::MissingFile { .. }));
     }
 
     #[test]

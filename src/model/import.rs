@@ -7,13 +7,13 @@
 
 mod hub;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Architecture, ImportOptions, MANIFEST_FILE, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, ModelDir,
     ModelError, Pooling, Shape, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
 };
-use crate::onnx::Weights;
+use crate::onnx::{OnnxError, Weights};
 use hub::Source;
 
 /// Imports `from` into the folder `models`.
@@ -44,7 +44,7 @@ pub(super) fn import(models: &Path, from: &Path, options: ImportOptions) -> Resu
     }
 
     let weights_path = source.folder.join(WEIGHTS_FILE);
-    let content = fs::read(&weights_path).map_err(|error| ModelError::from_io(&weights_path, error))?;
+    let content = files::read(&weights_path, files::WEIGHTS_BYTES_MAX)?;
     let content = match &source.header {
         Some(header) => header.restore(content),
         None => content,
@@ -88,13 +88,16 @@ pub(super) fn encoder_of(from: &Path) -> Result<(Architecture, Shape), ModelErro
     Ok((source.architecture, source.shape))
 }
 
-/// Writes the graph once and throws it away: every tensor is there, in its shape, in a type we read.
+/// Writes the graph once and throws it away: every tensor is there, in its shape, in a type we read, of finite values.
 fn check_weights(manifest: &Manifest, content: Vec<u8>, path: &Path) -> Result<bytes::Bytes, ModelError> {
     let content = bytes::Bytes::from(content);
     let graph = manifest.graph();
-    Weights::new(content.clone())
-        .and_then(|weights| graph.model(&weights))
-        .map_err(|source| ModelError::Onnx { path: path.to_owned(), source })?;
+    Weights::new(content.clone()).and_then(|weights| graph.model(&weights)).map_err(
+        |source| match source {
+            source @ OnnxError::NotFinite { .. } => unsupported(path, source.to_string()),
+            source => ModelError::Onnx { path: path.to_owned(), source },
+        },
+    )?;
     Ok(content)
 }
 

@@ -97,7 +97,7 @@ impl ModelDir {
     /// [`ModelError::MissingFile`], [`ModelError::Manifest`], [`ModelError::Damaged`] for a file of another size.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let manifest_path = path.join(MANIFEST_FILE);
-        let text = fs::read(&manifest_path).map_err(|source| ModelError::from_io(&manifest_path, source))?;
+        let text = files::read(&manifest_path, files::DESCRIPTION_BYTES_MAX)?;
         let text = String::from_utf8(text).map_err(|error| ModelError::Manifest {
             path: manifest_path.clone(),
             reason: format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
@@ -151,7 +151,7 @@ impl ModelDir {
     /// [`ModelError::Checksum`], [`ModelError::Onnx`] if it is no safetensors file, io errors.
     pub fn weights(&self) -> Result<Weights, ModelError> {
         let path = self.weights_path();
-        let content = fs::read(&path).map_err(|source| ModelError::from_io(&path, source))?;
+        let content = files::read(&path, files::WEIGHTS_BYTES_MAX)?;
         self.compare(WEIGHTS_FILE, &FileSum::of_bytes(&content))?;
         Weights::new(content).map_err(|source| ModelError::Onnx { path, source })
     }

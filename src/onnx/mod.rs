@@ -28,6 +28,10 @@ pub enum OnnxError {
     WrongShape { name: String, expected: Vec<usize>, got: Vec<usize> },
     #[error("tensor {name} has type {got}; supported: F32, F16, BF16")]
     WrongType { name: String, got: String },
+    #[error(
+        "tensor {name} has values that are not finite (NaN or infinity); vectors made with it would be worthless"
+    )]
+    NotFinite { name: String },
     #[error("not a whole safetensors file: {reason}")]
     Unreadable { reason: String },
     #[error("the config is not an encoder's: {reason}")]

@@ -37,12 +37,13 @@ impl Weights {
         Ok(Weights { data_start: 8 + header_bytes, metadata, file })
     }
 
-    /// A tensor as float32 in the order it is stored. Cost: none for float32, whose bytes are shared.
+    /// A tensor as float32 in the order it is stored. Cost: one reading; float32 is not copied.
     ///
     /// `names` are the names it may have; errors name the first.
     ///
     /// # Errors
-    /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`].
+    /// [`OnnxError::MissingTensor`], [`OnnxError::WrongShape`], [`OnnxError::WrongType`]; [`OnnxError::NotFinite`] for
+    /// NaN and infinity.
     pub fn tensor(&self, names: &[String], expected: &[usize]) -> Result<Bytes, OnnxError> {
         let (name, info) = self.find(names)?;
         if info.shape != expected {
@@ -50,11 +51,16 @@ impl Weights {
         }
         let (start, end) = info.data_offsets;
         let stored = self.file.slice(self.data_start + start..self.data_start + end);
-        match info.dtype {
-            Dtype::F32 => Ok(stored),
-            Dtype::F16 => Ok(widen(&stored, |bits| f16::from_le_bytes(bits).to_f32())),
-            Dtype::BF16 => Ok(widen(&stored, |bits| bf16::from_le_bytes(bits).to_f32())),
-            other => Err(OnnxError::WrongType { name, got: format!("{other:?}") }),
+        let values = match info.dtype {
+            Dtype::F32 => stored,
+            Dtype::F16 => widen(&stored, |bits| f16::from_le_bytes(bits).to_f32()),
+            Dtype::BF16 => widen(&stored, |bits| bf16::from_le_bytes(bits).to_f32()),
+            other => return Err(OnnxError::WrongType { name, got: format!("{other:?}") }),
+        };
+        if values.as_chunks::<4>().0.iter().all(|&value| f32::from_le_bytes(value).is_finite()) {
+            Ok(values)
+        } else {
+            Err(OnnxError::NotFinite { name })
         }
     }
 
@@ -184,6 +190,19 @@ mod tests {
         assert_eq!(shape.to_string(), "tensor a has shape [1], but the config says [2]");
         let dtype = weights.tensor(&names("i"), &[1]).unwrap_err();
         assert_eq!(dtype.to_string(), "tensor i has type I32; supported: F32, F16, BF16");
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let half: Vec<u8> = [1.0, bad].iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
+            let file = file(&[("a", Dtype::F32, &[2], &f32s(&[1.0, bad])), ("h", Dtype::F16, &[2], &half)]);
+            let weights = Weights::new(file).unwrap();
+            for name in ["a", "h"] {
+                let error = weights.tensor(&names(name), &[2]).unwrap_err();
+                assert!(matches!(&error, OnnxError::NotFinite { name: named } if named == name), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -399,6 +399,8 @@ impl Health {
             tokio::select! {
                 () = draining.cancelled() => break,
                 _ = ticks.tick() => {
+                    // A disk that hangs must not keep the rest from being told.
+                    let _ = tokio::time::timeout(HEALTH_INTERVAL, engine.examine()).await;
                     if engine.healthy().is_ok() != was_healthy {
                         was_healthy = self.follow_once(&engine).await;
                     }

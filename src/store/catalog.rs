@@ -13,7 +13,7 @@ use super::{
     StoreError,
     disk::{Disk, RealDisk},
     record::{decode, encode},
-    state::{Changes, State},
+    state::{Changes, State, TOTALS_KEY},
 };
 use crate::random::SplitMix;
 
@@ -27,7 +27,6 @@ const FORMAT_WITHOUT_TOTALS: u32 = 1;
 const CACHE_BYTES: u64 = 4 << 20;
 
 const FORMAT_KEY: &[u8] = b"f";
-const TOTALS_KEY: &[u8] = b"m";
 
 /// A small durable map of names to bytes. Safe from any thread; reads may wait for a running write.
 #[derive(Debug)]
@@ -35,7 +34,12 @@ pub struct Catalog {
     state: State,
     /// Writers take turns: a put first looks what is there.
     totals: Mutex<Totals>,
+    /// What was under the keys of a put that found no room, until that is known not to be stored.
+    refused: Mutex<Option<Vec<Before>>>,
 }
+
+/// A key and what was under it.
+type Before = (Vec<u8>, Option<Vec<u8>>);
 
 /// Written with every change and compared with what is found at the next start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +118,7 @@ impl Catalog {
                 committed => committed?,
             }
         }
-        Ok(Catalog { state, totals: Mutex::new(found) })
+        Ok(Catalog { state, totals: Mutex::new(found), refused: Mutex::default() })
     }
 
     /// How many changes were made since it is kept in format 2.
@@ -145,15 +149,19 @@ impl Catalog {
     /// As [`Catalog::put_all`].
     pub fn put_all_at(&self, least: u64, entries: &[(&str, Option<&[u8]>)]) -> Result<(), StoreError> {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_back_refused(&mut totals)?;
+        let mut before = Vec::new();
         let mut next = *totals;
         next.revision = (next.revision + 1).max(least);
         let mut changes = Changes::default();
         for (key, value) in entries {
             debug_assert!(!key.contains('\0'), "names hold no NUL");
             let key = inner_key(key);
-            if let Some((_, crc)) = self.state.get(&key)? {
+            let old = self.state.get(&key)?;
+            if let Some((_, crc)) = old {
                 next.take(&key, crc);
             }
+            before.push((key.clone(), old.map(|(value, _)| value)));
             self.state.remove(&mut changes, &key)?;
             if let Some(value) = value {
                 changes.grow();
@@ -163,9 +171,40 @@ impl Catalog {
         }
         changes.put(FORMAT_KEY, &CATALOG_FORMAT.to_le_bytes());
         changes.put(TOTALS_KEY, &encode(&next));
-        self.state.commit(changes)?;
-        *totals = next;
+        let committed = self.state.commit(changes);
+        match &committed {
+            Ok(()) => *totals = next,
+            Err(StoreError::DiskFull { .. }) if self.state.is_unsettled() => *self.refused() = Some(before),
+            Err(_) => {}
+        }
+        committed
+    }
+
+    /// Takes back a put that found no room, if it was stored all the same.
+    fn take_back_refused(&self, totals: &mut Totals) -> Result<(), StoreError> {
+        let mut place = self.refused();
+        let Some(before) = &*place else { return Ok(()) };
+        self.state.revive()?;
+        if self.state.late() {
+            let mut changes = Changes::default();
+            for (key, value) in before {
+                self.state.remove(&mut changes, key)?;
+                if let Some(value) = value {
+                    changes.put(key, value);
+                }
+            }
+            // One for the put, one for taking it back.
+            let next = Totals { revision: totals.revision + 2, ..*totals };
+            changes.put(TOTALS_KEY, &encode(&next));
+            self.state.commit(changes)?;
+            *totals = next;
+        }
+        *place = None;
         Ok(())
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Vec<Before>>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All entries whose name begins with `prefix`, by name.
@@ -190,7 +229,13 @@ impl Catalog {
 
     /// Why nothing can be written any more, since a write to disk failed.
     pub fn failed(&self) -> Option<String> {
-        self.state.failed().map(str::to_owned)
+        self.state.failed()
+    }
+
+    /// Opens it again after a write that found no room, if there is room now.
+    pub(crate) fn revive(&self) {
+        // What stays wrong, [`Catalog::failed`] says.
+        let _ = self.state.revive();
     }
 
     /// Closes it. Idempotent; everything that was put is durable without it.

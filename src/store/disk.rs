@@ -24,6 +24,11 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Renames, replacing what is there as the system does.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Hears that sled is about to write below `dir`. For tests, which refuse it: sled does its own writing.
+    fn written(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes that this process may still write on the file system of `dir`.
     fn available(&self, dir: &Path) -> io::Result<u64>;
 }
@@ -69,6 +74,8 @@ pub(crate) mod faulty {
     pub(crate) struct FaultyDisk {
         pub(crate) sync_fails: AtomicBool,
         pub(crate) rename_fails: AtomicBool,
+        /// sled finds no room, as when another process fills the disk between the look at it and the write.
+        pub(crate) no_room: AtomicBool,
         pub(crate) free: AtomicU64,
         pub(crate) syncs: AtomicU64,
     }
@@ -78,6 +85,7 @@ pub(crate) mod faulty {
             FaultyDisk {
                 sync_fails: AtomicBool::new(false),
                 rename_fails: AtomicBool::new(false),
+                no_room: AtomicBool::new(false),
                 free: AtomicU64::new(u64::MAX),
                 syncs: AtomicU64::new(0),
             }
@@ -106,6 +114,14 @@ pub(crate) mod faulty {
                 return Err(io::Error::other("injected: no renaming"));
             }
             RealDisk.rename(from, to)
+        }
+
+        fn written(&self, _dir: &Path) -> io::Result<()> {
+            if self.no_room.load(Ordering::SeqCst) {
+                self.free.store(0, Ordering::SeqCst);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
         }
 
         fn available(&self, dir: &Path) -> io::Result<u64> {

@@ -21,7 +21,7 @@ use super::{
     acknowledged::{self, Acknowledged, Found, Proof},
     disk::Disk,
     record::{decode, decode_vectors, encode, encode_vectors},
-    state::{Changes, State},
+    state::{Changes, State, TOTALS_KEY},
 };
 
 /// Version of the layout that `FORMAT.md` describes.
@@ -32,7 +32,6 @@ const FORMAT_WITHOUT_PROOF: u32 = 1;
 
 const FORMAT_KEY: &[u8] = b"f";
 const SPEC_KEY: &[u8] = b"s";
-const TOTALS_KEY: &[u8] = b"m";
 const HEAD: u8 = b'd';
 const TEXT: u8 = b't';
 const VECTORS: u8 = b'v';
@@ -47,6 +46,8 @@ pub(crate) struct Store {
     state: State,
     totals: Mutex<Totals>,
     acknowledged: Acknowledged,
+    /// The batch that found no room, until it is known not to be stored.
+    refused: Mutex<Option<Refused>>,
     /// Somebody accepted, by hand, that the store holds less than was acknowledged.
     accepted: bool,
 }
@@ -120,6 +121,13 @@ pub(crate) struct StoreBatch {
     changes: Changes,
     put: Vec<Entry>,
     buried: Vec<Entry>,
+}
+
+/// What a batch that found no room would have done.
+#[derive(Debug)]
+struct Refused {
+    put: Vec<u32>,
+    buried: Vec<u32>,
 }
 
 /// What a document adds to the totals.
@@ -223,7 +231,13 @@ impl Store {
         changes.put(SPEC_KEY, &encode(spec));
         changes.put(TOTALS_KEY, &encode(&totals));
         state.commit(changes)?;
-        Ok(Store { state, totals: Mutex::new(totals), acknowledged, accepted: false })
+        Ok(Store {
+            state,
+            totals: Mutex::new(totals),
+            acknowledged,
+            refused: Mutex::default(),
+            accepted: false,
+        })
     }
 
     /// Opens a store. One of format 1 gets the file of what is acknowledged.
@@ -264,7 +278,7 @@ impl Store {
             changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
             state.commit(changes)?;
         }
-        Ok(Store { state, totals: Mutex::new(totals), acknowledged, accepted })
+        Ok(Store { state, totals: Mutex::new(totals), acknowledged, refused: Mutex::default(), accepted })
     }
 
     /// Whether somebody accepted by hand, before this opening, that documents are lost.
@@ -295,9 +309,15 @@ impl Store {
         self.state.dir()
     }
 
-    /// Why nothing can be written any more.
-    pub(crate) fn failed(&self) -> Option<&str> {
+    /// Why nothing can be written: for good, or until there is room again.
+    pub(crate) fn failed(&self) -> Option<String> {
         self.state.failed()
+    }
+
+    /// Opens it again after a write that found no room, if there is room now.
+    pub(crate) fn revive(&self) {
+        // What stays wrong, [`Store::failed`] says.
+        let _ = self.state.revive();
     }
 
     /// The lowest document number never given out.
@@ -323,10 +343,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`State::commit`].
-    pub(crate) fn commit(&self, mut batch: StoreBatch) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self, batch: StoreBatch) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
+        self.take_back_refused()?;
         let mut totals = self.totals().clone();
         totals.sequence += 1;
         for &Entry { doc, first_vector, passages, digest } in &batch.put {
@@ -341,8 +362,49 @@ impl Store {
             totals.passages -= u64::from(passages);
             totals.digest = totals.digest.wrapping_sub(digest);
         }
-        batch.changes.put(TOTALS_KEY, &encode(&totals));
-        self.state.commit(batch.changes)?;
+        let docs = |entries: &[Entry]| entries.iter().map(|entry| entry.doc).collect();
+        let refused = Refused { put: docs(&batch.put), buried: docs(&batch.buried) };
+        let committed = self.commit_changes(batch.changes, totals);
+        if let Err(StoreError::DiskFull { .. }) = committed
+            && self.state.is_unsettled()
+        {
+            *self.refused() = Some(refused);
+        }
+        committed
+    }
+
+    /// Takes back a batch that found no room, if it was stored all the same: the caller told everybody that it was not.
+    fn take_back_refused(&self) -> Result<(), StoreError> {
+        let mut place = self.refused();
+        let Some(refused) = &*place else { return Ok(()) };
+        self.state.revive()?;
+        if self.state.late() {
+            tracing::warn!(dir = %self.state.dir().display(), "a write that was refused was stored all the same; it is taken back");
+            let mut changes = Changes::default();
+            for doc in &refused.put {
+                for kind in [HEAD, TEXT, VECTORS] {
+                    self.state.remove(&mut changes, &key(kind, *doc))?;
+                }
+            }
+            for doc in &refused.buried {
+                self.state.remove(&mut changes, &key(BURIED, *doc))?;
+            }
+            let mut totals = self.totals().clone();
+            // One for the batch, one for taking it back.
+            totals.sequence += 2;
+            self.commit_changes(changes, totals)?;
+        }
+        *place = None;
+        Ok(())
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit_changes(&self, mut changes: Changes, totals: Totals) -> Result<(), StoreError> {
+        changes.put(TOTALS_KEY, &encode(&totals));
+        self.state.commit(changes)?;
         // After the store, so that the file never says more than there is; before the answer, so never less.
         if let Err(error) = self.acknowledged.write(totals.proof()) {
             self.state.fail(&error);

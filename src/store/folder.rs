@@ -48,19 +48,26 @@ impl Mark {
 pub(crate) fn create(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
     let parent = dir.parent().unwrap_or(dir);
     private::create_dir_all(parent).map_err(|e| StoreError::io(parent, e))?;
-    std::fs::create_dir(dir).map_err(|e| StoreError::io(dir, e))?;
+    std::fs::create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
     private::narrow(dir).map_err(|e| StoreError::io(dir, e))?;
     disk.sync_dir(parent).map_err(|e| StoreError::io(parent, e))?;
     mark(dir, Mark::Creating, disk)
 }
 
-/// Puts a mark into a folder, durably.
+/// Puts a mark into a folder, durably. Where there is no room for a new file, the description becomes the mark.
 ///
 /// # Errors
-/// [`StoreError::Io`].
+/// [`StoreError::DiskFull`], [`StoreError::Io`].
 pub(crate) fn mark(dir: &Path, mark: Mark, disk: &dyn Disk) -> Result<(), StoreError> {
     let path = dir.join(mark.file());
-    disk.write_file(&path, b"").and_then(|()| disk.sync_dir(dir)).map_err(|e| StoreError::io(&path, e))
+    match disk.write_file(&path, b"") {
+        Err(e) if e.kind() == io::ErrorKind::StorageFull && mark == Mark::Deleting => {
+            disk.rename(&dir.join(DESCRIPTION_FILE), &path)
+        }
+        written => written,
+    }
+    .and_then(|()| disk.sync_dir(dir))
+    .map_err(|e| StoreError::full_or_io(&path, e))
 }
 
 /// Takes a mark away, durably.

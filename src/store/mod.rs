@@ -20,6 +20,7 @@ mod whole;
 pub use catalog::Catalog;
 pub(crate) use documents::{Head, Store, StoreBatch};
 pub use lock::{DataLock, LOCK_FILE};
+pub(crate) use state::RESERVE_BYTES;
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,16 @@ impl StoreError {
 
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         StoreError::Io { path: path.to_owned(), source }
+    }
+
+    /// [`StoreError::DiskFull`] if that is what it says. Only for files of which nothing was lost by it.
+    pub(crate) fn full_or_io(path: &Path, source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                StoreError::DiskFull { path: path.to_owned() }
+            }
+            _ => StoreError::io(path, source),
+        }
     }
 
     pub(crate) fn corrupt(path: &Path, reason: String) -> Self {

@@ -12,17 +12,25 @@
 //!   manifest if the log ends earlier. But a damaged message in the *middle* of the log is taken for its end, and later
 //!   segments are applied or zeroed without a word. `documents.rs` therefore keeps a digest of everything in each batch.
 //! - It panics on some damaged files, and its destructor panics if a sync fails: every call is caught.
-//! - After an io error it refuses everything for ever; so do we, see [`State::failed`].
+//! - After an io error it refuses everything for ever. So do we after a failed sync, see [`State::failed`]. A write that
+//!   found no room has lost nothing: the database is opened again once there is room, and then holds the batch or not;
+//!   if it does, whoever was refused was told that it does not, so it is taken back.
+//! - A *read* completes the splits and merges of pages that writes left behind, which are writes. A commit therefore
+//!   walks to each key that it touched, so that reads find nothing to do and go on while the disk is full.
 //! - The lock of `db` is `flock`, so opening the file again and closing it does not release it; threads of a database
 //!   just dropped may hold it a moment longer.
 //! - One reader-writer lock guards *all* databases of a process: reads wait while any batch is applied.
 
 use std::{
     fs::File,
+    io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -44,6 +52,15 @@ pub(crate) const DELETE_RESERVE_BYTES: u64 = 4 << 20;
 /// Bytes of file that a byte of value may need: pages are rewritten while they fill.
 const WRITE_AMPLIFICATION: u64 = 4;
 
+/// Free space with which a database that found no room is opened again: its own bookkeeping needs some.
+const REVIVE_BYTES: u64 = DELETE_RESERVE_BYTES;
+
+/// How often that is tried.
+const REVIVE_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
+
+/// The key of the values that change with every batch, where a caller keeps such. They tell whether a batch is there.
+pub(crate) const TOTALS_KEY: &[u8] = b"m";
+
 /// How often sled's thread gives space back. Durability does not hang on it.
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
 
@@ -61,13 +78,28 @@ pub(crate) struct State {
     dir: PathBuf,
     file: File,
     disk: Arc<dyn Disk>,
+    cache_bytes: u64,
     failed: OnceLock<String>,
+    /// Since a write found no room.
+    broken: Mutex<Option<Broken>>,
+    /// The batch that found no room was stored after all, and nobody has taken it back yet.
+    late: AtomicBool,
+}
+
+/// What is known of a database that found no room.
+#[derive(Debug)]
+struct Broken {
+    /// The totals of the batch that met it: they tell later whether it is there.
+    totals: Option<Vec<u8>>,
+    tried: Option<Instant>,
 }
 
 /// Changes that are committed together.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     batch: sled::Batch,
+    keys: Vec<sled::IVec>,
+    totals: Option<Vec<u8>>,
     bytes: u64,
     any: bool,
     grows: bool,
@@ -84,14 +116,20 @@ impl Changes {
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> u32 {
         let (framed, crc) = frame(value);
         for (part, piece) in (0u32..).zip(framed.chunks(PIECE_BYTES)) {
-            self.batch.insert(piece_key(key, part), piece);
+            let piece_key = sled::IVec::from(piece_key(key, part));
+            self.keys.push(piece_key.clone());
+            self.batch.insert(piece_key, piece);
             self.bytes += (key.len() + 4 + piece.len()) as u64;
         }
         self.any = true;
+        if key == TOTALS_KEY {
+            self.totals = Some(value.to_vec());
+        }
         crc
     }
 
     fn remove_piece(&mut self, key: sled::IVec) {
+        self.keys.push(key.clone());
         self.batch.remove(key);
         self.any = true;
     }
@@ -133,19 +171,7 @@ impl State {
     }
 
     fn start(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(u64::try_from(CLEAN_EVERY.as_millis()).ok());
-        let begun = std::time::Instant::now();
-        let db = loop {
-            match guarded(dir, || config.open()) {
-                Err(StoreError::Locked { .. }) if begun.elapsed() < LOCK_PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                opened => break opened?,
-            }
-        };
+        let db = open_db(dir, cache_bytes)?;
         let sync_all = || {
             // What sled created without syncing: its settings, its snapshot, and the entries of all of them.
             let file = File::options().read(true).write(true).open(dir.join(DB_FILE))?;
@@ -163,7 +189,16 @@ impl State {
             Ok(file)
         };
         let file = sync_all().map_err(|e| StoreError::io(dir, e))?;
-        Ok(State { db: Mutex::new(Some(db)), dir: dir.to_owned(), file, disk, failed: OnceLock::new() })
+        Ok(State {
+            db: Mutex::new(Some(db)),
+            dir: dir.to_owned(),
+            file,
+            disk,
+            cache_bytes,
+            failed: OnceLock::new(),
+            broken: Mutex::new(None),
+            late: AtomicBool::new(false),
+        })
     }
 
     /// Where it lies.
@@ -171,12 +206,89 @@ impl State {
         &self.dir
     }
 
-    /// Why nothing can be written any more.
-    pub(crate) fn failed(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+    /// Why nothing can be written: for good, or until there is room again.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.failed.get().cloned().or_else(|| {
+            let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+            broken.then(|| StoreError::DiskFull { path: self.dir.clone() }.to_string())
+        })
+    }
+
+    /// An error of sled as the caller hears it. One that says that there is no room is remembered.
+    fn note(&self, error: StoreError, totals: Option<Vec<u8>>) -> StoreError {
+        match error {
+            StoreError::Io { source, .. }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                tracing::warn!(dir = %self.dir.display(), error = %source, "the store found no room");
+                let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+                broken.get_or_insert(Broken { totals, tried: None });
+                StoreError::DiskFull { path: self.dir.clone() }
+            }
+            other => other,
+        }
+    }
+
+    /// Opens the database again after it found no room, if there is room now. Until then the old one is kept, since it
+    /// can still be read.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`] while there is none.
+    pub(crate) fn revive(&self) -> Result<(), StoreError> {
+        let mut guard = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(broken) = &mut *guard else { return Ok(()) };
+        let full = || StoreError::DiskFull { path: self.dir.clone() };
+        if broken.tried.replace(Instant::now()).is_some_and(|tried| tried.elapsed() < REVIVE_EVERY) {
+            return Err(full());
+        }
+        if self.disk.available(&self.dir).map_err(|e| StoreError::io(&self.dir, e))? < REVIVE_BYTES {
+            return Err(full());
+        }
+        let mut place = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = place.take();
+        // Its destructor may panic, as it does after any failed write.
+        let _ = guarded(&self.dir, || {
+            drop(old);
+            Ok(())
+        });
+        let db = open_db(&self.dir, self.cache_bytes).map_err(|error| {
+            tracing::warn!(dir = %self.dir.display(), %error, "the store cannot be opened again yet");
+            full()
+        })?;
+        let mut totals = Scan { dir: &self.dir, owner: None, pieces: db.scan_prefix(TOTALS_KEY), next: None };
+        let found = totals.next().transpose()?.map(|(_, value, _)| value);
+        if broken.totals.is_some() && broken.totals == found {
+            self.late.store(true, Ordering::SeqCst);
+        }
+        drop(totals);
+        *place = Some(db);
+        drop(place);
+        *guard = None;
+        tracing::info!(dir = %self.dir.display(), "there is room again; the store was opened again");
+        Ok(())
+    }
+
+    /// Whether a commit that answered [`StoreError::DiskFull`] may have to be taken back: first [`State::revive`], then
+    /// [`State::late`] tells.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        broken || self.late.load(Ordering::SeqCst)
+    }
+
+    /// Whether the batch that found no room was stored after all. It must be taken back by the next commit, which
+    /// forgets this.
+    pub(crate) fn late(&self) -> bool {
+        self.late.load(Ordering::SeqCst)
     }
 
     fn db(&self) -> Result<sled::Db, StoreError> {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if broken
+            && let Err(error) = self.revive()
+            && self.db.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        {
+            return Err(error);
+        }
         self.db.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
             StoreError::io(&self.dir, std::io::Error::new(std::io::ErrorKind::NotConnected, "it is closed"))
         })
@@ -184,7 +296,12 @@ impl State {
 
     /// The value under a key and its checksum.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
-        match self.scan(key)?.next() {
+        let first = match self.scan(key)?.next() {
+            // Room may have come back since: the second try opens the database again.
+            Some(Err(StoreError::DiskFull { .. })) => self.scan(key)?.next(),
+            first => first,
+        };
+        match first {
             Some(Ok((found, value, crc))) if found == key => Ok(Some((value, crc))),
             Some(Err(e)) => Err(e),
             _ => Ok(None),
@@ -193,13 +310,15 @@ impl State {
 
     /// All keys that begin with `prefix`, in order, each with its value and checksum.
     pub(crate) fn scan(&self, prefix: &[u8]) -> Result<Scan<'_>, StoreError> {
-        Ok(Scan { dir: &self.dir, pieces: self.db()?.scan_prefix(prefix), next: None })
+        Ok(Scan { dir: &self.dir, owner: Some(self), pieces: self.db()?.scan_prefix(prefix), next: None })
     }
 
     /// Adds the removal of a key, whatever pieces it has, to `changes`.
     pub(crate) fn remove(&self, changes: &mut Changes, key: &[u8]) -> Result<(), StoreError> {
         let mut pieces = self.db()?.scan_prefix(key);
-        while let Some(entry) = guarded(&self.dir, || pieces.next().transpose())? {
+        while let Some(entry) =
+            guarded(&self.dir, || pieces.next().transpose()).map_err(|error| self.note(error, None))?
+        {
             if entry.0.len() == key.len() + 4 {
                 changes.remove_piece(entry.0);
             }
@@ -210,7 +329,7 @@ impl State {
     /// Makes all changes, or none, and returns when they are on the device.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`] before anything was done. Any other error leaves it unknown whether the changes will
+    /// [`StoreError::DiskFull`]: nothing was done, unless [`State::is_unsettled`]. Any other error leaves it unknown whether the changes will
     /// be found after a restart; from then on every commit fails, since a failed sync may not be tried again:
     /// the kernel forgets the pages it could not write.
     pub(crate) fn commit(&self, changes: Changes) -> Result<(), StoreError> {
@@ -220,6 +339,7 @@ impl State {
         if changes.is_empty() {
             return Ok(());
         }
+        self.revive()?;
         let db = self.db()?;
         let reserve = if changes.grows { RESERVE_BYTES } else { DELETE_RESERVE_BYTES };
         let needed = reserve + changes.bytes * WRITE_AMPLIFICATION;
@@ -227,13 +347,27 @@ impl State {
         if free < needed {
             return Err(StoreError::DiskFull { path: self.dir.clone() });
         }
-        let written = guarded(&self.dir, || {
-            db.apply_batch(changes.batch)?;
-            db.flush().map(|_| ())
-        })
-        .and_then(|()| self.sync().map_err(|e| StoreError::io(&self.dir.join(DB_FILE), e)));
-        if let Err(error) = &written {
-            self.fail(error);
+        let Changes { batch, keys, totals, .. } = changes;
+        let written = self.disk.written(&self.dir).map_err(|e| StoreError::io(&self.dir, e)).and_then(|()| {
+            guarded(&self.dir, || {
+                db.apply_batch(batch)?;
+                // Splits and merges happen on the way to a key: now, and not when somebody reads.
+                for key in keys {
+                    db.get(key)?;
+                }
+                db.flush().map(|_| ())
+            })
+        });
+        drop(db);
+        let written = match written.map_err(|error| self.note(error, totals)) {
+            Err(error @ StoreError::DiskFull { .. }) => return Err(error),
+            written => written,
+        };
+        let written =
+            written.and_then(|()| self.sync().map_err(|e| StoreError::io(&self.dir.join(DB_FILE), e)));
+        match &written {
+            Ok(()) => self.late.store(false, Ordering::SeqCst),
+            Err(error) => self.fail(error),
         }
         written
     }
@@ -288,6 +422,8 @@ pub(crate) type Entry = (Vec<u8>, Vec<u8>, u32);
 /// Values in the order of their keys.
 pub(crate) struct Scan<'a> {
     dir: &'a Path,
+    /// Hears what goes wrong.
+    owner: Option<&'a State>,
     pieces: sled::Iter,
     /// First piece of the next value.
     next: Option<(sled::IVec, sled::IVec)>,
@@ -295,7 +431,10 @@ pub(crate) struct Scan<'a> {
 
 impl Scan<'_> {
     fn piece(&mut self) -> Result<Option<(sled::IVec, sled::IVec)>, StoreError> {
-        guarded(self.dir, || self.pieces.next().transpose())
+        guarded(self.dir, || self.pieces.next().transpose()).map_err(|error| match self.owner {
+            Some(state) => state.note(error, None),
+            None => error,
+        })
     }
 
     fn value(&mut self) -> Result<Option<Entry>, StoreError> {
@@ -343,6 +482,22 @@ impl Iterator for Scan<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.value().transpose()
+    }
+}
+
+fn open_db(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(cache_bytes)
+        .flush_every_ms(u64::try_from(CLEAN_EVERY.as_millis()).ok());
+    let begun = Instant::now();
+    loop {
+        match guarded(dir, || config.open()) {
+            Err(StoreError::Locked { .. }) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened,
+        }
     }
 }
 

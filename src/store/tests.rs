@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     Catalog, Store, StoreBatch, StoreError,
-    disk::{RealDisk, faulty::FaultyDisk},
+    disk::{Disk as _, RealDisk, faulty::FaultyDisk},
     state::{Changes, PIECE_BYTES, State},
 };
 
@@ -244,4 +244,176 @@ fn a_locked_catalogue_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let _catalog = Catalog::open(dir.path()).unwrap();
     assert!(matches!(Catalog::open(dir.path()).unwrap_err(), StoreError::Locked { .. }));
+}
+
+/// A disk that another process fills: reads go on, deletes too once there is room, and nothing has to be restarted.
+#[test]
+fn a_store_that_found_no_room_is_read_on_and_written_again_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let state = State::create(dir.path(), 4 << 20, Arc::clone(&disk) as _).unwrap();
+    let change = |n: u8| {
+        let mut changes = Changes::default();
+        changes.put(&[b'k', n], &[n; 100]);
+        changes.put(b"m", &[n]);
+        changes
+    };
+    for n in 0..40 {
+        state.commit(change(n)).unwrap();
+    }
+    disk.no_room.store(true, Ordering::SeqCst);
+    disk.free.store(1 << 20, Ordering::SeqCst);
+    // Seen in time: nothing is broken.
+    assert!(matches!(state.commit(change(40)).unwrap_err(), StoreError::DiskFull { .. }));
+    assert_eq!(state.failed(), None);
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    for n in 40..43 {
+        assert!(matches!(state.commit(change(n)).unwrap_err(), StoreError::DiskFull { .. }));
+        assert!(state.failed().is_some_and(|reason| reason.contains("disk is full")), "{:?}", state.failed());
+        assert_eq!(state.scan(b"k").unwrap().count(), 40);
+        assert_eq!(state.get(b"k\x07").unwrap().unwrap().0, [7; 100]);
+        disk.free.store(u64::MAX, Ordering::SeqCst);
+    }
+    disk.no_room.store(false, Ordering::SeqCst);
+    // Without a call of its own, as the health service does it...
+    state.revive().unwrap();
+    assert_eq!(state.failed(), None);
+    // ...and by the next write.
+    disk.no_room.store(true, Ordering::SeqCst);
+    state.commit(change(43)).unwrap_err();
+    disk.no_room.store(false, Ordering::SeqCst);
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    state.commit(change(44)).unwrap();
+    assert_eq!(state.failed(), None);
+    drop(state);
+    let state = open(dir.path());
+    assert_eq!(state.scan(b"k").unwrap().count(), 41);
+    assert_eq!(state.get(b"m").unwrap().unwrap().0, [44]);
+}
+
+/// A file system of a few megabytes, where this process may mount one; it ends with this.
+#[cfg(target_os = "linux")]
+pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    pub(crate) fn mount(mebibytes: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+            .arg(dir.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(SmallDisk(dir)),
+            refused => {
+                println!("skipped: no file system can be mounted here: {refused:?}");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    /// Takes all that is left, to the last byte, with a file.
+    pub(crate) fn fill(&self) -> std::path::PathBuf {
+        use std::io::Write as _;
+        let path = self.0.path().join("ballast");
+        let mut file = std::fs::File::create(&path).unwrap();
+        for block in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![7u8; block]).is_ok() {}
+        }
+        path
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+/// The same with a disk that is really full to its last byte.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_file_system_reads_go_on_and_writes_come_back_with_the_room() {
+    let Some(mount) = SmallDisk::mount(64) else { return };
+    let place = mount.0.path().join("state");
+    // Tells, when it is asked next, of room that another process takes before it is used.
+    #[derive(Debug, Default)]
+    struct Optimist(std::sync::atomic::AtomicBool);
+    impl super::disk::Disk for Optimist {
+        fn sync(&self, file: &std::fs::File) -> std::io::Result<()> {
+            RealDisk.sync(file)
+        }
+        fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+            RealDisk.sync_dir(dir)
+        }
+        fn write_file(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+            RealDisk.write_file(path, bytes)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            RealDisk.rename(from, to)
+        }
+        fn available(&self, dir: &Path) -> std::io::Result<u64> {
+            if self.0.swap(false, Ordering::SeqCst) { Ok(u64::MAX) } else { RealDisk.available(dir) }
+        }
+    }
+    let disk = Arc::new(Optimist::default());
+    let store = Store::create(&place, &"spec".to_owned(), 64 << 10, Arc::clone(&disk) as _).unwrap();
+    let put = |doc: u32| {
+        let mut batch = StoreBatch::default();
+        let vector = [doc as f32, 1.0];
+        batch.put(
+            doc,
+            doc,
+            vec![doc as u8; 300],
+            &format!("text of {doc} {}", "x".repeat(500)),
+            [vector.as_slice()].into_iter(),
+        );
+        store.commit(batch)
+    };
+    for doc in 0..200 {
+        put(doc).unwrap();
+    }
+    let ballast = mount.fill();
+    assert_eq!(RealDisk.available(&place).unwrap(), 0);
+    let read_all = || {
+        for doc in 0..200 {
+            let head = store.head(doc).unwrap().unwrap();
+            assert!(store.text(doc, &head).unwrap().starts_with(&format!("text of {doc} ")));
+        }
+    };
+    read_all();
+    // Goes on until sled needs a new piece of its file.
+    let mut next = 200;
+    let error = loop {
+        disk.0.store(true, Ordering::SeqCst);
+        match put(next) {
+            Ok(()) => next += 1,
+            Err(error) => break error,
+        }
+        assert!(next < 20_000, "the disk never became full");
+    };
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    assert!(store.failed().is_some());
+    read_all();
+    assert!(matches!(put(next).unwrap_err(), StoreError::DiskFull { .. }));
+    read_all();
+    std::fs::remove_file(&ballast).unwrap();
+    put(next).unwrap();
+    assert_eq!(store.failed(), None);
+    read_all();
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(&place, 4 << 20, Arc::new(RealDisk)).unwrap();
+    let mut documents = 0;
+    store
+        .load(|_| {
+            documents += 1;
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
+    assert_eq!(documents, next + 1);
 }

@@ -17,10 +17,10 @@ const BYTES_MAX: u64 = 16 << 20;
 /// Puts `bytes` in place of `path` and returns when they are on the device.
 ///
 /// # Errors
-/// [`StoreError::Io`]; what was there before is there still.
+/// [`StoreError::DiskFull`], [`StoreError::Io`]; what was there before is there still.
 pub(crate) fn replace(path: &Path, bytes: &[u8], disk: &dyn Disk) -> Result<(), StoreError> {
     let beside = beside(path);
-    disk.write_file(&beside, bytes).map_err(|e| StoreError::io(&beside, e))?;
+    disk.write_file(&beside, bytes).map_err(|e| StoreError::full_or_io(&beside, e))?;
     disk.rename(&beside, path).map_err(|e| StoreError::io(path, e))?;
     match path.parent() {
         Some(parent) => disk.sync_dir(parent).map_err(|e| StoreError::io(parent, e)),

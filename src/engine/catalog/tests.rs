@@ -460,3 +460,50 @@ fn everything_in_the_data_folder_is_this_users_alone() {
     }
     assert_eq!(mode(&root), 0o755, "the folder itself is the user's");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_others_fill_is_said_reads_go_on_and_writes_come_back() {
+    let Some(mount) = crate::store::tests::SmallDisk::mount(96) else { return };
+    let root = mount.0.path().join("db");
+    fill(&root);
+    let names = open(&root).unwrap();
+    names.examine();
+    assert_eq!(names.failed(), None);
+    let ballast = mount.fill();
+    names.examine();
+    let said = names.failed().unwrap();
+    assert!(said.contains("MiB left") && said.contains("reads go on"), "{said}");
+    check(&names, "on a full disk");
+    let page = |name: &str| {
+        let now = names.now();
+        let collection = now.find(name).unwrap().collection().unwrap();
+        collection
+            .scroll(None, None, 100, true, &Stop::default(), &crate::budget::Room::unbounded())
+            .unwrap()
+            .points
+            .len()
+    };
+    assert_eq!(page("e"), 5);
+    let error = names.create(info("new", 9), false).unwrap_err();
+    assert!(
+        error.to_string().to_lowercase().contains("disk is full")
+            || error.to_string().contains("cannot read or write"),
+        "{error}"
+    );
+    // A whole collection can be given up to make room.
+    names.delete("d").unwrap();
+    assert!(names.now().find("d").is_err());
+    std::fs::remove_file(ballast).unwrap();
+    names.examine();
+    assert_eq!(names.failed(), None);
+    names.create(info("new", 9), false).unwrap();
+    write(&names, "new", "document");
+    write(&names, "e", "another");
+    assert_eq!(page("e"), 6);
+    names.close().unwrap();
+    drop(names);
+    let names = open(&root).unwrap();
+    assert_eq!(names.now().collections.keys().collect::<Vec<_>>(), ["a", "b", "c", "e", "new"]);
+    assert_eq!(names.findings(), []);
+}

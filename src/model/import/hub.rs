@@ -3,10 +3,7 @@
 //! Each file is read leniently (unknown keys are other tools' business) but each value that changes the vectors is
 //! either understood or refused.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -14,6 +11,7 @@ use super::unsupported;
 use crate::model::{
     Architecture, ModelError, Pooling, Prompts, Shape, TOKENIZER_FILE, WEIGHTS_FILE,
     exported::{Exported, OwnHeader},
+    files,
     wordpiece::{self, Options},
 };
 
@@ -90,10 +88,10 @@ impl Source {
     /// The text of `tokenizer.json`: as it is, or built from `vocab.txt`.
     pub fn tokenizer(&self) -> Result<String, ModelError> {
         let path = self.folder.join(TOKENIZER_FILE);
-        let content = match fs::read_to_string(&path) {
+        let content = match files::read_text(&path, files::TOKENIZER_BYTES_MAX) {
             Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.tokenizer_from_vocabulary(&path)?,
-            Err(source) => return Err(ModelError::Io { path, source }),
+            Err(ModelError::MissingFile { .. }) => self.tokenizer_from_vocabulary(&path)?,
+            Err(error) => return Err(error),
         };
         let values: Value = serde_json::from_str(&content)
             .map_err(|error| ModelError::Damaged { path: path.clone(), reason: error.to_string() })?;
@@ -113,7 +111,8 @@ impl Source {
     pub fn check_weights_there(&self) -> Result<(), ModelError> {
         let folder = &self.folder;
         let path = folder.join(WEIGHTS_FILE);
-        if path.is_file() {
+        // What is there but no file, the reading refuses.
+        if path.exists() {
             return Ok(());
         }
         for other in ["model.safetensors.index.json", "pytorch_model.bin", "tf_model.h5"] {
@@ -127,13 +126,11 @@ impl Source {
 
     fn tokenizer_from_vocabulary(&self, missing: &Path) -> Result<String, ModelError> {
         let path = self.folder.join("vocab.txt");
-        let vocabulary = match fs::read_to_string(&path) {
-            Ok(vocabulary) => vocabulary,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ModelError::MissingFile { path: missing.to_owned() });
-            }
-            Err(source) => return Err(ModelError::Io { path, source }),
-        };
+        let vocabulary =
+            files::read_text(&path, files::TOKENIZER_BYTES_MAX).map_err(|error| match error {
+                ModelError::MissingFile { .. } => ModelError::MissingFile { path: missing.to_owned() },
+                other => other,
+            })?;
         let values = read_json(&self.folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let mut options = Options::default();
         let flag = |key: &str| values.get(key).and_then(Value::as_bool);
@@ -322,7 +319,7 @@ fn prompts(from: &Path) -> Result<Prompts, ModelError> {
 
 /// `license:` of the front matter of the model card.
 fn licence(from: &Path) -> Option<String> {
-    let card = fs::read_to_string(from.join("README.md")).ok()?;
+    let card = files::read_text(&from.join("README.md"), files::DESCRIPTION_BYTES_MAX).ok()?;
     let matter = card.strip_prefix("---")?.split("\n---").next()?;
     let line = matter.lines().find_map(|line| line.strip_prefix("license:"))?;
     let licence = line.trim().trim_matches(['"', '\'']);
@@ -342,10 +339,10 @@ fn largest_id(tokenizer: &Value) -> Option<u64> {
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>, ModelError> {
-    match fs::read_to_string(path) {
+    match files::read_text(path, files::DESCRIPTION_BYTES_MAX) {
         Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ModelError::Io { path: path.to_owned(), source }),
+        Err(ModelError::MissingFile { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

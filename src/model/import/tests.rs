@@ -6,7 +6,7 @@ use crate::{
     model::{Prompts, tiny},
 };
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 
 /// A home folder, and beside it the tiny model in Hugging Face's form.
@@ -405,4 +405,41 @@ fn checkpoint_with_a_head_for_masked_words_gives_its_encoder() {
     let options = ImportOptions { name: Some("back".into()), ..ImportOptions::default() };
     let back = ModelDir::import(case.folder.path(), &target, options).unwrap();
     assert_eq!(back.fingerprint, model.fingerprint);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_device_is_refused_and_a_link_to_a_file_is_read() {
+    for file in ["config.json", WEIGHTS_FILE, TOKENIZER_FILE] {
+        let case = Case::new();
+        let path = case.from().join(file);
+        let elsewhere = case.folder.path().join("blob");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        case.import(ImportOptions { name: Some("linked".into()), ..ImportOptions::default() }).unwrap();
+        fs::remove_dir_all(case.models().join("linked")).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        let error = case.import(ImportOptions::default()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(file) && message.contains("not a regular file"), "{message}");
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_by_the_tensors_name() {
+    let case = Case::new();
+    let path = case.from().join(WEIGHTS_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let (name, at) = {
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let name = "embeddings.word_embeddings.weight";
+        let data = tensors.tensor(name).unwrap();
+        (name, data.data().as_ptr() as usize - bytes.as_ptr() as usize)
+    };
+    // All bits set is NaN in every format.
+    bytes[at..at + 4].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let reason = case.refusal(ImportOptions::default());
+    assert!(reason.contains(name) && reason.contains("NaN"), "{reason}");
 }
