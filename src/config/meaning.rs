@@ -7,7 +7,15 @@
 const MEANINGS: &[(&str, &str)] = &[
     ("data.dir", "Folder of the database"),
     ("data.home", "Folder of runtime libraries and models, which `distilface setup` fills"),
-    ("data.store_cache_bytes", "Memory for caching the store of one collection, in bytes"),
+    ("data.store_cache_bytes", "Memory for caching what the stores of collections hold, in bytes"),
+    (
+        "data.open_collections_max",
+        "Collections that may be open at once; the least recently used one is closed for another",
+    ),
+    (
+        "data.close_after",
+        "Time after which a collection that nobody needs is closed, in seconds; it opens again when needed",
+    ),
     ("server.listen", "Address of the gRPC server; port 0 takes a free one"),
     ("server.metrics_listen", "Address of Prometheus metrics over HTTP, at /metrics"),
     (
@@ -23,6 +31,10 @@ const MEANINGS: &[(&str, &str)] = &[
     (
         "server.stream_idle_timeout",
         "Time after which an Ingest stream that has nothing in work and sends nothing is ended, in seconds",
+    ),
+    (
+        "server.health_timeout",
+        "Time after which a part of the server that does not answer makes it report NOT_SERVING, in seconds",
     ),
     ("encoder.model", "The model that encodes unless a collection names another"),
     ("encoder.device", "Where it runs; auto takes the fastest that is there"),
@@ -43,8 +55,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("limits.message_bytes_max", "Size of one gRPC message, in bytes"),
     ("limits.batch_max", "Documents or texts in one request"),
     ("limits.queries_max", "Queries in one SearchBatch"),
+    ("limits.query_bytes_max", "Size of a text that counts as a query, in bytes"),
     ("limits.text_bytes_max", "Size of one document's title and text, in bytes"),
     ("limits.payload_bytes_max", "Size of one document's fields, in bytes"),
+    ("limits.field_names_max", "Distinct field names in the payloads of one collection"),
     ("limits.k_max", "Hits of one search"),
     ("limits.concurrent_requests_max", "Requests worked on at once; more are refused as overloaded"),
     (
