@@ -382,12 +382,7 @@ impl Collection {
 
     /// Counts.
     pub fn stats(&self) -> CollectionStats {
-        let disk_bytes = walkdir::WalkDir::new(&self.shared.dir)
-            .into_iter()
-            .filter_map(|entry| entry.ok()?.metadata().ok())
-            .filter(|metadata| metadata.is_file())
-            .map(|metadata| metadata.len())
-            .sum();
+        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
         let (view, fields) = {
             let memory = self.shared.read_memory();
             (memory.view(), memory.fields.stats())

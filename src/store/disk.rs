@@ -61,6 +61,16 @@ impl Disk for RealDisk {
     }
 }
 
+/// Bytes of all files in a folder and below. What cannot be read, or goes away meanwhile, is not counted.
+pub(crate) fn folder_bytes(dir: &Path) -> u64 {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .filter(|metadata| metadata.is_file())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
 #[cfg(test)]
 pub(crate) mod faulty {
     //! A disk that fails when a test says so.
