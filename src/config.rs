@@ -126,6 +126,9 @@ pub struct LimitsConfig {
     pub batch_max: usize,
     /// Queries in one SearchBatch. Default 256.
     pub queries_max: usize,
+    /// Bytes of a search's text, which is refused beyond it, and of each text of an Embed or Similarity, which goes
+    /// behind the queries beyond it, with the documents. Default 32 KiB.
+    pub query_bytes_max: usize,
     /// Bytes of one document's text. Default 4 MiB.
     pub text_bytes_max: usize,
     /// Bytes of one document's payload. Default 64 KiB.
@@ -210,6 +213,7 @@ impl Default for LimitsConfig {
             message_bytes_max: 16 << 20,
             batch_max: 1024,
             queries_max: 256,
+            query_bytes_max: 32 << 10,
             text_bytes_max: 4 << 20,
             payload_bytes_max: 64 << 10,
             k_max: 1000,

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{App, client, eval::Scratch, load};
 use crate::{
-    encoder::{Encoder, EncoderCounters, TextKind},
+    encoder::{Encoder, EncoderCounters, Limits, TextKind},
     engine::{Engine, NewCollection},
     eval::beir::{self, CorpusDocument},
     proto, server,
@@ -291,11 +291,14 @@ fn passage_texts(
 ) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
     for d in corpus {
+        let title = encoder.short_title(&d.title, &d.text, chunking).map_err(crate::Error::from)?;
         let ranges = match chunking {
-            Some(chunking) => encoder.chunk(&d.title, &d.text, chunking).map_err(crate::Error::from)?,
+            Some(chunking) => {
+                encoder.chunk(title, &d.text, chunking, &Limits::default()).map_err(crate::Error::from)?
+            }
             None => std::iter::once(0..d.text.len()).collect(),
         };
-        texts.extend(ranges.into_iter().map(|r| Encoder::passage_text(&d.title, &d.text[r]).into_owned()));
+        texts.extend(ranges.into_iter().map(|r| Encoder::passage_text(title, &d.text[r]).into_owned()));
     }
     Ok(texts)
 }

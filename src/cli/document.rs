@@ -1,30 +1,34 @@
-//! `distilface document`: get, delete, list in order of ids, count.
+//! `distilface document`: get, set fields, delete, list in order of ids, count.
 
 use std::borrow::Cow;
 
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::{
     App,
     client::{OnInterrupt, Session, with_session},
     collection::confirm_deletion,
+    failure::usage,
+    ingest::field_type,
     layout::{self, LongWords},
     output::{Output, Style},
     search::{COLLECTION_DEFAULT, filter},
     values,
 };
 use crate::{
+    collection::payload::payload_from_json,
     proto::{
         CountRequest, DeleteDocumentsRequest, GetDocumentsRequest, GetDocumentsResponse, ScrollRequest,
-        StoredDocument,
+        SetPayloadRequest, StoredDocument, WriteStatus,
     },
-    source::composed,
+    server::convert::value::payload_to,
+    source::{FieldMap, ValueType, composed},
 };
 
 /// Documents of one page.
 const PAGE: u32 = 100;
 
-/// Get, delete, list and count documents
+/// Get, change, delete, list and count documents
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct DocumentArgs {
@@ -46,6 +50,8 @@ enum DocumentCommand {
         #[arg(long)]
         vectors: bool,
     },
+    /// Set or remove fields of a document; its text is not encoded again
+    Set(SetArgs),
     /// Delete documents by id or by filter
     Delete {
         /// Ids
@@ -97,6 +103,83 @@ enum DocumentCommand {
     },
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A value is read as JSON where it is JSON (5, 0.5, true, [\"a\",\"b\"], \"5\"), else as text.
+
+Examples:
+  distilface document set paper-7 -c papers year=2001 lang=en
+  distilface document set paper-7 -c papers --remove draft
+  distilface document set paper-7 -c papers seen=2024-05-01 --type seen=datetime")]
+struct SetArgs {
+    /// Id
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Fields and their values
+    #[arg(value_name = "FIELD=VALUE")]
+    fields: Vec<String>,
+    /// Collection or alias
+    #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+    collection: String,
+    /// Remove a field; may be repeated
+    #[arg(long, value_name = "FIELD", conflicts_with = "replace")]
+    remove: Vec<String>,
+    /// Remove all other fields
+    #[arg(long)]
+    replace: bool,
+    /// Read a value as string, integer, float, bool or datetime; may be repeated
+    #[arg(long = "type", value_name = "FIELD=TYPE", value_parser = field_type)]
+    types: Vec<(String, ValueType)>,
+}
+
+impl SetArgs {
+    fn request(&self) -> anyhow::Result<SetPayloadRequest> {
+        if self.fields.is_empty() && self.remove.is_empty() && !self.replace {
+            return Err(usage("say what to change: FIELD=VALUE, --remove FIELD or --replace"));
+        }
+        let mut fields = Map::new();
+        for given in &self.fields {
+            let (field, value) = given
+                .split_once('=')
+                .filter(|(field, _)| !field.is_empty())
+                .ok_or_else(|| usage(format!("{given:?} is not FIELD=VALUE, such as year=2001")))?;
+            let typed = serde_json::from_str(value)
+                .ok()
+                .filter(|_| !self.types.iter().any(|(typed, kind)| typed == field && kind.is_text()));
+            let value = typed.unwrap_or_else(|| Json::String(value.to_owned()));
+            if fields.insert(field.to_owned(), value).is_some() {
+                return Err(usage(format!("field {field:?} is given twice")));
+            }
+        }
+        let mut payload = payload_from_json(&fields)
+            .map_err(|(field, reason)| usage(format!("field {field:?}: {reason}")))?;
+        let types = self.types.iter().cloned().collect();
+        FieldMap { types, ..FieldMap::default() }.coerce(&mut payload).map_err(usage)?;
+        Ok(SetPayloadRequest {
+            collection: self.collection.clone(),
+            ids: vec![self.id.clone()],
+            payload: payload_to(&payload),
+            remove_fields: self.remove.clone(),
+            replace: self.replace,
+        })
+    }
+}
+
+async fn set(out: &Output, session: &Session, args: &SetArgs) -> anyhow::Result<()> {
+    let answer = session.documents().set_payload(args.request()?).await?.into_inner();
+    let Some(result) = answer.results.first() else {
+        anyhow::bail!("no document {:?} in {:?}", args.id, args.collection);
+    };
+    let word = match result.status() {
+        WriteStatus::Failed => anyhow::bail!("{}", result.error),
+        WriteStatus::Unchanged => "unchanged",
+        _ => "updated",
+    };
+    out.result(&json!({ "id": result.id, "status": word }), |_| {
+        format!("{word} {}", layout::one_line(&result.id))
+    })
+}
+
 pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
     let out = &app.out;
     if let DocumentCommand::Delete { ids, collection, filter, yes } = &args.command {
@@ -134,6 +217,7 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 layout::counted(ids.len() as u64, "document")
             ))
         }
+        DocumentCommand::Set(args) => set(out, session, args).await,
         DocumentCommand::Delete { ids, collection, filter: expression, .. } => {
             let request = DeleteDocumentsRequest {
                 collection: collection.clone(),

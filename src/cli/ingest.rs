@@ -29,6 +29,7 @@ mod tally;
 use batch::{Batch, Pace, Piece};
 use origin::Origins;
 use pump::{End, Pump};
+pub use reading::field_type;
 use tally::Tally;
 
 /// Put a folder, files or stdin into a collection

@@ -202,7 +202,10 @@ fn explain_words(out: &Output, explain: &Explain) -> String {
         ("matching documents", layout::thousands(explain.matching_documents)),
         ("tokenize", time(explain.tokenize_us)),
         ("wait for encoder", time(explain.queue_us)),
-        ("encode", time(explain.encode_us)),
+        (
+            "encode",
+            if explain.encode_cached { "known from before".to_owned() } else { time(explain.encode_us) },
+        ),
         ("filter", time(explain.filter_us)),
         ("search", time(explain.search_us)),
         ("fetch", time(explain.fetch_us)),
@@ -230,6 +233,7 @@ fn response_json(response: &SearchResponse) -> Json {
             "filter_us": e.filter_us, "search_us": e.search_us, "fetch_us": e.fetch_us, "total_us": e.total_us,
             "plan": e.plan, "reason": e.reason, "matching_documents": e.matching_documents,
             "scanned": e.scanned, "ef": e.ef, "device": e.device,
+            "encode_cached": e.encode_cached,
         });
         answer.insert("explain", explain);
     }

@@ -63,6 +63,11 @@ pub struct CollectionSpec {
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Write {
     Upsert(Box<Point>),
+    /// Only if what is stored has the content `expected`; [`CollectionError::Changed`] if not.
+    Replace {
+        point: Box<Point>,
+        expected: point::ContentHash,
+    },
     Delete(PointId),
 }
 
@@ -330,7 +335,7 @@ impl Collection {
             if !ids.insert(write.id()) {
                 return Err(CollectionError::DuplicateId { id: write.id().as_str().to_owned() });
             }
-            if let Write::Upsert(point) = write {
+            if let Write::Upsert(point) | Write::Replace { point, .. } = write {
                 self.check_point(point)?;
             }
         }
@@ -524,7 +529,7 @@ impl Shared {
 impl Write {
     fn id(&self) -> &PointId {
         match self {
-            Write::Upsert(point) => &point.id,
+            Write::Upsert(point) | Write::Replace { point, .. } => &point.id,
             Write::Delete(id) => id,
         }
     }
@@ -535,7 +540,7 @@ impl Write {
         OVERHEAD
             + self.id().as_str().len()
             + match self {
-                Write::Upsert(point) => {
+                Write::Upsert(point) | Write::Replace { point, .. } => {
                     let vectors: usize =
                         point.passages.iter().map(|p| OVERHEAD + size_of_val(p.vector.as_slice())).sum();
                     point.title.len() + point.text.len() + payload::payload_bytes(&point.payload) + vectors
@@ -558,6 +563,8 @@ pub enum CollectionError {
     BadPayload { id: String, field: String, reason: String },
     #[error("document {id:?}: {reason}")]
     BadPoint { id: String, reason: String },
+    #[error("document {id:?} was changed or deleted by another request meanwhile; retry")]
+    Changed { id: String },
     #[error(transparent)]
     Filter(#[from] filter::FilterError),
     #[error(
@@ -591,6 +598,7 @@ impl CollectionError {
             | CollectionError::BadPoint { .. }
             | CollectionError::BadPayload { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
+            CollectionError::Changed { .. } => ErrorKind::Overloaded,
             // Waiting does not help: numbers are never given out twice.
             CollectionError::ReadOnly { .. } | CollectionError::Full { .. } => ErrorKind::Precondition,
             CollectionError::Closed => ErrorKind::Unavailable,

@@ -9,10 +9,10 @@ use super::{
     Collection, CollectionError, Page, Query, SearchTrace,
     fetch::{Opened, PAGE_BYTES, Reads},
     filter::Filter,
-    point::{ContentHash, Hit, PointId, StoredPoint},
+    point::{ContentHash, Hit, Passage, Point, PointId, StoredPoint},
     search,
 };
-use crate::{budget::Room, index::Slot, stop::Stop};
+use crate::{budget::Room, index::Slot, stop::Stop, store::StoreError, vector::Vector};
 
 /// Where fewer than one in so many documents match, a page is made by sorting the matching ids.
 const SORT_SHARE: u64 = 16;
@@ -61,6 +61,36 @@ impl Collection {
                 Opened::read(&self.shared, doc, with_text, vector)?.point(&self.shared, room).map(Some)
             })
             .collect()
+    }
+
+    /// A document with its text and vectors, as it could be written again; `None` if it is not there.
+    ///
+    /// # Errors
+    /// Store errors.
+    pub fn point(&self, id: &PointId) -> Result<Option<Point>, CollectionError> {
+        self.shared.check_open()?;
+        let (doc, vectors, _generation) = {
+            let memory = self.shared.read_memory();
+            let Some((doc, entry)) = memory.slots.find(id) else { return Ok(None) };
+            let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
+            (doc, vectors.unwrap_or_default(), Arc::clone(&memory.generation))
+        };
+        let StoredPoint { id, title, text, payload, content_hash, passages, .. } =
+            Opened::read(&self.shared, doc, true, None)?.point(&self.shared, &Room::unbounded())?;
+        let spec = &self.shared.spec;
+        let passages = passages
+            .into_iter()
+            .zip(vectors)
+            .map(|(range, values)| {
+                // What is stored was checked when it came; a unit vector keeps its bits.
+                let vector = Vector::new(values, spec.dim, spec.metric).map_err(|e| {
+                    StoreError::corrupt(self.shared.store.dir(), format!("a vector of {id}: {e}"))
+                })?;
+                Ok(Passage { range, vector })
+            })
+            .collect::<Result<_, CollectionError>>()?;
+        let payload = Arc::unwrap_or_clone(payload);
+        Ok(Some(Point { id, title, text, payload, content_hash, passages }))
     }
 
     /// The nearest documents, best first. With a filter: min(k, matching documents) hits, always

@@ -222,14 +222,21 @@ impl Writer {
         let memory = self.shared.read_memory();
         for write in writes {
             let known = memory.slots.find(write.id()).map(|(doc, entry)| (doc, entry.hash));
+            if let Write::Replace { point, expected } = &write
+                && known.is_none_or(|(_, hash)| hash != *expected)
+            {
+                return Err(CollectionError::Changed { id: point.id.as_str().to_owned() });
+            }
             let unchanged = match (&write, known) {
-                (Write::Upsert(point), Some((_, hash))) if point.content_hash == hash => {
+                (Write::Upsert(point) | Write::Replace { point, .. }, Some((_, hash)))
+                    if point.content_hash == hash =>
+                {
                     Some(Outcome::Unchanged)
                 }
                 (Write::Delete(_), None) => Some(Outcome::NotFound),
                 _ => None,
             };
-            if let (Write::Upsert(point), None) = (&write, unchanged) {
+            if let (Write::Upsert(point) | Write::Replace { point, .. }, None) = (&write, unchanged) {
                 let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
                 slot = slot.checked_add(passages).filter(|slot| *slot <= NUMBER_MAX).ok_or(FULL)?;
                 doc = doc.checked_add(1).filter(|doc| *doc <= NUMBER_MAX).ok_or(FULL)?;
@@ -260,7 +267,7 @@ impl Writer {
             }
             outcomes.push(match write {
                 Write::Delete(_) => Outcome::Deleted,
-                Write::Upsert(point) => {
+                Write::Upsert(point) | Write::Replace { point, .. } => {
                     plan.put(*point, now);
                     if known.is_some() { Outcome::Updated } else { Outcome::Inserted }
                 }

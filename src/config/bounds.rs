@@ -18,7 +18,7 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 32] = [
+pub(super) const KEYS: [Key; 33] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -45,6 +45,7 @@ pub(super) const KEYS: [Key; 32] = [
     Key { name: "limits.message_bytes_max", allowed: "64 KiB to 1 GiB, in bytes" },
     Key { name: "limits.batch_max", allowed: "1 to 65536" },
     Key { name: "limits.queries_max", allowed: "1 to 65536" },
+    Key { name: "limits.query_bytes_max", allowed: "1 byte to 1 MiB, in bytes" },
     Key { name: "limits.text_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
     Key { name: "limits.payload_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
     Key { name: "limits.k_max", allowed: "1 to 1048576" },
@@ -109,6 +110,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("limits.message_bytes_max", limits.message_bytes_max as u64, 64 * KIB..=GIB);
     check.within("limits.batch_max", limits.batch_max as u64, 1..=65_536);
     check.within("limits.queries_max", limits.queries_max as u64, 1..=65_536);
+    check.within("limits.query_bytes_max", limits.query_bytes_max as u64, 1..=MIB);
     check.within("limits.text_bytes_max", limits.text_bytes_max as u64, 1..=GIB);
     check.within("limits.payload_bytes_max", limits.payload_bytes_max as u64, 1..=GIB);
     check.within("limits.k_max", limits.k_max as u64, 1..=MIB);

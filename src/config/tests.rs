@@ -215,6 +215,7 @@ fn every_bound_is_checked_and_named() {
         ("limits.message_bytes_max", &["1"]),
         ("limits.batch_max", &["0"]),
         ("limits.queries_max", &["0"]),
+        ("limits.query_bytes_max", &["0", "2000000"]),
         ("limits.text_bytes_max", &["0", "9999999999"]),
         ("limits.payload_bytes_max", &["0"]),
         ("limits.k_max", &["0"]),

@@ -1,15 +1,20 @@
-//! Embeddings of queries that were asked before, the least lately used going first.
+//! Embeddings that need not be made again, the least lately used going first: of queries that were asked before, and of
+//! texts whose request ended before all of its texts were encoded.
 //!
-//! A cache belongs to one loaded model, so its fingerprint need not be part of the key. The key is the text itself: two
-//! texts are never taken for one. Documents are not kept: unchanged ones are recognised by their content's hash before
-//! they come here.
+//! A cache belongs to one loaded model, so its fingerprint need not be part of the key. A query's key is the text
+//! itself: two texts are never taken for one. A text of an unfinished request has the SHA-256 of it for a key. What is
+//! finished is forgotten: unchanged documents are recognised by their content's hash before they come here.
 
 use std::{
     num::NonZero,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use lru::LruCache;
+use sha2::{Digest, Sha256};
 
 use super::{Embedding, TextKind};
 
@@ -48,12 +53,121 @@ impl QueryCache {
     }
 }
 
+/// Memory of [`UnfinishedCache`]: more than the passages of one request of 16 MiB in 384 dimensions.
+const UNFINISHED_BYTES: usize = 64 << 20;
+
+/// What an entry takes beside its values.
+const ENTRY_BYTES: usize = 160;
+
+type TextKey = (TextKind, [u8; 32]);
+
+/// Embeddings of requests that are not finished, so that one that ran out of time goes on where it was when it is sent
+/// again.
+#[derive(Debug)]
+pub(super) struct UnfinishedCache {
+    entries: Mutex<LruCache<TextKey, Embedding>>,
+}
+
+impl UnfinishedCache {
+    /// For vectors of `dim` values.
+    pub(super) fn new(dim: usize) -> Self {
+        let capacity = UNFINISHED_BYTES / (dim * size_of::<f32>() + ENTRY_BYTES);
+        UnfinishedCache {
+            entries: Mutex::new(LruCache::new(NonZero::new(capacity).unwrap_or(NonZero::<usize>::MIN))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<TextKey, Embedding>> {
+        // As above: it changes in single calls.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request of many texts: what it has so far is kept until it is finished, also when it ends early.
+#[derive(Debug)]
+pub struct Unfinished {
+    cache: Arc<UnfinishedCache>,
+    keys: Mutex<Vec<TextKey>>,
+    done: AtomicUsize,
+}
+
+impl Unfinished {
+    pub(super) fn new(cache: Arc<UnfinishedCache>) -> Self {
+        Unfinished { cache, keys: Mutex::default(), done: AtomicUsize::new(0) }
+    }
+
+    /// How many of its texts have a vector by now.
+    pub fn done(&self) -> usize {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// All of it was encoded and answered: nothing need be kept for it.
+    pub fn finish(&self) {
+        let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut entries = self.cache.lock();
+        for key in keys {
+            entries.pop(&key);
+        }
+    }
+
+    /// Adds some of its texts. Hashes them, so it is called where tokenizing is.
+    pub(super) fn part(self: &Arc<Self>, kind: TextKind, texts: &[impl AsRef<str>]) -> UnfinishedPart {
+        let keys: Vec<TextKey> =
+            texts.iter().map(|text| (kind, Sha256::digest(text.as_ref().as_bytes()).into())).collect();
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).extend(&keys);
+        UnfinishedPart { whole: Arc::clone(self), keys }
+    }
+}
+
+/// Some texts of an [`Unfinished`] request, by their places.
+#[derive(Debug)]
+pub(super) struct UnfinishedPart {
+    whole: Arc<Unfinished>,
+    keys: Vec<TextKey>,
+}
+
+impl UnfinishedPart {
+    /// What an earlier attempt made of the text at `place`.
+    pub(super) fn get(&self, place: usize) -> Option<Embedding> {
+        let known = self.whole.cache.lock().get(&self.keys[place]).cloned();
+        if known.is_some() {
+            self.whole.done.fetch_add(1, Ordering::Relaxed);
+        }
+        known
+    }
+
+    pub(super) fn put(&self, place: usize, embedding: &Embedding) {
+        self.whole.done.fetch_add(1, Ordering::Relaxed);
+        self.whole.cache.lock().put(self.keys[place], embedding.clone());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn embedding(value: f32) -> Embedding {
-        Embedding { values: vec![value], tokens: 3, truncated: false }
+        Embedding { values: vec![value], tokens: 3, ..Embedding::default() }
+    }
+
+    #[test]
+    fn what_an_unfinished_request_has_is_kept_until_it_is_finished() {
+        let cache = Arc::new(UnfinishedCache::new(1));
+        let attempt = || Arc::new(Unfinished::new(Arc::clone(&cache)));
+        let first = attempt();
+        let part = first.part(TextKind::Document, &["a", "b"]);
+        assert_eq!(part.get(0), None);
+        part.put(1, &embedding(2.0));
+        assert_eq!(first.done(), 1);
+        drop((part, first));
+
+        let second = attempt();
+        assert_eq!(second.part(TextKind::Raw, &["b"]).get(0), None);
+        let part = second.part(TextKind::Document, &["a", "b"]);
+        assert_eq!((part.get(0), part.get(1)), (None, Some(embedding(2.0))));
+        assert_eq!(second.done(), 1);
+        second.finish();
+        assert_eq!(attempt().part(TextKind::Document, &["b"]).get(0), None);
     }
 
     #[test]

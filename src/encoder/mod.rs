@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -26,24 +26,33 @@ pub mod calibrate;
 mod chunk;
 mod loaded;
 pub mod nearness;
+mod pieces;
 mod scheduler;
 mod tokenize;
 pub mod tuned;
 mod turns;
 
-use cache::QueryCache;
+pub use cache::Unfinished;
+use cache::{QueryCache, UnfinishedCache};
 pub use chunk::sentences;
 pub use loaded::Encoders;
 use nearness::Nearness;
+use pieces::PIECE_BYTES;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
-use scheduler::{Lanes, Scheduler};
+use scheduler::{Lanes, Scheduler, Text, Texts};
 use tokenize::TokenPlaces;
 pub(crate) use tokenize::Tokenizer;
 use tuned::Tuned;
 use turns::Turns;
 
-/// Fewer texts than this are tokenized on the calling thread alone.
+/// Most tokens of a title that are encoded in front of each passage.
+pub const TITLE_TOKENS_MAX: usize = 64;
+/// The share of a passage that its title may take: one in so many tokens.
+pub const TITLE_SHARE: usize = 4;
+
+/// Fewer texts than this, or fewer bytes, are tokenized on the calling thread alone.
 const PARALLEL_TEXTS_MIN: usize = 8;
+const PARALLEL_BYTES_MIN: usize = 4 << 10;
 
 /// Which of the model's prompts goes in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +80,9 @@ pub struct Embedding {
     pub tokens: u32,
     /// Tokens past the model's limit were not encoded.
     pub truncated: bool,
+    /// Words of the whole text that are one unknown token each: the vocabulary cannot spell them, or they have more than
+    /// 100 characters.
+    pub unknown: u32,
 }
 
 /// Where the time of one request went.
@@ -80,6 +92,8 @@ pub struct EncodeTimes {
     pub tokenize: Duration,
     pub queue: Duration,
     pub encode: Duration,
+    /// The vectors were known from before: nothing was tokenized, queued or encoded.
+    pub cached: bool,
 }
 
 /// How long texts are cut into passages.
@@ -100,6 +114,7 @@ pub struct Encoder {
     device: DeviceReport,
     tokenizer: Tokenizer,
     queries: Option<Arc<QueryCache>>,
+    unfinished: Arc<UnfinishedCache>,
     common: Arc<Common>,
     scheduler: Scheduler,
 }
@@ -176,8 +191,17 @@ impl Encoder {
             common: Arc::clone(&common),
         })?;
         let queries = QueryCache::new(config.query_cache).map(Arc::new);
-        let encoder =
-            Encoder { model: model.clone(), dim, layout, device, tokenizer, queries, common, scheduler };
+        let encoder = Encoder {
+            model: model.clone(),
+            dim,
+            layout,
+            device,
+            tokenizer,
+            queries,
+            unfinished: Arc::new(UnfinishedCache::new(dim.len())),
+            common,
+            scheduler,
+        };
         // The first run of a session allocates and compiles: better now than in the first request.
         encoder.encode(&["warm"], TextKind::Raw)?;
         Ok(encoder)
@@ -232,9 +256,27 @@ impl Encoder {
         Ok((tokens.ids, tokens.count))
     }
 
+    /// For [`Limits::unfinished`] of a request of many texts.
+    pub fn unfinished(&self) -> Arc<Unfinished> {
+        Arc::new(Unfinished::new(Arc::clone(&self.unfinished)))
+    }
+
+    /// The vectors of queries that were all asked before.
+    fn known(&self, texts: &[impl AsRef<str>], kind: TextKind) -> Option<(Vec<Embedding>, EncodeTimes)> {
+        let cache = self.queries.as_ref()?;
+        let embeddings = cache.get(kind, texts);
+        let counter = match embeddings {
+            Some(_) => &self.counters().cache_hits,
+            None => &self.counters().cache_misses,
+        };
+        counter.fetch_add(texts.len() as u64, Ordering::Relaxed);
+        Some((embeddings?, EncodeTimes { cached: true, ..EncodeTimes::default() }))
+    }
+
     /// Queues texts; `done` is called once, from the encoder thread or (if refused) from this one, and must not block.
     /// A request whose deadline passed or whose `cancelled` flag is set leaves the queue before it costs anything.
-    /// Tokenizes on the calling thread, many texts on the rayon pool it belongs to.
+    /// Tokenizes on the calling thread, many texts on the rayon pool it belongs to, and stops between pieces of a long
+    /// text when nobody waits any more.
     pub fn submit(
         &self,
         texts: &[impl AsRef<str> + Sync],
@@ -246,12 +288,9 @@ impl Encoder {
         let started = Instant::now();
         let done = match &self.queries {
             Some(cache) if class == Class::Query => {
-                let counters = self.counters();
-                if let Some(embeddings) = cache.get(kind, texts) {
-                    counters.cache_hits.fetch_add(texts.len() as u64, Ordering::Relaxed);
-                    return done(Ok((embeddings, EncodeTimes::default())));
+                if let Some(known) = self.known(texts, kind) {
+                    return done(Ok(known));
                 }
-                counters.cache_misses.fetch_add(texts.len() as u64, Ordering::Relaxed);
                 let cache = Arc::clone(cache);
                 let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
                 Box::new(move |result: Encoded| {
@@ -268,17 +307,29 @@ impl Encoder {
             TextKind::Query => &self.model.manifest.prompts.query,
             TextKind::Document => &self.model.manifest.prompts.document,
         };
-        let encode = |text: &str| match prompt {
-            "" => self.tokenizer.encode(text),
-            prompt => self.tokenizer.encode(&format!("{prompt}{text}")),
+        let go_on = || limits.check();
+        let unfinished = limits.unfinished.as_ref().map(|unfinished| unfinished.part(kind, texts));
+        let encode = |(place, text): (usize, &str)| {
+            if let Some(known) = unfinished.as_ref().and_then(|part| part.get(place)) {
+                return Ok(Text::Known(known));
+            }
+            let text = match prompt {
+                "" => Cow::Borrowed(text),
+                prompt => Cow::Owned(format!("{prompt}{text}")),
+            };
+            self.tokenizer.encode_while(&text, PIECE_BYTES, &go_on).map(Text::Tokens)
         };
-        let tokens: Result<Vec<_>, _> = if texts.len() < PARALLEL_TEXTS_MIN {
-            texts.iter().map(|t| encode(t.as_ref())).collect()
+        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
+        let tokens: Result<Vec<_>, _> = if texts.len() < PARALLEL_TEXTS_MIN || bytes < PARALLEL_BYTES_MIN {
+            texts.iter().map(AsRef::as_ref).enumerate().map(encode).collect()
         } else {
-            texts.par_iter().map(|t| encode(t.as_ref())).collect()
+            texts.par_iter().map(AsRef::as_ref).enumerate().map(encode).collect()
         };
         match tokens {
-            Ok(tokens) => self.scheduler.submit(tokens, started.elapsed(), class, limits, done),
+            Ok(tokens) => {
+                let texts = Texts { texts: tokens, unfinished, tokenize: started.elapsed() };
+                self.scheduler.submit(texts, class, limits, done);
+            }
             Err(error) => done(Err(error)),
         }
     }
@@ -333,6 +384,7 @@ impl Encoder {
     }
 
     /// What is encoded for a passage: the title in front, as retrieval benchmarks do (BEIR, Thakur et al. 2021).
+    /// `title` is what [`Encoder::short_title`] leaves of it, so that there is room for the passage.
     pub fn passage_text<'a>(title: &str, passage: &'a str) -> Cow<'a, str> {
         if title.is_empty() || passage.starts_with(title) {
             Cow::Borrowed(passage)
@@ -343,17 +395,45 @@ impl Encoder {
         }
     }
 
-    /// Cuts `text` into passages of whole sentences (or words, where a sentence is too long): byte ranges, in order,
-    /// that together cover everything but white space. A short text gives one range; an empty one gives `0..0`.
-    /// Room is kept for the title and the document prompt, which are encoded in front of every passage.
+    /// The beginning of `title` that is encoded in front of every passage of `text`: whole words, at most a quarter of a
+    /// passage and at most [`TITLE_TOKENS_MAX`] tokens. A title without a text is what is encoded, and stays whole.
     ///
     /// # Errors
-    /// [`EncoderError::Chunking`] if the overlap is not below the maximum or the maximum is 0.
+    /// [`EncoderError::Failed`].
+    pub fn short_title<'a>(
+        &self,
+        title: &'a str,
+        text: &str,
+        chunking: Option<Chunking>,
+    ) -> Result<&'a str, EncoderError> {
+        let window = chunking.map_or(self.room(), |chunking| chunking.max_tokens.min(self.room()));
+        let tokens_max = (window / TITLE_SHARE).clamp(1, TITLE_TOKENS_MAX);
+        // A token has at least one byte.
+        if title.len() <= tokens_max || text.is_empty() {
+            return Ok(title);
+        }
+        let places = self.tokenizer.places_while(title, tokens_max, PIECE_BYTES, &|| Ok(()))?;
+        if places.ranges.len() <= tokens_max {
+            return Ok(title);
+        }
+        let last = (1..=tokens_max).rev().find(|&token| places.begins_word[token]).unwrap_or(tokens_max);
+        Ok(title[..title.floor_char_boundary(places.ranges[last].start)].trim_end())
+    }
+
+    /// Cuts `text` into passages of whole sentences (or words, where a sentence is too long): byte ranges, in order,
+    /// that together cover everything but white space. A short text gives one range; an empty one gives `0..0`.
+    /// Room is kept for the document prompt and for the title, as [`Encoder::short_title`] leaves it, which are encoded
+    /// in front of every passage.
+    ///
+    /// # Errors
+    /// [`EncoderError::Chunking`] if the overlap is not below the maximum or the maximum is 0;
+    /// [`EncoderError::Expired`] and [`EncoderError::Cancelled`] if nobody waits any more.
     pub fn chunk(
         &self,
         title: &str,
         text: &str,
         chunking: Chunking,
+        limits: &Limits,
     ) -> Result<Vec<Range<usize>>, EncoderError> {
         let Chunking { max_tokens, overlap_tokens } = chunking;
         if max_tokens == 0 || overlap_tokens >= max_tokens {
@@ -363,19 +443,21 @@ impl Encoder {
                 ),
             });
         }
-        let mut room = max_tokens.min(self.room());
+        let window = max_tokens.min(self.room());
+        let mut room = window;
         for front in [title, &self.model.manifest.prompts.document] {
             if !front.is_empty() {
                 room = room.saturating_sub(self.tokenizer.places(front)?.ranges.len());
             }
         }
-        // A title as long as a passage would leave nothing for the text: then its end is what is cut.
-        let room = room.max(max_tokens.min(self.room()) / 2).max(1);
+        // A title takes a quarter at most; a prompt that leaves nothing would make passages of single tokens.
+        let room = room.max(window / 2).max(1);
         // A token has at least one byte, so most short texts need no look at their tokens.
         if text.len() <= room {
             return Ok(chunk::passages(text, &TokenPlaces::default(), room, 0));
         }
-        Ok(chunk::passages(text, &self.tokenizer.places(text)?, room, overlap_tokens.min(room - 1)))
+        let places = self.tokenizer.places_while(text, usize::MAX, PIECE_BYTES, &|| limits.check())?;
+        Ok(chunk::passages(text, &places, room, overlap_tokens.min(room - 1)))
     }
 }
 
@@ -413,6 +495,23 @@ pub struct Limits {
     pub cancelled: Option<Arc<std::sync::atomic::AtomicBool>>,
     /// Whose request it is: clients are served in turn.
     pub client: u64,
+    /// Keeps each vector as it comes, so that a request that ends early can go on when it is sent again; from
+    /// [`Encoder::unfinished`].
+    pub unfinished: Option<Arc<Unfinished>>,
+}
+
+impl Limits {
+    /// # Errors
+    /// [`EncoderError::Cancelled`], [`EncoderError::Expired`]: nobody waits any more.
+    fn check(&self) -> Result<(), EncoderError> {
+        if self.cancelled.as_ref().is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+            return Err(EncoderError::Cancelled);
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(EncoderError::Expired);
+        }
+        Ok(())
+    }
 }
 
 /// Receives one embedding per text, in order, and where the time went.
@@ -446,6 +545,10 @@ pub enum EncoderError {
     Failed { reason: String },
     #[error("the model gave a vector that is not finite; it cannot be stored")]
     NotFinite,
+    #[error(
+        "the tokenizer finds no token in the text, so there is nothing to encode; give it words that this model knows"
+    )]
+    NoTokens,
 }
 
 impl EncoderError {
@@ -453,7 +556,9 @@ impl EncoderError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             EncoderError::Tokenizer { .. } => ErrorKind::Precondition,
-            EncoderError::Chunking { .. } | EncoderError::Calibration { .. } => ErrorKind::Invalid,
+            EncoderError::Chunking { .. } | EncoderError::Calibration { .. } | EncoderError::NoTokens => {
+                ErrorKind::Invalid
+            }
             EncoderError::QueueFull { .. } => ErrorKind::Overloaded,
             EncoderError::Expired => ErrorKind::Timeout,
             EncoderError::Cancelled | EncoderError::Closed => ErrorKind::Unavailable,

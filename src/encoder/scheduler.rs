@@ -23,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Class, Common, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, tokenize::Tokens};
+use super::{
+    Class, Common, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, cache::UnfinishedPart,
+    tokenize::Tokens,
+};
 use crate::{
     onnx::Layout,
     priority,
@@ -51,9 +54,25 @@ pub struct EncoderCounters {
     pub cache_misses: AtomicU64,
 }
 
+/// A text on its way in.
+pub(super) enum Text {
+    Tokens(Tokens),
+    /// Its vector is known already.
+    Known(Embedding),
+}
+
+/// Texts that come back together.
+pub(super) struct Texts {
+    pub(super) texts: Vec<Text>,
+    /// Where each vector is kept as it comes.
+    pub(super) unfinished: Option<UnfinishedPart>,
+    pub(super) tokenize: Duration,
+}
+
 /// One request: its texts come back together.
 struct Request {
     state: Mutex<Progress>,
+    unfinished: Option<UnfinishedPart>,
     limits: Limits,
     tokenize: Duration,
     queued_at: Instant,
@@ -190,16 +209,27 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    pub(super) fn submit(
-        &self,
-        texts: Vec<Tokens>,
-        tokenize: Duration,
-        class: Class,
-        limits: Limits,
-        done: EncodeDone,
-    ) {
+    pub(super) fn submit(&self, texts: Texts, class: Class, limits: Limits, done: EncodeDone) {
+        let Texts { texts, unfinished, tokenize } = texts;
+        // The graph has no vector for no token; a batch of such texts would have no length.
+        if texts.iter().any(|text| matches!(text, Text::Tokens(tokens) if tokens.ids.is_empty())) {
+            return done(Err(EncoderError::NoTokens));
+        }
+        let mut embeddings = Vec::with_capacity(texts.len());
+        let mut waiting_texts = Vec::new();
+        for (place, text) in texts.into_iter().enumerate() {
+            embeddings.push(match text {
+                Text::Known(embedding) => Some(embedding),
+                Text::Tokens(tokens) => {
+                    waiting_texts.push((place, tokens));
+                    None
+                }
+            });
+        }
+        let texts = waiting_texts;
         if texts.is_empty() {
-            return done(Ok((Vec::new(), EncodeTimes { tokenize, ..EncodeTimes::default() })));
+            let times = EncodeTimes { tokenize, ..EncodeTimes::default() };
+            return done(Ok((embeddings.into_iter().flatten().collect(), times)));
         }
         let mut queue = self.shared.lock();
         if queue.closed {
@@ -214,18 +244,14 @@ impl Scheduler {
         }
         let client = limits.client;
         let request = Arc::new(Request {
-            state: Mutex::new(Progress {
-                embeddings: vec![None; texts.len()],
-                left: texts.len(),
-                done: Some(done),
-                started_at: None,
-            }),
+            state: Mutex::new(Progress { embeddings, left: texts.len(), done: Some(done), started_at: None }),
+            unfinished,
             limits,
             tokenize,
             queued_at: Instant::now(),
         });
         self.shared.common.counters.waiting.fetch_add(texts.len() as u64, Ordering::Relaxed);
-        for (place, tokens) in texts.into_iter().enumerate() {
+        for (place, tokens) in texts {
             let arrival = queue.arrivals;
             queue.arrivals += 1;
             let item = Item { request: Arc::clone(&request), place, tokens, arrival };
@@ -254,7 +280,7 @@ impl Drop for Scheduler {
 }
 
 fn bucket(tokens: usize) -> usize {
-    tokens.div_ceil(BUCKET_TOKENS) * BUCKET_TOKENS
+    tokens.max(1).div_ceil(BUCKET_TOKENS) * BUCKET_TOKENS
 }
 
 impl Waiting {
@@ -372,6 +398,9 @@ impl Request {
     }
 
     fn finish_one(&self, place: usize, embedding: Embedding) {
+        if let Some(unfinished) = &self.unfinished {
+            unfinished.put(place, &embedding);
+        }
         let mut progress = self.lock();
         progress.embeddings[place] = Some(embedding);
         progress.left -= 1;
@@ -384,6 +413,7 @@ impl Request {
             tokenize: self.tokenize,
             queue: started.duration_since(self.queued_at),
             encode: started.elapsed(),
+            cached: false,
         };
         let done = progress.done.take();
         drop(progress);
@@ -552,6 +582,7 @@ impl Shared {
                             values: row.to_vec(),
                             tokens: u32::try_from(count).unwrap_or(u32::MAX),
                             truncated: count > item.tokens.ids.len(),
+                            unknown: u32::try_from(item.tokens.unknown).unwrap_or(u32::MAX),
                         },
                     );
                 }

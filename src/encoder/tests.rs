@@ -208,35 +208,130 @@ fn passages_fit_the_model_with_their_title() {
     let encoder = open(|_| {});
     let text = "The rain fell on the river. It was cold and dark outside. ".repeat(20);
     let title = "Weather in the north";
-    let ranges =
-        encoder.chunk(title, &text, Chunking { max_tokens: encoder.room(), overlap_tokens: 8 }).unwrap();
+    let ranges = chunked(&encoder, title, &text, encoder.room(), 8).unwrap();
     assert!(ranges.len() > 3);
     for range in ranges {
         let (_, count) = encoder.token_ids(&Encoder::passage_text(title, &text[range])).unwrap();
         assert!(count <= encoder.max_tokens(), "{count}");
     }
     for (max_tokens, overlap_tokens) in [(0, 0), (8, 8), (8, 9)] {
-        let error = encoder.chunk("", &text, Chunking { max_tokens, overlap_tokens }).unwrap_err();
+        let error = chunked(&encoder, "", &text, max_tokens, overlap_tokens).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
 
 #[test]
-fn a_title_longer_than_a_passage_leaves_room_for_the_text() {
+fn a_long_title_is_cut_between_words_and_the_text_never() {
     let encoder = open(|_| {});
-    let title = "rain ".repeat(500);
-    let ranges =
-        encoder.chunk(&title, &"river ".repeat(100), Chunking { max_tokens: 30, overlap_tokens: 3 }).unwrap();
-    assert!(ranges.len() > 1);
+    let title = "the cat and the dog went to the river ".repeat(30);
+    let text = "Rain fell on the old bridge. ".repeat(40);
+    let chunking = Chunking { max_tokens: encoder.room(), overlap_tokens: 3 };
+    let short = encoder.short_title(&title, &text, Some(chunking)).unwrap();
+    let (_, tokens) = encoder.token_ids(short).unwrap();
+    assert!(title.starts_with(short) && short.ends_with(|c: char| c.is_alphabetic()), "{short:?}");
+    assert!(tokens - 2 <= encoder.room() / TITLE_SHARE && tokens > 10, "{tokens}");
+    let ranges = encoder.chunk(short, &text, chunking, &Limits::default()).unwrap();
+    assert!(ranges.len() > 2);
+    for range in ranges {
+        let (_, count) = encoder.token_ids(&Encoder::passage_text(short, &text[range])).unwrap();
+        assert!(count <= encoder.max_tokens(), "{count}");
+    }
+    // One that fits, one word that does not, and one that stands for the text.
+    assert_eq!(encoder.short_title("The cat", &text, Some(chunking)).unwrap(), "The cat");
+    let word = "0123456789".repeat(9);
+    let cut = encoder.short_title(&word, &text, Some(chunking)).unwrap();
+    assert!(word.starts_with(cut) && (1..=encoder.room() / TITLE_SHARE).contains(&cut.len()), "{cut:?}");
+    assert_eq!(encoder.short_title(&title, "", Some(chunking)).unwrap(), title);
+}
+
+#[test]
+fn a_text_without_tokens_is_refused_and_the_lane_goes_on() {
+    for packed in [false, true] {
+        let scheduler = scheduler(packed, Arc::default());
+        let (send, receive) = mpsc::channel();
+        let ask = |texts: Texts| {
+            let send = send.clone();
+            let done = Box::new(move |result: Encoded| send.send(result.map(drop)).unwrap());
+            scheduler.submit(texts, Class::Bulk, Limits::default(), done);
+            receive.recv().unwrap()
+        };
+        let refused = ask(texts(&[&[2, 3], &[]])).unwrap_err();
+        assert!(matches!(refused, EncoderError::NoTokens) && refused.kind() == ErrorKind::Invalid);
+        assert!(ask(texts(&[&[2, 3]])).is_ok());
+    }
+}
+
+#[test]
+fn a_request_of_many_texts_goes_on_where_it_was_cancelled() {
+    // One text a batch; the third answer in sight cancels the rest.
+    let encoder = Arc::new(open(|config| config.batch_tokens_max = 8));
+    let many: Vec<String> = (0..40).map(|i| format!("rain number {i} on the river")).collect();
+    let encoded = || encoder.counters().texts.load(Ordering::Relaxed);
+    let before = encoded();
+    let mut attempts = 0;
+    let embeddings = loop {
+        attempts += 1;
+        assert!(attempts <= 40, "it never ends");
+        let flag = Arc::new(AtomicBool::new(false));
+        let unfinished = encoder.unfinished();
+        let limits = Limits {
+            cancelled: Some(Arc::clone(&flag)),
+            unfinished: Some(Arc::clone(&unfinished)),
+            ..Limits::default()
+        };
+        let (send, receive) = mpsc::channel();
+        let done = Box::new(move |result: Encoded| send.send(result.map(|(e, _)| e)).unwrap());
+        let start = encoded();
+        encoder.submit(&many, TextKind::Document, Class::Bulk, limits, done);
+        let answer = loop {
+            match receive.try_recv() {
+                Ok(answer) => break answer,
+                Err(_) if encoded() >= start + 3 => flag.store(true, Ordering::Relaxed),
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        match answer {
+            Ok(embeddings) => {
+                assert_eq!(unfinished.done(), many.len());
+                unfinished.finish();
+                break embeddings;
+            }
+            Err(error) => assert!(matches!(error, EncoderError::Cancelled), "{error}"),
+        }
+    };
+    // Nothing was encoded twice, and nothing is kept once it is finished.
+    assert_eq!(encoded() - before, many.len() as u64);
+    assert_eq!(embeddings, encoder.encode(&many, TextKind::Document).unwrap());
+    assert_eq!(encoded() - before, 2 * many.len() as u64);
+}
+
+/// Texts of these token ids.
+fn texts(ids: &[&[u32]]) -> Texts {
+    let tokens = |ids: &&[u32]| tokenize::Tokens { ids: ids.to_vec(), count: ids.len(), unknown: 0 };
+    Texts {
+        texts: ids.iter().map(|ids| Text::Tokens(tokens(ids))).collect(),
+        unfinished: None,
+        tokenize: Duration::ZERO,
+    }
+}
+
+fn chunked(
+    encoder: &Encoder,
+    title: &str,
+    text: &str,
+    max_tokens: usize,
+    overlap_tokens: usize,
+) -> Result<Vec<Range<usize>>, EncoderError> {
+    encoder.chunk(title, text, Chunking { max_tokens, overlap_tokens }, &Limits::default())
 }
 
 #[test]
 fn expired_and_cancelled_requests_are_answered_without_being_encoded() {
     let encoder = open(|_| {});
     let before = encoder.counters().texts.load(Ordering::Relaxed);
-    let past = Limits { deadline: Some(Instant::now() - Duration::from_secs(1)), cancelled: None, client: 0 };
+    let past = Limits { deadline: Some(Instant::now() - Duration::from_secs(1)), ..Limits::default() };
     let flag = Arc::new(AtomicBool::new(true));
-    let cancelled = Limits { deadline: None, cancelled: Some(flag), client: 0 };
+    let cancelled = Limits { cancelled: Some(flag), ..Limits::default() };
     let expired = ask(&encoder, &["a"], Class::Bulk, past).recv().unwrap();
     let cancelled = ask(&encoder, &["a"], Class::Query, cancelled).recv().unwrap();
     assert!(matches!(expired, Err(EncoderError::Expired)));
@@ -330,32 +425,12 @@ fn cuda_without_a_device_is_an_error_and_auto_goes_past_it() {
 #[test]
 fn the_lane_for_queries_is_loaded_by_the_first_query_and_by_nothing_else() {
     let opened_after = |query: bool| {
-        let model = ModelDir::open(&tiny()).unwrap();
-        let place = "cpu".parse().unwrap();
-        let plan = Plan::new(&default_home(), place, Precision::Fp32, true).unwrap();
-        let file = model.onnx_path_of(plan.layout()).unwrap();
         let opened = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&opened);
-        let config = EncoderConfig::default();
-        let scheduler = Scheduler::start(Lanes {
-            layout: plan.layout(),
-            query_lane: true,
-            open: Box::new(move || {
-                count.fetch_add(1, Ordering::Relaxed);
-                Session::open(&plan, &file, 1)
-            }),
-            bulk_niceness: 0,
-            dim: model.manifest.dimension as usize,
-            batch_tokens_max: config.batch_tokens_max,
-            queue_max: config.queue_max,
-            common: Arc::default(),
-        })
-        .unwrap();
+        let scheduler = scheduler(true, Arc::clone(&opened));
         if query {
             let (send, receive) = mpsc::channel();
-            let tokens = vec![tokenize::Tokens { ids: vec![0, 1], count: 2 }];
             let done = Box::new(move |result: Encoded| send.send(result.map(drop)).unwrap());
-            scheduler.submit(tokens, Duration::ZERO, Class::Query, Limits::default(), done);
+            scheduler.submit(texts(&[&[0, 1]]), Class::Query, Limits::default(), done);
             receive.recv().unwrap().unwrap();
         }
         // Closing wakes the lane too, and a session loaded then would outlive the command that made it.
@@ -363,4 +438,26 @@ fn the_lane_for_queries_is_loaded_by_the_first_query_and_by_nothing_else() {
         opened.load(Ordering::Relaxed)
     };
     assert_eq!([opened_after(false), opened_after(true)], [1, 2]);
+}
+
+/// Lanes of the tiny model; `opened` counts its sessions.
+fn scheduler(packed: bool, opened: Arc<AtomicUsize>) -> Scheduler {
+    let model = ModelDir::open(&tiny()).unwrap();
+    let plan = Plan::new(&default_home(), "cpu".parse().unwrap(), Precision::Fp32, packed).unwrap();
+    let file = model.onnx_path_of(plan.layout()).unwrap();
+    let config = EncoderConfig::default();
+    Scheduler::start(Lanes {
+        layout: plan.layout(),
+        query_lane: true,
+        open: Box::new(move || {
+            opened.fetch_add(1, Ordering::Relaxed);
+            Session::open(&plan, &file, 1)
+        }),
+        bulk_niceness: 0,
+        dim: model.manifest.dimension as usize,
+        batch_tokens_max: config.batch_tokens_max,
+        queue_max: config.queue_max,
+        common: Arc::default(),
+    })
+    .unwrap()
 }

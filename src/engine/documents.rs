@@ -2,6 +2,7 @@
 //!
 //! A write has two halves. `prepare` costs time (the encoder) and changes nothing; `commit` is quick and makes the
 //! change durable. A call that fails in the first half has written nothing.
+//! A document whose title and text are stored already is not encoded again: only its fields are new.
 
 use std::sync::Arc;
 
@@ -15,15 +16,12 @@ use crate::{
     collection::{
         Outcome, Write,
         payload::validate_payload,
-        point::{ContentHash, Passage, Point, PointId},
+        point::{ContentHash, Passage, Payload, Point, PointId},
     },
-    encoder::{CancelOnDrop, Class, Embedding, EncodeTimes, Encoder, Limits, TextKind},
+    encoder::{Embedding, Encoder, Limits, TextKind},
     error::{Error, Result},
     vector::{Dim, Vector},
 };
-
-/// Texts that are handed to the encoder at a time, so that one large request does not fill its queue.
-const SLICE_TEXTS: usize = 256;
 
 /// Whether one bad document refuses the whole request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +35,16 @@ enum Step {
     Refused(Error),
     /// What is stored has this hash, so there is nothing to do; looked at again before it is answered.
     Unchanged(Document, ContentHash),
-    Ready {
-        point: Box<Point>,
-        tokens: u32,
-        truncated: bool,
-    },
+    Ready(Box<Point>, Encoded),
+}
+
+/// What encoding a document came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Encoded {
+    tokens: u32,
+    truncated: bool,
+    title_truncated: bool,
+    unknown_tokens: u32,
 }
 
 /// Documents that were checked and encoded, not yet written.
@@ -57,7 +60,12 @@ struct Cut {
     document: Document,
     hash: ContentHash,
     ranges: Vec<std::ops::Range<usize>>,
+    /// Bytes of the title that are encoded with each passage.
+    title_bytes: usize,
 }
+
+/// What a document is on the way from the checks to the encoder.
+type Checked = Result<Result<Cut, Step>>;
 
 impl Engine {
     /// All documents or none; each id once. Answered when durable.
@@ -147,20 +155,17 @@ impl Engine {
     ) -> Result<Vec<(String, Step)>> {
         let limits = self.config().limits.clone();
         let (task_open, task_encoder) = (Arc::clone(open), encoder.cloned());
-        let mut cuts: Vec<(String, Result<Result<Cut, Step>>)> = self
+        let until = Limits { deadline: caller.deadline, ..Limits::default() };
+        let mut cuts: Vec<(String, Checked)> = self
             .pools()
-            .work(move || {
+            .tokenize(move || {
                 let mut seen = std::collections::HashSet::new();
                 documents
                     .into_iter()
                     .map(|document| {
                         let name = document.id.clone();
                         let cut = check(&task_open, &limits, &document, &mut seen).and_then(|(id, hash)| {
-                            if task_open.collection()?.content_hash(&id) == Some(hash) {
-                                return Ok(Err(Step::Unchanged(document, hash)));
-                            }
-                            let ranges = cut(&task_open.info, task_encoder.as_deref(), &document)?;
-                            Ok(Ok(Cut { id, document, hash, ranges }))
+                            compare_and_cut(&task_open, task_encoder.as_deref(), id, hash, document, &until)
                         });
                         (name, cut)
                     })
@@ -175,44 +180,45 @@ impl Engine {
         {
             return Err(error);
         }
-
-        // One text per passage, of all documents together: full batches.
-        let texts: Vec<String> = match encoder {
-            None => Vec::new(),
-            Some(_) => cuts
-                .iter()
-                .filter_map(|(_, c)| c.as_ref().ok().and_then(|c| c.as_ref().ok()))
-                .flat_map(|c| {
-                    c.ranges.iter().map(|r| {
-                        Encoder::passage_text(&c.document.title, &c.document.text[r.clone()]).into_owned()
-                    })
-                })
-                .collect(),
-        };
-        let mut embeddings = match encoder {
-            None => Vec::new(),
-            Some(encoder) => self.encode_bulk(encoder, texts, TextKind::Document, caller).await?,
+        let to_encode = |(_, cut): &(String, Checked)| matches!(cut, Ok(Ok(_)));
+        if !cuts.iter().any(to_encode) {
+            return Ok(cuts.into_iter().map(|(name, cut)| (name, without_encoding(cut))).collect());
         }
-        .into_iter();
 
+        let mut embeddings = Vec::new();
+        if let Some(encoder) = encoder {
+            // One text per passage, of all documents together: full batches.
+            let texts;
+            (texts, cuts) = self
+                .pools()
+                .work(move || {
+                    let cut = cuts.iter().filter_map(|(_, c)| c.as_ref().ok()?.as_ref().ok());
+                    (cut.flat_map(passage_texts).collect(), cuts)
+                })
+                .await?;
+            embeddings = self.encode_bulk(encoder, texts, TextKind::Document, caller).await?;
+        }
         let (dim, metric) = (Dim::new(open.info.dimension)?, open.info.metric);
-        let steps = cuts.into_iter().map(|(name, cut)| {
-            let step = match cut {
-                Err(error) => Step::Refused(error),
-                Ok(Err(step)) => step,
-                Ok(Ok(cut)) => {
-                    let parts: Vec<Embedding> = match &cut.document.vector {
-                        Some(vector) => {
-                            vec![Embedding { values: vector.clone(), tokens: 0, truncated: false }]
-                        }
-                        None => embeddings.by_ref().take(cut.ranges.len()).collect(),
-                    };
-                    point(cut, parts, dim, metric).unwrap_or_else(Step::Refused)
-                }
-            };
-            (name, step)
+        let steps = self.pools().work(move || {
+            let mut embeddings = embeddings.into_iter();
+            let steps = cuts.into_iter().map(|(name, cut)| {
+                let step = match cut {
+                    Ok(Ok(cut)) => {
+                        let parts: Vec<Embedding> = match &cut.document.vector {
+                            Some(vector) => {
+                                vec![Embedding { values: vector.clone(), ..Embedding::default() }]
+                            }
+                            None => embeddings.by_ref().take(cut.ranges.len()).collect(),
+                        };
+                        point(cut, parts, dim, metric).unwrap_or_else(Step::Refused)
+                    }
+                    cut => without_encoding(cut),
+                };
+                (name, step)
+            });
+            steps.collect()
         });
-        Ok(steps.collect())
+        Ok(steps.await?)
     }
 
     /// Writes what was prepared and answers when it is durable.
@@ -224,26 +230,28 @@ impl Engine {
         let mut answers: Vec<Result<DocumentOutcome>> = Vec::with_capacity(steps.len());
         let mut places = Vec::new();
         for (id, step) in steps {
-            let outcome = |passages, tokens, truncated| DocumentOutcome {
+            let outcome = |passages, encoded: Encoded| DocumentOutcome {
                 id,
                 status: WriteStatus::Unchanged,
                 passages,
-                tokens,
-                truncated,
+                tokens: encoded.tokens,
+                truncated: encoded.truncated,
+                title_truncated: encoded.title_truncated,
+                unknown_tokens: encoded.unknown_tokens,
             };
             answers.push(match step {
                 Step::Refused(error) => Err(error),
-                Step::Unchanged(..) => Ok(outcome(0, 0, false)),
-                Step::Ready { point, tokens, truncated } => {
+                Step::Unchanged(..) => Ok(outcome(0, Encoded::default())),
+                Step::Ready(point, encoded) => {
                     places.push(answers.len());
                     let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
                     writes.push(Write::Upsert(point));
-                    Ok(outcome(passages, tokens, truncated))
+                    Ok(outcome(passages, encoded))
                 }
             });
         }
         if !writes.is_empty() {
-            let outcomes = submit(&open, writes).await?;
+            let outcomes = self.submit(&open, writes).await?;
             for (place, outcome) in places.into_iter().zip(outcomes) {
                 if let Ok(answer) = &mut answers[place] {
                     answer.status = match outcome {
@@ -259,97 +267,61 @@ impl Engine {
 
     /// Between the halves another request may have changed a document that looked unchanged: such a one is encoded now.
     async fn refresh(&self, open: &Arc<Open>, steps: &mut [(String, Step)], caller: Caller) -> Result<()> {
-        let mut stale = Vec::new();
-        for (place, (id, step)) in steps.iter_mut().enumerate() {
-            if let Step::Unchanged(document, hash) = step
-                && open.collection()?.content_hash(&PointId::new(id.as_str())?) != Some(*hash)
-            {
-                stale.push((place, std::mem::take(document)));
+        let mut unchanged = Vec::new();
+        for (place, (id, step)) in steps.iter().enumerate() {
+            if let Step::Unchanged(_, hash) = step {
+                unchanged.push((place, PointId::new(id.as_str())?, *hash));
             }
         }
+        if unchanged.is_empty() {
+            return Ok(());
+        }
+        let task = Arc::clone(open);
+        let stale: Vec<usize> = self
+            .pools()
+            .work(move || {
+                let collection = task.collection()?;
+                let changed = |(_, id, hash): &(usize, PointId, ContentHash)| {
+                    collection.content_hash(id) != Some(*hash)
+                };
+                Ok::<_, Error>(unchanged.into_iter().filter(changed).map(|(place, ..)| place).collect())
+            })
+            .await??;
         if stale.is_empty() {
             return Ok(());
         }
+        let mut documents = Vec::with_capacity(stale.len());
+        for &place in &stale {
+            if let Step::Unchanged(document, _) = &mut steps[place].1 {
+                documents.push(std::mem::take(document));
+            }
+        }
         let encoder = self.encoder_for(&open.info).await?;
-        let (places, documents): (Vec<_>, Vec<_>) = stale.into_iter().unzip();
         let fresh = self.prepare(open, encoder.as_ref(), documents, AllOrNone::No, caller).await?;
-        for (place, step) in places.into_iter().zip(fresh) {
+        for (place, step) in stale.into_iter().zip(fresh) {
             steps[place] = step;
         }
         Ok(())
     }
 
-    /// Encodes any number of texts as bulk, some at a time, waiting for room in the encoder's queue.
-    pub(super) async fn encode_bulk(
-        &self,
-        encoder: &Arc<Encoder>,
-        texts: Vec<String>,
-        kind: TextKind,
-        caller: Caller,
-    ) -> Result<Vec<Embedding>> {
-        let mut waiting = Vec::new();
-        let mut texts = texts.into_iter().peekable();
-        while texts.peek().is_some() {
-            let slice: Vec<String> = texts.by_ref().take(SLICE_TEXTS).collect();
-            let permits = u32::try_from(slice.len()).unwrap_or(u32::MAX).min(self.bulk_room());
-            let permit = Arc::clone(self.bulk())
-                .acquire_many_owned(permits)
-                .await
-                .map_err(|_| EngineError::Closing)?;
-            waiting.push(self.encode_slice(encoder, slice, kind, Class::Bulk, caller, Some(permit)).await?);
-        }
-        let mut all = Vec::new();
-        for slice in waiting {
-            all.extend(slice.wait().await?.0);
-        }
-        Ok(all)
-    }
-
-    /// Hands texts to the encoder; the answer comes later. Dropping the answer cancels what has not begun.
-    pub(super) async fn encode_slice(
-        &self,
-        encoder: &Arc<Encoder>,
-        texts: Vec<String>,
-        kind: TextKind,
-        class: Class,
-        caller: Caller,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Result<Encoding> {
-        let (guard, cancelled) = CancelOnDrop::new();
+    /// Hands writes to the collection's writer and waits until they are durable.
+    pub(super) async fn submit(&self, open: &Arc<Open>, writes: Vec<Write>) -> Result<Vec<Outcome>> {
         let (send, receive) = oneshot::channel();
-        let limits = Limits { deadline: caller.deadline, cancelled: Some(cancelled), client: caller.client };
-        let encoder = Arc::clone(encoder);
-        let submit = move || {
-            encoder.submit(
-                &texts,
-                kind,
-                class,
-                limits,
-                Box::new(move |result| {
-                    drop(permit);
-                    // The asker may have gone.
-                    let _ = send.send(result);
-                }),
-            );
-        };
-        match class {
-            // A query is short: its tokens are ready sooner than another thread would be.
-            Class::Query => submit(),
-            Class::Bulk => self.pools().work(submit).await?,
-        }
-        Ok(Encoding { receive, _guard: guard })
-    }
-}
-
-/// Texts on their way through the encoder.
-pub(super) struct Encoding {
-    receive: oneshot::Receiver<Result<(Vec<Embedding>, EncodeTimes), crate::encoder::EncoderError>>,
-    _guard: CancelOnDrop,
-}
-
-impl Encoding {
-    pub(super) async fn wait(self) -> Result<(Vec<Embedding>, EncodeTimes)> {
-        Ok(self.receive.await.map_err(|_| EngineError::Closing)??)
+        let task = Arc::clone(open);
+        // Each write is looked through before it is queued.
+        self.pools()
+            .work(move || {
+                task.collection()?.submit(
+                    writes,
+                    Box::new(move |result| {
+                        // The asker may have gone; the write is done all the same.
+                        let _ = send.send(result);
+                    }),
+                );
+                Ok::<_, Error>(())
+            })
+            .await??;
+        Ok(receive.await.map_err(|_| EngineError::Closing)??)
     }
 }
 
@@ -362,19 +334,6 @@ fn rounds(documents: &[Document]) -> Vec<usize> {
         *times - 1
     };
     documents.iter().map(|document| document.id.as_str()).map(round).collect()
-}
-
-/// Hands writes to the collection's writer and waits until they are durable.
-pub(super) async fn submit(open: &Open, writes: Vec<Write>) -> Result<Vec<Outcome>> {
-    let (send, receive) = oneshot::channel();
-    open.collection()?.submit(
-        writes,
-        Box::new(move |result| {
-            // The asker may have gone; the write is done all the same.
-            let _ = send.send(result);
-        }),
-    );
-    Ok(receive.await.map_err(|_| EngineError::Closing)??)
 }
 
 fn check(
@@ -414,41 +373,107 @@ fn check(
         }
         (Some(_), None) => {}
     }
-    Ok((id, content_hash(&open.info, document)))
+    Ok((id, content_hash(&open.info, Content::of(document))))
 }
 
-fn content_hash(info: &CollectionInfo, document: &Document) -> ContentHash {
+/// What a document is made of, besides its id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content<'a> {
+    pub(super) title: &'a str,
+    pub(super) text: &'a str,
+    pub(super) payload: &'a Payload,
+    /// Empty where the text is encoded.
+    pub(super) vector: &'a [f32],
+}
+
+impl<'a> Content<'a> {
+    fn of(document: &'a Document) -> Self {
+        Content {
+            title: &document.title,
+            text: &document.text,
+            payload: &document.payload,
+            vector: document.vector.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) fn content_hash(info: &CollectionInfo, content: Content<'_>) -> ContentHash {
     let mut hash = Sha256::new();
     // Lengths go in front, so that no two different documents feed the same bytes.
     let mut feed = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    feed(document.title.as_bytes());
-    feed(document.text.as_bytes());
-    feed(&serde_json::to_vec(&document.payload).expect("plain data has a JSON form"));
-    let vector = document.vector.as_deref().unwrap_or_default();
-    feed(&vector.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+    feed(content.title.as_bytes());
+    feed(content.text.as_bytes());
+    feed(&serde_json::to_vec(content.payload).expect("plain data has a JSON form"));
+    feed(&content.vector.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
     feed(&serde_json::to_vec(&(&info.model, &info.chunking)).expect("plain data has a JSON form"));
     let digest = hash.finalize();
     ContentHash(std::array::from_fn(|i| digest[i]))
 }
 
-fn cut(
-    info: &CollectionInfo,
+/// Cuts a document for the encoder, unless what is stored already has its vectors.
+fn compare_and_cut(
+    open: &Open,
     encoder: Option<&Encoder>,
-    document: &Document,
-) -> Result<Vec<std::ops::Range<usize>>> {
-    match (encoder, info.chunking) {
-        (Some(encoder), Some(chunking)) => Ok(encoder.chunk(&document.title, &document.text, chunking)?),
-        _ => Ok(std::iter::once(0..document.text.len()).collect()),
+    id: PointId,
+    hash: ContentHash,
+    document: Document,
+    until: &Limits,
+) -> Checked {
+    let collection = open.collection()?;
+    let stored = collection.content_hash(&id);
+    if stored == Some(hash) {
+        return Ok(Err(Step::Unchanged(document, hash)));
+    }
+    // Vectors depend on title and text, and on model and chunking, which a collection keeps for its life.
+    if stored.is_some()
+        && encoder.is_some()
+        && let Some(stored) = collection.point(&id)?
+        && (&stored.title, &stored.text) == (&document.title, &document.text)
+    {
+        let point = Point { payload: document.payload, content_hash: hash, ..stored };
+        return Ok(Err(Step::Ready(Box::new(point), Encoded::default())));
+    }
+    let Some(encoder) = encoder else {
+        let ranges = std::iter::once(0..document.text.len()).collect();
+        return Ok(Ok(Cut { id, document, hash, ranges, title_bytes: 0 }));
+    };
+    let title = encoder.short_title(&document.title, &document.text, open.info.chunking)?;
+    let ranges = match open.info.chunking {
+        Some(chunking) => encoder.chunk(title, &document.text, chunking, until)?,
+        None => std::iter::once(0..document.text.len()).collect(),
+    };
+    let title_bytes = title.len();
+    Ok(Ok(Cut { id, document, hash, ranges, title_bytes }))
+}
+
+/// A document that needs no encoder, or is refused.
+fn without_encoding(cut: Checked) -> Step {
+    match cut {
+        Err(error) => Step::Refused(error),
+        Ok(Err(step)) => step,
+        Ok(Ok(_)) => unreachable!("what is to be encoded was taken before"),
     }
 }
 
+/// What is encoded of a document: one text per passage.
+fn passage_texts(cut: &Cut) -> impl Iterator<Item = String> {
+    let title = &cut.document.title[..cut.title_bytes];
+    cut.ranges
+        .iter()
+        .map(move |range| Encoder::passage_text(title, &cut.document.text[range.clone()]).into_owned())
+}
+
 fn point(cut: Cut, parts: Vec<Embedding>, dim: Dim, metric: crate::vector::Metric) -> Result<Step> {
-    let Cut { id, document, hash, ranges } = cut;
-    let tokens = parts.iter().map(|e| e.tokens).sum();
-    let truncated = parts.iter().any(|e| e.truncated);
+    let Cut { id, document, hash, ranges, title_bytes } = cut;
+    let encoded = Encoded {
+        tokens: parts.iter().map(|e| e.tokens).sum(),
+        truncated: parts.iter().any(|e| e.truncated),
+        title_truncated: document.vector.is_none() && title_bytes < document.title.len(),
+        unknown_tokens: parts.iter().map(|e| e.unknown).sum(),
+    };
     let at = |byte: usize| u32::try_from(byte).expect("a text is far smaller than 4 GiB");
     let passages = parts
         .into_iter()
@@ -462,5 +487,5 @@ fn point(cut: Cut, parts: Vec<Embedding>, dim: Dim, metric: crate::vector::Metri
         .collect::<Result<_>>()?;
     let Document { title, text, payload, .. } = document;
     let point = Point { id, title, text, payload, content_hash: hash, passages };
-    Ok(Step::Ready { point: Box::new(point), tokens, truncated })
+    Ok(Step::Ready(Box::new(point), encoded))
 }

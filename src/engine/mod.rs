@@ -31,8 +31,10 @@ use crate::{
 mod catalog;
 pub mod cursor;
 mod documents;
+mod encode;
 mod inventory;
 mod models;
+mod payload;
 mod pools;
 mod search;
 
@@ -40,6 +42,7 @@ pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
 use cursor::{CursorError, Scope};
 pub use inventory::Finding;
+pub use payload::{PayloadChange, PayloadOutcome};
 use pools::Pools;
 
 /// Tokens of a passage where nothing else is asked for; less where the model takes less.
@@ -113,9 +116,17 @@ pub struct Document {
 pub struct DocumentOutcome {
     pub id: String,
     pub status: WriteStatus,
+    /// 0 where nothing was done.
     pub passages: u32,
+    /// That were encoded, special ones included; 0 where the vectors were kept.
     pub tokens: u32,
+    /// Some text lies past the model's limit and was not encoded.
     pub truncated: bool,
+    /// Only the beginning of the title was encoded; the text was not shortened for it.
+    pub title_truncated: bool,
+    /// Words of its passages that the model reads as one unknown token each: they have more than 100 characters, or the
+    /// vocabulary cannot spell them. Nothing finds a document by such a word.
+    pub unknown_tokens: u32,
 }
 
 /// What a write did to one document.
@@ -465,7 +476,7 @@ impl Engine {
         self.check_open()?;
         let ids = self.ids(&ids)?;
         let open = Arc::clone(self.names.now().find(collection)?);
-        delete_ids(&open, ids).await
+        self.delete_ids(&open, ids).await
     }
 
     /// Deletes what matches; answers how many. In steps: after a failure a part may be deleted.
@@ -481,7 +492,7 @@ impl Engine {
         let ids = self.pools.read(matching).await??;
         let mut deleted = 0;
         for some in ids.chunks(DELETE_IDS_STEP) {
-            deleted += delete_ids(&open, some.to_vec()).await?;
+            deleted += self.delete_ids(&open, some.to_vec()).await?;
         }
         Ok(deleted)
     }
@@ -625,6 +636,14 @@ impl Engine {
         Ok(ids.iter().map(|id| PointId::new(id.as_str())).collect::<Result<_, _>>()?)
     }
 
+    async fn delete_ids(&self, open: &Arc<Open>, mut ids: Vec<PointId>) -> Result<u64> {
+        // One id twice is one deletion.
+        ids.sort_unstable();
+        ids.dedup();
+        let outcomes = self.submit(open, ids.into_iter().map(Write::Delete).collect()).await?;
+        Ok(outcomes.iter().filter(|o| **o == Outcome::Deleted).count() as u64)
+    }
+
     fn names(&self) -> &Names {
         &self.names
     }
@@ -640,14 +659,6 @@ impl Engine {
     fn bulk_room(&self) -> u32 {
         self.bulk_room
     }
-}
-
-async fn delete_ids(open: &Open, mut ids: Vec<PointId>) -> Result<u64> {
-    // One id twice is one deletion.
-    ids.sort_unstable();
-    ids.dedup();
-    let outcomes = documents::submit(open, ids.into_iter().map(Write::Delete).collect()).await?;
-    Ok(outcomes.iter().filter(|o| **o == Outcome::Deleted).count() as u64)
 }
 
 fn short(fingerprint: &str) -> String {
@@ -711,6 +722,14 @@ pub enum EngineError {
     Damaged { name: String, reason: String },
     #[error("the deadline passed")]
     Expired,
+    #[error(
+        "the deadline passed when {done} of {total} passages were encoded; they are kept for a while, so send the same request again and it goes on from there, or give it more time (the call's deadline, server.request_timeout)"
+    )]
+    Unfinished { done: usize, total: usize },
+    #[error(
+        "the deadline passed when {done} of {total} documents were looked after; send the rest again, or give the call more time (its deadline, server.request_timeout)"
+    )]
+    UnfinishedPayload { done: usize, total: usize },
     #[error("the server is shutting down")]
     Closing,
     #[error("a worker panicked: {reason}")]
@@ -733,7 +752,7 @@ impl EngineError {
             BadVector { source, .. } => source.kind(),
             WrongModel { .. } | NoEncoder { .. } | EncoderOff => ErrorKind::Precondition,
             Damaged { .. } => ErrorKind::Corrupt,
-            Expired => ErrorKind::Timeout,
+            Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,
             Closing => ErrorKind::Unavailable,
             Panicked { .. } => ErrorKind::Internal,
         }

@@ -1,7 +1,8 @@
 //! The thread budget: named pools, and "run there and await".
 //!
-//! Search and work (cutting, tokenising, reading the store) have pools of their own, so that a flood of one never
-//! takes the threads of the other. ONNX Runtime has its own threads (`runtime`), and so has each collection's writer.
+//! Search, tokenizing (and what else costs time for each byte of text) and other work (reading the store, handing over
+//! writes) have pools of their own, so that a flood of one never takes the threads of the others. ONNX Runtime has its
+//! own threads (`runtime`), and so has each collection's writer.
 
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::stop::Stop;
 #[derive(Debug)]
 pub(super) struct Pools {
     search: ThreadPool,
+    tokenize: ThreadPool,
     work: ThreadPool,
 }
 
@@ -28,7 +30,7 @@ impl Pools {
                 .build()
                 .map_err(|e| EngineError::Panicked { reason: format!("no thread pool could be made: {e}") })
         };
-        Ok(Pools { search: pool("search")?, work: pool("work")? })
+        Ok(Pools { search: pool("search")?, tokenize: pool("tokenize")?, work: pool("work")? })
     }
 
     /// Runs a search. It is handed a [`Stop`] that says when the deadline has passed or nobody waits any more.
@@ -41,6 +43,14 @@ impl Pools {
         let result = run(&self.search, move || f(stop)).await;
         drop(asker);
         result
+    }
+
+    /// Cuts, hashes or tokenizes texts.
+    pub(super) async fn tokenize<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        run(&self.tokenize, f).await
     }
 
     /// Runs anything else that computes or touches the disk.

@@ -2,18 +2,18 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, out_of_range};
+use super::{
+    Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, encode::Slice, out_of_range,
+};
 use crate::{
     budget::Room,
     collection::{Query, Reads, point::PointId},
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
     error::Result,
     stop::Stop,
-    vector::{Dim, Vector},
+    vector::{Dim, Metric, Vector},
 };
 
-/// Texts up to this many are encoded before bulk work.
-const QUERY_TEXTS_MAX: usize = 16;
 /// Largest `ef` of a search.
 const EF_MAX: usize = 4096;
 
@@ -98,7 +98,15 @@ impl Engine {
             if open.info.model.is_none() {
                 return Err(EngineError::VectorsOnly { collection: open.info.name.clone() }.into());
             }
-            self.check_text("the query", text)?;
+            let limit = self.config().limits.query_bytes_max;
+            if text.len() > limit {
+                let reason = format!(
+                    "the query has {} bytes, the limit is {limit} (limits.query_bytes_max); a model reads only the beginning of so long a text: search by a part of it, or store it as a document and search by its id",
+                    text.len()
+                );
+                return Err(EngineError::BadRequest { reason }.into());
+            }
+            check_text("the query", text, limit)?;
         }
         Ok(())
     }
@@ -122,8 +130,8 @@ impl Engine {
         let mut encodings = Vec::with_capacity(groups.len());
         for (encoder, places) in &groups {
             let texts = places.iter().filter_map(|&p| queries[p].1.ask.text().map(str::to_owned)).collect();
-            let encoding =
-                self.encode_slice(encoder, texts, TextKind::Query, Class::Query, caller, None).await?;
+            let slice = Slice::new(texts, TextKind::Query, Class::Query);
+            let encoding = self.encode_slice(encoder, slice, caller).await?;
             encodings.push(encoding.wait());
         }
         let mut encoded: Vec<Option<(Embedding, EncodeTimes)>> = encoders.iter().map(|_| None).collect();
@@ -152,14 +160,24 @@ impl Engine {
         if texts.is_empty() || texts.len() > limit {
             return Err(out_of_range("the number of texts", 1, limit, texts.len()).into());
         }
-        for (i, text) in texts.iter().enumerate() {
-            self.check_text(&format!("text {}", i + 1), text)?;
+        let (class, bytes_max) = (self.class_of(&texts), self.config().limits.text_bytes_max);
+        let check = move |texts: Vec<String>| -> Result<Vec<String>> {
+            for (i, text) in texts.iter().enumerate() {
+                check_text(&format!("text {}", i + 1), text, bytes_max)?;
+            }
+            Ok(texts)
+        };
+        let texts = match class {
+            Class::Query => check(texts)?,
+            Class::Bulk => self.pools().tokenize(move || check(texts)).await??,
+        };
+        match class {
+            Class::Query => {
+                let slice = Slice::new(texts, kind, Class::Query);
+                Ok(self.encode_slice(encoder, slice, caller).await?.wait().await?.0)
+            }
+            Class::Bulk => self.encode_bulk(encoder, texts, kind, caller).await,
         }
-        if texts.len() <= QUERY_TEXTS_MAX {
-            let encoding = self.encode_slice(encoder, texts, kind, Class::Query, caller, None).await?;
-            return Ok(encoding.wait().await?.0);
-        }
-        self.encode_bulk(encoder, texts, kind, caller).await
     }
 
     /// Cosine of `text` with each of `others`, in order.
@@ -179,31 +197,30 @@ impl Engine {
         }
         let mut texts = vec![text];
         texts.extend(others);
-        let vectors = self
-            .embed(encoder, texts, TextKind::Raw, caller)
-            .await?
-            .into_iter()
-            .map(|e| Vector::new(e.values, dim, crate::vector::Metric::Cosine))
-            .collect::<Result<Vec<_>, _>>()?;
-        let (first, rest) = vectors.split_first().expect("there are at least two texts");
-        Ok(rest
-            .iter()
-            .map(|v| 1.0 - crate::vector::Metric::Cosine.distance(first.as_slice(), v.as_slice()))
-            .collect())
+        let embeddings = self.embed(encoder, texts, TextKind::Raw, caller).await?;
+        let scores = self.pools().work(move || {
+            let vectors = embeddings
+                .into_iter()
+                .map(|e| Vector::new(e.values, dim, Metric::Cosine))
+                .collect::<Result<Vec<_>, _>>()?;
+            let (first, rest) = vectors.split_first().expect("there are at least two texts");
+            let distance = |v: &Vector| Metric::Cosine.distance(first.as_slice(), v.as_slice());
+            Ok(rest.iter().map(|v| Metric::Cosine.score(distance(v))).collect())
+        });
+        scores.await?
     }
+}
 
-    /// Empty text is allowed for embedding (the model has a vector for it) but finds nothing sensible: refused too.
-    fn check_text(&self, what: &str, text: &str) -> Result<()> {
-        let limit = self.config().limits.text_bytes_max;
-        let reason = if text.trim().is_empty() {
-            format!("{what} is empty")
-        } else if text.len() > limit {
-            format!("{what} has {} bytes, the limit is {limit}", text.len())
-        } else {
-            return Ok(());
-        };
-        Err(EngineError::BadRequest { reason }.into())
-    }
+/// Empty text is allowed for embedding (the model has a vector for it) but finds nothing sensible: refused too.
+fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
+    let reason = if text.len() > bytes_max {
+        format!("{what} has {} bytes, the limit is {bytes_max} (limits.text_bytes_max)", text.len())
+    } else if text.trim().is_empty() {
+        format!("{what} is empty")
+    } else {
+        return Ok(());
+    };
+    Err(EngineError::BadRequest { reason }.into())
 }
 
 /// Runs on a search thread.

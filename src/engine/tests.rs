@@ -327,3 +327,278 @@ async fn collections_of_two_models_are_served_by_one_engine() {
         "{error}"
     );
 }
+
+/// Sentences that differ, so that each passage is a text of its own.
+fn sentences(n: usize) -> String {
+    (0..n).map(|i| format!("Rain number {i} fell on the old river. ")).collect()
+}
+
+fn encoded(engine: &Engine) -> u64 {
+    engine.encoder().unwrap().counters().texts.load(Ordering::Relaxed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_document_goes_on_where_an_attempt_that_ran_out_of_time_stopped() {
+    let mut home = home("tiny");
+    // One passage a batch.
+    home.config.encoder.batch_tokens_max = 8;
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let before = encoded(&engine);
+    let long = || vec![document("long", &sentences(400))];
+    let mut attempts = 0u64;
+    let outcomes = loop {
+        attempts += 1;
+        assert!(attempts < 200, "it is never done");
+        // As a deadline ends a call: after some passages the server drops it.
+        let start = encoded(&engine);
+        let enough = async {
+            while encoded(&engine) < start + 20 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            outcomes = engine.upsert("notes", long(), NEVER) => break outcomes.unwrap(),
+            () = enough => {}
+        }
+    };
+    assert!(attempts > 1 && outcomes[0].passages > 80, "{attempts} attempts, {outcomes:?}");
+    // Nothing that was done is lost. What was under way when an attempt ended, one batch, the next may do again.
+    let encoded = encoded(&engine) - before;
+    assert!(
+        encoded <= u64::from(outcomes[0].passages) + attempts,
+        "{encoded} of {outcomes:?}, {attempts} attempts"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_runs_out_of_time_says_how_far_it_came() {
+    let mut home = home("tiny");
+    home.config.encoder.batch_tokens_max = 8;
+    let engine = Engine::open(&home.config).unwrap();
+    let encoder = engine.encoder().unwrap();
+    // More than can be encoded in the time there is; a slower machine does less of it.
+    let texts: Vec<String> = (0..200_000).map(|i| format!("rain {i}")).collect();
+    let deadline = Some(Instant::now() + std::time::Duration::from_secs(2));
+    let caller = Caller { deadline, client: 0 };
+    let error = engine.encode_bulk(&encoder, texts, crate::encoder::TextKind::Raw, caller).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let message = error.to_string();
+    assert!(
+        message.contains("of 200000 passages were encoded") && message.contains("goes on from there"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_title_leaves_every_passage_its_own_vector_and_the_text_is_found() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let words = ["cat", "dog", "river", "bridge", "market", "court", "army", "bread"];
+    let text: String =
+        (0..120).map(|i| format!("The {} and the {}. ", words[i % 8], words[i * 5 % 7])).collect();
+    let text = format!("{text}The ancient castle burned.");
+    let long = Document { title: "the old book about the government ".repeat(47), ..document("long", &text) };
+    let outcome = engine.upsert("notes", vec![long], NEVER).await.unwrap().remove(0);
+    assert!(outcome.title_truncated && !outcome.truncated && outcome.passages > 8, "{outcome:?}");
+
+    let id = PointId::new("long").unwrap();
+    let open = Arc::clone(engine.names().now().find("notes").unwrap());
+    let point = open.collection().unwrap().point(&id).unwrap().unwrap();
+    for pair in point.passages.windows(2) {
+        assert_ne!(pair[0].vector, pair[1].vector);
+    }
+    let last = point.passages.last().unwrap();
+    assert!(text[last.range.start as usize..last.range.end as usize].ends_with("castle burned."));
+    // What is encoded for it is within the model's window to its last word.
+    let encoder = engine.encoder().unwrap();
+    let title = encoder.short_title(&point.title, &text, open.info.chunking).unwrap();
+    for passage in &point.passages {
+        let passage = &text[passage.range.start as usize..passage.range.end as usize];
+        let (_, tokens) = encoder.token_ids(&crate::encoder::Encoder::passage_text(title, passage)).unwrap();
+        assert!(tokens <= encoder.max_tokens(), "{tokens}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_fields_change_vectors_are_kept() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let with = |year: i64, text: &str| Document {
+        title: "Rain".into(),
+        payload: [("year".to_owned(), crate::collection::point::Value::Integer(year))].into(),
+        ..document("a", text)
+    };
+    let text = sentences(60);
+    engine.upsert("notes", vec![with(1, &text)], NEVER).await.unwrap();
+    let open = Arc::clone(engine.names().now().find("notes").unwrap());
+    let id = PointId::new("a").unwrap();
+    let point = || open.collection().unwrap().point(&id).unwrap().unwrap();
+    let (before, texts) = (point(), encoded(&engine));
+    let outcome = engine.upsert("notes", vec![with(2, &text)], NEVER).await.unwrap().remove(0);
+    assert_eq!((outcome.status, outcome.tokens), (WriteStatus::Updated, 0));
+    assert_eq!(outcome.passages as usize, before.passages.len());
+    assert_eq!(encoded(&engine), texts);
+    let after = point();
+    assert_eq!((&after.passages, &after.text, &after.title), (&before.passages, &before.text, &before.title));
+    assert_eq!(after.payload["year"], crate::collection::point::Value::Integer(2));
+    // Sent again it is unchanged, and another text is another vector.
+    let again = engine.upsert("notes", vec![with(2, &text)], NEVER).await.unwrap().remove(0);
+    assert_eq!(again.status, WriteStatus::Unchanged);
+    engine.upsert("notes", vec![with(2, "The cat sat.")], NEVER).await.unwrap();
+    assert!(encoded(&engine) > texts && point().passages.len() == 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_are_set_removed_and_replaced_and_no_change_is_lost() {
+    use crate::collection::point::Value;
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let documents: Vec<_> = (0..3).map(|i| document(&format!("d{i}"), &sentences(30))).collect();
+    engine.upsert("notes", documents, NEVER).await.unwrap();
+    let texts = encoded(&engine);
+    let set = |field: &str, value: i64| PayloadChange {
+        set: [(field.to_owned(), Value::Integer(value))].into(),
+        ..PayloadChange::default()
+    };
+    let ids = || vec!["d0".to_owned(), "nobody".to_owned(), "d2".to_owned()];
+    let outcomes = engine.set_payload("notes", ids(), set("n", 1), NEVER).await.unwrap();
+    assert!(outcomes[1].is_none());
+    for outcome in [&outcomes[0], &outcomes[2]] {
+        let outcome = outcome.as_ref().unwrap().as_ref().unwrap();
+        assert_eq!((outcome.status, outcome.tokens), (WriteStatus::Updated, 0));
+    }
+    let again = engine.set_payload("notes", ids(), set("n", 1), NEVER).await.unwrap().remove(0);
+    assert_eq!(again.unwrap().unwrap().status, WriteStatus::Unchanged);
+    let filter = || Some(Filter::parse("n = 1").unwrap());
+    assert_eq!(engine.count("notes", filter()).await.unwrap(), 2);
+
+    // Twenty at once on one document, each with a field of its own.
+    let calls: Vec<_> = (0..20)
+        .map(|i| {
+            let (engine, change) = (Arc::clone(&engine), set(&format!("f{i}"), i));
+            tokio::spawn(async move { engine.set_payload("notes", vec!["d0".into()], change, NEVER).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap().remove(0).unwrap().unwrap();
+    }
+    let payload = async || {
+        let room = crate::budget::Room::unbounded();
+        let got = engine.get("notes", vec!["d0".into()], false, room).await.unwrap().remove(0);
+        got.1.unwrap().payload
+    };
+    assert_eq!(payload().await.len(), 21);
+    let remove = PayloadChange { remove: vec!["n".into(), "none".into()], ..PayloadChange::default() };
+    engine.set_payload("notes", vec!["d0".into()], remove, NEVER).await.unwrap();
+    assert_eq!(payload().await.len(), 20);
+    let replace = PayloadChange { replace: true, ..set("only", 5) };
+    engine.set_payload("notes", vec!["d0".into()], replace, NEVER).await.unwrap();
+    assert_eq!(*payload().await, [("only".to_owned(), Value::Integer(5))].into());
+    assert_eq!(encoded(&engine), texts);
+    // The document is still found by its text, and sending it as it is now changes nothing.
+    let now = Document { payload: (*payload().await).clone(), ..document("d0", &sentences(30)) };
+    let same = engine.upsert("notes", vec![now], NEVER).await.unwrap().remove(0);
+    assert_eq!(same.status, WriteStatus::Unchanged);
+
+    for (change, word) in [
+        (PayloadChange::default(), "nothing is to be changed"),
+        (PayloadChange { remove: vec!["n".into()], ..set("n", 1) }, "both set and removed"),
+        (PayloadChange { remove: vec!["m".into()], replace: true, ..set("n", 1) }, "replace removes"),
+    ] {
+        let error = engine.set_payload("notes", ids(), change, NEVER).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(word), "{error}");
+    }
+    let bad = engine.set_payload("notes", vec!["d1".into()], set("", 1), NEVER).await.unwrap().remove(0);
+    assert_eq!(bad.unwrap().unwrap_err().kind(), ErrorKind::Invalid);
+    let twice = vec!["d1".to_owned(), "d1".to_owned()];
+    assert_eq!(
+        engine.set_payload("notes", twice, set("n", 1), NEVER).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_the_model_does_not_know_are_counted() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let text = format!("The cat {} sat on the mat {}.", "x".repeat(101), "😀");
+    let outcome = engine.upsert("notes", vec![document("a", &text)], NEVER).await.unwrap().remove(0);
+    assert_eq!((outcome.unknown_tokens, outcome.title_truncated), (2, false));
+}
+
+/// On one async thread: whatever is tokenized, hashed or waited for on it holds up everything else.
+#[tokio::test]
+async fn long_texts_and_writes_leave_the_async_threads_free() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let encoder = engine.encoder().unwrap();
+    let text = sentences(1 << 15);
+    assert!(text.len() > 1 << 20);
+    let pool = engine.pools();
+    // How long such a text takes where it may.
+    let (task, sample) = (Arc::clone(&encoder), text.clone());
+    let begun = Instant::now();
+    pool.tokenize(move || task.token_ids(&sample).unwrap()).await.unwrap();
+    let alone = begun.elapsed();
+
+    let work = async {
+        for _ in 0..2 {
+            engine.embed(&encoder, vec![text.clone()], crate::encoder::TextKind::Raw, NEVER).await.unwrap();
+        }
+        engine.similarity(&encoder, text.clone(), vec!["rain".into()], NEVER).await.unwrap();
+    };
+    let mut longest = std::time::Duration::ZERO;
+    let watch = async {
+        loop {
+            let begun = Instant::now();
+            engine.collections().await.unwrap();
+            tokio::task::yield_now().await;
+            longest = longest.max(begun.elapsed());
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = watch => {}
+    }
+    assert!(longest < alone / 2, "a list waited {longest:?}; tokenizing one text takes {alone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_has_a_limit_of_its_own_and_longer_texts_are_bulk() {
+    let mut home = home("tiny");
+    home.config.limits.query_bytes_max = 100;
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let long = "rain ".repeat(21);
+    let error = engine.search("notes", question(Ask::Text(long.clone())), NEVER).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    for word in ["105 bytes", "the limit is 100", "limits.query_bytes_max", "search by its id"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    engine.search("notes", question(Ask::Text("rain ".repeat(20))), NEVER).await.unwrap();
+    let class = |texts: &[&str]| engine.class_of(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+    assert_eq!(class(&["rain"; 16]), crate::encoder::Class::Query);
+    assert_eq!(class(&["rain"; 17]), crate::encoder::Class::Bulk);
+    assert_eq!(class(&["rain", &long]), crate::encoder::Class::Bulk);
+    let encoder = engine.encoder().unwrap();
+    let vectors = engine.embed(&encoder, vec![long], crate::encoder::TextKind::Raw, NEVER).await.unwrap();
+    assert_eq!(vectors[0].tokens, 23);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_was_asked_before_says_so() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    let ask =
+        async || engine.search("notes", question(Ask::Text("rain".into())), NEVER).await.unwrap().encode;
+    assert!(!ask().await.cached);
+    let second = ask().await;
+    assert!(second.cached && second.encode.is_zero() && second.tokenize.is_zero());
+}

@@ -72,11 +72,20 @@ pub(super) fn with_runtime<T>(
 
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
+        // Whoever cancelled it knows, and nothing is wrong.
+        LogLevel::Error if is_cancelled(message) => {
+            tracing::debug!(category, location, text = message, "onnxruntime");
+        }
         LogLevel::Fatal | LogLevel::Error => {
             tracing::warn!(category, location, text = message, "onnxruntime")
         }
         _ => tracing::debug!(category, location, text = message, "onnxruntime"),
     }
+}
+
+/// What the library says of a run that was told to stop.
+fn is_cancelled(message: &str) -> bool {
+    message.contains("terminate flag")
 }
 
 /// A shared library that was cut short makes the loader die of SIGBUS, which nothing can catch:

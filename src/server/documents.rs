@@ -61,6 +61,30 @@ impl Documents for DocumentsService {
             .await
     }
 
+    async fn set_payload(
+        &self,
+        request: Request<proto::SetPayloadRequest>,
+    ) -> Result<Response<proto::SetPayloadResponse>, Status> {
+        let (context, message) = admit::Request::open(request);
+        context
+            .answer(async {
+                let ids = message.ids.clone();
+                let (collection, change) = convert::payload_change_from(message)?;
+                let outcomes =
+                    self.engine.set_payload(&collection, ids.clone(), change, context.caller()).await?;
+                let mut answer = proto::SetPayloadResponse::default();
+                for (id, outcome) in ids.into_iter().zip(outcomes) {
+                    match outcome {
+                        Some(Ok(outcome)) => answer.results.push(convert::outcome_to(outcome)),
+                        Some(Err(error)) => answer.results.push(convert::failure_to(id, &error)),
+                        None => answer.missing.push(id),
+                    }
+                }
+                Ok(answer)
+            })
+            .await
+    }
+
     async fn get(
         &self,
         request: Request<proto::GetDocumentsRequest>,

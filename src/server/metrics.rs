@@ -276,6 +276,8 @@ mod tests {
             passages: 2,
             tokens: 40,
             truncated: false,
+            title_truncated: false,
+            unknown_tokens: 0,
         });
         metrics.document_failed();
         let text = metrics.text();
@@ -302,6 +304,8 @@ mod tests {
             passages: 2,
             tokens: 40,
             truncated: false,
+            title_truncated: false,
+            unknown_tokens: 0,
         });
         assert!(metrics.text().contains("distilface_encoded_tokens_total 0"));
     }

@@ -56,6 +56,11 @@ pub enum ValueType {
 }
 
 impl ValueType {
+    /// Whether it is written as text, also where that looks like something else.
+    pub fn is_text(self) -> bool {
+        matches!(self, ValueType::String | ValueType::Datetime)
+    }
+
     const ALL: [(&'static str, ValueType); 5] = [
         ("string", ValueType::String),
         ("integer", ValueType::Integer),
@@ -215,7 +220,7 @@ impl FieldMap {
     ///
     /// # Errors
     /// The field and why its value cannot be read so.
-    pub(super) fn coerce(&self, payload: &mut Payload) -> Result<(), String> {
+    pub fn coerce(&self, payload: &mut Payload) -> Result<(), String> {
         coerce_fields(payload, self.types.iter())
     }
 

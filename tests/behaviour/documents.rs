@@ -311,3 +311,47 @@ async fn both_ends_of_the_calendar_are_stored_and_found() {
         &["outside the years 1 to 9999"],
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_are_changed_without_encoding() {
+    let mut server = Server::with_collection().await;
+    let first = with_payload(doc("1", "the cat"), &[("year", Kind::Integer(1)), ("lang", string("en"))]);
+    server.upsert("c", vec![first, doc("2", "the dog")]).await;
+    server.metrics_have("distilface_encoded_texts_total 2").await;
+    let change = |ids: &[&str], fields: &[(&str, Kind)], remove: &[&str]| proto::SetPayloadRequest {
+        collection: "c".into(),
+        ids: ids.iter().map(ToString::to_string).collect(),
+        payload: crate::harness::payload(fields),
+        remove_fields: remove.iter().map(ToString::to_string).collect(),
+        replace: false,
+    };
+    let request = change(&["2", "nobody", "1"], &[("year", Kind::Integer(2))], &["lang"]);
+    let answer = server.documents.set_payload(request.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.missing, ["nobody"]);
+    assert_eq!(statuses(&answer.results), [WriteStatus::Updated; 2]);
+    assert_eq!(answer.results[0].id, "2");
+    let again = server.documents.set_payload(request).await.unwrap().into_inner();
+    assert_eq!(statuses(&again.results), [WriteStatus::Unchanged; 2]);
+    let found = server
+        .find(proto::SearchRequest {
+            filter: expression("year = 2 and not exists(lang)"),
+            ..by_text("c", "the cat", 5)
+        })
+        .await;
+    assert_eq!(ids(&found), ["1", "2"]);
+    // One that cannot be is told in its place, and stays as it was.
+    let too_long = string(&"x".repeat(70_000));
+    let answer = server.documents.set_payload(change(&["1"], &[("x", too_long)], &[])).await.unwrap();
+    let failed = &answer.into_inner().results[0];
+    assert!(failed.status() == WriteStatus::Failed && failed.error.contains("65536"), "{failed:?}");
+    let nothing = server.documents.set_payload(change(&["1"], &[], &[])).await;
+    assert_refused(nothing, Code::InvalidArgument, &["nothing is to be changed"]);
+    let mut server = server.restart_with(|_| ()).await;
+    assert_eq!(
+        server
+            .find(proto::SearchRequest { filter: expression("year = 2"), ..by_text("c", "dog", 5) })
+            .await
+            .len(),
+        2
+    );
+}

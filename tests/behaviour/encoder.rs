@@ -1,5 +1,7 @@
 //! Texts as vectors.
 
+use std::time::{Duration, Instant};
+
 use distilface::proto;
 use tonic::Code;
 
@@ -40,6 +42,48 @@ async fn text_past_the_models_limit_is_reported_as_truncated() {
     let answer = server.encoder.embed(embed(&[&long], proto::TextKind::Query)).await.unwrap().into_inner();
     assert!(answer.embeddings[0].truncated);
     assert_eq!(answer.embeddings[0].tokens, 102);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_long_texts_do_not_hold_up_a_list() {
+    let server = Server::start().await;
+    // 4 MB each, which took every thread of the server for seconds.
+    let text = "the old government made a law about the river ".repeat(100_000);
+    let text = &text[..4 << 20];
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut encoder, request) =
+                (server.encoder.clone(), embed(&[text], proto::TextKind::Unspecified));
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let answer = encoder.embed(request).await.map(tonic::Response::into_inner);
+                (begun.elapsed(), answer)
+            })
+        })
+        .collect();
+    let mut longest = Duration::ZERO;
+    let mut lists = 0;
+    while calls.iter().any(|call| !call.is_finished()) {
+        let begun = Instant::now();
+        let mut collections = server.collections.clone();
+        collections.list(proto::ListCollectionsRequest {}).await.unwrap();
+        longest = longest.max(begun.elapsed());
+        lists += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut shortest_call = Duration::MAX;
+    for call in calls {
+        let (elapsed, answer) = call.await.unwrap();
+        // On a machine that is very busy they may run out of time; they still hold up nobody.
+        if let Ok(answer) = answer {
+            assert!(answer.embeddings[0].truncated && answer.embeddings[0].tokens > 500_000);
+        }
+        shortest_call = shortest_call.min(elapsed);
+    }
+    assert!(
+        lists > 3 && longest < shortest_call / 2,
+        "{lists} lists, one took {longest:?} of {shortest_call:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,6 +53,27 @@ fn documents_are_got_counted_listed_and_deleted() {
 }
 
 #[test]
+fn fields_of_a_document_are_set_and_removed() {
+    let Some(place) = Place::new() else { return };
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..3).as_bytes()).code(0);
+    let set = place.run(&["document", "set", "doc-1", "n=70", "lang=en", "tags=[\"a\",\"b\"]", "zip=01067"]);
+    set.code(0).prints("updated doc-1");
+    place.run(&["document", "set", "doc-1", "lang=en"]).code(0).prints("unchanged");
+    let seen = ["document", "set", "doc-1", "seen=2024-05-01", "code=007", "--type", "seen=datetime"];
+    place.run(&[&seen[..], &["--remove", "n", "--json"]].concat()).code(0);
+    let got = place.run(&["document", "get", "doc-1", "--json"]).code(0).json_lines();
+    let expected = serde_json::json!({
+        "lang": "en", "tags": ["a", "b"], "zip": "01067", "seen": "2024-05-01T00:00:00Z", "code": "007"
+    });
+    assert_eq!(got[0]["payload"], expected);
+    place.run(&["document", "set", "doc-1", "--replace", "only=1"]).code(0);
+    place.run(&["document", "get", "doc-1"]).code(0).prints("only=1");
+    place.run(&["document", "set", "nobody", "a=1"]).code(1).says("no document \"nobody\"");
+    place.run(&["document", "set", "doc-1"]).code(2).says("FIELD=VALUE");
+    place.run(&["document", "set", "doc-1", "year"]).code(2).says("year=2001");
+}
+
+#[test]
 fn models_are_listed_verified_and_a_damaged_one_is_told() {
     let Some(place) = Place::new() else { return };
     let model = place.run(&["model", "show", "--json"]).code(0).json();

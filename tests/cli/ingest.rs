@@ -27,6 +27,21 @@ fn a_folder_is_stored_once_and_found() {
 }
 
 #[test]
+fn long_titles_and_unknown_words_are_told_for_what_they_are() {
+    let Some(place) = Place::new() else { return };
+    let title = "a long title about many things ".repeat(60);
+    let text = "The harbour was quiet. ".repeat(300);
+    let word = "x".repeat(120);
+    place.file("a.jsonl", format!("{{\"id\":\"1\",\"title\":\"{title}\",\"text\":\"{text}{word}\"}}\n"));
+    let ran = place.run(&["ingest", "a.jsonl"]).code(0);
+    ran.says("1 document had a long title").says("1 word that the model does not know");
+    assert!(!ran.stderr.contains("chunking is off"), "{ran:?}");
+    place.run(&["search", "quiet harbour"]).code(0);
+    // In one process the second search is another server's first: ask within one.
+    place.run(&["search", "quiet harbour", "--explain"]).code(0).prints("encode");
+}
+
+#[test]
 fn json_lines_csv_and_stdin_are_read_with_field_mapping_and_types() {
     let Some(place) = Place::new() else { return };
     place

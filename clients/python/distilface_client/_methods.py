@@ -61,6 +61,7 @@ SET_ALIAS: Method[c.SetAliasRequest, c.SetAliasResponse] = Method("Collections",
 DELETE_ALIAS: Method[c.DeleteAliasRequest, c.DeleteAliasResponse] = Method("Collections", "DeleteAlias")
 STATS: Method[c.CollectionStatsRequest, c.CollectionStatsResponse] = Method("Collections", "Stats", True)
 UPSERT: Method[d.UpsertRequest, d.UpsertResponse] = Method("Documents", "Upsert")
+SET_PAYLOAD: Method[d.SetPayloadRequest, d.SetPayloadResponse] = Method("Documents", "SetPayload")
 GET: Method[d.GetDocumentsRequest, d.GetDocumentsResponse] = Method("Documents", "Get", True)
 DELETE: Method[d.DeleteDocumentsRequest, d.DeleteDocumentsResponse] = Method("Documents", "Delete")
 SCROLL: Method[d.ScrollRequest, d.ScrollResponse] = Method("Documents", "Scroll", True)

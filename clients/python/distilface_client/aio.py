@@ -17,6 +17,7 @@ from ._generated import collections_pb2, documents_pb2, encoder_pb2, search_pb2,
 from ._ingest import DEFAULT_BATCH, Batches
 from .errors import DistilfaceError
 from .filters import Filter, to_filter
+from .payload import Payload
 from .types import (
     Chunking,
     CollectionInfo,
@@ -30,6 +31,7 @@ from .types import (
     IndexConfig,
     Metric,
     Model,
+    PayloadSet,
     Query,
     SearchResult,
     StoredDocument,
@@ -136,6 +138,26 @@ class AsyncClient(AsyncTransport):
         answered yet. `timeout` is for the whole stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
+
+    async def set_payload(
+        self,
+        collection: str,
+        ids: Id | Iterable[Id],
+        payload: Payload | None = None,
+        *,
+        remove: str | Iterable[str] = (),
+        replace: bool = False,
+        timeout: float | None = None,
+    ) -> PayloadSet:
+        """Sets fields of stored documents and removes others; title, text and vectors stay, nothing is encoded.
+
+        With `replace`, `payload` becomes the whole payload. Each document is changed as one unit and no change that
+        another client makes at the same time is lost; one that cannot be changed is answered as
+        `WriteStatus.FAILED` and does not stop the others. Raises `TypeError` or `ValueError` where a value cannot be
+        stored.
+        """
+        request = messages.set_payload(collection, ids, payload, remove, replace)
+        return messages.payload_set(await self._call(m.SET_PAYLOAD, request, timeout))
 
     async def get(
         self,

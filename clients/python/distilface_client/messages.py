@@ -13,7 +13,7 @@ import grpc
 from ._generated import collections_pb2, common_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
 from .errors import DistilfaceError, Unavailable
 from .filters import to_filter
-from .payload import from_payload, from_timestamp, text, to_payload
+from .payload import Payload, from_payload, from_timestamp, text, to_payload
 from .types import (
     Chunking,
     CollectionInfo,
@@ -34,6 +34,7 @@ from .types import (
     Metric,
     Model,
     Passage,
+    PayloadSet,
     Query,
     SearchResult,
     StoredDocument,
@@ -237,7 +238,31 @@ def write_result(wire: documents_pb2.DocumentResult) -> WriteResult:
         passages=wire.passages,
         tokens=wire.tokens,
         truncated=wire.truncated,
+        title_truncated=wire.title_truncated,
+        unknown_tokens=wire.unknown_tokens,
     )
+
+
+def set_payload(
+    collection: str,
+    ids: Id | Iterable[Id],
+    payload: Payload | None,
+    remove: str | Iterable[str],
+    replace: bool,
+) -> documents_pb2.SetPayloadRequest:
+    """`Documents.SetPayload`. Raises `TypeError` or `ValueError` where a payload value cannot be stored."""
+    return documents_pb2.SetPayloadRequest(
+        collection=collection,
+        ids=id_list(ids),
+        payload=to_payload(payload or {}, "payload"),
+        remove_fields=[remove] if isinstance(remove, str) else list(remove),
+        replace=replace,
+    )
+
+
+def payload_set(wire: documents_pb2.SetPayloadResponse) -> PayloadSet:
+    """What `Documents.SetPayload` did, from the wire."""
+    return PayloadSet(tuple(write_result(result) for result in wire.results), tuple(wire.missing))
 
 
 def delete_documents(
@@ -329,7 +354,7 @@ def text_list(texts: Sequence[str]) -> list[str]:
 def embeddings(wire: encoder_pb2.EmbedResponse) -> Embeddings:
     """Embeddings from the wire."""
     return Embeddings(
-        embeddings=tuple(Embedding(tuple(e.values), e.tokens, e.truncated) for e in wire.embeddings),
+        embeddings=tuple(Embedding(tuple(e.values), e.tokens, e.truncated, e.unknown_tokens) for e in wire.embeddings),
         model=wire.model,
         model_fingerprint=wire.model_fingerprint,
     )
@@ -384,4 +409,5 @@ def _explain(wire: search_pb2.Explain) -> Explain:
         scanned=wire.scanned,
         ef=wire.ef,
         device=wire.device,
+        encode_cached=wire.encode_cached,
     )

@@ -220,6 +220,20 @@ class WriteResult:
     tokens: int
     truncated: bool
     """Some text lies past the model's limit and was not encoded."""
+    title_truncated: bool = False
+    """Only the beginning of the title was encoded, at most 64 tokens; the text is not shortened for a title."""
+    unknown_tokens: int = 0
+    """Words that the model reads as one unknown token each: of more than 100 characters, or not in its vocabulary.
+    Nothing finds a document by such a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadSet:
+    """What `set_payload` did."""
+
+    results: tuple[WriteResult, ...]
+    """Of those found, in the order asked: updated, unchanged (the fields were so already), or failed."""
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +292,8 @@ class Explain:
     ef: int
     device: str
     """Of the encoder."""
+    encode_cached: bool = False
+    """The query's vector was known from before: nothing was encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +329,8 @@ class Embedding:
     """Of the whole text, special tokens included."""
     truncated: bool
     """Tokens past the model's limit were not encoded."""
+    unknown_tokens: int = 0
+    """Words of the whole text that are one unknown token each."""
 
     def numpy(self) -> Any:
         """The vector as a NumPy array of float32, shape `[dimension]`; NumPy must be installed."""

@@ -233,6 +233,30 @@ def test_scroll_walks_over_every_page(client: Client, animals: str) -> None:
     assert texts == ["", ""]
 
 
+def test_set_payload_changes_fields_and_encodes_nothing(client: Client, animals: str) -> None:
+    before = client.get(animals, "cat", with_vectors=True).documents[0]
+    done = client.set_payload(animals, ["cat", "nobody"], {"year": 1999, "kept": True})
+    assert [r.status for r in done.results] == [WriteStatus.UPDATED]
+    assert (done.missing, done.results[0].tokens) == (("nobody",), 0)
+    after = client.get(animals, "cat", with_vectors=True).documents[0]
+    assert after.payload == {**before.payload, "year": 1999, "kept": True}
+    assert (after.text, after.vector) == (before.text, before.vector)
+    assert client.count(animals, filter=field("year") == 1999) == 1
+    client.set_payload(animals, "cat", remove="year")
+    assert "year" not in client.get(animals, "cat").documents[0].payload
+    client.set_payload(animals, "cat", {"only": "this"}, replace=True)
+    assert client.get(animals, "cat").documents[0].payload == {"only": "this"}
+    with pytest.raises(InvalidArgument):
+        client.set_payload(animals, "cat")
+
+
+def test_what_was_not_encoded_whole_is_told(client: Client, animals: str) -> None:
+    title = "the cat and the dog " * 40
+    [result] = client.upsert(animals, [Document(id="x", title=title, text="x" * 101)])
+    assert result.title_truncated
+    assert result.unknown_tokens == 1
+
+
 def test_delete_by_id_and_by_filter(client: Client, animals: str) -> None:
     assert client.delete(animals, "nobody") == 0
     assert client.delete(animals, ["cat"]) == 1

@@ -221,6 +221,9 @@ impl<'a> Pump<'a> {
         tally.passages += u64::from(result.passages);
         tally.tokens += u64::from(result.tokens);
         tally.truncated += u64::from(result.truncated);
+        tally.titles_truncated += u64::from(result.title_truncated);
+        tally.with_unknown += u64::from(result.unknown_tokens > 0);
+        tally.unknown_tokens += u64::from(result.unknown_tokens);
         let Some(mark) = mark else { return };
         if mark.repeated && result.status() == WriteStatus::Updated {
             tally.replaced(&mark.place, &result.id);

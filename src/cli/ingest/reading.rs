@@ -66,7 +66,7 @@ fn id_prefix(given: &str) -> Result<String, String> {
 }
 
 /// `FIELD=TYPE`. The last `=` counts, since field names may hold one and types do not.
-fn field_type(given: &str) -> Result<(String, ValueType), String> {
+pub fn field_type(given: &str) -> Result<(String, ValueType), String> {
     let (field, kind) = given.rsplit_once('=').filter(|(field, _)| !field.is_empty()).ok_or_else(|| {
         "give FIELD=TYPE, such as year=integer; types: string, integer, float, bool, datetime".to_owned()
     })?;

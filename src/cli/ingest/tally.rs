@@ -23,6 +23,10 @@ pub struct Tally {
     pub passages: u64,
     pub tokens: u64,
     pub truncated: u64,
+    pub titles_truncated: u64,
+    /// Documents with words that are one unknown token each, and those words.
+    pub with_unknown: u64,
+    pub unknown_tokens: u64,
     /// Sent, and without an answer when the run ended: stored or not.
     pub unanswered: u64,
     /// Documents that took the place of an earlier one of this run, and the first of them in words.
@@ -47,6 +51,9 @@ impl Tally {
             passages: 0,
             tokens: 0,
             truncated: 0,
+            titles_truncated: 0,
+            with_unknown: 0,
+            unknown_tokens: 0,
             unanswered: 0,
             repeated: 0,
             repeated_first: String::new(),
@@ -95,6 +102,8 @@ impl Tally {
             "passages": self.passages,
             "tokens": self.tokens,
             "truncated": self.truncated,
+            "titles_truncated": self.titles_truncated,
+            "unknown_tokens": self.unknown_tokens,
             "seconds": elapsed.as_secs_f64(),
             "documents_per_second": self.rate(elapsed),
             "complete": complete,
@@ -140,6 +149,20 @@ impl Tally {
             let documents = layout::counted(self.truncated, "document");
             out.warn(&format!(
                 "{documents} had text past the model's limit, which cannot be found (chunking is off)"
+            ));
+        }
+        if self.titles_truncated > 0 {
+            let documents = layout::counted(self.titles_truncated, "document");
+            out.warn(&format!(
+                "{documents} had a long title: its beginning alone is looked at, and the text is whole"
+            ));
+        }
+        if self.unknown_tokens > 0 {
+            let documents = layout::counted(self.with_unknown, "document");
+            let words = layout::counted(self.unknown_tokens, "word");
+            out.note(&format!(
+                "{documents} had {words} that the model does not know, which nothing is found by: \
+                 of more than 100 characters, or not in its vocabulary"
             ));
         }
         if self.repeated > 0 {

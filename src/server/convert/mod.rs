@@ -16,7 +16,8 @@ use crate::{
     },
     encoder::{Embedding, TextKind},
     engine::{
-        Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, SearchAnswer, SearchQuery, WriteStatus,
+        Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, PayloadChange, SearchAnswer,
+        SearchQuery, WriteStatus,
     },
     index::{IndexKind, IndexParams},
     model::{Architecture, ModelDir},
@@ -173,6 +174,25 @@ pub(crate) fn document_from(document: proto::Document) -> Result<Document, Error
     })
 }
 
+/// The collection and the change of payloads that came in.
+///
+/// # Errors
+/// [`ServerError::Field`].
+pub(crate) fn payload_change_from(
+    request: proto::SetPayloadRequest,
+) -> Result<(String, PayloadChange), Error> {
+    let set = request.payload.into_iter().map(|(field, value)| {
+        let value = value::value_from(value, || format!("payload[{field:?}]"))?;
+        Ok((field, value))
+    });
+    let change = PayloadChange {
+        set: set.collect::<Result<_, ServerError>>()?,
+        remove: request.remove_fields,
+        replace: request.replace,
+    };
+    Ok((request.collection, change))
+}
+
 /// What became of a document.
 pub(crate) fn outcome_to(outcome: DocumentOutcome) -> proto::DocumentResult {
     let status = match outcome.status {
@@ -187,6 +207,8 @@ pub(crate) fn outcome_to(outcome: DocumentOutcome) -> proto::DocumentResult {
         passages: outcome.passages,
         tokens: outcome.tokens,
         truncated: outcome.truncated,
+        title_truncated: outcome.title_truncated,
+        unknown_tokens: outcome.unknown_tokens,
     }
 }
 
@@ -284,6 +306,7 @@ pub(crate) fn answer_to(answer: SearchAnswer, explain: bool) -> proto::SearchRes
         scanned: answer.trace.scanned,
         ef: answer.trace.ef,
         device: answer.device,
+        encode_cached: answer.encode.cached,
     });
     proto::SearchResponse {
         hits: answer.hits.into_iter().map(hit_to).collect(),
@@ -324,7 +347,12 @@ pub(crate) fn text_kind_from(kind: i32) -> Result<TextKind, Error> {
 
 /// A vector of a text as it goes out.
 pub(crate) fn embedding_to(embedding: Embedding) -> proto::Embedding {
-    proto::Embedding { values: embedding.values, tokens: embedding.tokens, truncated: embedding.truncated }
+    proto::Embedding {
+        values: embedding.values,
+        tokens: embedding.tokens,
+        truncated: embedding.truncated,
+        unknown_tokens: embedding.unknown,
+    }
 }
 
 /// A model as it goes out; `loaded` is where it runs, if it does.

@@ -16,7 +16,7 @@ from . import common_pb2 as distilface_dot_v1_dot_common__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64istilface/v1/documents.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x35\n\x07payload\x18\x04 \x03(\x0b\x32$.distilface.v1.Document.PayloadEntry\x12%\n\x06vector\x18\x05 \x01(\x0b\x32\x15.distilface.v1.Vector\x1a\x44\n\x0cPayloadEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.distilface.v1.Value:\x02\x38\x01\"\x95\x01\n\x0eStoredDocument\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.distilface.v1.Document\x12(\n\x08passages\x18\x02 \x03(\x0b\x32\x16.distilface.v1.Passage\x12.\n\nupdated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x01\n\x0e\x44ocumentResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.distilface.v1.WriteStatus\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x10\n\x08passages\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\x11\n\ttruncated\x18\x06 \x01(\x08\"a\n\rIngestRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12*\n\tdocuments\x18\x03 \x03(\x0b\x32\x17.distilface.v1.Document\"R\n\x0eIngestResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.distilface.v1.DocumentResult\"O\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\tdocuments\x18\x02 \x03(\x0b\x32\x17.distilface.v1.Document\"@\n\x0eUpsertResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.DocumentResult\"L\n\x13GetDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x14\n\x0cwith_vectors\x18\x03 \x01(\x08\"Y\n\x14GetDocumentsResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.StoredDocument\x12\x0f\n\x07missing\x18\x02 \x03(\t\"`\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12%\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x15.distilface.v1.Filter\"9\n\x17\x44\x65leteDocumentsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\r\n\x05hints\x18\x02 \x03(\t\"\x95\x01\n\rScrollRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x15.distilface.v1.Filter\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x14\n\x0cwithout_text\x18\x05 \x01(\x08\x12\x14\n\x0cwith_vectors\x18\x06 \x01(\x08\"f\n\x0eScrollResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.StoredDocument\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\r\n\x05hints\x18\x03 \x03(\t\"I\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x15.distilface.v1.Filter\"1\n\rCountResponse\x12\x11\n\tdocuments\x18\x01 \x01(\x04\x12\r\n\x05hints\x18\x02 \x03(\t*\x95\x01\n\x0bWriteStatus\x12\x1c\n\x18WRITE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15WRITE_STATUS_INSERTED\x10\x01\x12\x18\n\x14WRITE_STATUS_UPDATED\x10\x02\x12\x1a\n\x16WRITE_STATUS_UNCHANGED\x10\x03\x12\x17\n\x13WRITE_STATUS_FAILED\x10\x04\x32\xd1\x03\n\tDocuments\x12I\n\x06Ingest\x12\x1c.distilface.v1.IngestRequest\x1a\x1d.distilface.v1.IngestResponse(\x01\x30\x01\x12\x45\n\x06Upsert\x12\x1c.distilface.v1.UpsertRequest\x1a\x1d.distilface.v1.UpsertResponse\x12N\n\x03Get\x12\".distilface.v1.GetDocumentsRequest\x1a#.distilface.v1.GetDocumentsResponse\x12W\n\x06\x44\x65lete\x12%.distilface.v1.DeleteDocumentsRequest\x1a&.distilface.v1.DeleteDocumentsResponse\x12\x45\n\x06Scroll\x12\x1c.distilface.v1.ScrollRequest\x1a\x1d.distilface.v1.ScrollResponse\x12\x42\n\x05\x43ount\x12\x1b.distilface.v1.CountRequest\x1a\x1c.distilface.v1.CountResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64istilface/v1/documents.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x35\n\x07payload\x18\x04 \x03(\x0b\x32$.distilface.v1.Document.PayloadEntry\x12%\n\x06vector\x18\x05 \x01(\x0b\x32\x15.distilface.v1.Vector\x1a\x44\n\x0cPayloadEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.distilface.v1.Value:\x02\x38\x01\"\x95\x01\n\x0eStoredDocument\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.distilface.v1.Document\x12(\n\x08passages\x18\x02 \x03(\x0b\x32\x16.distilface.v1.Passage\x12.\n\nupdated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbd\x01\n\x0e\x44ocumentResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.distilface.v1.WriteStatus\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x10\n\x08passages\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x17\n\x0ftitle_truncated\x18\x07 \x01(\x08\x12\x16\n\x0eunknown_tokens\x18\x08 \x01(\r\"a\n\rIngestRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12*\n\tdocuments\x18\x03 \x03(\x0b\x32\x17.distilface.v1.Document\"R\n\x0eIngestResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12.\n\x07results\x18\x02 \x03(\x0b\x32\x1d.distilface.v1.DocumentResult\"O\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\tdocuments\x18\x02 \x03(\x0b\x32\x17.distilface.v1.Document\"@\n\x0eUpsertResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.DocumentResult\"\xe2\x01\n\x11SetPayloadRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12>\n\x07payload\x18\x03 \x03(\x0b\x32-.distilface.v1.SetPayloadRequest.PayloadEntry\x12\x15\n\rremove_fields\x18\x04 \x03(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x1a\x44\n\x0cPayloadEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.distilface.v1.Value:\x02\x38\x01\"U\n\x12SetPayloadResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.DocumentResult\x12\x0f\n\x07missing\x18\x02 \x03(\t\"L\n\x13GetDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x14\n\x0cwith_vectors\x18\x03 \x01(\x08\"Y\n\x14GetDocumentsResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.StoredDocument\x12\x0f\n\x07missing\x18\x02 \x03(\t\"`\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12%\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x15.distilface.v1.Filter\"9\n\x17\x44\x65leteDocumentsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\r\n\x05hints\x18\x02 \x03(\t\"\x95\x01\n\rScrollRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x15.distilface.v1.Filter\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x14\n\x0cwithout_text\x18\x05 \x01(\x08\x12\x14\n\x0cwith_vectors\x18\x06 \x01(\x08\"f\n\x0eScrollResponse\x12\x30\n\tdocuments\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.StoredDocument\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\r\n\x05hints\x18\x03 \x03(\t\"I\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12%\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x15.distilface.v1.Filter\"1\n\rCountResponse\x12\x11\n\tdocuments\x18\x01 \x01(\x04\x12\r\n\x05hints\x18\x02 \x03(\t*\x95\x01\n\x0bWriteStatus\x12\x1c\n\x18WRITE_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15WRITE_STATUS_INSERTED\x10\x01\x12\x18\n\x14WRITE_STATUS_UPDATED\x10\x02\x12\x1a\n\x16WRITE_STATUS_UNCHANGED\x10\x03\x12\x17\n\x13WRITE_STATUS_FAILED\x10\x04\x32\xa4\x04\n\tDocuments\x12I\n\x06Ingest\x12\x1c.distilface.v1.IngestRequest\x1a\x1d.distilface.v1.IngestResponse(\x01\x30\x01\x12\x45\n\x06Upsert\x12\x1c.distilface.v1.UpsertRequest\x1a\x1d.distilface.v1.UpsertResponse\x12Q\n\nSetPayload\x12 .distilface.v1.SetPayloadRequest\x1a!.distilface.v1.SetPayloadResponse\x12N\n\x03Get\x12\".distilface.v1.GetDocumentsRequest\x1a#.distilface.v1.GetDocumentsResponse\x12W\n\x06\x44\x65lete\x12%.distilface.v1.DeleteDocumentsRequest\x1a&.distilface.v1.DeleteDocumentsResponse\x12\x45\n\x06Scroll\x12\x1c.distilface.v1.ScrollRequest\x1a\x1d.distilface.v1.ScrollResponse\x12\x42\n\x05\x43ount\x12\x1b.distilface.v1.CountRequest\x1a\x1c.distilface.v1.CountResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,8 +25,10 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_DOCUMENT_PAYLOADENTRY']._options = None
   _globals['_DOCUMENT_PAYLOADENTRY']._serialized_options = b'8\001'
-  _globals['_WRITESTATUS']._serialized_start=1661
-  _globals['_WRITESTATUS']._serialized_end=1810
+  _globals['_SETPAYLOADREQUEST_PAYLOADENTRY']._options = None
+  _globals['_SETPAYLOADREQUEST_PAYLOADENTRY']._serialized_options = b'8\001'
+  _globals['_WRITESTATUS']._serialized_start=2026
+  _globals['_WRITESTATUS']._serialized_end=2175
   _globals['_DOCUMENT']._serialized_start=110
   _globals['_DOCUMENT']._serialized_end=325
   _globals['_DOCUMENT_PAYLOADENTRY']._serialized_start=257
@@ -34,31 +36,37 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_STOREDDOCUMENT']._serialized_start=328
   _globals['_STOREDDOCUMENT']._serialized_end=477
   _globals['_DOCUMENTRESULT']._serialized_start=480
-  _globals['_DOCUMENTRESULT']._serialized_end=620
-  _globals['_INGESTREQUEST']._serialized_start=622
-  _globals['_INGESTREQUEST']._serialized_end=719
-  _globals['_INGESTRESPONSE']._serialized_start=721
-  _globals['_INGESTRESPONSE']._serialized_end=803
-  _globals['_UPSERTREQUEST']._serialized_start=805
-  _globals['_UPSERTREQUEST']._serialized_end=884
-  _globals['_UPSERTRESPONSE']._serialized_start=886
-  _globals['_UPSERTRESPONSE']._serialized_end=950
-  _globals['_GETDOCUMENTSREQUEST']._serialized_start=952
-  _globals['_GETDOCUMENTSREQUEST']._serialized_end=1028
-  _globals['_GETDOCUMENTSRESPONSE']._serialized_start=1030
-  _globals['_GETDOCUMENTSRESPONSE']._serialized_end=1119
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=1121
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=1217
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=1219
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=1276
-  _globals['_SCROLLREQUEST']._serialized_start=1279
-  _globals['_SCROLLREQUEST']._serialized_end=1428
-  _globals['_SCROLLRESPONSE']._serialized_start=1430
-  _globals['_SCROLLRESPONSE']._serialized_end=1532
-  _globals['_COUNTREQUEST']._serialized_start=1534
-  _globals['_COUNTREQUEST']._serialized_end=1607
-  _globals['_COUNTRESPONSE']._serialized_start=1609
-  _globals['_COUNTRESPONSE']._serialized_end=1658
-  _globals['_DOCUMENTS']._serialized_start=1813
-  _globals['_DOCUMENTS']._serialized_end=2278
+  _globals['_DOCUMENTRESULT']._serialized_end=669
+  _globals['_INGESTREQUEST']._serialized_start=671
+  _globals['_INGESTREQUEST']._serialized_end=768
+  _globals['_INGESTRESPONSE']._serialized_start=770
+  _globals['_INGESTRESPONSE']._serialized_end=852
+  _globals['_UPSERTREQUEST']._serialized_start=854
+  _globals['_UPSERTREQUEST']._serialized_end=933
+  _globals['_UPSERTRESPONSE']._serialized_start=935
+  _globals['_UPSERTRESPONSE']._serialized_end=999
+  _globals['_SETPAYLOADREQUEST']._serialized_start=1002
+  _globals['_SETPAYLOADREQUEST']._serialized_end=1228
+  _globals['_SETPAYLOADREQUEST_PAYLOADENTRY']._serialized_start=257
+  _globals['_SETPAYLOADREQUEST_PAYLOADENTRY']._serialized_end=325
+  _globals['_SETPAYLOADRESPONSE']._serialized_start=1230
+  _globals['_SETPAYLOADRESPONSE']._serialized_end=1315
+  _globals['_GETDOCUMENTSREQUEST']._serialized_start=1317
+  _globals['_GETDOCUMENTSREQUEST']._serialized_end=1393
+  _globals['_GETDOCUMENTSRESPONSE']._serialized_start=1395
+  _globals['_GETDOCUMENTSRESPONSE']._serialized_end=1484
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=1486
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=1582
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=1584
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=1641
+  _globals['_SCROLLREQUEST']._serialized_start=1644
+  _globals['_SCROLLREQUEST']._serialized_end=1793
+  _globals['_SCROLLRESPONSE']._serialized_start=1795
+  _globals['_SCROLLRESPONSE']._serialized_end=1897
+  _globals['_COUNTREQUEST']._serialized_start=1899
+  _globals['_COUNTREQUEST']._serialized_end=1972
+  _globals['_COUNTRESPONSE']._serialized_start=1974
+  _globals['_COUNTRESPONSE']._serialized_end=2023
+  _globals['_DOCUMENTS']._serialized_start=2178
+  _globals['_DOCUMENTS']._serialized_end=2726
 # @@protoc_insertion_point(module_scope)

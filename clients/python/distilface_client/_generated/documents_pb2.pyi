@@ -53,20 +53,24 @@ class StoredDocument(_message.Message):
     def __init__(self, document: _Optional[_Union[Document, _Mapping]] = ..., passages: _Optional[_Iterable[_Union[_common_pb2.Passage, _Mapping]]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class DocumentResult(_message.Message):
-    __slots__ = ("id", "status", "error", "passages", "tokens", "truncated")
+    __slots__ = ("id", "status", "error", "passages", "tokens", "truncated", "title_truncated", "unknown_tokens")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    TITLE_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     id: str
     status: WriteStatus
     error: str
     passages: int
     tokens: int
     truncated: bool
-    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[WriteStatus, str]] = ..., error: _Optional[str] = ..., passages: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated: bool = ...) -> None: ...
+    title_truncated: bool
+    unknown_tokens: int
+    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[WriteStatus, str]] = ..., error: _Optional[str] = ..., passages: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated: bool = ..., title_truncated: bool = ..., unknown_tokens: _Optional[int] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
     __slots__ = ("collection", "sequence", "documents")
@@ -99,6 +103,35 @@ class UpsertResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[DocumentResult]
     def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ...) -> None: ...
+
+class SetPayloadRequest(_message.Message):
+    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace")
+    class PayloadEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _common_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ...) -> None: ...
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    payload: _containers.MessageMap[str, _common_pb2.Value]
+    remove_fields: _containers.RepeatedScalarFieldContainer[str]
+    replace: bool
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ...) -> None: ...
+
+class SetPayloadResponse(_message.Message):
+    __slots__ = ("results", "missing")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[DocumentResult]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetDocumentsRequest(_message.Message):
     __slots__ = ("collection", "ids", "with_vectors")

@@ -24,6 +24,11 @@ class DocumentsStub(object):
                 request_serializer=distilface_dot_v1_dot_documents__pb2.UpsertRequest.SerializeToString,
                 response_deserializer=distilface_dot_v1_dot_documents__pb2.UpsertResponse.FromString,
                 )
+        self.SetPayload = channel.unary_unary(
+                '/distilface.v1.Documents/SetPayload',
+                request_serializer=distilface_dot_v1_dot_documents__pb2.SetPayloadRequest.SerializeToString,
+                response_deserializer=distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.FromString,
+                )
         self.Get = channel.unary_unary(
                 '/distilface.v1.Documents/Get',
                 request_serializer=distilface_dot_v1_dot_documents__pb2.GetDocumentsRequest.SerializeToString,
@@ -52,13 +57,24 @@ class DocumentsServicer(object):
     def Ingest(self, request_iterator, context):
         """Bulk load: one response per request, in order. The server reads ahead only as far as it can encode,
         so a client that just writes is slowed down by HTTP/2 flow control. Every answered document is on disk.
+        Of an id that comes more than once in a stream the later document stays, in one request as in several; each is
+        answered in its place.
+        A stream with nothing in work is ended with DEADLINE_EXCEEDED when no request comes for the server's
+        server.stream_idle_timeout (300 s); a client, which is one connection, has limits.streams_per_client_max (64) at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Upsert(self, request, context):
-        """All documents or none: one bad document refuses the request and changes nothing.
+        """All documents or none: one bad document, or an id that comes twice, refuses the request and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPayload(self, request, context):
+        """Changes fields of stored documents and leaves title, text and vectors as they are: nothing is encoded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +116,11 @@ def add_DocumentsServicer_to_server(servicer, server):
                     servicer.Upsert,
                     request_deserializer=distilface_dot_v1_dot_documents__pb2.UpsertRequest.FromString,
                     response_serializer=distilface_dot_v1_dot_documents__pb2.UpsertResponse.SerializeToString,
+            ),
+            'SetPayload': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPayload,
+                    request_deserializer=distilface_dot_v1_dot_documents__pb2.SetPayloadRequest.FromString,
+                    response_serializer=distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -162,6 +183,23 @@ class Documents(object):
         return grpc.experimental.unary_unary(request, target, '/distilface.v1.Documents/Upsert',
             distilface_dot_v1_dot_documents__pb2.UpsertRequest.SerializeToString,
             distilface_dot_v1_dot_documents__pb2.UpsertResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SetPayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/distilface.v1.Documents/SetPayload',
+            distilface_dot_v1_dot_documents__pb2.SetPayloadRequest.SerializeToString,
+            distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -15,35 +15,35 @@ _sym_db = _symbol_database.Default()
 from . import common_pb2 as distilface_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64istilface/v1/encoder.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\"S\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.distilface.v1.TextKind\x12\r\n\x05model\x18\x03 \x01(\t\">\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"g\n\rEmbedResponse\x12,\n\nembeddings\x18\x01 \x03(\x0b\x32\x18.distilface.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\"@\n\x11SimilarityRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06others\x18\x02 \x03(\t\x12\r\n\x05model\x18\x03 \x01(\t\"$\n\x12SimilarityResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x02\"\x0f\n\rModelsRequest\"\xd1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0f\n\x07pooling\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06loaded\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x15\n\rdevice_reason\x18\n \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x0b \x01(\x08\"6\n\x0eModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.distilface.v1.Model\"\x1f\n\x0fUseModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x10UseModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.distilface.v1.Model*R\n\x08TextKind\x12\x19\n\x15TEXT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_KIND_QUERY\x10\x01\x12\x16\n\x12TEXT_KIND_DOCUMENT\x10\x02\x32\xb4\x02\n\x07\x45ncoder\x12\x42\n\x05\x45mbed\x12\x1b.distilface.v1.EmbedRequest\x1a\x1c.distilface.v1.EmbedResponse\x12Q\n\nSimilarity\x12 .distilface.v1.SimilarityRequest\x1a!.distilface.v1.SimilarityResponse\x12\x45\n\x06Models\x12\x1c.distilface.v1.ModelsRequest\x1a\x1d.distilface.v1.ModelsResponse\x12K\n\x08UseModel\x12\x1e.distilface.v1.UseModelRequest\x1a\x1f.distilface.v1.UseModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64istilface/v1/encoder.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\"S\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.distilface.v1.TextKind\x12\r\n\x05model\x18\x03 \x01(\t\"V\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x16\n\x0eunknown_tokens\x18\x04 \x01(\r\"g\n\rEmbedResponse\x12,\n\nembeddings\x18\x01 \x03(\x0b\x32\x18.distilface.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\"@\n\x11SimilarityRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06others\x18\x02 \x03(\t\x12\r\n\x05model\x18\x03 \x01(\t\"$\n\x12SimilarityResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x02\"\x0f\n\rModelsRequest\"\xd1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0f\n\x07pooling\x18\x05 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x0e\n\x06loaded\x18\x08 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x15\n\rdevice_reason\x18\n \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x0b \x01(\x08\"6\n\x0eModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.distilface.v1.Model\"\x1f\n\x0fUseModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x10UseModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.distilface.v1.Model*R\n\x08TextKind\x12\x19\n\x15TEXT_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_KIND_QUERY\x10\x01\x12\x16\n\x12TEXT_KIND_DOCUMENT\x10\x02\x32\xb4\x02\n\x07\x45ncoder\x12\x42\n\x05\x45mbed\x12\x1b.distilface.v1.EmbedRequest\x1a\x1c.distilface.v1.EmbedResponse\x12Q\n\nSimilarity\x12 .distilface.v1.SimilarityRequest\x1a!.distilface.v1.SimilarityResponse\x12\x45\n\x06Models\x12\x1c.distilface.v1.ModelsRequest\x1a\x1d.distilface.v1.ModelsResponse\x12K\n\x08UseModel\x12\x1e.distilface.v1.UseModelRequest\x1a\x1f.distilface.v1.UseModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'distilface.v1.encoder_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_TEXTKIND']._serialized_start=807
-  _globals['_TEXTKIND']._serialized_end=889
+  _globals['_TEXTKIND']._serialized_start=831
+  _globals['_TEXTKIND']._serialized_end=913
   _globals['_EMBEDREQUEST']._serialized_start=74
   _globals['_EMBEDREQUEST']._serialized_end=157
   _globals['_EMBEDDING']._serialized_start=159
-  _globals['_EMBEDDING']._serialized_end=221
-  _globals['_EMBEDRESPONSE']._serialized_start=223
-  _globals['_EMBEDRESPONSE']._serialized_end=326
-  _globals['_SIMILARITYREQUEST']._serialized_start=328
-  _globals['_SIMILARITYREQUEST']._serialized_end=392
-  _globals['_SIMILARITYRESPONSE']._serialized_start=394
-  _globals['_SIMILARITYRESPONSE']._serialized_end=430
-  _globals['_MODELSREQUEST']._serialized_start=432
-  _globals['_MODELSREQUEST']._serialized_end=447
-  _globals['_MODEL']._serialized_start=450
-  _globals['_MODEL']._serialized_end=659
-  _globals['_MODELSRESPONSE']._serialized_start=661
-  _globals['_MODELSRESPONSE']._serialized_end=715
-  _globals['_USEMODELREQUEST']._serialized_start=717
-  _globals['_USEMODELREQUEST']._serialized_end=748
-  _globals['_USEMODELRESPONSE']._serialized_start=750
-  _globals['_USEMODELRESPONSE']._serialized_end=805
-  _globals['_ENCODER']._serialized_start=892
-  _globals['_ENCODER']._serialized_end=1200
+  _globals['_EMBEDDING']._serialized_end=245
+  _globals['_EMBEDRESPONSE']._serialized_start=247
+  _globals['_EMBEDRESPONSE']._serialized_end=350
+  _globals['_SIMILARITYREQUEST']._serialized_start=352
+  _globals['_SIMILARITYREQUEST']._serialized_end=416
+  _globals['_SIMILARITYRESPONSE']._serialized_start=418
+  _globals['_SIMILARITYRESPONSE']._serialized_end=454
+  _globals['_MODELSREQUEST']._serialized_start=456
+  _globals['_MODELSREQUEST']._serialized_end=471
+  _globals['_MODEL']._serialized_start=474
+  _globals['_MODEL']._serialized_end=683
+  _globals['_MODELSRESPONSE']._serialized_start=685
+  _globals['_MODELSRESPONSE']._serialized_end=739
+  _globals['_USEMODELREQUEST']._serialized_start=741
+  _globals['_USEMODELREQUEST']._serialized_end=772
+  _globals['_USEMODELRESPONSE']._serialized_start=774
+  _globals['_USEMODELRESPONSE']._serialized_end=829
+  _globals['_ENCODER']._serialized_start=916
+  _globals['_ENCODER']._serialized_end=1224
 # @@protoc_insertion_point(module_scope)

@@ -78,7 +78,7 @@ class QueryInfo(_message.Message):
     def __init__(self, tokens: _Optional[int] = ..., truncated: bool = ...) -> None: ...
 
 class Explain(_message.Message):
-    __slots__ = ("tokenize_us", "queue_us", "encode_us", "filter_us", "search_us", "fetch_us", "total_us", "plan", "reason", "matching_documents", "scanned", "ef", "device")
+    __slots__ = ("tokenize_us", "queue_us", "encode_us", "filter_us", "search_us", "fetch_us", "total_us", "plan", "reason", "matching_documents", "scanned", "ef", "device", "encode_cached")
     TOKENIZE_US_FIELD_NUMBER: _ClassVar[int]
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     ENCODE_US_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Explain(_message.Message):
     SCANNED_FIELD_NUMBER: _ClassVar[int]
     EF_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_CACHED_FIELD_NUMBER: _ClassVar[int]
     tokenize_us: int
     queue_us: int
     encode_us: int
@@ -105,7 +106,8 @@ class Explain(_message.Message):
     scanned: int
     ef: int
     device: str
-    def __init__(self, tokenize_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., encode_us: _Optional[int] = ..., filter_us: _Optional[int] = ..., search_us: _Optional[int] = ..., fetch_us: _Optional[int] = ..., total_us: _Optional[int] = ..., plan: _Optional[str] = ..., reason: _Optional[str] = ..., matching_documents: _Optional[int] = ..., scanned: _Optional[int] = ..., ef: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    encode_cached: bool
+    def __init__(self, tokenize_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., encode_us: _Optional[int] = ..., filter_us: _Optional[int] = ..., search_us: _Optional[int] = ..., fetch_us: _Optional[int] = ..., total_us: _Optional[int] = ..., plan: _Optional[str] = ..., reason: _Optional[str] = ..., matching_documents: _Optional[int] = ..., scanned: _Optional[int] = ..., ef: _Optional[int] = ..., device: _Optional[str] = ..., encode_cached: bool = ...) -> None: ...
 
 class SearchBatchRequest(_message.Message):
     __slots__ = ("requests",)
