@@ -54,8 +54,16 @@ pub struct DataConfig {
     pub dir: PathBuf,
     /// Folder of runtime libraries and models that `distilface setup` fills. Default: `$XDG_DATA_HOME/distilface`.
     pub home: PathBuf,
-    /// Memory that sled may use to cache one collection's store. Default 64 MiB.
+    /// Memory that the stores of all open collections together may use as a cache; each gets 1 MiB at least.
+    /// Default 192 MiB.
     pub store_cache_bytes: u64,
+    /// Collections that may be open at once: the one that was needed least lately is closed for another. Fewer where the
+    /// process may have few files open. Default 64.
+    pub open_collections_max: usize,
+    /// Seconds after which a collection that nobody needs is closed; it opens again when it is needed. 0: never.
+    /// Default 3600.
+    #[serde(with = "seconds")]
+    pub close_after: Duration,
 }
 
 /// The gRPC server.
@@ -82,6 +90,10 @@ pub struct ServerConfig {
     /// An Ingest stream that has nothing in work is ended when no message comes for this time. Default 300 s.
     #[serde(with = "seconds")]
     pub stream_idle_timeout: Duration,
+    /// Time after which a pool, a writer, an encoder or the disk that does not answer a probe makes the health service
+    /// say NOT_SERVING; SERVING again when it answers. Default 30 s.
+    #[serde(with = "seconds")]
+    pub health_timeout: Duration,
 }
 
 /// The encoder.
@@ -172,7 +184,13 @@ pub enum LogFormat {
 impl Default for DataConfig {
     fn default() -> Self {
         let home = default_home();
-        DataConfig { dir: home.join("db"), home, store_cache_bytes: 64 << 20 }
+        DataConfig {
+            dir: home.join("db"),
+            home,
+            store_cache_bytes: 192 << 20,
+            open_collections_max: 64,
+            close_after: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -186,6 +204,7 @@ impl Default for ServerConfig {
             drain_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(60),
             stream_idle_timeout: Duration::from_secs(300),
+            health_timeout: Duration::from_secs(30),
         }
     }
 }

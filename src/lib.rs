@@ -53,6 +53,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod finetune;
+mod handles;
 pub mod index;
 mod kernel;
 mod meant;
@@ -70,6 +71,7 @@ mod spelling;
 pub mod stop;
 pub mod store;
 pub mod telemetry;
+mod threads;
 pub mod vector;
 #[cfg(test)]
 mod walls;

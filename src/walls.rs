@@ -18,8 +18,10 @@ use names::{Mention, What, names};
 type Module = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// What lies below every part, and may be named by any; of each other they name no more than these either.
-const FOUNDATION: &[&str] =
-    &["error", "stop", "budget", "spelling", "meant", "random", "priority", "simd", "vector"];
+const FOUNDATION: &[&str] = &[
+    "error", "stop", "budget", "spelling", "meant", "random", "priority", "threads", "handles", "simd",
+    "vector",
+];
 
 /// Crates for plain data, errors, logs and sums, which any part may name.
 const PLAIN: &[&str] =
@@ -97,6 +99,7 @@ const MODULES: &[Module] = &[
         &[],
     ),
     ("finetune", &["encoder", "eval", "model", "onnx", "runtime", "source"], &["prost", "safetensors"]),
+    ("handles", &[], &["rustix"]),
     ("index", &[], &["hnsw_rs", "rand"]),
     ("kernel", &[], &["half"]),
     ("meant", &[], &[]),
@@ -157,6 +160,7 @@ const MODULES: &[Module] = &[
     ("stop", &[], &[]),
     ("store", &[], &["bincode", "fs2", "sled", "walkdir", "zstd"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
+    ("threads", &[], &[]),
     ("vector", &[], &[]),
 ];
 
@@ -227,7 +231,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/pull.rs"]),
     ("plotters", &["eval/plot.rs"]),
     ("lru", &["encoder/cache.rs"]),
-    ("rustix", &["priority.rs"]),
+    ("rustix", &["priority.rs", "handles.rs"]),
     ("zstd", &["store/documents.rs", "source/open.rs"]),
     ("fs2", &["store/"]),
 ];

@@ -42,7 +42,7 @@ pub struct SearchArgs {
     /// Only documents whose fields meet this condition, such as 'year >= 2000 and tags contains "draft"'
     #[arg(long, short, value_name = "EXPR")]
     filter: Option<String>,
-    /// Documents like the one with this id
+    /// Documents like the one with this id, by all its passages: the best score counts
     #[arg(long, value_name = "ID", conflicts_with_all = ["query", "vector"])]
     like: Option<String>,
     /// A vector instead of a text: a JSON array, or - to read one from stdin

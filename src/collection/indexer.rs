@@ -1,4 +1,4 @@
-//! The thread that brings the graph level with the documents, a bounded batch at a time, and saves it.
+//! Brings the graph level with the documents, a bounded batch in each turn of a thread that indexers share; saves it.
 //!
 //! Searches never wait for it: what it has not yet taken in is scanned exactly. A graph that failed, or that holds too
 //! many tombstones, is built anew beside the old one and swapped in. The exact index is rebuilt the same way. What was
@@ -7,13 +7,14 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{Shared, memory::Graph};
+use super::{Shared, memory::Graph, service::Threads};
 use crate::{
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
     store::{disk::Disk, private},
+    threads::Next,
     vector::{Dim, Metric},
 };
 
@@ -29,10 +30,8 @@ const TOMBSTONES_MIN: u64 = if cfg!(test) { 64 } else { 1024 };
 /// Attempts to build a graph before searches stay exact until a restart.
 const FAILURES_MAX: u32 = 3;
 
-/// How long a finished build waits before it looks again without being woken.
-const IDLE: Duration = Duration::from_secs(60);
-
-/// The same while something waits to be freed.
+/// How long an indexer waits before it looks again whether what was replaced can be freed: searches end soon, and say
+/// nothing when they do.
 const RETIRED_IDLE: Duration = Duration::from_millis(100);
 
 /// Folder of the saved graph in a collection's.
@@ -80,6 +79,11 @@ impl Signal {
         self.changed.notify_all();
     }
 
+    /// Whether no graph can be built.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.lock().given_up
+    }
+
     /// Sleeps until `done` says so or nobody will ever make it so.
     pub(super) fn wait_until(&self, mut done: impl FnMut() -> bool) {
         loop {
@@ -98,7 +102,9 @@ impl Signal {
 
 pub(super) struct Indexer {
     shared: Arc<Shared>,
-    pool: rayon::ThreadPool,
+    threads: Arc<Threads>,
+    /// The last step left more to do.
+    more: bool,
     /// A graph that is being built beside the one in use.
     aside: Option<Graph>,
     /// Replaced, and perhaps still in use by searches.
@@ -122,49 +128,34 @@ impl Retired {
 }
 
 impl Indexer {
-    pub(super) fn new(shared: Arc<Shared>, threads: usize) -> std::io::Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|n| format!("index-build-{n}"))
-            .start_handler(|_| crate::priority::stand_back(crate::priority::BACKGROUND))
-            .build()
-            .map_err(std::io::Error::other)?;
-        Ok(Indexer { shared, pool, aside: None, retired: Vec::new(), failures: 0 })
+    pub(super) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> Self {
+        Indexer { shared, threads, more: false, aside: None, retired: Vec::new(), failures: 0 }
     }
 
-    /// Until it is stopped.
-    pub(super) fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        loop {
-            self.free_retired();
-            {
-                let mut flags = shared.signal.lock();
-                while !flags.stop && !flags.work {
-                    // Searches end soon, and say nothing when they do.
-                    let idle = if self.retired.is_empty() { IDLE } else { RETIRED_IDLE };
-                    let (woken, slept) = shared
-                        .signal
-                        .changed
-                        .wait_timeout(flags, idle)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    flags = woken;
-                    if slept.timed_out() {
-                        break;
-                    }
-                }
-                if flags.stop {
-                    return;
-                }
-                flags.work = false;
-                if std::mem::take(&mut flags.graph_failed) {
-                    drop(flags);
-                    self.drop_failed();
-                }
+    /// One bounded piece of work, if there is one. Leaves when it is stopped.
+    pub(super) fn turn(&mut self) -> Next {
+        self.free_retired();
+        let graph_failed = {
+            let mut flags = self.shared.signal.lock();
+            if flags.stop {
+                return Next::Leave;
             }
-            while !shared.signal.lock().stop && self.step() {
-                shared.signal.changed.notify_all();
-            }
-            shared.signal.changed.notify_all();
+            self.more |= std::mem::take(&mut flags.work);
+            std::mem::take(&mut flags.graph_failed)
+        };
+        if graph_failed {
+            self.drop_failed();
+        }
+        if self.more {
+            self.more = self.step();
+            self.shared.signal.changed.notify_all();
+        }
+        if self.more {
+            Next::Again
+        } else if self.retired.is_empty() {
+            Next::Woken
+        } else {
+            Next::At(Instant::now() + RETIRED_IDLE)
         }
     }
 
@@ -218,7 +209,7 @@ impl Indexer {
                 items.iter().filter_map(|slot| Some((*slot, flat.vector(*slot)?))).collect();
             let borrowed: Vec<(Slot, &[f32])> =
                 vectors.iter().map(|(slot, v)| (*slot, v.as_slice())).collect();
-            if let Err(error) = target.index.insert_on(&self.pool, &borrowed) {
+            if let Err(error) = target.index.insert_on(self.threads.build(), &borrowed) {
                 self.failed(&error);
                 return true;
             }

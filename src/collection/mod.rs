@@ -6,9 +6,8 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        mpsc::sync_channel,
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -23,6 +22,7 @@ use crate::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
+    threads::Seat,
     vector::{Dim, Metric, Vector},
 };
 
@@ -33,6 +33,7 @@ mod memory;
 mod read;
 mod recover;
 mod search;
+mod service;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use fetch::{PAGE_BYTES, Reads};
 
 use filter::Filter;
 use point::{Point, PointId, StoredPoint};
+pub use service::Threads;
 
 /// How a collection was made; fixed for its life. Chunking and model belong to the engine and are only kept here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,7 +85,7 @@ pub enum Outcome {
     NotFound,
 }
 
-/// Called once, from the writer thread, when a write is durable or has failed. Must not block.
+/// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
 pub type WriteDone = Box<dyn FnOnce(Result<Vec<Outcome>, CollectionError>) + Send>;
 
 /// One search.
@@ -91,6 +93,8 @@ pub type WriteDone = Box<dyn FnOnce(Result<Vec<Outcome>, CollectionError>) + Sen
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Query {
     pub vector: Vector,
+    /// Further ones; the score of a passage or a document is its best over all of them.
+    pub more_vectors: Vec<Vector>,
     /// At least 1.
     pub k: usize,
     pub filter: Option<Filter>,
@@ -156,9 +160,10 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Collection {
     shared: Arc<Shared>,
-    /// `None` once closing.
-    jobs: Mutex<Option<SyncSender<writer::Job>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// One closes, others wait for it.
+    closing: Mutex<()>,
+    /// They must outlive the last turn, which is waited for.
+    _threads: Arc<Threads>,
     /// [`Collection::close`] has come to its end.
     is_closed: AtomicBool,
 }
@@ -171,7 +176,10 @@ struct Shared {
     stamp: Stamp,
     store: Store,
     memory: RwLock<memory::Memory>,
+    jobs: writer::Jobs,
     signal: indexer::Signal,
+    /// Set once, at the start.
+    seats: OnceLock<Seats>,
     disk: Arc<dyn Disk>,
     read_only: OnceLock<String>,
     /// Bytes of the calls that wait for the writer.
@@ -179,13 +187,20 @@ struct Shared {
     closed: AtomicBool,
 }
 
+/// Where its writer and its indexer take turns.
+#[derive(Debug)]
+struct Seats {
+    writer: Seat,
+    indexer: Seat,
+}
+
 /// Settings that may change between starts.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct CollectionOptions {
     pub store_cache_bytes: u64,
-    /// Threads of index building; at least 1.
-    pub build_threads: usize,
+    /// Threads that write and build, shared by all collections that are given them.
+    pub threads: Arc<Threads>,
 }
 
 impl Collection {
@@ -239,34 +254,31 @@ impl Collection {
             stamp,
             store,
             memory: RwLock::new(memory),
+            jobs: writer::Jobs::default(),
             signal: indexer::Signal::default(),
+            seats: OnceLock::new(),
             disk,
             read_only: OnceLock::new(),
             queued: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
-        let (sender, jobs) = sync_channel(writer::QUEUE_MAX);
-        let writer = writer::Writer::new(Arc::clone(&shared), jobs, buried);
-        let indexer = indexer::Indexer::new(Arc::clone(&shared), options.build_threads)
-            .map_err(|e| CollectionError::io(dir, e))?;
+        let threads = &options.threads;
+        let mut writer = writer::Writer::new(Arc::clone(&shared), buried);
+        let mut indexer = indexer::Indexer::new(Arc::clone(&shared), Arc::clone(threads));
         // Names the collection in the log.
-        let span = tracing::Span::current();
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let span = span.clone();
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || span.in_scope(run))
-                .map_err(|e| CollectionError::io(dir, e))
+        let (writing, indexing) = (tracing::Span::current(), tracing::Span::current());
+        let seats = Seats {
+            writer: threads.writers().join(move || writing.in_scope(|| writer.turn())),
+            indexer: threads.indexers().join(move || indexing.in_scope(|| indexer.turn())),
         };
-        let threads = vec![
-            spawn("writer", Box::new(move || writer.run()))?,
-            spawn("indexer", Box::new(move || indexer.run()))?,
-        ];
+        shared.seats.set(seats).expect("they are set here only");
+        // Both have something to look at: removed documents to purge, and vectors that the graph lacks.
+        shared.wake_writer();
         shared.wake_indexer();
         Ok(Arc::new(Collection {
             shared,
-            jobs: Mutex::new(Some(sender)),
-            threads: Mutex::new(threads),
+            closing: Mutex::default(),
+            _threads: Arc::clone(&options.threads),
             is_closed: AtomicBool::new(false),
         }))
     }
@@ -306,20 +318,12 @@ impl Collection {
             Ok(bytes) => bytes,
             Err(error) => return writer::answer(done, Err(error)),
         };
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(jobs) = jobs else {
-            self.shared.dequeued(bytes);
-            return writer::answer(done, Err(CollectionError::Closed));
-        };
-        match jobs.try_send(writer::Job { writes, done, bytes }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(job)) => {
+        match self.shared.jobs.push(writer::Job { writes, done, bytes }) {
+            Ok(()) => self.shared.wake_writer(),
+            Err(refused) => {
+                let (job, error) = *refused;
                 self.shared.dequeued(bytes);
-                writer::answer(job.done, Err(CollectionError::QueueFull { limit: writer::QUEUE_MAX }));
-            }
-            Err(TrySendError::Disconnected(job)) => {
-                self.shared.dequeued(bytes);
-                writer::answer(job.done, Err(CollectionError::Closed));
+                writer::answer(job.done, Err(error));
             }
         }
     }
@@ -385,18 +389,21 @@ impl Collection {
         answer.recv().unwrap_or(Err(CollectionError::Closed))
     }
 
-    /// Counts.
+    /// Counts. Looks at every file for `disk_bytes`.
     pub fn stats(&self) -> CollectionStats {
         let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
-        let (view, fields) = {
-            let memory = self.shared.read_memory();
-            (memory.view(), memory.fields.stats())
-        };
+        let fields = self.shared.read_memory().fields.stats();
+        CollectionStats { disk_bytes, fields, ..self.counts() }
+    }
+
+    /// [`Collection::stats`] without `disk_bytes` and `fields`: cheap, and no disk.
+    pub fn counts(&self) -> CollectionStats {
+        let view = self.shared.view();
         let passages = view.table.live();
         // Where there is no graph, the exact index is the index.
         let (inside, indexed, alive) = match &view.graph {
             Some(graph) => {
-                let indexed = passages - view.tail().count() as u64;
+                let indexed = passages - view.table.live_count_from(graph.indexed);
                 (graph.index.len() as u64, indexed, indexed)
             }
             None if self.shared.spec.index.kind == IndexKind::Flat => {
@@ -409,10 +416,17 @@ impl Collection {
             passages,
             indexed,
             tombstones: inside.saturating_sub(alive),
-            disk_bytes,
+            disk_bytes: 0,
             vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
-            fields,
+            fields: Vec::new(),
         }
+    }
+
+    /// Whether its graph has every vector, or will never have; closing it loses no work then.
+    pub fn is_settled(&self) -> bool {
+        self.shared.spec.index.kind == IndexKind::Flat
+            || self.shared.view().tail().next().is_none()
+            || self.shared.signal.has_given_up()
     }
 
     /// Waits until every vector that was durable at the call is in the graph. For tests and benches.
@@ -430,16 +444,8 @@ impl Collection {
     /// # Errors
     /// Store and index errors; acknowledged writes are durable even then.
     pub fn close(&self) -> Result<(), CollectionError> {
-        // One closes, others wait for it.
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.shared.signal.stop();
-        for thread in threads.drain(..) {
-            if thread.thread().id() != std::thread::current().id() {
-                // A panic in there was dealt with in there.
-                let _ = thread.join();
-            }
-        }
+        let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.end_turns();
         if self.shared.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
@@ -463,14 +469,7 @@ impl Collection {
 
 impl Drop for Collection {
     fn drop(&mut self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.shared.signal.stop();
-        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // The last owner may be a caller's `done` on the writer itself.
-            if thread.thread().id() != std::thread::current().id() {
-                let _ = thread.join();
-            }
-        }
+        self.shared.end_turns();
     }
 }
 
@@ -512,8 +511,36 @@ impl Shared {
         self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    fn wake_writer(&self) {
+        if let Some(seats) = self.seats.get() {
+            seats.writer.wake();
+        }
+    }
+
     fn wake_indexer(&self) {
         self.signal.wake();
+        if let Some(seats) = self.seats.get() {
+            seats.indexer.wake();
+        }
+    }
+
+    /// Tells the indexer that a search found the graph broken.
+    fn graph_failed(&self) {
+        self.signal.graph_failed();
+        self.wake_indexer();
+    }
+
+    /// The writer does what is queued, the indexer what it is at; then neither does anything any more. Idempotent.
+    fn end_turns(&self) {
+        self.jobs.close();
+        self.signal.stop();
+        if let Some(seats) = self.seats.get() {
+            seats.writer.wake();
+            seats.indexer.wake();
+            // The last owner may be a caller's `done` in the writer's own turn, for which this does not wait.
+            seats.writer.wait_left();
+            seats.indexer.wait_left();
+        }
     }
 
     /// What is stored of a document that memory knows, or knew when its generation was taken.
@@ -579,6 +606,8 @@ pub enum CollectionError {
     Stopped(#[from] Stopped),
     #[error("the write queue is full ({limit} requests wait)")]
     QueueFull { limit: usize },
+    #[error("no threads for the collections could be had: {reason}")]
+    Threads { reason: String },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: Arc<std::io::Error> },
     #[error(transparent)]
@@ -604,7 +633,7 @@ impl CollectionError {
             CollectionError::Closed => ErrorKind::Unavailable,
             CollectionError::Stopped(_) => ErrorKind::Timeout,
             CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
-            CollectionError::Io { .. } => ErrorKind::Internal,
+            CollectionError::Io { .. } | CollectionError::Threads { .. } => ErrorKind::Internal,
             CollectionError::Budget(e) => e.kind(),
             CollectionError::Index(e) => e.kind(),
             CollectionError::Store(e) => e.kind(),

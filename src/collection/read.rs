@@ -23,6 +23,13 @@ impl Collection {
         self.shared.read_memory().slots.find(id).map(|(_, entry)| entry.hash)
     }
 
+    /// The vectors of a document's passages, in their order; `None` if it is not there. From memory; no disk.
+    pub fn vectors(&self, id: &PointId) -> Option<Vec<Vec<f32>>> {
+        let memory = self.shared.read_memory();
+        let (_, entry) = memory.slots.find(id)?;
+        entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect()
+    }
+
     /// Stored documents in the order asked; `None` for those not there. Each takes its place in `room` before its text
     /// is read.
     ///

@@ -93,8 +93,8 @@ pub(super) fn search(
     query: &Query,
     reads: &Reads,
 ) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
-    let vector = query.vector.as_slice();
-    if vector.len() != shared.spec.dim.len() {
+    let vectors = || std::iter::once(&query.vector).chain(&query.more_vectors).map(|v| v.as_slice());
+    if let Some(vector) = vectors().find(|vector| vector.len() != shared.spec.dim.len()) {
         let wrong = IndexError::WrongDim { expected: shared.spec.dim.as_u32(), got: vector.len() };
         return Err(wrong.into());
     }
@@ -114,7 +114,7 @@ pub(super) fn search(
     let mut search = Search {
         view: &view,
         query,
-        vector,
+        vector: query.vector.as_slice(),
         allowed: Arc::new(Allowed { table: view.table.clone(), documents: matching, excluded }),
         wanted: 0,
         ef_search: query.ef.unwrap_or_else(|| shared.spec.index.ef_search.into()),
@@ -123,13 +123,22 @@ pub(super) fn search(
     };
     let reachable = if query.by_passage { search.reachable_passages() } else { reachable };
     search.wanted = query.k.min(usize::try_from(reachable).unwrap_or(usize::MAX));
-    let found = search.run()?;
+    let mut found = Vec::new();
+    for vector in vectors() {
+        search.vector = vector;
+        found.extend(search.run()?);
+    }
+    if !query.more_vectors.is_empty() {
+        // Whoever is among the best by any vector is among the best of that vector's own hits.
+        found = search.best(found);
+        found.truncate(search.wanted);
+    }
     let Search { mut trace, graph_failed, .. } = search;
     // Whoever holds the generation keeps the documents found readable, though they are deleted now. The rest may go.
     let View { generation, .. } = view;
     trace.search_time = begun.elapsed();
     if graph_failed {
-        shared.signal.graph_failed();
+        shared.graph_failed();
     }
     let begun = Instant::now();
     let hits = fetch::hits(shared, query, found, reads)?;
@@ -237,7 +246,7 @@ impl Search<'_> {
             let near = self.view.flat.scan(self.vector, ask, slots.into_iter(), &self.query.stop)?;
             let found = self.group(&near)?;
             if found.len() >= self.wanted {
-                self.trace.scanned = tail.len() as u64;
+                self.trace.scanned += tail.len() as u64;
                 self.trace.ef = u32::try_from(ef).unwrap_or(u32::MAX);
                 return Ok(Ok(self.finish(found)));
             }
@@ -263,7 +272,7 @@ impl Search<'_> {
             candidates.sort_unstable();
         }
         let total = candidates.as_ref().map_or(table.live(), |slots| slots.len() as u64);
-        self.trace.scanned = total;
+        self.trace.scanned += total;
         let mut ask = self.first_ask();
         let allowed = Arc::clone(&self.allowed);
         let allow: SharedAllow = Arc::new(move |slot| allowed.has(slot));
@@ -293,7 +302,7 @@ impl Search<'_> {
     /// Best passage of each document, or every passage, in the order of answers.
     fn group(&self, neighbors: &[Neighbor]) -> Result<Vec<Found>, Stopped> {
         let mut going = self.query.stop.pace();
-        let mut found: Vec<Found> = neighbors
+        let found: Vec<Found> = neighbors
             .iter()
             .take_while(|_| going())
             .filter_map(|neighbor| {
@@ -308,12 +317,15 @@ impl Search<'_> {
             })
             .collect();
         self.query.stop.check()?;
+        Ok(self.best(found))
+    }
+
+    /// In the order of answers, each document (or passage, where passages are asked for) once.
+    fn best(&self, mut found: Vec<Found>) -> Vec<Found> {
         found.sort_unstable_by(rank);
-        if !self.query.by_passage {
-            let mut seen = HashSet::with_capacity(found.len());
-            found.retain(|found| seen.insert(found.doc));
-        }
-        Ok(found)
+        let mut seen = HashSet::with_capacity(found.len());
+        found.retain(|found| seen.insert((found.doc, if self.query.by_passage { found.ordinal } else { 0 })));
+        found
     }
 
     fn finish(&self, mut found: Vec<Found>) -> Vec<Found> {

@@ -207,6 +207,15 @@ impl Table {
         )
     }
 
+    /// How many count, from `from` on. Costs a look at each page.
+    pub(super) fn live_count_from(&self, from: u32) -> u64 {
+        let (first, at) = (from as usize / PAGE_SLOTS, from as usize % PAGE_SLOTS);
+        let part = self.slots.get(first).and_then(Option::as_ref);
+        let part = part.map_or(0, |page| page.docs[at..].iter().filter(|doc| **doc != NONE).count());
+        let whole: usize = self.slots.iter().skip(first + 1).flatten().map(|page| page.live).sum();
+        (part + whole) as u64
+    }
+
     /// Documents.
     pub(super) fn documents(&self) -> u64 {
         self.documents
@@ -287,6 +296,7 @@ mod tests {
             prop_assert_eq!(slots.live(), plain.len() as u64);
             prop_assert_eq!(slots.end(), next);
             let live: Vec<u32> = slots.table().live_from(from).map(|s| s.0).collect();
+            prop_assert_eq!(slots.table().live_count_from(from), live.len() as u64);
             prop_assert_eq!(live, plain.range(from..).map(|(slot, _)| *slot).collect::<Vec<_>>());
             for slot in 0..next {
                 prop_assert_eq!(slots.table().doc(Slot(slot)), plain.get(&slot).copied());

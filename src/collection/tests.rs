@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Query, Write,
+    Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Query, Threads, Write,
     filter::{Filter, RangeBounds},
     memory::Graph,
     point::{ContentHash, Hit, Passage, Payload, Point, PointId, Value},
@@ -48,7 +48,7 @@ fn spec(kind: IndexKind) -> CollectionSpec {
 }
 
 fn options() -> CollectionOptions {
-    CollectionOptions { store_cache_bytes: 8 << 20, build_threads: 1 }
+    CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() }
 }
 
 fn id(name: &str) -> PointId {
@@ -94,6 +94,7 @@ fn upsert(point: Point) -> Write {
 fn query(vector: Vector, k: usize) -> Query {
     Query {
         vector,
+        more_vectors: Vec::new(),
         k,
         filter: None,
         ef: None,

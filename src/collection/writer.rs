@@ -1,4 +1,4 @@
-//! The one thread that changes a collection: takes what waits, makes it one durable batch, then changes the memory,
+//! The one who changes a collection, in turns of a thread that writers share: takes what waits, makes it one durable batch, then changes the memory,
 //! then answers.
 //!
 //! Order in the store is order in memory, and one sync serves all who wait. The changes of one call are one unit: all
@@ -8,11 +8,8 @@
 use std::{
     collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -23,7 +20,10 @@ use super::{
     point::{Point, PointId},
     slots::Entry,
 };
-use crate::store::{StoreBatch, StoreError};
+use crate::{
+    store::{StoreBatch, StoreError},
+    threads::Next,
+};
 
 /// Calls that may wait.
 pub(super) const QUEUE_MAX: usize = 1024;
@@ -53,17 +53,71 @@ pub(super) struct Job {
     pub(super) bytes: usize,
 }
 
+/// Calls that wait for the writer, in order.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Jobs {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a call, or hands it back with the reason.
+    pub(super) fn push(&self, job: Job) -> Result<(), Box<(Job, CollectionError)>> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(Box::new((job, CollectionError::Closed)));
+        }
+        if waiting.jobs.len() >= QUEUE_MAX {
+            return Err(Box::new((job, CollectionError::QueueFull { limit: QUEUE_MAX })));
+        }
+        waiting.jobs.push_back(job);
+        Ok(())
+    }
+
+    /// Takes no further calls; those that wait are done still.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    fn pop(&self) -> Option<Job> {
+        self.lock().jobs.pop_front()
+    }
+
+    /// Whether any wait, and whether more may come.
+    fn state(&self) -> (bool, bool) {
+        let waiting = self.lock();
+        (!waiting.jobs.is_empty(), !waiting.closed)
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("writes", &self.writes.len())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What readers of the state before a batch hold, and the documents it buried.
 type Grave = (Arc<()>, Vec<u32>);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    jobs: Receiver<Job>,
     /// Taken from the queue, but for the next batch.
     held: Option<Job>,
     next_doc: u32,
     next_slot: u32,
     graves: VecDeque<Grave>,
+    /// When they are purged though nothing is written.
+    purge_at: Instant,
 }
 
 /// What a batch will do.
@@ -78,16 +132,17 @@ struct Plan {
 
 impl Writer {
     /// `buried` are documents whose space is yet to be taken back.
-    pub(super) fn new(shared: Arc<Shared>, jobs: Receiver<Job>, buried: Vec<u32>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, buried: Vec<u32>) -> Self {
         let (next_doc, next_slot) = (shared.store.next_doc(), shared.store.next_vector());
         let graves =
             if buried.is_empty() { VecDeque::new() } else { VecDeque::from([(Arc::default(), buried)]) };
-        Writer { shared, jobs, held: None, next_doc, next_slot, graves }
+        let purge_at = Instant::now() + PURGE_AFTER;
+        Writer { shared, held: None, next_doc, next_slot, graves, purge_at }
     }
 
-    /// Until nobody can send any more and everything sent is answered.
-    pub(super) fn run(mut self) {
-        while let Some(jobs) = self.next_batch() {
+    /// One batch, if there is one. Leaves when nobody can send any more and everything sent is answered.
+    pub(super) fn turn(&mut self) -> Next {
+        if let Some(jobs) = self.next_batch() {
             let (writes, mut dones): (Vec<_>, Vec<_>) =
                 jobs.into_iter().map(|job| (job.writes, Some(job.done))).unzip();
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(writes, &mut dones)));
@@ -97,25 +152,36 @@ impl Writer {
             for done in dones.into_iter().flatten() {
                 answer(done, Err(self.shared.read_only_error()));
             }
+            self.purge_at = Instant::now() + PURGE_AFTER;
+        }
+        let (waiting, open) = self.shared.jobs.state();
+        if waiting || self.held.is_some() {
+            Next::Again
+        } else if !open {
+            Next::Leave
+        } else if self.graves.is_empty() || self.shared.read_only().is_some() {
+            Next::Woken
+        } else {
+            Next::At(self.purge_at)
         }
     }
 
-    /// What waits, bounded; empty if there is only space to take back.
+    /// What waits, bounded; empty if there is only space to take back, `None` if there is nothing to do.
     fn next_batch(&mut self) -> Option<Vec<Job>> {
-        let first = match self.held.take() {
+        let first = match self.held.take().or_else(|| self.shared.jobs.pop()) {
             Some(job) => job,
-            None if self.graves.is_empty() || self.shared.read_only().is_some() => self.jobs.recv().ok()?,
-            None => match self.jobs.recv_timeout(PURGE_AFTER) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            },
+            None => {
+                let purge = !self.graves.is_empty()
+                    && self.shared.read_only().is_none()
+                    && self.purge_at <= Instant::now();
+                return purge.then(Vec::new);
+            }
         };
         let mut ids: HashSet<PointId> = first.writes.iter().map(|w| w.id().clone()).collect();
         let mut bytes = first.bytes;
         let mut jobs = vec![first];
         while bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
-            let Ok(job) = self.jobs.try_recv() else { break };
+            let Some(job) = self.shared.jobs.pop() else { break };
             if job.writes.iter().any(|write| ids.contains(write.id())) {
                 self.held = Some(job);
                 break;

@@ -18,10 +18,12 @@ pub(super) struct Key {
 }
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 33] = [
+pub(super) const KEYS: [Key; 36] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
     Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
+    Key { name: "data.open_collections_max", allowed: "1 to 65536" },
+    Key { name: "data.close_after", allowed: "0 (never) to 31536000 seconds" },
     Key { name: "server.listen", allowed: "an address and port such as \"127.0.0.1:7700\"" },
     Key {
         name: "server.metrics_listen",
@@ -32,6 +34,7 @@ pub(super) const KEYS: [Key; 33] = [
     Key { name: "server.drain_timeout", allowed: "0 to 3600 seconds" },
     Key { name: "server.close_timeout", allowed: "0.1 to 86400 seconds" },
     Key { name: "server.stream_idle_timeout", allowed: "0.001 to 86400 seconds" },
+    Key { name: "server.health_timeout", allowed: "0.1 to 3600 seconds" },
     Key { name: "encoder.model", allowed: "the name of a model, a path to its folder, or \"none\"" },
     Key { name: "encoder.device", allowed: "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"" },
     Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\", \"fp16\" or \"int8\"" },
@@ -77,6 +80,8 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.that("data.dir", !data.dir.as_os_str().is_empty(), "is empty");
     check.that("data.home", !data.home.as_os_str().is_empty(), "is empty");
     check.within("data.store_cache_bytes", data.store_cache_bytes, MIB..=1024 * GIB);
+    check.within("data.open_collections_max", data.open_collections_max as u64, 1..=65_536);
+    check.within("data.close_after", data.close_after.as_secs_f64(), 0.0..=31_536_000.0);
 
     check.reachable("server.listen", Some(server.listen), server.allow_remote);
     check.reachable("server.metrics_listen", server.metrics_listen, server.allow_remote);
@@ -87,6 +92,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("server.close_timeout", server.close_timeout.as_secs_f64(), 0.1..=86_400.0);
     let idle = server.stream_idle_timeout.as_secs_f64();
     check.within("server.stream_idle_timeout", idle, 0.001..=86_400.0);
+    check.within("server.health_timeout", server.health_timeout.as_secs_f64(), 0.1..=3600.0);
 
     check.that("encoder.model", !encoder.model.trim().is_empty(), "is empty");
     check.that(

@@ -83,6 +83,12 @@ impl Encoders {
         std::iter::once(Arc::clone(&state.default)).chain(others).collect()
     }
 
+    /// Why one of them does no good, if so. Only looks.
+    pub(crate) fn fault(&self, patience: Duration) -> Option<String> {
+        let all = self.all();
+        all.iter().find_map(|e| e.fault(patience).map(|fault| format!("model {}: {fault}", e.name())))
+    }
+
     /// Counts of all of them, also of those that were unloaded.
     pub fn counters(&self) -> &EncoderCounters {
         &self.inner.common.counters

@@ -27,6 +27,7 @@ mod chunk;
 mod loaded;
 pub mod nearness;
 mod pieces;
+mod pulse;
 mod scheduler;
 mod tokenize;
 pub mod tuned;
@@ -240,6 +241,11 @@ impl Encoder {
     /// The directory and manifest it was opened with.
     pub fn model(&self) -> &ModelDir {
         &self.model
+    }
+
+    /// Why it does no good, if a lane of it hangs, fails or is gone. Only looks.
+    pub(crate) fn fault(&self, patience: Duration) -> Option<String> {
+        self.scheduler.fault(patience)
     }
 
     /// Counts since the start, those of the encoders beside it in [`Encoders`] included.

@@ -25,7 +25,7 @@ use std::{
 
 use super::{
     Class, Common, Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, cache::UnfinishedPart,
-    tokenize::Tokens,
+    pulse::Pulse, tokenize::Tokens,
 };
 use crate::{
     onnx::Layout,
@@ -117,6 +117,8 @@ struct Shared {
     wake_query: Condvar,
     wake_bulk: Condvar,
     common: Arc<Common>,
+    query_pulse: Pulse,
+    bulk_pulse: Pulse,
     /// Whether it computes on the cores that all share, and so in turn.
     in_turn: bool,
     layout: Layout,
@@ -164,6 +166,8 @@ impl Scheduler {
             wake_query: Condvar::new(),
             wake_bulk: Condvar::new(),
             common: lanes.common,
+            query_pulse: Pulse::default(),
+            bulk_pulse: Pulse::default(),
             in_turn: lanes.query_lane,
             layout: lanes.layout,
             batch_tokens_max: lanes.batch_tokens_max,
@@ -261,6 +265,19 @@ impl Scheduler {
         let own_lane = class == Class::Query && queue.query_lane;
         drop(queue);
         if own_lane { &self.shared.wake_query } else { &self.shared.wake_bulk }.notify_one();
+    }
+}
+
+impl Scheduler {
+    /// Why a lane does no good, if one hangs, fails or is gone.
+    pub(super) fn fault(&self, patience: Duration) -> Option<String> {
+        let lanes = [("query", &self.shared.query_pulse), ("bulk", &self.shared.bulk_pulse)];
+        let fault = lanes
+            .iter()
+            .find_map(|(name, pulse)| pulse.fault(patience).map(|fault| format!("its {name} lane {fault}")));
+        // The query lane's thread ends where it hands its work over; the bulk lane's never does.
+        let gone = || self.threads.first().is_some_and(JoinHandle::is_finished);
+        fault.or_else(|| gone().then(|| "its bulk lane is gone".to_owned()))
     }
 }
 
@@ -461,9 +478,16 @@ impl Shared {
         let mut input = Input::default();
         while let Some((length, batch)) = self.next_batch(lane) {
             // A bug of ours or of a library must not end the thread that all requests wait for.
+            let pulse = if lane == Class::Query { &self.query_pulse } else { &self.bulk_pulse };
+            pulse.begins();
             let result = catch_unwind(AssertUnwindSafe(|| {
-                self.run_batch(&mut session, lane, length, &batch, &mut input);
+                self.run_batch(&mut session, lane, length, &batch, &mut input)
             }));
+            pulse.ends(match &result {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("a batch panicked".to_owned()),
+            });
             if result.is_err() {
                 tracing::error!("a batch panicked");
                 for item in &batch {
@@ -511,6 +535,7 @@ impl Shared {
         }
     }
 
+    /// Answers every text of the batch. An error is that of all of them, for whoever looks at the lane.
     fn run_batch(
         &self,
         session: &mut Session,
@@ -518,7 +543,7 @@ impl Shared {
         length: usize,
         batch: &[Item],
         input: &mut Input,
-    ) {
+    ) -> Result<(), EncoderError> {
         let turns = if lane == Class::Query { &self.common.queries } else { &self.common.bulk };
         let turn = self.in_turn.then(|| turns.wait());
         let started = Instant::now();
@@ -568,7 +593,10 @@ impl Shared {
                 }
             });
         match rows {
-            Err(error) => batch.iter().for_each(|item| item.request.fail(error.clone())),
+            Err(error) => {
+                batch.iter().for_each(|item| item.request.fail(error.clone()));
+                return Err(error);
+            }
             Ok(values) => {
                 for (item, row) in batch.iter().zip(values.chunks_exact(self.dim)) {
                     if row.iter().any(|v| !v.is_finite()) {
@@ -588,6 +616,7 @@ impl Shared {
                 }
             }
         }
+        Ok(())
     }
 }
 

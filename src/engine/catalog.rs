@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -16,9 +17,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::{
     CollectionInfo, EngineError,
     inventory::{self, Catalogued, Description, Entry, Finding, Folder, Inventory, Item},
+    opened::{Place, Shelf},
 };
 use crate::{
-    collection::{Collection, CollectionError, CollectionOptions, CollectionSpec},
+    collection::{Collection, CollectionOptions, CollectionSpec},
     error::Result,
     index::IndexKind,
     store::{
@@ -34,8 +36,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) info: CollectionInfo,
-    /// What answers, or why nothing does.
-    collection: Result<Arc<Collection>, Finding>,
+    /// Where it is opened, or why it is not.
+    place: Result<Arc<Place>, Finding>,
     /// `None` where it is not known which folder is its own.
     dir: Option<PathBuf>,
 }
@@ -46,6 +48,9 @@ pub(super) struct Directory {
     pub(super) collections: BTreeMap<String, Arc<Open>>,
     pub(super) aliases: BTreeMap<String, String>,
 }
+
+/// A folder with more collections opens each when it is first needed.
+const OPENED_AT_START_MAX: usize = 16;
 
 const CATALOG_DIR: &str = "catalog";
 const COLLECTIONS_DIR: &str = "collections";
@@ -61,7 +66,7 @@ const ALIAS: &str = "alias/";
 pub(super) struct Names {
     root: PathBuf,
     catalog: Catalog,
-    options: CollectionOptions,
+    shelf: Arc<Shelf>,
     now: ArcSwap<Directory>,
     /// What the start found wrong, apart from collections that cannot be opened.
     findings: Vec<Finding>,
@@ -72,15 +77,26 @@ pub(super) struct Names {
 }
 
 impl Open {
-    /// What answers.
+    /// What answers, opened if it is not; slow then. Whoever holds it keeps it open.
     ///
     /// # Errors
-    /// [`EngineError::Damaged`] with file and remedy.
-    pub(super) fn collection(&self) -> Result<&Arc<Collection>, EngineError> {
-        self.collection.as_ref().map_err(|damage| EngineError::Damaged {
+    /// [`EngineError::Damaged`] with file and remedy; [`EngineError::TooManyOpen`].
+    pub(super) fn collection(&self) -> Result<Arc<Collection>, EngineError> {
+        let place = self.place.as_ref().map_err(|damage| EngineError::Damaged {
             name: self.info.name.clone(),
             reason: damage.to_string(),
-        })
+        })?;
+        place.collection().map_err(|refusal| refusal.of(&self.info.name))
+    }
+
+    /// What answers, if it is open. Waits for nothing.
+    pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
+        self.place.as_ref().ok()?.open_now()
+    }
+
+    /// Why it is not served, as far as is known.
+    fn damage(&self) -> Option<Finding> {
+        self.place.as_ref().map_or_else(|damage| Some(damage.clone()), |place| place.damage())
     }
 }
 
@@ -100,7 +116,7 @@ impl Directory {
     pub(super) fn info(&self, open: &Open) -> CollectionInfo {
         let aliases =
             self.aliases.iter().filter(|(_, c)| **c == open.info.name).map(|(a, _)| a.clone()).collect();
-        let damage = open.collection.as_ref().err().map(ToString::to_string);
+        let damage = open.damage().map(|damage| damage.to_string());
         CollectionInfo { aliases, damage, ..open.info.clone() }
     }
 }
@@ -121,8 +137,9 @@ pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), EngineErr
 }
 
 impl Names {
-    /// Opens the catalogue under `root` and every collection in it.
-    pub(super) fn open(root: &Path, options: CollectionOptions) -> Result<Self> {
+    /// Opens the catalogue under `root`; and every collection in it if they are few, so that what is damaged is known at
+    /// the start and no first search waits. Of many each is opened when it is first needed.
+    pub(super) fn open(root: &Path, shelf: Arc<Shelf>) -> Result<Self> {
         let folders_dir = root.join(COLLECTIONS_DIR);
         private::create_dir_all(&folders_dir).map_err(|e| io(&folders_dir, e))?;
         keep_private(root);
@@ -134,7 +151,7 @@ impl Names {
         let names = Names {
             root: root.to_owned(),
             catalog,
-            options,
+            shelf,
             now: ArcSwap::default(),
             findings: set_aside.into_iter().chain(inventory.findings.iter().cloned()).collect(),
             full: ArcSwapOption::empty(),
@@ -150,9 +167,14 @@ impl Names {
         let Inventory { collections, aliases, .. } = inventory;
         let collections = collections
             .into_iter()
-            .map(|(name, item)| (name, Arc::new(open_item(&folders_dir, item, &names.options))))
+            .map(|(name, item)| (name, Arc::new(open_item(&folders_dir, item, &names.shelf))))
             .collect();
-        names.now.store(Arc::new(Directory { collections, aliases }));
+        let directory = Directory { collections, aliases };
+        if directory.collections.len() <= OPENED_AT_START_MAX.min(names.shelf.max()) {
+            // A failure is kept, and told whoever asks.
+            directory.collections.values().for_each(|open| drop(open.collection()));
+        }
+        names.now.store(Arc::new(directory));
         names.tell_findings();
         Ok(names)
     }
@@ -214,9 +236,9 @@ impl Names {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let now = self.now();
         let damaged = now.collections.values().filter_map(|open| {
-            let damage = open.collection.as_ref().err()?;
+            let damage = open.damage()?;
             let what = format!("collection {:?} is not served: {}", open.info.name, damage.what);
-            Some(Finding { what, remedy: damage.remedy.clone() })
+            Some(Finding { what, remedy: damage.remedy })
         });
         self.findings.iter().cloned().chain(damaged).collect()
     }
@@ -281,8 +303,10 @@ impl Names {
             let spec =
                 CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index };
             folder::create(&dir, &RealDisk)?;
-            let collection = self.announce(&dir, folder, &info, spec)?;
-            let open = Open { info: info.clone(), collection: Ok(collection), dir: Some(dir) };
+            let place = Place::create(&self.shelf, &info.name, &dir, |options| {
+                self.announce(&dir, folder, &info, spec, options)
+            });
+            let open = Open { info: info.clone(), place: Ok(place?), dir: Some(dir) };
             directory.collections.insert(info.name.clone(), Arc::new(open));
             Ok((info, true))
         })
@@ -295,10 +319,11 @@ impl Names {
         folder: String,
         info: &CollectionInfo,
         spec: CollectionSpec,
+        options: CollectionOptions,
     ) -> Result<Arc<Collection>> {
         let key = format!("{COLLECTION}{}", info.name);
         let bytes = entry_bytes(info, &folder);
-        let created = named(&info.name, || Collection::create(dir, spec, self.options.clone()));
+        let created = named(&info.name, || Collection::create(dir, spec, options));
         let made = created.map_err(crate::Error::from).and_then(|collection| {
             let revision = self.catalog.revision() + 1;
             let description = Description { info: info.clone(), folder, aliases: BTreeMap::new(), revision };
@@ -458,11 +483,8 @@ impl Names {
     pub(super) fn failed(&self) -> Option<String> {
         let collections = self.now();
         let read_only = collections.collections.iter().find_map(|(name, open)| {
-            open.collection
-                .as_ref()
-                .ok()?
-                .read_only()
-                .map(|reason| format!("collection {name} is read-only: {reason}"))
+            let reason = open.open_now()?.read_only()?;
+            Some(format!("collection {name} is read-only: {reason}"))
         });
         read_only
             .or_else(|| self.full.load_full().map(|reason| String::clone(&reason)))
@@ -479,7 +501,7 @@ impl Names {
         self.full.store(full);
         self.catalog.revive();
         for open in self.now().collections.values() {
-            if let Ok(collection) = &open.collection {
+            if let Some(collection) = open.open_now() {
                 collection.revive();
             }
         }
@@ -489,8 +511,8 @@ impl Names {
     pub(super) fn close(&self) -> Result<()> {
         let mut first = Ok(());
         for open in self.now().collections.values() {
-            let Ok(collection) = &open.collection else { continue };
-            if let Err(e) = collection.close() {
+            let Ok(place) = &open.place else { continue };
+            if let Err(e) = place.close() {
                 tracing::error!(collection = open.info.name, error = %e, "closing");
                 if first.is_ok() {
                     first = Err(e.into());
@@ -500,13 +522,33 @@ impl Names {
         first.and(self.catalog.close().map_err(Into::into))
     }
 
+    /// Those that are open, by name.
+    pub(super) fn open_collections(&self) -> Vec<(String, Arc<Collection>)> {
+        let now = self.now();
+        let open = |(name, open): (&String, &Arc<Open>)| Some((name.clone(), open.open_now()?));
+        now.collections.iter().filter_map(open).collect()
+    }
+
+    /// Closes what was not needed for `idle`, on a thread of its own.
+    pub(super) fn close_idle(&self, idle: Duration) {
+        if idle.is_zero() || !self.shelf.has_idle(idle) {
+            return;
+        }
+        let shelf = Arc::clone(&self.shelf);
+        let started =
+            std::thread::Builder::new().name("close-idle".to_owned()).spawn(move || shelf.close_idle(idle));
+        if let Err(error) = started {
+            tracing::warn!(%error, "no thread to close what is not used; it is tried again");
+        }
+    }
+
     /// What is not closed yet, in words.
     pub(super) fn unclosed(&self) -> String {
         let now = self.now();
         let open = now
             .collections
             .values()
-            .filter(|open| open.collection.as_ref().is_ok_and(|collection| !collection.is_closed()));
+            .filter(|open| open.open_now().is_some_and(|collection| !collection.is_closed()));
         let names: Vec<&str> = open.map(|open| open.info.name.as_str()).collect();
         match names.as_slice() {
             [] => "the catalogue".to_owned(),
@@ -604,35 +646,19 @@ fn subfolders(folders: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Opens a collection, or says why it cannot be opened.
-fn open_item(folders: &Path, item: Item, options: &CollectionOptions) -> Open {
+/// Where a collection is opened, or why it cannot be.
+fn open_item(folders: &Path, item: Item, shelf: &Arc<Shelf>) -> Open {
     let Item { info, folder, refused, .. } = item;
     let dir = folder.map(|folder| folders.join(folder));
-    let collection = match (refused, &dir) {
+    let place = match (refused, &dir) {
         (Some(finding), _) => Err(finding),
-        (None, Some(dir)) => {
-            let opened = named(&info.name, || Collection::open(dir, options.clone()));
-            opened.map_err(|error| unopened(&error, dir))
-        }
+        (None, Some(dir)) => Ok(Place::new(shelf, &info.name, dir)),
         (None, None) => Err(Finding {
             what: "its folder is not known".to_owned(),
             remedy: "put the data folder back from a backup, or delete the collection".to_owned(),
         }),
     };
-    Open { info, collection, dir }
-}
-
-/// Why a collection cannot be opened.
-fn unopened(error: &CollectionError, dir: &Path) -> Finding {
-    let mut what = error.to_string();
-    if let Some(source) = std::error::Error::source(error) {
-        what = format!("{what}: {source}");
-    }
-    let remedy = format!(
-        "repair that, or put {} back from a backup, and start again; or delete the collection",
-        dir.display()
-    );
-    Finding { what, remedy }
+    Open { info, place, dir }
 }
 
 fn read_description(dir: &Path) -> Result<Option<Description>, StoreError> {
@@ -657,8 +683,8 @@ fn entry_bytes(info: &CollectionInfo, folder: &str) -> Vec<u8> {
 }
 
 fn close_deleted(open: &Open) {
-    if let Ok(collection) = &open.collection
-        && let Err(error) = collection.close()
+    if let Ok(place) = &open.place
+        && let Err(error) = place.close()
     {
         tracing::warn!(collection = open.info.name, %error, "closing a deleted collection");
     }
@@ -727,7 +753,7 @@ fn difference(have: &CollectionInfo, want: &CollectionInfo) -> Option<String> {
 
 /// Runs what makes or opens a collection: all that it logs then bears its name, also from threads of its own.
 /// The span has the highest level, so that no filter that lets an event through leaves the name out.
-fn named<T>(collection: &str, open: impl FnOnce() -> T) -> T {
+pub(super) fn named<T>(collection: &str, open: impl FnOnce() -> T) -> T {
     tracing::error_span!(parent: None, "collection", collection).in_scope(open)
 }
 

@@ -140,6 +140,7 @@ impl Engine {
         self.check_open()?;
         self.check_count(documents.len())?;
         let open = Arc::clone(self.names().now().find(collection)?);
+        self.ready(&open).await?;
         let encoder = self.encoder_for(&open.info).await?;
         let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
         Ok(Prepared { open, steps })
@@ -306,6 +307,7 @@ impl Engine {
 
     /// Hands writes to the collection's writer and waits until they are durable.
     pub(super) async fn submit(&self, open: &Arc<Open>, writes: Vec<Write>) -> Result<Vec<Outcome>> {
+        self.ready(open).await?;
         let (send, receive) = oneshot::channel();
         let task = Arc::clone(open);
         // Each write is looked through before it is queued.

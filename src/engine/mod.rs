@@ -14,13 +14,14 @@ use tokio::sync::Semaphore;
 use crate::{
     budget::Room,
     collection::{
-        CollectionOptions, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Write, datetime,
+        Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Threads, Write, datetime,
         filter::Filter,
         point::{Hit, Payload, PointId, StoredPoint},
     },
     config::Config,
     encoder::{Chunking, EncodeTimes, Encoders},
     error::{ErrorKind, Result},
+    handles,
     index::IndexParams,
     model::Fingerprint,
     stop::Stop,
@@ -34,16 +35,20 @@ mod documents;
 mod encode;
 mod inventory;
 mod models;
+mod opened;
 mod payload;
 mod pools;
 mod search;
+mod vitals;
 
 pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
 use cursor::{CursorError, Scope};
 pub use inventory::Finding;
+use opened::Shelf;
 pub use payload::{PayloadChange, PayloadOutcome};
 use pools::Pools;
+use vitals::Vitals;
 
 /// Tokens of a passage where nothing else is asked for; less where the model takes less.
 pub const CHUNK_TOKENS_DEFAULT: usize = 254;
@@ -144,7 +149,7 @@ pub enum WriteStatus {
 pub enum Ask {
     Text(String),
     Vector(Vec<f32>),
-    /// Documents like this one.
+    /// Documents like this one, which is left out: a hit's score is its best over all passages of this one.
     Document(String),
 }
 
@@ -244,6 +249,7 @@ pub struct Engine {
     encoders: Option<Arc<Encoders>>,
     names: Arc<Names>,
     pools: Pools,
+    vitals: Vitals,
     /// Room of the encoder's bulk queue; whoever finds it full waits here instead of being refused.
     bulk: Arc<Semaphore>,
     bulk_room: u32,
@@ -282,9 +288,16 @@ impl Engine {
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let options =
-            CollectionOptions { store_cache_bytes: config.data.store_cache_bytes, build_threads: threads };
-        let names = Arc::new(Names::open(&config.data.dir, options)?);
+        let data = &config.data;
+        let open_max = data.open_collections_max.min(handles::collections_max());
+        if open_max < data.open_collections_max {
+            tracing::warn!(
+                open_collections_max = open_max,
+                "this process may have few files open (ulimit -n), so fewer collections are open at once"
+            );
+        }
+        let shelf = Shelf::new(open_max, data.store_cache_bytes, Threads::new(threads)?);
+        let names = Arc::new(Names::open(&data.dir, shelf)?);
         let bulk_room =
             u32::try_from(config.encoder.queue_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Ok(Arc::new(Engine {
@@ -292,6 +305,7 @@ impl Engine {
             encoders,
             names,
             pools: Pools::new(threads)?,
+            vitals: Vitals::new(config.server.health_timeout, config.data.dir.clone()),
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
             bulk_room,
             closing: AtomicBool::new(false),
@@ -437,7 +451,30 @@ impl Engine {
     ) -> Result<T> {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
-        self.pools.read(move |stop| f(&open, &stop)).await?
+        let kept = self.ready(&open).await?;
+        let work = move |stop: Stop| {
+            let result = f(&open, &stop);
+            drop(kept);
+            result
+        };
+        self.pools.read(work).await?
+    }
+
+    /// The collection of an entry, opened elsewhere if it is not open: opening may take long, and must not take the
+    /// threads of a pool.
+    async fn ready(&self, open: &Arc<Open>) -> Result<Arc<Collection>> {
+        if let Some(collection) = open.open_now() {
+            return Ok(collection);
+        }
+        let open = Arc::clone(open);
+        let opened = tokio::task::spawn_blocking(move || open.collection()).await;
+        Ok(opened.map_err(|e| EngineError::Panicked { reason: e.to_string() })??)
+    }
+
+    /// Documents, passages and indexed passages of every collection that is open now. Opens none, and touches no disk.
+    pub fn counts(&self) -> Vec<(String, CollectionStats)> {
+        let open = self.names.open_collections();
+        open.into_iter().map(|(name, collection)| (name, collection.counts())).collect()
     }
 
     /// # Errors
@@ -486,6 +523,7 @@ impl Engine {
     pub async fn delete_matching(&self, collection: &str, filter: Filter) -> Result<u64> {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
+        self.ready(&open).await?;
         let task = Arc::clone(&open);
         let matching =
             move |stop: Stop| Ok::<_, crate::Error>(task.collection()?.matching_ids(&filter, &stop)?);
@@ -564,7 +602,8 @@ impl Engine {
         }
     }
 
-    /// Whether every collection takes writes; the reason if one does not. For the health service.
+    /// Whether every collection takes writes and everything that [`Engine::probe`] looks at moves; the reason if not.
+    /// Only looks at what is known. For the health service.
     ///
     /// # Errors
     /// The reason, in words.
@@ -572,7 +611,17 @@ impl Engine {
         if self.is_closing() {
             return Err("shutting down".to_owned());
         }
-        self.names.failed().map_or(Ok(()), Err)
+        self.names.failed().or_else(|| self.vitals.fault(self.encoders.as_deref())).map_or(Ok(()), Err)
+    }
+
+    /// Sends small jobs through every pool, every writer and to the disk, unless they are under way already. What does
+    /// not answer within `server.health_timeout` shows in [`Engine::healthy`] until it does. Waits for nothing; call it
+    /// every second or so.
+    pub fn probe(&self) {
+        if !self.is_closing() {
+            self.vitals.probe(&self.pools, &self.names);
+            self.names.close_idle(self.config.data.close_after);
+        }
     }
 
     /// What is wrong in the data folder and what to do about it: collections that cannot be opened, folders that belong
@@ -718,6 +767,10 @@ pub enum EngineError {
     Cursor(#[from] CursorError),
     #[error("no document {id:?} in collection {collection:?}")]
     NoDocument { collection: String, id: String },
+    #[error(
+        "all {limit} collections that may be open at once are in use (data.open_collections_max, and the files that the process may have open); retry later"
+    )]
+    TooManyOpen { limit: usize },
     #[error("collection {name:?} is damaged: {reason}")]
     Damaged { name: String, reason: String },
     #[error("the deadline passed")]
@@ -751,6 +804,7 @@ impl EngineError {
             Cursor(error) => error.kind(),
             BadVector { source, .. } => source.kind(),
             WrongModel { .. } | NoEncoder { .. } | EncoderOff => ErrorKind::Precondition,
+            TooManyOpen { .. } => ErrorKind::Overloaded,
             Damaged { .. } => ErrorKind::Corrupt,
             Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,
             Closing => ErrorKind::Unavailable,

@@ -2,7 +2,8 @@
 //!
 //! Search, tokenizing (and what else costs time for each byte of text) and other work (reading the store, handing over
 //! writes) have pools of their own, so that a flood of one never takes the threads of the others. ONNX Runtime has its
-//! own threads (`runtime`), and so has each collection's writer.
+//! own threads (`runtime`), and the collections share a few for writing and building
+//! (`collection`).
 
 use std::time::Instant;
 
@@ -31,6 +32,21 @@ impl Pools {
                 .map_err(|e| EngineError::Panicked { reason: format!("no thread pool could be made: {e}") })
         };
         Ok(Pools { search: pool("search")?, tokenize: pool("tokenize")?, work: pool("work")? })
+    }
+
+    /// Runs `f` on the search pool when its turn comes. For probes.
+    pub(super) fn probe_search(&self, f: impl FnOnce() + Send + 'static) {
+        self.search.spawn(f);
+    }
+
+    /// Runs `f` on the tokenizing pool when its turn comes. For probes.
+    pub(super) fn probe_tokenize(&self, f: impl FnOnce() + Send + 'static) {
+        self.tokenize.spawn(f);
+    }
+
+    /// Runs `f` on the work pool when its turn comes. For probes.
+    pub(super) fn probe_work(&self, f: impl FnOnce() + Send + 'static) {
+        self.work.spawn(f);
     }
 
     /// Runs a search. It is handed a [`Stop`] that says when the deadline has passed or nobody waits any more.
@@ -139,6 +155,26 @@ mod tests {
         blocker.await.unwrap();
         pools.work(|| ()).await.unwrap();
         assert!(!ran.load(std::sync::atomic::Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn work_that_runs_hears_that_nobody_waits_any_more() {
+        let pools = Pools::new(1).unwrap();
+        let (begun_send, begun) = std::sync::mpsc::channel();
+        let (ended_send, ended) = std::sync::mpsc::channel();
+        {
+            let abandoned = pools.search(None, move |stop| {
+                begun_send.send(()).unwrap();
+                while !stop.is_asked() {
+                    std::thread::yield_now();
+                }
+                ended_send.send(()).unwrap();
+            });
+            tokio::pin!(abandoned);
+            assert!(futures_poll_once(abandoned.as_mut()).await.is_none());
+            begun.recv().unwrap();
+        }
+        ended.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
     }
 
     async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {

@@ -53,6 +53,12 @@ impl Engine {
             self.check_query(&open, query)?;
             opens.push(open);
         }
+        let mut kept = None;
+        for open in &opens {
+            // Opened here and not on the search pool. One stays open until it is searched; many could be more than may.
+            let collection = self.ready(open).await?;
+            kept = (opens.len() == 1).then_some(collection);
+        }
         let mut encoders = Vec::with_capacity(queries.len());
         for ((_, query), open) in queries.iter().zip(&opens) {
             encoders.push(match query.ask.text() {
@@ -68,8 +74,12 @@ impl Engine {
             .zip(&mut encoded)
             .map(|(((_, query), open), encoded)| {
                 let embedding = encoded.as_mut().map(|(embedding, _)| std::mem::take(embedding));
-                let reads = Arc::clone(&reads);
-                self.pools().search(caller.deadline, move |stop| find(&open, query, embedding, stop, &reads))
+                let (reads, kept) = (Arc::clone(&reads), kept.take());
+                self.pools().search(caller.deadline, move |stop| {
+                    let answer = find(&open, query, embedding, stop, &reads);
+                    drop(kept);
+                    answer
+                })
             })
             .collect();
         let mut answers = Vec::with_capacity(tasks.len());
@@ -232,26 +242,31 @@ fn find(
     reads: &Reads,
 ) -> Result<SearchAnswer> {
     let (dim, metric) = (Dim::new(open.info.dimension)?, open.info.metric);
+    // Open already, as a rule; held, so that it stays open.
+    let collection = open.collection()?;
     let (mut tokens, mut truncated, mut exclude) = (0, false, None);
-    let values = match query.ask {
+    let mut values = match query.ask {
         Ask::Text(_) => {
             let embedding = embedding.ok_or(EngineError::Closing)?;
             (tokens, truncated) = (embedding.tokens, embedding.truncated);
-            embedding.values
+            vec![embedding.values]
         }
-        Ask::Vector(values) => values,
+        Ask::Vector(values) => vec![values],
         Ask::Document(id) => {
             let point_id = PointId::new(id.as_str())?;
-            let ids = std::slice::from_ref(&point_id);
-            let stored = open.collection()?.get(ids, false, true, &stop, &Room::unbounded())?.pop().flatten();
+            let passages = collection.vectors(&point_id);
             exclude = Some(point_id);
-            stored
-                .and_then(|s| s.vector)
+            passages
+                .filter(|passages| !passages.is_empty())
                 .ok_or_else(|| EngineError::NoDocument { collection: open.info.name.clone(), id })?
         }
-    };
+    }
+    .into_iter()
+    .map(|values| Vector::new(values, dim, metric));
+    let vector = values.next().expect("each of the three gives at least one vector")?;
     let query = Query {
-        vector: Vector::new(values, dim, metric)?,
+        vector,
+        more_vectors: values.collect::<Result<_, _>>()?,
         k: query.k,
         filter: query.filter,
         ef: query.ef,
@@ -263,7 +278,7 @@ fn find(
         with_text: query.with_text,
         stop,
     };
-    let (hits, trace) = open.collection()?.search_sharing(&query, reads)?;
+    let (hits, trace) = collection.search_sharing(&query, reads)?;
     let (device, encode, total) = Default::default();
     Ok(SearchAnswer { hits, tokens, truncated, device, encode, trace, total })
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use super::*;
 use crate::config::{DataConfig, EncoderConfig};
 
+mod many;
+
 struct Home {
     config: Config,
     _folder: tempfile::TempDir,

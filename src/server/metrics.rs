@@ -188,7 +188,7 @@ impl Metrics {
         self.tokens.inc_by(tokens);
     }
 
-    /// Everything as Prometheus reads it. A collection whose counts cannot be had is left out of this scrape.
+    /// Everything as Prometheus reads it. A collection that is not open is left out of this scrape.
     pub(crate) async fn scrape(&self, engine: &Engine) -> String {
         let _one_at_a_time = self.scraping.lock().await;
         self.healthy.set(engine.healthy().is_ok().into());
@@ -208,14 +208,13 @@ impl Metrics {
         }
         let infos = engine.collections().await.unwrap_or_default();
         self.damaged.set(infos.iter().filter(|info| info.damage.is_some()).count() as u64);
-        for info in infos {
-            if let Ok(stats) = engine.stats(&info.name).await {
-                let label = ByCollection { collection: info.name };
-                for (gauges, value) in
-                    self.collections.iter().zip([stats.documents, stats.passages, stats.indexed])
-                {
-                    gauges.get_or_create(&label).set(value);
-                }
+        // Those that are open; a scrape opens none and looks at no file.
+        for (collection, counts) in engine.counts() {
+            let label = ByCollection { collection };
+            for (gauges, value) in
+                self.collections.iter().zip([counts.documents, counts.passages, counts.indexed])
+            {
+                gauges.get_or_create(&label).set(value);
             }
         }
         self.text()

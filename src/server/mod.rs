@@ -399,6 +399,7 @@ impl Health {
             tokio::select! {
                 () = draining.cancelled() => break,
                 _ = ticks.tick() => {
+                    engine.probe();
                     // A disk that hangs must not keep the rest from being told.
                     let _ = tokio::time::timeout(HEALTH_INTERVAL, engine.examine()).await;
                     if engine.healthy().is_ok() != was_healthy {

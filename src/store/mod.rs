@@ -11,6 +11,7 @@ mod documents;
 pub(crate) mod folder;
 mod lock;
 pub(crate) mod private;
+mod probe;
 pub(crate) mod record;
 mod state;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod whole;
 pub use catalog::Catalog;
 pub(crate) use documents::{Head, Store, StoreBatch};
 pub use lock::{DataLock, LOCK_FILE};
+pub(crate) use probe::probe;
 pub(crate) use state::RESERVE_BYTES;
 
 /// Why the store failed.

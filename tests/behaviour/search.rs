@@ -245,3 +245,25 @@ async fn a_collection_of_vectors_takes_no_text() {
     let upsert = proto::UpsertRequest { collection: "v".into(), documents: vec![doc("1", "a cat")] };
     assert_refused(server.documents.upsert(upsert).await, Code::InvalidArgument, &["vector"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_like_another_is_found_by_any_of_its_passages() {
+    let mut server = Server::start().await;
+    server
+        .create_with(proto::CollectionConfig {
+            name: "c".into(),
+            chunking: Some(proto::ChunkingConfig { max_tokens: 12, ..Default::default() }),
+            ..Default::default()
+        })
+        .await;
+    let last = "the red boat sails over the cold sea at night";
+    let long = format!("{} {last}.", "My dog eats bread in the morning and sleeps all day long. ".repeat(6));
+    let others = ["the sun is warm", "a house has many doors", "he reads the news"];
+    let mut documents = vec![doc("long", &long), doc("twin", last)];
+    documents.extend(others.iter().enumerate().map(|(i, text)| doc(i, text)));
+    server.upsert("c", documents).await;
+    let hits = server.find(by_id("c", "long", 10)).await;
+    assert_eq!(hits[0].id, "twin", "{hits:?}");
+    assert!(hits.iter().all(|hit| hit.id != "long"));
+    assert_eq!(hits.len(), 4);
+}

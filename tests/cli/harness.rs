@@ -261,6 +261,12 @@ impl Place {
     pub fn serve_with(&self, variables: &[(&str, &str)]) -> Server {
         let mut command = self.command();
         command.envs(variables.iter().copied());
+        self.serve_as(command)
+    }
+
+    /// The same by another way to run the binary.
+    #[track_caller]
+    pub fn serve_as(&self, mut command: Command) -> Server {
         command.arg("serve").arg("--data").arg(self.data()).args(["--listen", "127.0.0.1:0"]);
         command.args(["--metrics-listen", "off", "--json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

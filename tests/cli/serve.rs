@@ -270,3 +270,36 @@ fn with_a_json_log_every_line_of_a_server_is_json() {
     assert_json_lines(&ran.stderr);
     assert!(!run(&mut server(&["--no-such-flag"])).code(2).stderr.starts_with('{'));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_folder_of_many_collections_is_served_with_few_file_handles() {
+    let Some(place) = Place::new() else { return };
+    let server = place.serve();
+    let names: Vec<String> = (0..24).map(|n| format!("c{n}")).collect();
+    for name in &names {
+        let create = ["collection", "create", name, "--vectors-only", "--dimension", "2"];
+        run(&mut place.remote(&server, &create)).code(0);
+    }
+    server.signal("-TERM");
+    server.ended().code(0);
+
+    let mut command = place.command();
+    let binary = command.get_program().to_owned();
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(&binary);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited.current_dir(command.get_current_dir().unwrap());
+    command = limited;
+    let server = place.serve_as(command);
+    for name in &names {
+        run(&mut place.remote(&server, &["document", "count", "-c", name])).code(0).prints("0");
+    }
+    server.signal("-TERM");
+    server.ended().code(0);
+}

@@ -20,7 +20,7 @@ use std::{
 use distilface::{
     budget::Room,
     collection::{
-        Collection, CollectionOptions, CollectionSpec, Query, Write,
+        Collection, CollectionOptions, CollectionSpec, Query, Threads, Write,
         point::{ContentHash, Passage, Payload, Point, PointId, Value},
     },
     index::{IndexKind, IndexParams},
@@ -65,7 +65,7 @@ fn dim() -> Dim {
 }
 
 fn options() -> CollectionOptions {
-    CollectionOptions { store_cache_bytes: 8 << 20, build_threads: 1 }
+    CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() }
 }
 
 fn spec() -> CollectionSpec {
@@ -246,6 +246,7 @@ fn found(collection: &Collection, seed: u64) -> State {
         for (ordinal, passage) in (0..).zip(&whole.passages) {
             let query = Query {
                 vector: passage.vector.clone(),
+                more_vectors: Vec::new(),
                 k: 1,
                 filter: None,
                 ef: None,

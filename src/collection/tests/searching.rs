@@ -257,3 +257,57 @@ fn a_query_of_another_dimension_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn with_several_vectors_the_best_score_counts() {
+    for kind in [IndexKind::Flat, IndexKind::HnswRs] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut random = Random(23);
+        let collection = filled(&dir.path().join("c"), kind, 500, &mut random);
+        collection.write(vec![upsert(point("long", 1, 3, &mut random))]).unwrap();
+        collection.wait_indexed();
+        let vectors: Vec<Vector> = (0..4).map(|_| vector(&mut random)).collect();
+        for by_passage in [false, true] {
+            let asked = Query { by_passage, exact: true, ..query(vectors[0].clone(), 20) };
+            let mut best: BTreeMap<(PointId, u32), f32> = BTreeMap::new();
+            for vector in &vectors {
+                let alone = Query { vector: vector.clone(), k: 1000, ..asked.clone() };
+                for hit in collection.search(&alone).unwrap().0 {
+                    let place = (hit.id, if by_passage { hit.ordinal } else { 0 });
+                    let score = best.entry(place).or_insert(hit.score);
+                    *score = score.max(hit.score);
+                }
+            }
+            let mut expected: Vec<_> = best.into_iter().collect();
+            expected.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            let together = Query { more_vectors: vectors[1..].to_vec(), ..asked };
+            let hits = collection.search(&together).unwrap().0;
+            let got: Vec<_> = hits.iter().map(|hit| (hit.id.as_str(), hit.score)).collect();
+            let expected: Vec<_> =
+                expected[..20].iter().map(|((id, _), score)| (id.as_str(), *score)).collect();
+            assert_eq!(got, expected, "{kind:?}, by passage: {by_passage}");
+        }
+    }
+}
+
+#[test]
+fn a_search_is_left_off_when_it_is_time() {
+    for kind in [IndexKind::Flat, IndexKind::HnswRs] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut random = Random(24);
+        let collection = filled(&dir.path().join("c"), kind, 400, &mut random);
+        collection.wait_indexed();
+        let stop = Stop::at(Some(std::time::Instant::now()));
+        let late = Query { stop: stop.clone(), ..query(vector(&mut random), 3) };
+        for exact in [false, true] {
+            let error = collection.search(&Query { exact, ..late.clone() }).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        }
+        assert_eq!(
+            collection.scroll(None, None, 10, true, &stop, &Room::unbounded()).unwrap_err().kind(),
+            ErrorKind::Timeout
+        );
+        assert!(collection.get(&[id("doc 1")], true, true, &stop, &Room::unbounded()).is_err());
+        collection.search(&query(vector(&mut random), 3)).unwrap();
+    }
+}

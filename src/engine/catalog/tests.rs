@@ -32,7 +32,7 @@ fn info(name: &str, created_at: i64) -> CollectionInfo {
 }
 
 fn open(root: &Path) -> Result<Names> {
-    Names::open(root, CollectionOptions { store_cache_bytes: 4 << 20, build_threads: 1 })
+    Names::open(root, Shelf::new(64, 80 << 20, crate::collection::Threads::new(1).unwrap()))
 }
 
 fn write(names: &Names, collection: &str, document: &str) {

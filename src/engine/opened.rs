@@ -1,0 +1,374 @@
+//! Which collections are open. Each opens when it is first needed and closes when it was not needed for long; no more
+//! than a bound are open at once, and the one that was needed least lately makes room.
+//!
+//! Whoever holds a collection's `Arc` keeps it open, so a request holds it from beginning to end. Opening and closing
+//! take time and touch the disk: they are done by whoever asks, never in async code, and nobody holds a lock meanwhile.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use super::{EngineError, Finding, catalog::named};
+use crate::{
+    collection::{Collection, CollectionError, CollectionOptions, Threads},
+    error::ErrorKind,
+};
+
+/// How long whoever needs a collection waits for another one to be given up, where all that may be open are in use.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// A collection that could not be opened for want of something, such as file handles, is tried again after this time.
+/// A damaged one is not: it is refused until a restart.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The least that a collection's store gets for its cache.
+const CACHE_BYTES_MIN: u64 = 1 << 20;
+
+/// What bounds the collections that are open.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    max: usize,
+    threads: Arc<Threads>,
+    room: Mutex<Room>,
+}
+
+#[derive(Debug)]
+struct Room {
+    /// Open, or being opened or closed.
+    taken: usize,
+    /// Of all stores together, what no open one has.
+    cache_bytes: u64,
+    open: Vec<Weak<Place>>,
+}
+
+/// One collection, open or not.
+#[derive(Debug)]
+pub(super) struct Place {
+    name: String,
+    dir: PathBuf,
+    shelf: Arc<Shelf>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+enum State {
+    Shut,
+    /// Somebody opens or closes it.
+    Busy,
+    Open {
+        collection: Arc<Collection>,
+        used: Instant,
+        cache_bytes: u64,
+    },
+    Failed {
+        finding: Finding,
+        at: Instant,
+        damaged: bool,
+    },
+    /// It is never opened again.
+    Gone,
+}
+
+/// Why a collection does not answer.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Damaged(Finding),
+    NoRoom { limit: usize },
+    Gone,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shelf {
+    /// For at most `max` open collections whose stores cache `cache_bytes` all together.
+    pub(super) fn new(max: usize, cache_bytes: u64, threads: Arc<Threads>) -> Arc<Self> {
+        let max = max.max(1);
+        // What every one gets in any case is set aside, so that the sum stays below the budget.
+        let least = CACHE_BYTES_MIN * max as u64;
+        let room = Room { taken: 0, cache_bytes: cache_bytes.saturating_sub(least), open: Vec::new() };
+        Arc::new(Shelf { max, threads, room: Mutex::new(room) })
+    }
+
+    /// How many may be open.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Takes a place for one more, closing another if it must. Returns the bytes that its store may cache.
+    fn make_room(&self) -> Result<u64, Refusal> {
+        let until = Instant::now() + ROOM_PATIENCE;
+        loop {
+            {
+                let mut room = lock(&self.room);
+                if room.taken < self.max {
+                    room.taken += 1;
+                    // Half of what is left: the first, which may be the only one, gets the most.
+                    let granted = room.cache_bytes / 2;
+                    room.cache_bytes -= granted;
+                    return Ok(CACHE_BYTES_MIN + granted);
+                }
+            }
+            if !self.close_least_used() {
+                if Instant::now() >= until {
+                    return Err(Refusal::NoRoom { limit: self.max });
+                }
+                std::thread::sleep(ROOM_LOOK);
+            }
+        }
+    }
+
+    fn give_back(&self, cache_bytes: u64) {
+        let mut room = lock(&self.room);
+        room.taken -= 1;
+        room.cache_bytes += cache_bytes - CACHE_BYTES_MIN;
+        room.open.retain(|place| place.strong_count() > 0);
+    }
+
+    /// Those that are open, the least lately used first.
+    fn places(&self) -> Vec<Arc<Place>> {
+        let open: Vec<Arc<Place>> = lock(&self.room).open.iter().filter_map(Weak::upgrade).collect();
+        let mut used: Vec<(Instant, Arc<Place>)> =
+            open.into_iter().filter_map(|place| Some((place.used()?, place))).collect();
+        used.sort_by_key(|(used, _)| *used);
+        used.into_iter().map(|(_, place)| place).collect()
+    }
+
+    fn close_least_used(&self) -> bool {
+        self.places().iter().any(|place| place.close_unused(|_, _| true))
+    }
+
+    /// Closes what nobody has needed for `idle`, and what has nothing left to build.
+    pub(super) fn close_idle(&self, idle: Duration) {
+        for place in self.places() {
+            place.close_unused(|collection, used| used.elapsed() >= idle && collection.is_settled());
+        }
+    }
+
+    /// Whether [`Shelf::close_idle`] might find something.
+    pub(super) fn has_idle(&self, idle: Duration) -> bool {
+        self.places().first().and_then(|place| place.used()).is_some_and(|used| used.elapsed() >= idle)
+    }
+}
+
+impl Place {
+    /// A collection in a folder, not open yet.
+    pub(super) fn new(shelf: &Arc<Shelf>, name: &str, dir: &Path) -> Arc<Self> {
+        Arc::new(Place {
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            shelf: Arc::clone(shelf),
+            state: Mutex::new(State::Shut),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// A new collection, made by `make` and open.
+    ///
+    /// # Errors
+    /// Those of `make`; [`EngineError::TooManyOpen`].
+    pub(super) fn create(
+        shelf: &Arc<Shelf>,
+        name: &str,
+        dir: &Path,
+        make: impl FnOnce(CollectionOptions) -> crate::Result<Arc<Collection>>,
+    ) -> crate::Result<Arc<Self>> {
+        let place = Place::new(shelf, name, dir);
+        let cache_bytes = shelf.make_room().map_err(|refusal| refusal.of(name))?;
+        match make(shelf.options(cache_bytes)) {
+            Ok(collection) => {
+                place.enter(collection, cache_bytes);
+                Ok(place)
+            }
+            Err(error) => {
+                shelf.give_back(cache_bytes);
+                Err(error)
+            }
+        }
+    }
+
+    fn used(&self) -> Option<Instant> {
+        match &*lock(&self.state) {
+            State::Open { used, .. } => Some(*used),
+            _ => None,
+        }
+    }
+
+    /// The collection if it is open. Waits for nothing.
+    pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
+        match &*lock(&self.state) {
+            State::Open { collection, .. } => Some(Arc::clone(collection)),
+            _ => None,
+        }
+    }
+
+    /// Why it cannot be opened, as far as is known.
+    pub(super) fn damage(&self) -> Option<Finding> {
+        match &*lock(&self.state) {
+            State::Failed { finding, .. } => Some(finding.clone()),
+            _ => None,
+        }
+    }
+
+    /// The collection, opened if it is not. Slow then; never call it from async code unless it was open just before.
+    pub(super) fn collection(self: &Arc<Self>) -> Result<Arc<Collection>, Refusal> {
+        {
+            let mut state = lock(&self.state);
+            loop {
+                match &mut *state {
+                    State::Open { collection, used, .. } => {
+                        *used = Instant::now();
+                        return Ok(Arc::clone(collection));
+                    }
+                    State::Failed { finding, at, damaged } if *damaged || at.elapsed() < RETRY_AFTER => {
+                        return Err(Refusal::Damaged(finding.clone()));
+                    }
+                    State::Gone => return Err(Refusal::Gone),
+                    State::Busy => {
+                        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    }
+                    State::Shut | State::Failed { .. } => {
+                        *state = State::Busy;
+                        break;
+                    }
+                }
+            }
+        }
+        // From here on this thread opens it; should it panic, the next one tries.
+        let busy = Busy(self);
+        let cache_bytes = self.shelf.make_room()?;
+        match named(&self.name, || Collection::open(&self.dir, self.shelf.options(cache_bytes))) {
+            Ok(collection) => {
+                self.enter(Arc::clone(&collection), cache_bytes);
+                Ok(collection)
+            }
+            Err(error) => {
+                self.shelf.give_back(cache_bytes);
+                let finding = unopened(&error, &self.dir);
+                let damaged = error.kind() == ErrorKind::Corrupt;
+                tracing::error!(
+                    what = finding.what,
+                    remedy = finding.remedy,
+                    "a collection cannot be opened"
+                );
+                *lock(&self.state) = State::Failed { finding: finding.clone(), at: Instant::now(), damaged };
+                drop(busy);
+                Err(Refusal::Damaged(finding))
+            }
+        }
+    }
+
+    fn enter(self: &Arc<Self>, collection: Arc<Collection>, cache_bytes: u64) {
+        lock(&self.shelf.room).open.push(Arc::downgrade(self));
+        *lock(&self.state) = State::Open { collection, used: Instant::now(), cache_bytes };
+        self.changed.notify_all();
+    }
+
+    /// Closes it if it is open, nobody uses it, and `why` says so; whether it did.
+    fn close_unused(&self, why: impl FnOnce(&Collection, Instant) -> bool) -> bool {
+        let (collection, cache_bytes) = {
+            let mut state = lock(&self.state);
+            match &*state {
+                // One that failed to write stays: it would forget that it did.
+                State::Open { collection, used, .. }
+                    if Arc::strong_count(collection) == 1
+                        && collection.read_only().is_none()
+                        && why(collection, *used) => {}
+                _ => return false,
+            }
+            let State::Open { collection, cache_bytes, .. } = std::mem::replace(&mut *state, State::Busy)
+            else {
+                unreachable!("it was looked at under this lock");
+            };
+            (collection, cache_bytes)
+        };
+        let busy = Busy(self);
+        if let Err(error) = collection.close() {
+            tracing::error!(collection = self.name, %error, "closing a collection that was not used");
+        }
+        // Its memory goes here, and not on the thread of a query.
+        drop(collection);
+        self.leave(cache_bytes);
+        drop(busy);
+        true
+    }
+
+    fn leave(&self, cache_bytes: u64) {
+        lock(&self.shelf.room).open.retain(|place| !std::ptr::eq(place.as_ptr(), self));
+        self.shelf.give_back(cache_bytes);
+    }
+
+    /// Closes it for good, also under those who use it.
+    ///
+    /// # Errors
+    /// As [`Collection::close`].
+    pub(super) fn close(&self) -> Result<(), CollectionError> {
+        let mut state = lock(&self.state);
+        while matches!(&*state, State::Busy) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let State::Open { collection, cache_bytes, .. } = &*state else {
+            *state = State::Gone;
+            return Ok(());
+        };
+        // It stays to be seen until it is closed, for whoever asks what the end waits for.
+        let (collection, cache_bytes) = (Arc::clone(collection), *cache_bytes);
+        drop(state);
+        let closed = collection.close();
+        let before = std::mem::replace(&mut *lock(&self.state), State::Gone);
+        if matches!(before, State::Open { .. }) {
+            self.leave(cache_bytes);
+        }
+        closed
+    }
+}
+
+impl Shelf {
+    fn options(&self, store_cache_bytes: u64) -> CollectionOptions {
+        CollectionOptions { store_cache_bytes, threads: Arc::clone(&self.threads) }
+    }
+}
+
+/// Whoever opens or closes a collection. Dropped before it said how it went, it leaves it closed.
+struct Busy<'a>(&'a Place);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        if matches!(&*state, State::Busy) {
+            *state = State::Shut;
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+}
+
+impl Refusal {
+    /// For the collection of that name.
+    pub(super) fn of(self, name: &str) -> EngineError {
+        match self {
+            Refusal::Damaged(finding) => {
+                EngineError::Damaged { name: name.to_owned(), reason: finding.to_string() }
+            }
+            Refusal::NoRoom { limit } => EngineError::TooManyOpen { limit },
+            Refusal::Gone => EngineError::Closing,
+        }
+    }
+}
+
+/// Why a collection cannot be opened.
+fn unopened(error: &CollectionError, dir: &Path) -> Finding {
+    let mut what = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        what = format!("{what}: {source}");
+    }
+    let remedy = format!(
+        "repair that, or put {} back from a backup, and start again; or delete the collection",
+        dir.display()
+    );
+    Finding { what, remedy }
+}

@@ -1,0 +1,157 @@
+//! Many collections: few are open, and no one owns a thread.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::config::{DataConfig, EncoderConfig};
+
+const MANY: usize = 200;
+const OPEN_MAX: usize = 4;
+
+fn config(dir: &Path) -> Config {
+    Config {
+        data: DataConfig {
+            dir: dir.join("db"),
+            open_collections_max: OPEN_MAX,
+            close_after: Duration::from_millis(50),
+            ..DataConfig::default()
+        },
+        encoder: EncoderConfig { model: NO_MODEL.into(), ..EncoderConfig::default() },
+        ..Config::default()
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("c{n:03}")
+}
+
+async fn create(engine: &Engine, n: usize) {
+    let new = NewCollection { name: name(n), dimension: Some(2), vectors_only: true, ..Default::default() };
+    engine.create_collection(new).await.unwrap();
+    let document = Document {
+        id: "only".into(),
+        payload: [("n".to_owned(), crate::collection::point::Value::Integer(n as i64))].into(),
+        vector: Some(vec![1.0, n as f32]),
+        ..Document::default()
+    };
+    engine.upsert(&name(n), vec![document], Caller::default()).await.unwrap();
+}
+
+/// Threads and open files of the process that belong to an engine: sled's own helpers are the process's.
+#[cfg(target_os = "linux")]
+fn held(data: &Path) -> (usize, usize) {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    let files = files
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter(|target| target.starts_with(data))
+        .count();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let threads = threads
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("comm")).ok())
+        .filter(|name| {
+            ["log flusher", "writer", "indexer", "index-build"].iter().any(|n| name.starts_with(n))
+        })
+        .count();
+    (threads, files)
+}
+
+/// In a process of its own, since threads and files of other tests would be counted too.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test after it"]
+async fn many_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(&config(dir.path())).unwrap();
+    for n in 0..OPEN_MAX {
+        create(&engine, n).await;
+    }
+    let few = held(dir.path());
+    for n in OPEN_MAX..MANY {
+        create(&engine, n).await;
+    }
+    let many = held(dir.path());
+    assert!(many.0 <= few.0 + 1 && many.1 <= few.1 + 2, "threads and files: {few:?}, with many {many:?}");
+    engine.close().await.unwrap();
+    drop(engine);
+
+    let engine = Engine::open(&config(dir.path())).unwrap();
+    let begun = held(dir.path());
+    assert!(begun.1 < few.1, "none is open at the start: {begun:?}, {few:?}");
+    assert_eq!(engine.collections().await.unwrap().len(), MANY);
+    // More at once than may be open.
+    let asked: Vec<_> = (0..MANY)
+        .step_by(5)
+        .map(|n| {
+            let engine = Arc::clone(&engine);
+            tokio::spawn(async move {
+                let query = SearchQuery::new(Ask::Vector(vec![1.0, n as f32]), 3);
+                let hits = engine.search(&name(n), query, Caller::default()).await.unwrap().hits;
+                assert_eq!(hits.len(), 1);
+                assert_eq!(hits[0].payload["n"], crate::collection::point::Value::Integer(n as i64));
+            })
+        })
+        .collect();
+    for asked in asked {
+        asked.await.unwrap();
+    }
+    let after = held(dir.path());
+    assert!(after.0 <= few.0 + 1 && after.1 <= few.1 + 2, "{few:?}, then {after:?}");
+    // What nobody needs any more is closed.
+    let waiting = Instant::now();
+    while !engine.counts().is_empty() {
+        engine.probe();
+        assert!(waiting.elapsed() < Duration::from_secs(60), "{:?} are open", engine.counts());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(engine.count(&name(7), None).await.unwrap(), 1);
+    engine.close().await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn two_hundred_collections_hold_no_more_threads_and_files_than_the_few_that_are_open() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["engine::tests::many::many_alone", "--exact", "--ignored", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_collection_is_refused_when_it_is_first_needed_and_the_others_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let engine = Engine::open(&config).unwrap();
+    for n in 0..OPEN_MAX + 2 {
+        create(&engine, n).await;
+    }
+    engine.close().await.unwrap();
+    drop(engine);
+    let folders = config.data.dir.join("collections");
+    let victim = std::fs::read_dir(&folders).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(victim.join("state/db"), b"nonsense").unwrap();
+    let engine = Engine::open(&config).unwrap();
+    let mut refused = 0;
+    for n in 0..OPEN_MAX + 2 {
+        match engine.count(&name(n), None).await {
+            Ok(count) => assert_eq!(count, 1),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                assert!(error.to_string().contains(&name(n)), "{error}");
+                assert!(engine.collection(&name(n)).await.unwrap().damage.is_some());
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 1);
+    engine.close().await.unwrap();
+}
