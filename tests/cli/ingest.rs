@@ -66,7 +66,10 @@ fn json_lines_csv_and_stdin_are_read_with_field_mapping_and_types() {
     assert_eq!(stored[0]["payload"]["year"], 1999);
 
     place.file("b.csv", "id,text,price\nr1,\"one, two\",3.5\nr2,three,4\n");
-    place.run(&["ingest", "b.csv", "-c", "p"]).code(0).prints("2 inserted");
+    // How the columns were understood is said once, and not to programs.
+    let ran = place.run(&["ingest", "b.csv", "-c", "p"]).code(0);
+    ran.prints("2 inserted").says("reading b.csv").says("id from \"id\", text from \"text\"");
+    assert_eq!(place.run(&["ingest", "b.csv", "-c", "p", "--json"]).code(0).stderr, "");
     let ran = run_with_stdin(&mut place.cli(&["ingest", "-", "-c", "p"]), lines(0..3).as_bytes()).code(0);
     ran.prints("3 inserted");
     assert_eq!(place.count("p"), 6);
