@@ -69,7 +69,10 @@ impl Engine {
         };
         match result {
             Ok(embeddings) => {
-                self.pools().work(move || unfinished.finish()).await?;
+                // Documents may yet miss their deadline while they are written: they go by age.
+                if kind != TextKind::Document {
+                    self.pools().work(move || unfinished.finish()).await?;
+                }
                 Ok(embeddings)
             }
             Err(error) if error.kind() == ErrorKind::Timeout => {
