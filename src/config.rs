@@ -145,6 +145,8 @@ pub struct LimitsConfig {
     pub text_bytes_max: usize,
     /// Bytes of one document's payload. Default 64 KiB.
     pub payload_bytes_max: usize,
+    /// Distinct field names in the payloads of one collection; they are kept in memory. Default 1000000.
+    pub field_names_max: usize,
     /// Hits of one search. Default 1000.
     pub k_max: usize,
     /// Requests worked on at once; more are refused as overloaded. An Ingest stream counts only while a message of it is
@@ -235,6 +237,7 @@ impl Default for LimitsConfig {
             query_bytes_max: 32 << 10,
             text_bytes_max: 4 << 20,
             payload_bytes_max: 64 << 10,
+            field_names_max: 1_000_000,
             k_max: 1000,
             concurrent_requests_max: 256,
             bytes_in_flight_max: 256 << 20,

@@ -47,6 +47,12 @@ enum CollectionCommand {
     Stats {
         /// Collection or alias
         name: String,
+        /// Show only payload fields whose names begin so
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        field_prefix: String,
+        /// Show every payload field, however many there are (otherwise the first 1000)
+        #[arg(long)]
+        all_fields: bool,
     },
     /// Point an alias at a collection, in one step
     Alias {
@@ -160,9 +166,19 @@ pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
             session.collections().delete(DeleteCollectionRequest { name: name.clone() }).await?;
             done(out, &json!({ "deleted": name }), &format!("deleted collection {name}"))
         }
-        CollectionCommand::Stats { name } => {
-            let request = CollectionStatsRequest { name: name.clone() };
-            let stats = session.collections().stats(request).await?.into_inner();
+        CollectionCommand::Stats { name, field_prefix, all_fields } => {
+            let mut request = CollectionStatsRequest {
+                name: name.clone(),
+                fields_prefix: field_prefix.clone(),
+                ..Default::default()
+            };
+            let mut stats = session.collections().stats(request.clone()).await?.into_inner();
+            while *all_fields && !stats.next_fields_page_token.is_empty() {
+                request.fields_page_token = std::mem::take(&mut stats.next_fields_page_token);
+                let page = session.collections().stats(request.clone()).await?.into_inner();
+                stats.fields.extend(page.fields);
+                stats.next_fields_page_token = page.next_fields_page_token;
+            }
             out.result(&stats_json(&stats), |_| stats_words(out, &stats))
         }
         CollectionCommand::Alias { alias, collection } => {
@@ -258,7 +274,7 @@ async fn list(out: &Output, session: &Session) -> anyhow::Result<()> {
     for collection in &collections {
         let config = collection.config.clone().unwrap_or_default();
         let (documents, passages) = if collection.damage.is_empty() {
-            let request = CollectionStatsRequest { name: config.name.clone() };
+            let request = CollectionStatsRequest { name: config.name.clone(), ..Default::default() };
             let stats = session.collections().stats(request).await?.into_inner();
             (layout::thousands(stats.documents), layout::thousands(stats.passages))
         } else {
@@ -375,6 +391,7 @@ fn stats_json(stats: &CollectionStatsResponse) -> Json {
         "disk_bytes": stats.disk_bytes,
         "vector_bytes": stats.vector_bytes,
         "fields": fields.collect::<Vec<_>>(),
+        "fields_total": stats.fields_total,
     })
 }
 
@@ -393,6 +410,13 @@ fn stats_words(out: &Output, stats: &CollectionStatsResponse) -> String {
         let rows = rows.map(|f| vec![f.field.clone(), f.types.join(", "), layout::thousands(f.documents)]);
         let table = layout::table(&["field", "type", "#documents"], &rows.collect::<Vec<_>>(), out.width());
         text.push_str(&format!("\n\n{}\n{table}", out.paint(Style::Bold, "Fields")));
+        if !stats.next_fields_page_token.is_empty() {
+            let (shown, total) =
+                (layout::thousands(stats.fields.len() as u64), layout::thousands(stats.fields_total));
+            text.push_str(&format!(
+                "\n{shown} of {total} fields are shown; --all-fields shows all, --field-prefix TEXT those that begin so"
+            ));
+        }
     }
     text
 }

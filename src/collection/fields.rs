@@ -2,7 +2,8 @@
 //!
 //! For every field and type the distinct values are kept in order, each with the documents that have it: equality,
 //! `in`, ranges and prefixes are look-ups, `contains` on text scans the distinct texts. The answer is always that of
-//! [`Filter::matches`] over all documents. Memory: every distinct value once, and about 4 bytes per document and value.
+//! [`Filter::matches`] over all documents. Memory: every distinct value once, and about 4 bytes per document and value;
+//! about 150 bytes for a name that one document has, since there may be hundreds of thousands of those.
 //! Nothing here is stored; the index is rebuilt from the payloads when a collection is opened.
 
 use std::{
@@ -27,7 +28,29 @@ mod tests;
 #[derive(Debug, Default)]
 pub struct FieldIndex {
     all: RoaringBitmap,
-    fields: BTreeMap<Box<str>, Field>,
+    fields: BTreeMap<Box<str>, Named>,
+}
+
+/// Which fields statistics tell of: those after a name, in the order of their names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldsAsked {
+    /// Beginning of the names; empty: all.
+    pub prefix: String,
+    /// The last name that was told before; empty: from the first.
+    pub after: String,
+    /// At most so many; 0 tells none and counts none.
+    pub limit: usize,
+}
+
+/// Fields with the types they hold and how many documents have them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldsTold {
+    /// Field, the types it holds, documents that have it; by name.
+    pub fields: Vec<(String, Vec<&'static str>, u64)>,
+    /// Fields with the prefix, told or not.
+    pub total: u64,
+    /// Whether there are more after the last one told.
+    pub more: bool,
 }
 
 impl FieldIndex {
@@ -41,12 +64,10 @@ impl FieldIndex {
         let new = self.all.insert(doc);
         debug_assert!(new, "document {doc} was not removed before it was inserted again");
         for (name, value) in payload {
-            if !self.fields.contains_key(name.as_str()) {
-                self.fields.insert(name.as_str().into(), Field::default());
+            match self.fields.get_mut(name.as_str()) {
+                Some(named) => named.insert(doc, value),
+                None => _ = self.fields.insert(name.as_str().into(), Named::One(doc, value.clone())),
             }
-            let field = self.fields.get_mut(name.as_str()).expect("inserted above");
-            field.documents.insert(doc);
-            field.each_value(value, |typed, value| typed.insert(doc, value));
         }
     }
 
@@ -54,13 +75,20 @@ impl FieldIndex {
     pub fn remove(&mut self, doc: u32, payload: &Payload) {
         self.all.remove(doc);
         for (name, value) in payload {
-            let Some(field) = self.fields.get_mut(name.as_str()) else { continue };
-            field.documents.remove(doc);
-            field.each_value(value, |typed, value| typed.remove(doc, value));
-            if field.documents.is_empty() {
+            if self.fields.get_mut(name.as_str()).is_some_and(|named| named.remove(doc, value)) {
                 self.fields.remove(name.as_str());
             }
         }
+    }
+
+    /// How many names there are.
+    pub fn names(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether any document has a field of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
     }
 
     /// Every document.
@@ -79,15 +107,32 @@ impl FieldIndex {
         self.evaluate(filter, stop)
     }
 
-    /// Every field with the types it holds and how many documents have it, by name.
-    pub fn stats(&self) -> Vec<(String, Vec<&'static str>, u64)> {
-        let fields = self.fields.iter();
-        fields.map(|(name, field)| (name.to_string(), field.type_names(), field.documents.len())).collect()
+    /// Some fields with the types they hold and how many documents have them, by name.
+    pub fn stats(&self, asked: &FieldsAsked) -> FieldsTold {
+        let mut told = FieldsTold::default();
+        if asked.limit == 0 {
+            return told;
+        }
+        let from = (Bound::Included(asked.prefix.as_str()), Bound::Unbounded);
+        let with_prefix =
+            self.fields.range::<str, _>(from).take_while(|(name, _)| name.starts_with(asked.prefix.as_str()));
+        for (name, named) in with_prefix {
+            told.total += 1;
+            if **name <= *asked.after {
+                continue;
+            }
+            if told.fields.len() == asked.limit {
+                told.more = true;
+            } else {
+                told.fields.push((name.to_string(), named.with(Field::type_names), named.documents()));
+            }
+        }
+        told
     }
 
     /// The types that a field holds, such as `string` or `list of integer`; none if no document has it.
     pub fn type_names(&self, field: &str) -> Vec<&'static str> {
-        self.fields.get(field).map(Field::type_names).unwrap_or_default()
+        self.fields.get(field).map(|named| named.with(Field::type_names)).unwrap_or_default()
     }
 
     fn evaluate(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
@@ -109,7 +154,8 @@ impl FieldIndex {
             }
             Filter::Not(part) => Ok(&self.all - self.evaluate(part, stop)?),
             Filter::Exists { field, expected } => {
-                let there = self.fields.get(field.as_str()).map(|f| f.documents.clone()).unwrap_or_default();
+                let there = self.fields.get(field.as_str());
+                let there = there.map(|named| named.with(|f| f.documents.clone())).unwrap_or_default();
                 Ok(if *expected { there } else { &self.all - there })
             }
             Filter::Eq { field, value } => self.test(field, &Test::In(std::slice::from_ref(value)), stop),
@@ -124,17 +170,19 @@ impl FieldIndex {
     }
 
     fn test(&self, name: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
-        let Some(field) = self.fields.get(name) else { return Ok(RoaringBitmap::new()) };
-        if !field.is_comparable(test) {
-            return Err(FilterError::TypeMismatch {
-                field: name.to_owned(),
-                stored: field.type_names().join(" and "),
-                given: test.describe(field),
-            });
-        }
-        let found = field.matching(test, stop);
-        stop.check()?;
-        Ok(found)
+        let Some(named) = self.fields.get(name) else { return Ok(RoaringBitmap::new()) };
+        named.with(|field| {
+            if !field.is_comparable(test) {
+                return Err(FilterError::TypeMismatch {
+                    field: name.to_owned(),
+                    stored: field.type_names().join(" and "),
+                    given: test.describe(field),
+                });
+            }
+            let found = field.matching(test, stop);
+            stop.check()?;
+            Ok(found)
+        })
     }
 }
 
@@ -162,6 +210,59 @@ impl Test<'_> {
     }
 }
 
+/// What a name stands for. One document is nearly all that a name has where there are very many names, and needs a tenth
+/// of the memory.
+#[derive(Debug)]
+enum Named {
+    One(u32, Value),
+    Many(Box<Field>),
+}
+
+impl Named {
+    fn insert(&mut self, doc: u32, value: &Value) {
+        match self {
+            Named::Many(field) => field.insert(doc, value),
+            Named::One(other, theirs) => {
+                let mut field = Box::<Field>::default();
+                field.insert(*other, theirs);
+                field.insert(doc, value);
+                *self = Named::Many(field);
+            }
+        }
+    }
+
+    /// Whether none is left.
+    fn remove(&mut self, doc: u32, value: &Value) -> bool {
+        match self {
+            Named::One(other, _) => *other == doc,
+            Named::Many(field) => {
+                field.documents.remove(doc);
+                field.each_value(value, |typed, value| typed.remove(doc, value));
+                field.documents.is_empty()
+            }
+        }
+    }
+
+    fn documents(&self) -> u64 {
+        match self {
+            Named::One(..) => 1,
+            Named::Many(field) => field.documents.len(),
+        }
+    }
+
+    /// Looks at the field, which for one document is made for the moment.
+    fn with<T>(&self, look: impl FnOnce(&Field) -> T) -> T {
+        match self {
+            Named::Many(field) => look(field),
+            Named::One(doc, value) => {
+                let mut field = Field::default();
+                field.insert(*doc, value);
+                look(&field)
+            }
+        }
+    }
+}
+
 /// One field's values. Those of lists are apart, since `contains` treats them otherwise.
 #[derive(Debug, Default)]
 struct Field {
@@ -171,6 +272,11 @@ struct Field {
 }
 
 impl Field {
+    fn insert(&mut self, doc: u32, value: &Value) {
+        self.documents.insert(doc);
+        self.each_value(value, |typed, value| typed.insert(doc, value));
+    }
+
     /// Hands a scalar, or each element of a list, to where it belongs.
     fn each_value(&mut self, value: &Value, mut change: impl FnMut(&mut Values, &Value)) {
         match value {

@@ -47,6 +47,7 @@ pub mod point;
 
 pub use fetch::{PAGE_BYTES, Reads};
 
+use fields::{FieldsAsked, FieldsTold};
 use filter::Filter;
 use point::{Point, PointId, StoredPoint};
 pub use service::Threads;
@@ -139,8 +140,7 @@ pub struct CollectionStats {
     pub tombstones: u64,
     pub disk_bytes: u64,
     pub vector_bytes: u64,
-    /// Field, the types it holds, documents that have it.
-    pub fields: Vec<(String, Vec<&'static str>, u64)>,
+    pub fields: FieldsTold,
 }
 
 /// One page of a scroll, ordered by id.
@@ -391,8 +391,13 @@ impl Collection {
 
     /// Counts. Looks at every file for `disk_bytes`.
     pub fn stats(&self) -> CollectionStats {
+        self.stats_with(&FieldsAsked::default())
+    }
+
+    /// Counts, and the fields that are asked for.
+    pub fn stats_with(&self, asked: &FieldsAsked) -> CollectionStats {
         let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
-        let fields = self.shared.read_memory().fields.stats();
+        let fields = self.shared.read_memory().fields.stats(asked);
         CollectionStats { disk_bytes, fields, ..self.counts() }
     }
 

@@ -3,13 +3,13 @@
 //! What is answered is looked up under the memory's lock, and read from the store after it; a document deleted between
 //! the two is still readable, since its space is not taken back while anybody holds the generation it was found in.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Collection, CollectionError, Page, Query, SearchTrace,
     fetch::{Opened, PAGE_BYTES, Reads},
     filter::Filter,
-    point::{ContentHash, Hit, Passage, Point, PointId, StoredPoint},
+    point::{ContentHash, Hit, Passage, Payload, Point, PointId, StoredPoint},
     search,
 };
 use crate::{budget::Room, index::Slot, stop::Stop, store::StoreError, vector::Vector};
@@ -232,6 +232,37 @@ impl Collection {
     pub fn hints(&self, filter: &Filter) -> Result<Vec<String>, CollectionError> {
         self.shared.check_open()?;
         Ok(self.shared.read_memory().fields.hints(filter))
+    }
+
+    /// Checks that a payload brings no more new field names than the collection may have, and notes them in `new`, which
+    /// holds those of the documents before it in the same call.
+    ///
+    /// # Errors
+    /// [`CollectionError::BadPayload`] naming the first name too many; nothing is noted then.
+    pub fn check_field_names(
+        &self,
+        id: &PointId,
+        payload: &Payload,
+        new: &mut HashSet<String>,
+        names_max: usize,
+    ) -> Result<(), CollectionError> {
+        let (unknown, names) = {
+            let memory = self.shared.read_memory();
+            let unknown = payload.keys().filter(|name| !new.contains(*name) && !memory.fields.has(name));
+            (unknown.cloned().collect::<Vec<String>>(), memory.fields.names())
+        };
+        let room = names_max.saturating_sub(names + new.len());
+        if let Some(field) = unknown.get(room) {
+            return Err(CollectionError::BadPayload {
+                id: id.as_str().chars().take(80).collect(),
+                field: field.chars().take(80).collect(),
+                reason: format!(
+                    "the collection has {names} field names, and may have {names_max} (limits.field_names_max); put what differs from document to document into values, not into names"
+                ),
+            });
+        }
+        new.extend(unknown);
+        Ok(())
     }
 
     /// Ids of the documents that match, in no order that callers may rely on.

@@ -51,6 +51,7 @@ pub(super) const KEYS: [Key; 36] = [
     Key { name: "limits.query_bytes_max", allowed: "1 byte to 1 MiB, in bytes" },
     Key { name: "limits.text_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
     Key { name: "limits.payload_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
+    Key { name: "limits.field_names_max", allowed: "1 to 1073741824" },
     Key { name: "limits.k_max", allowed: "1 to 1048576" },
     Key { name: "limits.concurrent_requests_max", allowed: "1 to 65536" },
     Key { name: "limits.bytes_in_flight_max", allowed: "1 MiB to 1 TiB, in bytes" },
@@ -119,6 +120,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.within("limits.query_bytes_max", limits.query_bytes_max as u64, 1..=MIB);
     check.within("limits.text_bytes_max", limits.text_bytes_max as u64, 1..=GIB);
     check.within("limits.payload_bytes_max", limits.payload_bytes_max as u64, 1..=GIB);
+    check.within("limits.field_names_max", limits.field_names_max as u64, 1..=GIB);
     check.within("limits.k_max", limits.k_max as u64, 1..=MIB);
     check.within("limits.concurrent_requests_max", limits.concurrent_requests_max as u64, 1..=65_536);
     check.within("limits.bytes_in_flight_max", limits.bytes_in_flight_max as u64, MIB..=1024 * GIB);

@@ -221,6 +221,7 @@ fn every_bound_is_checked_and_named() {
         ("limits.query_bytes_max", &["0", "2000000"]),
         ("limits.text_bytes_max", &["0", "9999999999"]),
         ("limits.payload_bytes_max", &["0"]),
+        ("limits.field_names_max", &["0"]),
         ("limits.k_max", &["0"]),
         ("limits.concurrent_requests_max", &["0"]),
         ("limits.bytes_in_flight_max", &["0", "1023"]),

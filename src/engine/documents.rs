@@ -161,11 +161,14 @@ impl Engine {
             .pools()
             .tokenize(move || {
                 let mut seen = std::collections::HashSet::new();
+                let mut new_names = std::collections::HashSet::new();
                 documents
                     .into_iter()
                     .map(|document| {
                         let name = document.id.clone();
                         let cut = check(&task_open, &limits, &document, &mut seen).and_then(|(id, hash)| {
+                            let (payload, most) = (&document.payload, limits.field_names_max);
+                            task_open.collection()?.check_field_names(&id, payload, &mut new_names, most)?;
                             compare_and_cut(&task_open, task_encoder.as_deref(), id, hash, document, &until)
                         });
                         (name, cut)

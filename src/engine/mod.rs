@@ -15,6 +15,7 @@ use crate::{
     budget::Room,
     collection::{
         Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Threads, Write, datetime,
+        fields::FieldsAsked,
         filter::Filter,
         point::{Hit, Payload, PointId, StoredPoint},
     },
@@ -479,8 +480,8 @@ impl Engine {
 
     /// # Errors
     /// [`EngineError::NoCollection`].
-    pub async fn stats(&self, collection: &str) -> Result<CollectionStats> {
-        self.with(collection, |open, _| Ok(open.collection()?.stats())).await
+    pub async fn stats(&self, collection: &str, fields: FieldsAsked) -> Result<CollectionStats> {
+        self.with(collection, move |open, _| Ok(open.collection()?.stats_with(&fields))).await
     }
 
     /// Stored documents in the order asked, each once however often it was asked for; `None` for those not there. They

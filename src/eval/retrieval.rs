@@ -11,6 +11,7 @@ use super::{
     measures::{Measures, OfEach, differences, intervals, mean, measure},
 };
 use crate::{
+    collection::fields::FieldsAsked,
     config::Config,
     engine::{Ask, Caller, Document, Engine, NewCollection, SearchQuery},
 };
@@ -176,7 +177,7 @@ async fn run(
         model: encoder.name().to_owned(),
         device: encoder.device().device.clone(),
         documents: set.corpus.len(),
-        passages: engine.stats(COLLECTION).await?.passages,
+        passages: engine.stats(COLLECTION, FieldsAsked::default()).await?.passages,
         queries: set.queries.len(),
         chunking: !options.chunking_disabled,
         exact,

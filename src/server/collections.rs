@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{admit, convert};
+use super::{ServerError, admit, convert};
 use crate::{
+    collection::fields::FieldsAsked,
     engine::Engine,
     proto::{self, collections_server::Collections},
 };
+
+/// Fields in an answer of Stats where the client names no number, and the most it may name: with names of the largest
+/// size, less than the 4 MiB that gRPC clients take.
+const FIELDS_PAGE: u32 = 1_000;
+const FIELDS_PAGE_MAX: u32 = 10_000;
 
 /// Collections and their aliases.
 #[derive(Debug)]
@@ -106,6 +112,24 @@ impl Collections for CollectionsService {
         request: Request<proto::CollectionStatsRequest>,
     ) -> Result<Response<proto::CollectionStatsResponse>, Status> {
         let (context, message) = admit::Request::open(request);
-        context.answer(async { Ok(convert::stats_to(self.engine.stats(&message.name).await?)) }).await
+        context
+            .answer(async {
+                let limit = match message.fields_page_size {
+                    0 => FIELDS_PAGE,
+                    size if size <= FIELDS_PAGE_MAX => size,
+                    size => {
+                        let reason = format!("it must be between 0 and {FIELDS_PAGE_MAX}, got {size}");
+                        return Err(ServerError::field("fields_page_size", reason).into());
+                    }
+                };
+                let fields = FieldsAsked {
+                    prefix: message.fields_prefix,
+                    after: message.fields_page_token,
+                    limit: limit as usize,
+                };
+                let stats = self.engine.stats(&message.name, fields).await?;
+                Ok(context.convert(|| convert::stats_to(stats)))
+            })
+            .await
     }
 }

@@ -3,7 +3,9 @@
 use distilface::proto;
 use tonic::Code;
 
-use crate::harness::{Server, assert_refused, by_text, doc, ids, payload, string, with_payload};
+use crate::harness::{
+    Server, assert_refused, by_text, doc, ids, payload, string, value, vector_doc, with_payload,
+};
 
 fn create(name: &str) -> proto::CreateCollectionRequest {
     let config = proto::CollectionConfig { name: name.into(), ..Default::default() };
@@ -126,7 +128,7 @@ async fn stats_count_documents_passages_and_fields() {
             ],
         )
         .await;
-    let request = proto::CollectionStatsRequest { name: "c".into() };
+    let request = proto::CollectionStatsRequest { name: "c".into(), ..Default::default() };
     let stats = server.collections.stats(request).await.unwrap().into_inner();
     assert_eq!(stats.documents, 2);
     assert!(stats.passages > 3, "{stats:?}");
@@ -134,6 +136,58 @@ async fn stats_count_documents_passages_and_fields() {
     assert_eq!(stats.fields.len(), 1);
     assert_eq!((stats.fields[0].field.as_str(), stats.fields[0].documents), ("year", 1));
     assert_eq!(stats.fields[0].types, ["integer"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stats_of_very_many_fields_come_page_by_page() {
+    let mut server = Server::with_vectors().await;
+    for document in 0..12 {
+        // Names so long that all of them would be no message that a client takes.
+        let name = |i: usize| format!("{document:02}-{i:04}-{}", "n".repeat(240));
+        let mut sent = vector_doc(document, &[1.0, 1.0]);
+        sent.payload = (0..250).map(|i| (name(i), value(proto::value::Kind::Bool(true)))).collect();
+        server.upsert("v", vec![sent]).await;
+    }
+    let mut request = proto::CollectionStatsRequest { name: "v".into(), ..Default::default() };
+    let stats = server.collections.stats(request.clone()).await.unwrap().into_inner();
+    assert_eq!((stats.fields.len(), stats.fields_total), (1000, 3000));
+    let mut names: Vec<String> = stats.fields.into_iter().map(|f| f.field).collect();
+    request.fields_page_token = stats.next_fields_page_token;
+    while !request.fields_page_token.is_empty() {
+        let page = server.collections.stats(request.clone()).await.unwrap().into_inner();
+        names.extend(page.fields.into_iter().map(|f| f.field));
+        request.fields_page_token = page.next_fields_page_token;
+    }
+    assert_eq!((names.len(), names.is_sorted()), (3000, true));
+
+    let request = proto::CollectionStatsRequest {
+        name: "v".into(),
+        fields_prefix: "07-".into(),
+        fields_page_size: 10_000,
+        ..Default::default()
+    };
+    let stats = server.collections.stats(request.clone()).await.unwrap().into_inner();
+    assert_eq!((stats.fields.len(), stats.fields_total), (250, 250));
+    assert!(stats.next_fields_page_token.is_empty());
+    let request = proto::CollectionStatsRequest { fields_page_size: 10_001, ..request };
+    let words = ["fields_page_size", "10000"];
+    assert_refused(server.collections.stats(request).await, Code::InvalidArgument, &words);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_has_so_many_field_names_and_says_what_to_do() {
+    let mut server = Server::start_with(|config| config.limits.field_names_max = 3).await;
+    server.create("c").await;
+    let yes = proto::value::Kind::Bool(true);
+    let with = |id: &str, names: &[&str]| proto::Document {
+        payload: names.iter().map(|name| ((*name).to_owned(), value(yes.clone()))).collect(),
+        ..doc(id, "a bird")
+    };
+    server.upsert("c", vec![with("1", &["a", "b"]), with("2", &["b", "c"])]).await;
+    let request = proto::UpsertRequest { collection: "c".into(), documents: vec![with("3", &["a", "d"])] };
+    let words = ["\"3\"", "\"d\"", "limits.field_names_max"];
+    assert_refused(server.documents.upsert(request).await, Code::InvalidArgument, &words);
+    server.upsert("c", vec![with("3", &["a", "c"])]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ async fn a_damaged_collection_is_refused_by_name_and_the_others_serve() {
     assert_refused(server.search.search(by_text("hurt", "a dog", 1)).await, Code::DataLoss, &words);
     let upsert = proto::UpsertRequest { collection: "hurt".into(), documents: vec![doc("2", "a dog")] };
     assert_refused(server.documents.upsert(upsert).await, Code::DataLoss, &words);
-    let stats = proto::CollectionStatsRequest { name: "hurt".into() };
+    let stats = proto::CollectionStatsRequest { name: "hurt".into(), ..Default::default() };
     assert_refused(server.collections.stats(stats).await, Code::DataLoss, &words);
     let list = server.collections.list(proto::ListCollectionsRequest {}).await.unwrap().into_inner();
     let damage: Vec<&str> = list.collections.iter().map(|c| c.damage.as_str()).collect();

@@ -36,7 +36,7 @@ async fn an_unknown_collection_is_not_found_by_any_method() {
     assert_refused(server.documents.scroll(request).await, Code::NotFound, &words);
     let request = proto::CountRequest { collection: "nowhere".into(), ..Default::default() };
     assert_refused(server.documents.count(request).await, Code::NotFound, &words);
-    let request = proto::CollectionStatsRequest { name: "nowhere".into() };
+    let request = proto::CollectionStatsRequest { name: "nowhere".into(), ..Default::default() };
     assert_refused(server.collections.stats(request).await, Code::NotFound, &words);
     let request = proto::DeleteCollectionRequest { name: "nowhere".into() };
     assert_refused(server.collections.delete(request).await, Code::NotFound, &words);

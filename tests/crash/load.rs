@@ -55,7 +55,9 @@ async fn write_until_refused(channel: Channel, mut random: Random, first: u64) {
 
 async fn stats_until_refused(channel: Channel) {
     let mut client = CollectionsClient::new(channel);
-    while client.stats(CollectionStatsRequest { name: COLLECTION.into() }).await.is_ok() {}
+    while client.stats(CollectionStatsRequest { name: COLLECTION.into(), ..Default::default() }).await.is_ok()
+    {
+    }
 }
 
 async fn load(data: &Path) {

@@ -100,9 +100,26 @@ class Client(Transport):
         """Deletes an alias; the collection stays. Raises `NotFound`."""
         self._call(m.DELETE_ALIAS, collections_pb2.DeleteAliasRequest(alias=alias), timeout)
 
-    def stats(self, collection: str, *, timeout: float | None = None) -> CollectionStats:
-        """Counts of a collection."""
-        request = collections_pb2.CollectionStatsRequest(name=collection)
+    def stats(
+        self,
+        collection: str,
+        *,
+        fields_prefix: str = "",
+        fields_page_size: int = 0,
+        fields_page_token: str = "",
+        timeout: float | None = None,
+    ) -> CollectionStats:
+        """Counts of a collection, and a page of its payload fields.
+
+        `fields_prefix`: only fields whose names begin so. `fields_page_size`: at most so many, up to 10000; 0: 1000.
+        `fields_page_token`: the last answer's `next_fields_page_token`, to go on.
+        """
+        request = collections_pb2.CollectionStatsRequest(
+            name=collection,
+            fields_prefix=fields_prefix,
+            fields_page_size=fields_page_size,
+            fields_page_token=fields_page_token,
+        )
         return messages.collection_stats(self._call(m.STATS, request, timeout))
 
     def upsert(

@@ -141,6 +141,8 @@ def collection_stats(wire: collections_pb2.CollectionStatsResponse) -> Collectio
         disk_bytes=wire.disk_bytes,
         vector_bytes=wire.vector_bytes,
         fields=tuple(FieldStats(f.field, tuple(f.types), f.documents) for f in wire.fields),
+        fields_total=wire.fields_total,
+        next_fields_page_token=wire.next_fields_page_token,
     )
 
 

@@ -153,6 +153,11 @@ class CollectionStats:
     vector_bytes: int
     """Resident vectors."""
     fields: tuple[FieldStats, ...]
+    """By name, a page of them."""
+    fields_total: int = 0
+    """Fields with the prefix that was asked for."""
+    next_fields_page_token: str = ""
+    """For the next page; empty: these were the last."""
 
 
 @dataclass(frozen=True, slots=True)

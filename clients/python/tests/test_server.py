@@ -374,6 +374,7 @@ def test_stats_count(client: Client, animals: str) -> None:
     assert (stats.documents, stats.passages) == (3, 3)
     assert stats.vector_bytes > 0
     fields = {f.field: f for f in stats.fields}
+    assert (stats.fields_total, stats.next_fields_page_token) == (len(fields), "")
     assert fields["year"].types == ("integer",)
     assert fields["tags"].documents == 2
 

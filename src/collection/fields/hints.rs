@@ -75,7 +75,7 @@ impl<'a> Hints<'a> {
     fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Option<String> {
         match self.index.fields.get(name) {
             None => self.unknown(name, false),
-            Some(field) => partly_comparable(name, field, test),
+            Some(named) => named.with(|field| partly_comparable(name, field, test)),
         }
     }
 

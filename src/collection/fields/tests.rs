@@ -101,7 +101,7 @@ proptest! {
                 Err(other) => prop_assert!(false, "{}: {}", filter, other),
             }
         }
-        for (field, types, documents) in index.stats() {
+        for (field, types, documents) in index.stats(&all()).fields {
             let having = payloads.iter().filter(|payload| payload.contains_key(&field)).count() as u64;
             prop_assert_eq!(documents, having);
             prop_assert!(!types.is_empty() && having > 0);
@@ -313,7 +313,7 @@ fn stats_name_fields_types_and_counts() {
         ("b".to_owned(), vec!["bool"], 1),
         ("e".to_owned(), vec!["empty list"], 1),
     ];
-    assert_eq!(index.stats(), expected);
+    assert_eq!(index.stats(&all()).fields, expected);
     assert_eq!(index.type_names("a"), ["string", "list of float"]);
     assert!(index.type_names("nobody").is_empty());
 }
@@ -334,4 +334,46 @@ fn a_filter_is_left_off_when_it_is_time() {
         );
         assert!(index.matching(&filter, &Stop::default()).is_ok());
     }
+}
+
+/// Every field there is.
+fn all() -> FieldsAsked {
+    FieldsAsked { limit: usize::MAX, ..FieldsAsked::default() }
+}
+
+#[test]
+fn fields_are_told_page_by_page_and_by_prefix() {
+    let mut index = FieldIndex::new();
+    for doc in 0..30_u32 {
+        let one = |i: u32| (format!("own{doc:02}.{i}"), Value::Integer(i.into()));
+        let mut payload: Payload = (0..10).map(one).collect();
+        payload.insert("common".into(), Value::Bool(true));
+        index.insert(doc, &payload);
+    }
+    let page = |prefix: &str, after: &str, limit| {
+        index.stats(&FieldsAsked { prefix: prefix.into(), after: after.into(), limit })
+    };
+    let mut names = Vec::new();
+    loop {
+        let told = page("", names.last().map_or("", String::as_str), 7);
+        assert_eq!(told.total, 301);
+        assert!(told.fields.len() <= 7 && told.more == (names.len() + told.fields.len() < 301));
+        names.extend(told.fields.into_iter().map(|(name, ..)| name));
+        if !told.more {
+            break;
+        }
+    }
+    assert_eq!((names.len(), names.is_sorted()), (301, true));
+    let told = page("own07.", "own07.3", 100);
+    assert_eq!((told.total, told.fields.len(), told.more), (10, 6, false));
+    assert_eq!(told.fields[0], ("own07.4".to_owned(), vec!["integer"], 1));
+    assert_eq!(page("common", "", 1).fields, [("common".to_owned(), vec!["bool"], 30)]);
+    assert_eq!(page("", "", 0), FieldsTold::default());
+    assert_eq!((index.names(), index.has("common"), index.has("comm")), (301, true, false));
+}
+
+#[test]
+fn a_name_of_one_document_takes_little_memory() {
+    // Three quarters of a leaf's places are in use at worst, and the name and the value have a place each.
+    assert!(size_of::<(Box<str>, Named)>() <= 56, "{}", size_of::<(Box<str>, Named)>());
 }

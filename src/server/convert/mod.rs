@@ -146,7 +146,16 @@ pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse
         tombstones: stats.tombstones,
         disk_bytes: stats.disk_bytes,
         vector_bytes: stats.vector_bytes,
+        fields_total: stats.fields.total,
+        next_fields_page_token: stats
+            .fields
+            .fields
+            .last()
+            .filter(|_| stats.fields.more)
+            .map(|(field, ..)| field.clone())
+            .unwrap_or_default(),
         fields: stats
+            .fields
             .fields
             .into_iter()
             .map(|(field, types, documents)| proto::FieldStats {

@@ -146,13 +146,19 @@ class DeleteAliasResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CollectionStatsRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "fields_page_size", "fields_page_token", "fields_prefix")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_PREFIX_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    fields_page_size: int
+    fields_page_token: str
+    fields_prefix: str
+    def __init__(self, name: _Optional[str] = ..., fields_page_size: _Optional[int] = ..., fields_page_token: _Optional[str] = ..., fields_prefix: _Optional[str] = ...) -> None: ...
 
 class CollectionStatsResponse(_message.Message):
-    __slots__ = ("documents", "passages", "indexed", "tombstones", "disk_bytes", "vector_bytes", "fields")
+    __slots__ = ("documents", "passages", "indexed", "tombstones", "disk_bytes", "vector_bytes", "fields", "fields_total", "next_fields_page_token")
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     INDEXED_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +166,8 @@ class CollectionStatsResponse(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     VECTOR_BYTES_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELDS_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     documents: int
     passages: int
     indexed: int
@@ -167,7 +175,9 @@ class CollectionStatsResponse(_message.Message):
     disk_bytes: int
     vector_bytes: int
     fields: _containers.RepeatedCompositeFieldContainer[FieldStats]
-    def __init__(self, documents: _Optional[int] = ..., passages: _Optional[int] = ..., indexed: _Optional[int] = ..., tombstones: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., vector_bytes: _Optional[int] = ..., fields: _Optional[_Iterable[_Union[FieldStats, _Mapping]]] = ...) -> None: ...
+    fields_total: int
+    next_fields_page_token: str
+    def __init__(self, documents: _Optional[int] = ..., passages: _Optional[int] = ..., indexed: _Optional[int] = ..., tombstones: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., vector_bytes: _Optional[int] = ..., fields: _Optional[_Iterable[_Union[FieldStats, _Mapping]]] = ..., fields_total: _Optional[int] = ..., next_fields_page_token: _Optional[str] = ...) -> None: ...
 
 class FieldStats(_message.Message):
     __slots__ = ("field", "types", "documents")
