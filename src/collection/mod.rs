@@ -423,7 +423,7 @@ impl Collection {
             tombstones: inside.saturating_sub(alive),
             disk_bytes: 0,
             vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
-            fields: Vec::new(),
+            fields: FieldsTold::default(),
         }
     }
 
