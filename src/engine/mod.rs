@@ -15,7 +15,6 @@ use crate::{
     budget::Room,
     collection::{
         Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Threads, Write, datetime,
-        fields::FieldsAsked,
         filter::Filter,
         point::{Hit, Payload, PointId, StoredPoint},
     },
@@ -42,6 +41,8 @@ mod pools;
 mod search;
 mod vitals;
 
+/// Which fields [`Engine::stats`] reports.
+pub use crate::collection::fields::FieldsAsked;
 pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
 use cursor::{CursorError, Scope};

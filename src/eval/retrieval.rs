@@ -11,9 +11,8 @@ use super::{
     measures::{Measures, OfEach, differences, intervals, mean, measure},
 };
 use crate::{
-    collection::fields::FieldsAsked,
     config::Config,
-    engine::{Ask, Caller, Document, Engine, NewCollection, SearchQuery},
+    engine::{Ask, Caller, Document, Engine, FieldsAsked, NewCollection, SearchQuery},
 };
 
 /// Documents answered per query: what recall@100 needs.

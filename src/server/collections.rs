@@ -6,8 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::{ServerError, admit, convert};
 use crate::{
-    collection::fields::FieldsAsked,
-    engine::Engine,
+    engine::{Engine, FieldsAsked},
     proto::{self, collections_server::Collections},
 };
 

@@ -94,7 +94,11 @@ async fn a_filter_that_compares_apples_with_pears_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_are_neither_empty_nor_over_the_limit() {
-    let mut server = Server::start_with(|config| config.limits.text_bytes_max = 100).await;
+    let mut server = Server::start_with(|config| {
+        config.limits.text_bytes_max = 100;
+        config.limits.query_bytes_max = 100;
+    })
+    .await;
     server.create("c").await;
     let long = "cat ".repeat(26);
     assert_refused(
