@@ -5,9 +5,12 @@
 //! Whoever scans takes chunks until none are left; helpers that the pool has time for take some of them; at the end
 //! only chunks that a helper is in the middle of are waited for. A helper that comes too late finds nothing to do.
 
-use std::sync::{
-    Arc, Condvar, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{Chunk, Nearest};
@@ -70,7 +73,8 @@ impl Scan {
         let scan = Arc::new(self);
         for _ in 1..rayon::current_num_threads() {
             let scan = Arc::clone(&scan);
-            rayon::spawn(move || scan.help());
+            // A panic that leaves what was spawned ends the process; whoever scans reports it instead.
+            rayon::spawn(move || drop(catch_unwind(AssertUnwindSafe(|| scan.help()))));
         }
         scan.help();
         let mut state = scan.lock();

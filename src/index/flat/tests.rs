@@ -132,6 +132,28 @@ fn a_scan_in_parallel_stops_and_reports_panics() {
     });
     let search = || pool.install(|| index.nearest(&query, 3, Some(&panics), &Stop::default()));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)).is_err());
+    // On a helper, too: whoever scans waits in its first full chunk until a helper has begun.
+    let scanner = Arc::new(std::sync::OnceLock::new());
+    let panics: SharedAllow = {
+        let (scanner, helped) = (Arc::clone(&scanner), std::sync::atomic::AtomicBool::new(false));
+        Arc::new(move |slot| {
+            if scanner.get() != Some(&std::thread::current().id()) {
+                helped.store(true, std::sync::atomic::Ordering::SeqCst);
+                panic!("as planned");
+            }
+            while slot.0 < 4000 && !helped.load(std::sync::atomic::Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            true
+        })
+    };
+    let search = || {
+        pool.install(|| {
+            scanner.set(std::thread::current().id()).unwrap();
+            index.nearest(&query, 3, Some(&panics), &Stop::default())
+        })
+    };
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)).is_err());
     // Nothing is left behind.
     assert!(pool.install(|| index.nearest(&query, 3, None, &Stop::default())).is_ok());
 }
