@@ -256,10 +256,19 @@ pub struct Engine {
     bulk: Arc<Semaphore>,
     bulk_room: u32,
     closing: AtomicBool,
-    /// A look at the disk is under way.
+    /// A look at the disk is under way; see [`Looking`].
     examining: Arc<AtomicBool>,
     /// Held until the last user of the engine is gone.
     _lock: DataLock,
+}
+
+/// A look at the disk that is under way, or waits for its turn; dropped, there may be another.
+struct Looking(Arc<AtomicBool>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
 }
 
 /// The name in [`crate::config::EncoderConfig::model`] that runs a process without an encoder.
@@ -593,15 +602,14 @@ impl Engine {
         if self.is_closing() || self.examining.swap(true, Ordering::SeqCst) {
             return;
         }
-        let (names, examining) = (Arc::clone(&self.names), Arc::clone(&self.examining));
-        // Nobody who stops waiting stops the look; it says itself when it is over.
+        let (names, looking) = (Arc::clone(&self.names), Looking(Arc::clone(&self.examining)));
         let looked = self.pools.work(move || {
+            // Goes with this closure: when the look is over, and also if it never begins since nobody waits any more.
+            let _looking = looking;
             names.examine();
-            examining.store(false, Ordering::SeqCst);
         });
-        if looked.await.is_err() {
-            self.examining.store(false, Ordering::SeqCst);
-        }
+        // A look that panicked is logged where it ran, and the next one tries again.
+        let _ = looked.await;
     }
 
     /// Whether every collection takes writes and everything that [`Engine::probe`] looks at moves; the reason if not.

@@ -212,6 +212,21 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_look_at_the_disk_that_was_given_up_keeps_no_later_one_from_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        let held = block(|f| engine.pools().probe_work(f));
+        // As the health service does while the pool is busy.
+        tokio::time::timeout(Duration::from_millis(50), engine.examine()).await.unwrap_err();
+        drop(held);
+        let begun = Instant::now();
+        while engine.examining.load(std::sync::atomic::Ordering::SeqCst) {
+            assert!(begun.elapsed() < PATIENCE, "no look will ever begin");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_writer_that_hangs_shows_and_so_does_its_recovery() {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path());

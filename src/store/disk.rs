@@ -75,7 +75,10 @@ pub(crate) fn folder_bytes(dir: &Path) -> u64 {
 pub(crate) mod faulty {
     //! A disk that fails when a test says so.
 
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    };
 
     use super::*;
 
@@ -87,6 +90,10 @@ pub(crate) mod faulty {
         /// sled finds no room, as when another process fills the disk between the look at it and the write.
         pub(crate) no_room: AtomicBool,
         pub(crate) free: AtomicU64,
+        /// Whoever asks how much is free waits until a test lets go of this.
+        pub(crate) hangs: Mutex<()>,
+        /// How often somebody asked.
+        pub(crate) asked: AtomicU64,
         pub(crate) syncs: AtomicU64,
     }
 
@@ -97,6 +104,8 @@ pub(crate) mod faulty {
                 rename_fails: AtomicBool::new(false),
                 no_room: AtomicBool::new(false),
                 free: AtomicU64::new(u64::MAX),
+                hangs: Mutex::default(),
+                asked: AtomicU64::new(0),
                 syncs: AtomicU64::new(0),
             }
         }
@@ -135,6 +144,8 @@ pub(crate) mod faulty {
         }
 
         fn available(&self, dir: &Path) -> io::Result<u64> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            drop(self.hangs.lock());
             Ok(RealDisk.available(dir)?.min(self.free.load(Ordering::SeqCst)))
         }
     }

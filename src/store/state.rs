@@ -80,8 +80,10 @@ pub(crate) struct State {
     disk: Arc<dyn Disk>,
     cache_bytes: u64,
     failed: OnceLock<String>,
-    /// Since a write found no room.
+    /// Since a write found no room. Held while the database is opened again, which may take long.
     broken: Mutex<Option<Broken>>,
+    /// Whether `broken` is something, for those who may not wait for that.
+    is_broken: AtomicBool,
     /// The batch that found no room was stored after all, and nobody has taken it back yet.
     late: AtomicBool,
 }
@@ -197,6 +199,7 @@ impl State {
             cache_bytes,
             failed: OnceLock::new(),
             broken: Mutex::new(None),
+            is_broken: AtomicBool::new(false),
             late: AtomicBool::new(false),
         })
     }
@@ -206,12 +209,16 @@ impl State {
         &self.dir
     }
 
-    /// Why nothing can be written: for good, or until there is room again.
+    /// Why nothing can be written: for good, or until there is room again. Waits for nothing.
     pub(crate) fn failed(&self) -> Option<String> {
-        self.failed.get().cloned().or_else(|| {
-            let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-            broken.then(|| StoreError::DiskFull { path: self.dir.clone() }.to_string())
-        })
+        self.failed
+            .get()
+            .cloned()
+            .or_else(|| self.is_broken().then(|| StoreError::DiskFull { path: self.dir.clone() }.to_string()))
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::SeqCst)
     }
 
     /// An error of sled as the caller hears it. One that says that there is no room is remembered.
@@ -223,6 +230,7 @@ impl State {
                 tracing::warn!(dir = %self.dir.display(), error = %source, "the store found no room");
                 let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
                 broken.get_or_insert(Broken { totals, tried: None });
+                self.is_broken.store(true, Ordering::SeqCst);
                 StoreError::DiskFull { path: self.dir.clone() }
             }
             other => other,
@@ -264,6 +272,7 @@ impl State {
         *place = Some(db);
         drop(place);
         *guard = None;
+        self.is_broken.store(false, Ordering::SeqCst);
         tracing::info!(dir = %self.dir.display(), "there is room again; the store was opened again");
         Ok(())
     }
@@ -271,8 +280,7 @@ impl State {
     /// Whether a commit that answered [`StoreError::DiskFull`] may have to be taken back: first [`State::revive`], then
     /// [`State::late`] tells.
     pub(crate) fn is_unsettled(&self) -> bool {
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        broken || self.late.load(Ordering::SeqCst)
+        self.is_broken() || self.late.load(Ordering::SeqCst)
     }
 
     /// Whether the batch that found no room was stored after all. It must be taken back by the next commit, which
@@ -282,8 +290,7 @@ impl State {
     }
 
     fn db(&self) -> Result<sled::Db, StoreError> {
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if broken
+        if self.is_broken()
             && let Err(error) = self.revive()
             && self.db.lock().unwrap_or_else(PoisonError::into_inner).is_none()
         {

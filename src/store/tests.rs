@@ -291,6 +291,37 @@ fn a_store_that_found_no_room_is_read_on_and_written_again_when_there_is_room() 
     assert_eq!(state.get(b"m").unwrap().unwrap().0, [44]);
 }
 
+/// The health service asks from async code, and is to tell of a disk that hangs.
+#[test]
+fn whether_a_store_takes_writes_is_told_while_it_is_being_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let state = Arc::new(State::create(dir.path(), 4 << 20, Arc::clone(&disk) as _).unwrap());
+    let mut changes = Changes::default();
+    changes.put(b"k", b"value");
+    disk.no_room.store(true, Ordering::SeqCst);
+    state.commit(changes).unwrap_err();
+    let hangs = disk.hangs.lock().unwrap();
+    let asked = disk.asked.load(Ordering::SeqCst);
+    let reviving = {
+        let state = Arc::clone(&state);
+        std::thread::spawn(move || state.revive())
+    };
+    while disk.asked.load(Ordering::SeqCst) == asked {
+        std::thread::yield_now();
+    }
+    let (send, told) = std::sync::mpsc::channel();
+    let asking = {
+        let state = Arc::clone(&state);
+        std::thread::spawn(move || send.send(state.failed()).unwrap())
+    };
+    let told = told.recv_timeout(std::time::Duration::from_secs(60));
+    drop(hangs);
+    assert!(told.unwrap().is_some_and(|reason| reason.contains("disk is full")));
+    asking.join().unwrap();
+    reviving.join().unwrap().unwrap_err();
+}
+
 /// A file system of a few megabytes, where this process may mount one; it ends with this.
 #[cfg(target_os = "linux")]
 pub(crate) struct SmallDisk(pub(crate) tempfile::TempDir);
