@@ -89,9 +89,14 @@ impl Open {
         place.collection().map_err(|refusal| refusal.of(&self.info.name))
     }
 
-    /// What answers, if it is open. Waits for nothing.
+    /// What answers, if it is open; to look at it is no use of it. Waits for nothing.
     pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
         self.place.as_ref().ok()?.open_now()
+    }
+
+    /// [`Open::collection`] if it is open already. Waits for nothing.
+    pub(super) fn use_now(&self) -> Option<Arc<Collection>> {
+        self.place.as_ref().ok()?.use_now()
     }
 
     /// Why it is not served, as far as is known.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     collection::{
-        Outcome, Write,
+        Collection, Outcome, Write,
         payload::validate_payload,
         point::{ContentHash, Passage, Payload, Point, PointId},
     },
@@ -140,6 +140,7 @@ impl Engine {
         self.check_open()?;
         self.check_count(documents.len())?;
         let open = Arc::clone(self.names().now().find(collection)?);
+        // What cannot be opened is told before a model is loaded for it.
         self.ready(&open).await?;
         let encoder = self.encoder_for(&open.info).await?;
         let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
@@ -156,6 +157,7 @@ impl Engine {
     ) -> Result<Vec<(String, Step)>> {
         let limits = self.config().limits.clone();
         let (task_open, task_encoder) = (Arc::clone(open), encoder.cloned());
+        let collection = self.ready(open).await?;
         let until = Limits { deadline: caller.deadline, ..Limits::default() };
         let mut cuts: Vec<(String, Checked)> = self
             .pools()
@@ -166,10 +168,12 @@ impl Engine {
                     .into_iter()
                     .map(|document| {
                         let name = document.id.clone();
-                        let cut = check(&task_open, &limits, &document, &mut seen).and_then(|(id, hash)| {
+                        let info = &task_open.info;
+                        let cut = check(info, &limits, &document, &mut seen).and_then(|(id, hash)| {
                             let (payload, most) = (&document.payload, limits.field_names_max);
-                            task_open.collection()?.check_field_names(&id, payload, &mut new_names, most)?;
-                            compare_and_cut(&task_open, task_encoder.as_deref(), id, hash, document, &until)
+                            collection.check_field_names(&id, payload, &mut new_names, most)?;
+                            let encoder = task_encoder.as_deref();
+                            compare_and_cut(info, &collection, encoder, id, hash, document, &until)
                         });
                         (name, cut)
                     })
@@ -280,17 +284,16 @@ impl Engine {
         if unchanged.is_empty() {
             return Ok(());
         }
-        let task = Arc::clone(open);
+        let collection = self.ready(open).await?;
         let stale: Vec<usize> = self
             .pools()
             .work(move || {
-                let collection = task.collection()?;
                 let changed = |(_, id, hash): &(usize, PointId, ContentHash)| {
                     collection.content_hash(id) != Some(*hash)
                 };
-                Ok::<_, Error>(unchanged.into_iter().filter(changed).map(|(place, ..)| place).collect())
+                unchanged.into_iter().filter(changed).map(|(place, ..)| place).collect()
             })
-            .await??;
+            .await?;
         if stale.is_empty() {
             return Ok(());
         }
@@ -310,22 +313,20 @@ impl Engine {
 
     /// Hands writes to the collection's writer and waits until they are durable.
     pub(super) async fn submit(&self, open: &Arc<Open>, writes: Vec<Write>) -> Result<Vec<Outcome>> {
-        self.ready(open).await?;
+        let collection = self.ready(open).await?;
         let (send, receive) = oneshot::channel();
-        let task = Arc::clone(open);
         // Each write is looked through before it is queued.
         self.pools()
             .work(move || {
-                task.collection()?.submit(
+                collection.submit(
                     writes,
                     Box::new(move |result| {
                         // The asker may have gone; the write is done all the same.
                         let _ = send.send(result);
                     }),
                 );
-                Ok::<_, Error>(())
             })
-            .await??;
+            .await?;
         Ok(receive.await.map_err(|_| EngineError::Closing)??)
     }
 }
@@ -342,7 +343,7 @@ fn rounds(documents: &[Document]) -> Vec<usize> {
 }
 
 fn check(
-    open: &Open,
+    info: &CollectionInfo,
     limits: &crate::config::LimitsConfig,
     document: &Document,
     seen: &mut std::collections::HashSet<String>,
@@ -361,12 +362,12 @@ fn check(
         .into());
     }
     validate_payload(&document.id, &document.payload, limits.payload_bytes_max)?;
-    match (&open.info.model, &document.vector) {
+    match (&info.model, &document.vector) {
         (None, None) => {
             return Err(bad("this collection takes vectors only, and the document has none".into()).into());
         }
         (None, Some(vector)) => {
-            Vector::new(vector.clone(), Dim::new(open.info.dimension)?, open.info.metric)
+            Vector::new(vector.clone(), Dim::new(info.dimension)?, info.metric)
                 .map_err(|source| EngineError::BadVector { id: document.id.clone(), source })?;
         }
         (Some(_), Some(_)) => {
@@ -378,7 +379,7 @@ fn check(
         }
         (Some(_), None) => {}
     }
-    Ok((id, content_hash(&open.info, Content::of(document))))
+    Ok((id, content_hash(info, Content::of(document))))
 }
 
 /// What a document is made of, besides its id.
@@ -420,14 +421,14 @@ pub(super) fn content_hash(info: &CollectionInfo, content: Content<'_>) -> Conte
 
 /// Cuts a document for the encoder, unless what is stored already has its vectors.
 fn compare_and_cut(
-    open: &Open,
+    info: &CollectionInfo,
+    collection: &Collection,
     encoder: Option<&Encoder>,
     id: PointId,
     hash: ContentHash,
     document: Document,
     until: &Limits,
 ) -> Checked {
-    let collection = open.collection()?;
     let stored = collection.content_hash(&id);
     if stored == Some(hash) {
         return Ok(Err(Step::Unchanged(document, hash)));
@@ -445,8 +446,8 @@ fn compare_and_cut(
         let ranges = std::iter::once(0..document.text.len()).collect();
         return Ok(Ok(Cut { id, document, hash, ranges, title_bytes: 0 }));
     };
-    let title = encoder.short_title(&document.title, &document.text, open.info.chunking)?;
-    let ranges = match open.info.chunking {
+    let title = encoder.short_title(&document.title, &document.text, info.chunking)?;
+    let ranges = match info.chunking {
         Some(chunking) => encoder.chunk(title, &document.text, chunking, until)?,
         None => std::iter::once(0..document.text.len()).collect(),
     };

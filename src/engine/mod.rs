@@ -340,7 +340,7 @@ impl Engine {
         let if_not_exists = new.if_not_exists;
         let info = self.plan_collection(new).await?;
         let names = Arc::clone(&self.names);
-        self.pools.work(move || names.create(info, if_not_exists)).await?
+        apart(move || names.create(info, if_not_exists)).await?
     }
 
     async fn plan_collection(&self, new: NewCollection) -> Result<CollectionInfo> {
@@ -451,7 +451,7 @@ impl Engine {
     ) -> Result<T> {
         self.check_open()?;
         let (names, name) = (Arc::clone(&self.names), name.to_owned());
-        self.pools.work(move || f(&names, name)).await?
+        apart(move || f(&names, name)).await?
     }
 
     /// Finds a collection and runs `f` on it in the work pool.
@@ -471,15 +471,13 @@ impl Engine {
         self.pools.read(work).await?
     }
 
-    /// The collection of an entry, opened elsewhere if it is not open: opening may take long, and must not take the
-    /// threads of a pool.
+    /// The collection of an entry, opened elsewhere if it is not open.
     async fn ready(&self, open: &Arc<Open>) -> Result<Arc<Collection>> {
-        if let Some(collection) = open.open_now() {
+        if let Some(collection) = open.use_now() {
             return Ok(collection);
         }
         let open = Arc::clone(open);
-        let opened = tokio::task::spawn_blocking(move || open.collection()).await;
-        Ok(opened.map_err(|e| EngineError::Panicked { reason: e.to_string() })??)
+        Ok(apart(move || open.collection()).await??)
     }
 
     /// Documents, passages and indexed passages of every collection that is open now. Opens none, and touches no disk.
@@ -534,11 +532,8 @@ impl Engine {
     pub async fn delete_matching(&self, collection: &str, filter: Filter) -> Result<u64> {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
-        self.ready(&open).await?;
-        let task = Arc::clone(&open);
-        let matching =
-            move |stop: Stop| Ok::<_, crate::Error>(task.collection()?.matching_ids(&filter, &stop)?);
-        let ids = self.pools.read(matching).await??;
+        let collection = self.ready(&open).await?;
+        let ids = self.pools.read(move |stop| collection.matching_ids(&filter, &stop)).await??;
         let mut deleted = 0;
         for some in ids.chunks(DELETE_IDS_STEP) {
             deleted += self.delete_ids(&open, some.to_vec()).await?;
@@ -720,6 +715,14 @@ impl Engine {
     }
 }
 
+/// Runs what opens, makes or closes collections. It may wait long for the disk, for a name, or for room among the open
+/// ones; whoever has that room may need a pool to give it back, so this takes no thread of one.
+async fn apart<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+    let span = tracing::Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(f)).await;
+    done.map_err(|e| EngineError::Panicked { reason: e.to_string() })
+}
+
 fn short(fingerprint: &str) -> String {
     fingerprint.chars().take(12).collect()
 }
@@ -783,6 +786,8 @@ pub enum EngineError {
     TooManyOpen { limit: usize },
     #[error("collection {name:?} is damaged: {reason}")]
     Damaged { name: String, reason: String },
+    #[error("collection {name:?} cannot be opened now: {reason}")]
+    Unopened { name: String, reason: String, retry: bool },
     #[error("the deadline passed")]
     Expired,
     #[error(
@@ -813,11 +818,12 @@ impl EngineError {
             | BadRequest { .. } => ErrorKind::Invalid,
             Cursor(error) => error.kind(),
             BadVector { source, .. } => source.kind(),
+            Unopened { retry: false, .. } => ErrorKind::Precondition,
             WrongModel { .. } | NoEncoder { .. } | EncoderOff => ErrorKind::Precondition,
             TooManyOpen { .. } => ErrorKind::Overloaded,
             Damaged { .. } => ErrorKind::Corrupt,
             Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,
-            Closing => ErrorKind::Unavailable,
+            Unopened { .. } | Closing => ErrorKind::Unavailable,
             Panicked { .. } => ErrorKind::Internal,
         }
     }

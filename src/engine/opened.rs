@@ -21,7 +21,6 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
 /// A collection that could not be opened for want of something, such as file handles, is tried again after this time.
-/// A damaged one is not: it is refused until a restart.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The least that a collection's store gets for its cache.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
@@ -61,21 +60,41 @@ enum State {
     Open {
         collection: Arc<Collection>,
         used: Instant,
-        cache_bytes: u64,
+        taken: Taken,
     },
-    Failed {
+    /// It is damaged, until a restart.
+    Damaged(Finding),
+    /// It could not be opened, for a reason that may pass.
+    Unopened {
         finding: Finding,
+        kind: ErrorKind,
         at: Instant,
-        damaged: bool,
     },
     /// It is never opened again.
     Gone,
+}
+
+/// The place of one that is open, or being opened or closed. Dropped, another one has it, with what its store cached.
+#[derive(Debug)]
+struct Taken {
+    shelf: Arc<Shelf>,
+    cache_bytes: u64,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut room = lock(&self.shelf.room);
+        room.taken -= 1;
+        room.cache_bytes += self.cache_bytes - CACHE_BYTES_MIN;
+        room.open.retain(|place| place.strong_count() > 0);
+    }
 }
 
 /// Why a collection does not answer.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Damaged(Finding),
+    Unopened(Finding, ErrorKind),
     NoRoom { limit: usize },
     Gone,
 }
@@ -99,8 +118,8 @@ impl Shelf {
         self.max
     }
 
-    /// Takes a place for one more, closing another if it must. Returns the bytes that its store may cache.
-    fn make_room(&self) -> Result<u64, Refusal> {
+    /// Takes a place for one more, closing another if it must.
+    fn make_room(self: &Arc<Self>) -> Result<Taken, Refusal> {
         let until = Instant::now() + ROOM_PATIENCE;
         loop {
             {
@@ -110,7 +129,7 @@ impl Shelf {
                     // Half of what is left: the first, which may be the only one, gets the most.
                     let granted = room.cache_bytes / 2;
                     room.cache_bytes -= granted;
-                    return Ok(CACHE_BYTES_MIN + granted);
+                    return Ok(Taken { shelf: Arc::clone(self), cache_bytes: CACHE_BYTES_MIN + granted });
                 }
             }
             if !self.close_least_used() {
@@ -120,13 +139,6 @@ impl Shelf {
                 std::thread::sleep(ROOM_LOOK);
             }
         }
-    }
-
-    fn give_back(&self, cache_bytes: u64) {
-        let mut room = lock(&self.room);
-        room.taken -= 1;
-        room.cache_bytes += cache_bytes - CACHE_BYTES_MIN;
-        room.open.retain(|place| place.strong_count() > 0);
     }
 
     /// Those that are open, the least lately used first.
@@ -178,17 +190,10 @@ impl Place {
         make: impl FnOnce(CollectionOptions) -> crate::Result<Arc<Collection>>,
     ) -> crate::Result<Arc<Self>> {
         let place = Place::new(shelf, name, dir);
-        let cache_bytes = shelf.make_room().map_err(|refusal| refusal.of(name))?;
-        match make(shelf.options(cache_bytes)) {
-            Ok(collection) => {
-                place.enter(collection, cache_bytes);
-                Ok(place)
-            }
-            Err(error) => {
-                shelf.give_back(cache_bytes);
-                Err(error)
-            }
-        }
+        let taken = shelf.make_room().map_err(|refusal| refusal.of(name))?;
+        let collection = make(taken.options())?;
+        place.enter(collection, taken);
+        Ok(place)
     }
 
     fn used(&self) -> Option<Instant> {
@@ -198,7 +203,7 @@ impl Place {
         }
     }
 
-    /// The collection if it is open. Waits for nothing.
+    /// The collection if it is open, for whoever only looks at it. Waits for nothing.
     pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
         match &*lock(&self.state) {
             State::Open { collection, .. } => Some(Arc::clone(collection)),
@@ -206,10 +211,21 @@ impl Place {
         }
     }
 
+    /// [`Place::collection`] if it is open already. Waits for nothing.
+    pub(super) fn use_now(&self) -> Option<Arc<Collection>> {
+        match &mut *lock(&self.state) {
+            State::Open { collection, used, .. } => {
+                *used = Instant::now();
+                Some(Arc::clone(collection))
+            }
+            _ => None,
+        }
+    }
+
     /// Why it cannot be opened, as far as is known.
     pub(super) fn damage(&self) -> Option<Finding> {
         match &*lock(&self.state) {
-            State::Failed { finding, .. } => Some(finding.clone()),
+            State::Damaged(finding) | State::Unopened { finding, .. } => Some(finding.clone()),
             _ => None,
         }
     }
@@ -224,14 +240,15 @@ impl Place {
                         *used = Instant::now();
                         return Ok(Arc::clone(collection));
                     }
-                    State::Failed { finding, at, damaged } if *damaged || at.elapsed() < RETRY_AFTER => {
-                        return Err(Refusal::Damaged(finding.clone()));
+                    State::Damaged(finding) => return Err(Refusal::Damaged(finding.clone())),
+                    State::Unopened { finding, kind, at } if at.elapsed() < RETRY_AFTER => {
+                        return Err(Refusal::Unopened(finding.clone(), *kind));
                     }
                     State::Gone => return Err(Refusal::Gone),
                     State::Busy => {
                         state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                     }
-                    State::Shut | State::Failed { .. } => {
+                    State::Shut | State::Unopened { .. } => {
                         *state = State::Busy;
                         break;
                     }
@@ -240,37 +257,44 @@ impl Place {
         }
         // From here on this thread opens it; should it panic, the next one tries.
         let busy = Busy(self);
-        let cache_bytes = self.shelf.make_room()?;
-        match named(&self.name, || Collection::open(&self.dir, self.shelf.options(cache_bytes))) {
+        let taken = self.shelf.make_room()?;
+        match named(&self.name, || Collection::open(&self.dir, taken.options())) {
             Ok(collection) => {
-                self.enter(Arc::clone(&collection), cache_bytes);
+                self.enter(Arc::clone(&collection), taken);
                 Ok(collection)
             }
             Err(error) => {
-                self.shelf.give_back(cache_bytes);
-                let finding = unopened(&error, &self.dir);
+                drop(taken);
                 let damaged = error.kind() == ErrorKind::Corrupt;
+                let finding = unopened(&error, &self.dir, damaged);
                 tracing::error!(
                     what = finding.what,
                     remedy = finding.remedy,
                     "a collection cannot be opened"
                 );
-                *lock(&self.state) = State::Failed { finding: finding.clone(), at: Instant::now(), damaged };
+                let (state, refusal) = if damaged {
+                    (State::Damaged(finding.clone()), Refusal::Damaged(finding))
+                } else {
+                    let (kind, at) = (error.kind(), Instant::now());
+                    let state = State::Unopened { finding: finding.clone(), kind, at };
+                    (state, Refusal::Unopened(finding, kind))
+                };
+                *lock(&self.state) = state;
                 drop(busy);
-                Err(Refusal::Damaged(finding))
+                Err(refusal)
             }
         }
     }
 
-    fn enter(self: &Arc<Self>, collection: Arc<Collection>, cache_bytes: u64) {
+    fn enter(self: &Arc<Self>, collection: Arc<Collection>, taken: Taken) {
         lock(&self.shelf.room).open.push(Arc::downgrade(self));
-        *lock(&self.state) = State::Open { collection, used: Instant::now(), cache_bytes };
+        *lock(&self.state) = State::Open { collection, used: Instant::now(), taken };
         self.changed.notify_all();
     }
 
     /// Closes it if it is open, nobody uses it, and `why` says so; whether it did.
     fn close_unused(&self, why: impl FnOnce(&Collection, Instant) -> bool) -> bool {
-        let (collection, cache_bytes) = {
+        let (collection, taken) = {
             let mut state = lock(&self.state);
             match &*state {
                 // One that failed to write stays: it would forget that it did.
@@ -280,11 +304,10 @@ impl Place {
                         && why(collection, *used) => {}
                 _ => return false,
             }
-            let State::Open { collection, cache_bytes, .. } = std::mem::replace(&mut *state, State::Busy)
-            else {
+            let State::Open { collection, taken, .. } = std::mem::replace(&mut *state, State::Busy) else {
                 unreachable!("it was looked at under this lock");
             };
-            (collection, cache_bytes)
+            (collection, taken)
         };
         let busy = Busy(self);
         if let Err(error) = collection.close() {
@@ -292,14 +315,15 @@ impl Place {
         }
         // Its memory goes here, and not on the thread of a query.
         drop(collection);
-        self.leave(cache_bytes);
+        self.leave();
+        drop(taken);
         drop(busy);
         true
     }
 
-    fn leave(&self, cache_bytes: u64) {
+    /// It is not among those that are open any more.
+    fn leave(&self) {
         lock(&self.shelf.room).open.retain(|place| !std::ptr::eq(place.as_ptr(), self));
-        self.shelf.give_back(cache_bytes);
     }
 
     /// Closes it for good, also under those who use it.
@@ -311,25 +335,25 @@ impl Place {
         while matches!(&*state, State::Busy) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let State::Open { collection, cache_bytes, .. } = &*state else {
+        let State::Open { collection, .. } = &*state else {
             *state = State::Gone;
             return Ok(());
         };
         // It stays to be seen until it is closed, for whoever asks what the end waits for.
-        let (collection, cache_bytes) = (Arc::clone(collection), *cache_bytes);
+        let collection = Arc::clone(collection);
         drop(state);
         let closed = collection.close();
+        // What was there gives its place back when it is dropped, which is after the lock is let go.
         let before = std::mem::replace(&mut *lock(&self.state), State::Gone);
-        if matches!(before, State::Open { .. }) {
-            self.leave(cache_bytes);
-        }
+        self.leave();
+        drop(before);
         closed
     }
 }
 
-impl Shelf {
-    fn options(&self, store_cache_bytes: u64) -> CollectionOptions {
-        CollectionOptions { store_cache_bytes, threads: Arc::clone(&self.threads) }
+impl Taken {
+    fn options(&self) -> CollectionOptions {
+        CollectionOptions { store_cache_bytes: self.cache_bytes, threads: Arc::clone(&self.shelf.threads) }
     }
 }
 
@@ -354,6 +378,11 @@ impl Refusal {
             Refusal::Damaged(finding) => {
                 EngineError::Damaged { name: name.to_owned(), reason: finding.to_string() }
             }
+            Refusal::Unopened(finding, kind) => EngineError::Unopened {
+                name: name.to_owned(),
+                reason: finding.to_string(),
+                retry: kind != ErrorKind::Precondition,
+            },
             Refusal::NoRoom { limit } => EngineError::TooManyOpen { limit },
             Refusal::Gone => EngineError::Closing,
         }
@@ -361,14 +390,18 @@ impl Refusal {
 }
 
 /// Why a collection cannot be opened.
-fn unopened(error: &CollectionError, dir: &Path) -> Finding {
+fn unopened(error: &CollectionError, dir: &Path, damaged: bool) -> Finding {
     let mut what = error.to_string();
     if let Some(source) = std::error::Error::source(error) {
         what = format!("{what}: {source}");
     }
-    let remedy = format!(
-        "repair that, or put {} back from a backup, and start again; or delete the collection",
-        dir.display()
-    );
+    let dir = dir.display();
+    let remedy = if damaged {
+        format!("repair that, or put {dir} back from a backup, and start again; or delete the collection")
+    } else {
+        format!(
+            "see to that; nothing says that {dir} is damaged, and every later call tries to open it again"
+        )
+    };
     Finding { what, remedy }
 }

@@ -10,13 +10,12 @@ use std::{
 };
 
 use super::{
-    Caller, DocumentOutcome, Engine, EngineError, WriteStatus,
-    catalog::Open,
+    Caller, CollectionInfo, DocumentOutcome, Engine, EngineError, WriteStatus,
     documents::{Content, content_hash},
 };
 use crate::{
     collection::{
-        CollectionError, Write,
+        Collection, CollectionError, Write,
         payload::validate_payload,
         point::{Payload, Point, PointId},
     },
@@ -74,8 +73,9 @@ impl Engine {
                 return Err(EngineError::UnfinishedPayload { done, total }.into());
             }
             let (task, task_change, ids) = (Arc::clone(&open), Arc::clone(&change), left.clone());
-            let portion =
-                self.pools().work(move || plan(&task, &task_change, ids, payload_bytes_max)).await??;
+            let collection = self.ready(&open).await?;
+            let planned = move || plan(&task.info, &collection, &task_change, ids, payload_bytes_max);
+            let portion = self.pools().work(planned).await??;
             let Portion { outcomes: planned, writes } = portion;
             if !writes.is_empty() {
                 match self.submit(&open, writes).await {
@@ -127,14 +127,14 @@ struct Portion {
 }
 
 fn plan(
-    open: &Open,
+    info: &CollectionInfo,
+    collection: &Collection,
     change: &PayloadChange,
     ids: VecDeque<PointId>,
     payload_bytes_max: usize,
 ) -> Result<Portion> {
     let mut portion = Portion { outcomes: Vec::new(), writes: Vec::new() };
     let mut bytes = 0;
-    let collection = open.collection()?;
     for id in ids {
         if bytes >= PORTION_BYTES {
             break;
@@ -143,7 +143,7 @@ fn plan(
             portion.outcomes.push(None);
             continue;
         };
-        bytes += stored.text.len() + size_of::<f32>() * open.info.dimension as usize * stored.passages.len();
+        bytes += stored.text.len() + size_of::<f32>() * info.dimension as usize * stored.passages.len();
         let mut outcome = DocumentOutcome {
             id: id.as_str().to_owned(),
             status: WriteStatus::Unchanged,
@@ -161,14 +161,14 @@ fn plan(
         if payload != stored.payload {
             outcome.status = WriteStatus::Updated;
             // Where vectors are sent, the one vector is part of what was sent.
-            let vector = stored.passages.first().filter(|_| open.info.model.is_none());
+            let vector = stored.passages.first().filter(|_| info.model.is_none());
             let content = Content {
                 title: &stored.title,
                 text: &stored.text,
                 payload: &payload,
                 vector: vector.map_or(&[], |passage| passage.vector.as_slice()),
             };
-            let (expected, content_hash) = (stored.content_hash, content_hash(&open.info, content));
+            let (expected, content_hash) = (stored.content_hash, content_hash(info, content));
             let point = Box::new(Point { payload, content_hash, ..stored });
             portion.writes.push(Write::Replace { point, expected });
         }

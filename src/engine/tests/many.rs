@@ -155,3 +155,69 @@ async fn a_damaged_collection_is_refused_when_it_is_first_needed_and_the_others_
     assert_eq!(refused, 1);
     engine.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_cannot_be_opened_now_is_not_called_damaged_and_opens_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let engine = Engine::open(&config).unwrap();
+    create(&engine, 0).await;
+    engine.close().await.unwrap();
+    drop(engine);
+    let folders = config.data.dir.join("collections");
+    let folder = std::fs::read_dir(&folders).unwrap().next().unwrap().unwrap().path();
+    // A folder in the way of a file stands for whatever the system refuses, such as one file too many.
+    let (file, aside) = (folder.join("acknowledged"), folder.join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let engine = Engine::open(&config).unwrap();
+    let error = engine.count(&name(0), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let said = error.to_string();
+    assert!(said.contains(&name(0)) && said.contains("cannot be opened now"), "{said}");
+    assert!(!said.contains("backup") && !said.contains("delete"), "{said}");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    let begun = Instant::now();
+    while let Err(error) = engine.count(&name(0), None).await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(engine.collection(&name(0)).await.unwrap().damage, None);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_are_made_opened_and_deleted_while_the_work_pool_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(&config(dir.path())).unwrap();
+    let new = |n| NewCollection {
+        name: name(n),
+        dimension: Some(2),
+        vectors_only: true,
+        ..NewCollection::default()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let held: Vec<_> = (0..threads)
+        .map(|_| {
+            let (send, hold) = std::sync::mpsc::channel::<()>();
+            engine.pools().probe_work(move || {
+                let _ = hold.recv();
+            });
+            send
+        })
+        .collect();
+    let changes = async {
+        // Each of the later ones closes another.
+        for n in 0..OPEN_MAX + 2 {
+            engine.create_collection(new(n)).await.unwrap();
+        }
+        engine.set_alias("a", &name(0)).await.unwrap();
+        engine.delete_alias("a").await.unwrap();
+        engine.delete_collection(&name(1)).await.unwrap();
+    };
+    tokio::time::timeout(Duration::from_secs(60), changes).await.unwrap();
+    drop(held);
+    assert_eq!(engine.count(&name(0), None).await.unwrap(), 0);
+    engine.close().await.unwrap();
+}
