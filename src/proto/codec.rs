@@ -1,7 +1,7 @@
 //! Messages <-> bytes of the wire, as `tonic_prost` does it, but large ones beside the async threads.
 //!
 //! Decoding or writing some megabytes takes milliseconds, in which an async thread serves nobody: such a message is
-//! handled by a thread that tokio takes out of its round meanwhile ([`aside`]). Small ones, nearly all of them, stay
+//! handled by a thread that tokio takes out of its round meanwhile (`aside`). Small ones, nearly all of them, stay
 //! where they are. Rejected: a pool of our own, since a codec is called in the middle of reading a stream and cannot wait.
 
 use tokio::runtime::{Handle, RuntimeFlavor};

@@ -26,7 +26,7 @@ const TYPES: [&str; 5] = ["string", "integer", "float", "bool", "datetime"];
 impl FieldIndex {
     /// What should be said of a filter besides its answer, in whole sentences without a full stop: fields that no
     /// document has (and which name was probably meant), and values that some of a field's types cannot be compared
-    /// with. Empty where there is nothing odd; at most [`HINTS_MAX`].
+    /// with. Empty where there is nothing odd; at most `HINTS_MAX`.
     pub fn hints(&self, filter: &Filter) -> Vec<String> {
         if self.all.is_empty() {
             return vec!["the collection has no documents".to_owned()];
