@@ -3,17 +3,22 @@
 //! A [`Budget`] is one number of bytes for the whole process. Whoever is about to take memory for a request reserves it
 //! first ([`Held`]), and gives it back by being dropped. A reservation that does not fit is refused at once; only a
 //! reader that holds nothing may wait ([`Budget::wait`]), so nobody waits for room while others wait for what it holds.
+//! Whoever waits takes nothing before all of it is free, and leaves [`LEFT_PART`] of the budget to those that are
+//! refused at once: bulk work that fills the memory does not keep a search out.
 //! A [`Room`] counts the bytes of one answer while it is made, before they are read from the store.
 //! Estimates are rough on purpose: they need to be right within a small factor, and cheap.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ErrorKind;
 
 /// Memory is counted in units of this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
+
+/// One part in so many of the budget is left free by whoever waits.
+const LEFT_PART: usize = 8;
 
 /// About what one payload value or passage takes beyond its own bytes: its place in two maps, and its name's allocation.
 const VALUE_BYTES: usize = 256;
@@ -23,13 +28,22 @@ const VALUE_BYTES: usize = 256;
 pub struct Budget {
     units: Arc<Semaphore>,
     bytes_max: usize,
+    /// Held by the first of those that wait.
+    turn: tokio::sync::Mutex<()>,
+    /// Told whenever something becomes free.
+    freed: Notify,
 }
 
 impl Budget {
     /// Room for `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Arc<Self> {
         let units = units(bytes_max).clamp(1, Semaphore::MAX_PERMITS);
-        Arc::new(Budget { units: Arc::new(Semaphore::new(units)), bytes_max })
+        Arc::new(Budget {
+            units: Arc::new(Semaphore::new(units)),
+            bytes_max,
+            turn: tokio::sync::Mutex::default(),
+            freed: Notify::new(),
+        })
     }
 
     /// A reservation of nothing, which can grow.
@@ -47,13 +61,26 @@ impl Budget {
         Ok(held)
     }
 
-    /// Reserves `bytes` as soon as they are free, first come, first served. The caller must hold nothing of this
-    /// budget that others wait for. More than the whole budget waits for the whole budget.
+    /// Reserves `bytes` as soon as they and [`LEFT_PART`] of the budget are free, first come, first served. The caller
+    /// must hold nothing of this budget that others wait for. More than the whole budget waits for the whole budget.
     pub async fn wait(self: Arc<Self>, bytes: usize) -> Held {
-        let wanted = units(bytes).min(units(self.bytes_max)).max(1);
-        let permit =
-            Arc::clone(&self.units).acquire_many_owned(u32::try_from(wanted).unwrap_or(u32::MAX)).await;
-        let permit = permit.expect("the semaphore of a budget is never closed");
+        let all = units(self.bytes_max).clamp(1, Semaphore::MAX_PERMITS);
+        let wanted = units(bytes).clamp(1, all);
+        let free = wanted.saturating_add(all / LEFT_PART).min(all);
+        let permit = {
+            let _turn = self.turn.lock().await;
+            loop {
+                // Not the semaphore's own queue, which takes what is free for its first in line: as long as that one
+                // waits, everybody else would be refused.
+                if self.units.available_permits() >= free
+                    && let Ok(permit) = Arc::clone(&self.units)
+                        .try_acquire_many_owned(u32::try_from(wanted).unwrap_or(u32::MAX))
+                {
+                    break permit;
+                }
+                self.freed.notified().await;
+            }
+        };
         Held { budget: self, bytes, permit: Some(permit) }
     }
 
@@ -81,6 +108,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// Bytes reserved.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Reserves `more` bytes besides, if they are free now.
     ///
     /// # Errors
@@ -100,6 +132,16 @@ impl Held {
         }
         self.bytes = bytes;
         Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            drop(permit);
+            // At most one waits for it, since the others wait for their turn; told before it looks, it looks again.
+            self.budget.freed.notify_one();
+        }
     }
 }
 
@@ -236,6 +278,39 @@ mod tests {
         assert_eq!(budget.free_bytes(), 0);
         drop(held);
         assert_eq!(budget.free_bytes(), 4 << 10);
+    }
+
+    #[tokio::test]
+    async fn who_waits_takes_nothing_from_those_that_are_served_at_once() {
+        let budget = Budget::new(64 << 10);
+        let held = budget.reserve(32 << 10).unwrap();
+        let waiting = tokio::spawn(Arc::clone(&budget).wait(48 << 10));
+        let behind = tokio::spawn(Arc::clone(&budget).wait(1 << 10));
+        tokio::task::yield_now().await;
+        let served = budget.reserve(16 << 10).expect("it is free, though another waits for more");
+        drop(held);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished() && !behind.is_finished(), "it took what is left to others");
+        drop(served);
+        let held = waiting.await.unwrap();
+        assert!(budget.reserve(8 << 10).is_ok(), "a part is left");
+        let behind = behind.await.unwrap();
+        drop((held, behind));
+        assert_eq!(budget.free_bytes(), 64 << 10);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_lets_the_next_one_in() {
+        let budget = Budget::new(64 << 10);
+        let held = budget.reserve(64 << 10).unwrap();
+        let first = tokio::spawn(Arc::clone(&budget).wait(1 << 10));
+        tokio::task::yield_now().await;
+        let second = tokio::spawn(Arc::clone(&budget).wait(1 << 10));
+        tokio::task::yield_now().await;
+        drop(held);
+        // It may have been told by now, and takes that with it.
+        first.abort();
+        assert_eq!(second.await.unwrap().bytes(), 1 << 10);
     }
 
     #[test]
