@@ -30,7 +30,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     (
         "server.stream_idle_timeout",
-        "Time after which an Ingest stream that has nothing in work and sends nothing is ended, in seconds",
+        "Time after which an Ingest stream that sends nothing, or whose answers nobody reads, is ended, in seconds",
     ),
     (
         "server.health_timeout",

@@ -180,6 +180,11 @@ impl Request {
         Ok(answer)
     }
 
+    /// Makes of a call's message what the engine takes, which is much work if the message is large.
+    pub(crate) fn read<T>(&self, f: impl FnOnce() -> T) -> T {
+        aside(self.holding.message_bytes(), f)
+    }
+
     /// Makes the wire's form of an answer, which is large if much was counted for it.
     pub(crate) fn convert<T>(&self, f: impl FnOnce() -> T) -> T {
         aside(self.holding.room.answer_bytes(), f)

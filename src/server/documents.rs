@@ -36,8 +36,7 @@ impl Documents for DocumentsService {
         request: Request<Streaming<proto::IngestRequest>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
         let (context, requests) = admit::Request::open(request);
-        // One answer in the channel while the next is made: a client that does not read stops us.
-        let (answers, receiver) = mpsc::channel(1);
+        let (answers, receiver) = mpsc::channel(ingest::ANSWERS);
         let work = ingest::Work::new(Arc::clone(&self.engine), Arc::clone(&self.metrics), context.clone());
         let pump = ingest::pump(requests, answers, self.draining.clone(), context, work);
         tokio::spawn(pump.in_current_span());
@@ -51,8 +50,8 @@ impl Documents for DocumentsService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let documents =
-                    message.documents.into_iter().map(convert::document_from).collect::<Result<_, _>>()?;
+                let documents = message.documents.into_iter().map(convert::document_from);
+                let documents = context.read(|| documents.collect::<Result<_, _>>())?;
                 let outcomes = self.engine.upsert(&message.collection, documents, context.caller()).await?;
                 outcomes.iter().for_each(|outcome| self.metrics.document(outcome));
                 let results = outcomes.into_iter().map(convert::outcome_to).collect();
@@ -69,7 +68,7 @@ impl Documents for DocumentsService {
         context
             .answer(async {
                 let ids = message.ids.clone();
-                let (collection, change) = convert::payload_change_from(message)?;
+                let (collection, change) = context.read(|| convert::payload_change_from(message))?;
                 let outcomes =
                     self.engine.set_payload(&collection, ids.clone(), change, context.caller()).await?;
                 let mut answer = proto::SetPayloadResponse::default();

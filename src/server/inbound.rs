@@ -84,6 +84,11 @@ impl Holding {
         lock(&self.messages).pop_front()
     }
 
+    /// About what a call's message takes in memory; of a stream, the oldest that nobody has taken over yet.
+    pub(super) fn message_bytes(&self) -> usize {
+        lock(&self.messages).front().map_or(0, Held::bytes)
+    }
+
     /// The work is done; what is left is to send the answer.
     pub(super) fn worked(&self) {
         drop(lock(&self.permit).take());

@@ -6,8 +6,8 @@
 //! A request that fails as a whole ends the stream after the answers before it. While the server drains nothing
 //! more is read, what was read is finished and answered, and the stream ends with UNAVAILABLE.
 //! A client that goes away takes its unfinished work with it. A silent stream holds nothing that others wait for, each
-//! message takes its turn among all requests when it is written, and a stream that has nothing in work is ended after
-//! `server.stream_idle_timeout`.
+//! message takes its turn among all requests when it is written and gives back its memory when that is done, read or
+//! not. A stream that has nothing in work, or whose answers nobody reads, is ended after `server.stream_idle_timeout`.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -26,23 +26,29 @@ use crate::{
     Error,
     budget::Held,
     engine::{Engine, EngineError},
-    proto::{DocumentResult, IngestRequest, IngestResponse},
+    proto::{DocumentResult, IngestRequest, IngestResponse, codec::aside},
 };
 
 /// Requests of one stream that are worked on at once: one commits, one is encoded, one is tokenised.
 const READ_AHEAD: usize = 3;
 
+/// Places for answers on their way: one for the next, so that a client that does not read stops us, and one that is kept
+/// for how the stream ends.
+pub(crate) const ANSWERS: usize = 2;
+
 type Answer = Result<IngestResponse, Status>;
 
 /// Turns requests into work. A trait so that the pump can be tested without an engine.
 pub(crate) trait Worker: Send + 'static {
+    /// `bytes` is about what the request takes in memory.
     fn work(
         &mut self,
         request: IngestRequest,
+        bytes: usize,
     ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static;
 }
 
-/// Reads, works, answers, until the stream ends.
+/// Reads, works, answers, until the stream ends. `answers` has [`ANSWERS`] places.
 pub(crate) async fn pump(
     mut requests: impl Stream<Item = Result<IngestRequest, Status>> + Unpin,
     answers: mpsc::Sender<Answer>,
@@ -50,6 +56,7 @@ pub(crate) async fn pump(
     context: admit::Request,
     mut worker: impl Worker,
 ) {
+    let Ok(last_word) = answers.clone().reserve_owned().await else { return };
     let mut pending = VecDeque::<Pending>::new();
     let mut waiting: Option<(IngestRequest, Option<Held>)> = None;
     let mut reading = true;
@@ -73,8 +80,20 @@ pub(crate) async fn pump(
                 quiet_since = Instant::now();
                 match answer {
                     Ok(answer) => {
-                        if answers.send(Ok(answer)).await.is_err() {
-                            return;
+                        let unread = quiet_since.checked_add(context.stream_idle_timeout);
+                        tokio::select! {
+                            sent = answers.send(Ok(answer)) => if sent.is_err() {
+                                return;
+                            },
+                            () = passed(context.client_deadline) => {
+                                ending = Some(context.refuse(&EngineError::Expired.into()));
+                                break;
+                            }
+                            () = passed(unread) => {
+                                let seconds = context.stream_idle_timeout.as_secs_f64();
+                                ending = Some(context.refuse(&ServerError::Unread { seconds }.into()));
+                                break;
+                            }
                         }
                     }
                     Err(failed) => {
@@ -112,8 +131,8 @@ pub(crate) async fn pump(
     // Nobody waits for what is still pending; dropping it takes it back.
     drop((pending, worker));
     if let Some(status) = ending {
-        // A client that has gone does not need to hear it.
-        let _ = answers.send(Err(status)).await;
+        // Heard when the client reads; one that has gone does not need to hear it.
+        last_word.send(Err(status));
     }
 }
 
@@ -137,8 +156,6 @@ struct Pending {
     ids: HashSet<String>,
     task: JoinHandle<Result<IngestResponse, Error>>,
     context: admit::Request,
-    /// Free again when it is answered.
-    _memory: Option<Held>,
 }
 
 impl Pending {
@@ -149,8 +166,14 @@ impl Pending {
         context: &admit::Request,
     ) -> Self {
         let ids = request.documents.iter().map(|document| document.id.clone()).collect();
-        let task = tokio::spawn(worker.work(request).in_current_span());
-        Pending { ids, task, context: context.clone(), _memory: memory }
+        let work = worker.work(request, memory.as_ref().map_or(0, Held::bytes));
+        let work = async move {
+            // Free again when the work is done: its answer is small, and may lie unread for long.
+            let _memory = memory;
+            work.await
+        };
+        let task = tokio::spawn(work.in_current_span());
+        Pending { ids, task, context: context.clone() }
     }
 
     fn shares_a_document(&self, request: &IngestRequest) -> bool {
@@ -190,6 +213,7 @@ impl Worker for Work {
     fn work(
         &mut self,
         request: IngestRequest,
+        bytes: usize,
     ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
         if !request.collection.is_empty() {
             self.collection.clone_from(&request.collection);
@@ -203,20 +227,20 @@ impl Worker for Work {
             }
             let work = async {
                 let _turn = context.turn().await?;
-                write(&engine, &metrics, &context, &collection, request).await
+                write(&engine, &metrics, &context, &collection, (request, bytes)).await
             };
             context.within_deadline(work).await
         }
     }
 }
 
-/// Writes the documents of one request, each by itself.
+/// Writes the documents of one request, which takes so many bytes, each by itself.
 async fn write(
     engine: &Engine,
     metrics: &Metrics,
     context: &admit::Request,
     collection: &str,
-    request: IngestRequest,
+    (request, bytes): (IngestRequest, usize),
 ) -> Result<IngestResponse, Error> {
     let failed = |id: String, error: Error| {
         metrics.document_failed();
@@ -225,16 +249,18 @@ async fn write(
     };
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
-    for (place, document) in request.documents.into_iter().enumerate() {
-        let id = document.id.clone();
-        match convert::document_from(document) {
-            Ok(document) => {
-                documents.push(document);
-                places.push((place, id));
+    aside(bytes, || {
+        for (place, document) in request.documents.into_iter().enumerate() {
+            let id = document.id.clone();
+            match convert::document_from(document) {
+                Ok(document) => {
+                    documents.push(document);
+                    places.push((place, id));
+                }
+                Err(error) => results[place] = failed(id, error),
             }
-            Err(error) => results[place] = failed(id, error),
         }
-    }
+    });
     let outcomes = engine.ingest(collection, documents, context.caller()).await?;
     for ((place, id), outcome) in places.into_iter().zip(outcomes) {
         results[place] = match outcome {

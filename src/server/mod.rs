@@ -449,6 +449,10 @@ pub enum ServerError {
     )]
     Idle { seconds: f64 },
     #[error(
+        "the stream was ended: its answers were not read for {seconds} s (server.stream_idle_timeout); send what was not answered again, and read while you send"
+    )]
+    Unread { seconds: f64 },
+    #[error(
         "this client has {limit} streams open already (limits.streams_per_client_max); send more through one, or end some"
     )]
     TooManyStreamsOfClient { limit: usize },
@@ -473,7 +477,9 @@ impl ServerError {
             | ServerError::Malformed { .. }
             | ServerError::TooManyParts { .. } => ErrorKind::Invalid,
             ServerError::Transport { .. } | ServerError::CloseTimeout { .. } => ErrorKind::Internal,
-            ServerError::Stalled { .. } | ServerError::Idle { .. } => ErrorKind::Timeout,
+            ServerError::Stalled { .. } | ServerError::Idle { .. } | ServerError::Unread { .. } => {
+                ErrorKind::Timeout
+            }
             ServerError::TooManyRequests { .. }
             | ServerError::TooManyStreams { .. }
             | ServerError::TooManyStreamsOfClient { .. } => ErrorKind::Overloaded,

@@ -22,6 +22,7 @@ impl Worker for Steps {
     fn work(
         &mut self,
         request: IngestRequest,
+        _: usize,
     ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
         let (sender, receiver) = oneshot::channel();
         self.finish.lock().unwrap().insert(request.sequence, sender);
@@ -53,7 +54,7 @@ impl Stream {
 
     fn with_context(context: admit::Request) -> Self {
         let (requests, incoming) = mpsc::channel(16);
-        let (sender, answers) = mpsc::channel(1);
+        let (sender, answers) = mpsc::channel(ANSWERS);
         let (began_sender, began) = mpsc::unbounded_channel();
         let finish = Arc::default();
         let worker = Steps { began: began_sender, finish: Arc::clone(&finish) };
@@ -248,6 +249,42 @@ async fn a_silent_stream_is_ended_but_not_while_it_has_work() {
 }
 
 #[tokio::test]
+async fn a_stream_whose_answers_are_not_read_is_ended() {
+    let mut context = admit::Request::for_tests(None);
+    context.stream_idle_timeout = Duration::from_millis(30);
+    let mut stream = Stream::with_context(context);
+    for sequence in [1, 2] {
+        stream.send(sequence, &sequence.to_string()).await;
+        stream.begins(sequence).await;
+        stream.finish(sequence, Ok(()));
+    }
+    soon(&mut stream.pump).await.unwrap();
+    stream.answers(1).await;
+    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("not read"), "{status}");
+    stream.ends().await;
+}
+
+#[tokio::test]
+async fn a_message_gives_its_memory_back_when_its_work_is_done() {
+    let budget = crate::budget::Budget::new(1 << 20);
+    let memory = Some(budget.reserve(1 << 10).unwrap());
+    let (began, _began) = mpsc::unbounded_channel();
+    let finish = Finish::default();
+    let mut worker = Steps { began, finish: Arc::clone(&finish) };
+    let context = admit::Request::for_tests(None);
+    let mut pending = Pending::start(IngestRequest::default(), memory, &mut worker, &context);
+    assert!(budget.free_bytes() < 1 << 20);
+    finish.lock().unwrap().remove(&0).unwrap().send(Ok(())).unwrap();
+    while !pending.task.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(budget.free_bytes(), 1 << 20, "an answer that nobody reads holds memory");
+    pending.answer().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_panic_in_the_work_is_internal() {
     struct Panics;
     impl Worker for Panics {
@@ -255,12 +292,13 @@ async fn a_panic_in_the_work_is_internal() {
         fn work(
             &mut self,
             _: IngestRequest,
+            _: usize,
         ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
             async { panic!("as the test wants it") }
         }
     }
     let (requests, incoming) = mpsc::channel(1);
-    let (sender, mut answers) = mpsc::channel(1);
+    let (sender, mut answers) = mpsc::channel(ANSWERS);
     let context = admit::Request::for_tests(None);
     tokio::spawn(pump(ReceiverStream::new(incoming), sender, CancellationToken::new(), context, Panics));
     requests.send(Ok(IngestRequest::default())).await.unwrap();

@@ -60,7 +60,8 @@ class DocumentsServicer(object):
         Of an id that comes more than once in a stream the later document stays, in one request as in several; each is
         answered in its place.
         A stream with nothing in work is ended with DEADLINE_EXCEEDED when no request comes for the server's
-        server.stream_idle_timeout (300 s); a client, which is one connection, has limits.streams_per_client_max (64) at most.
+        server.stream_idle_timeout (300 s), and so is one whose answers are not read for that time; a client, which is one
+        connection, has limits.streams_per_client_max (64) at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
