@@ -301,6 +301,24 @@ fn a_file_that_is_gone_is_told_and_pruned_on_demand() {
 }
 
 #[test]
+fn a_file_that_was_named_by_itself_is_not_pruned_with_its_folder() {
+    let Some(place) = Place::new() else { return };
+    for name in ["a.txt", "noext", ".hidden.md"] {
+        place.file(&format!("notes/{name}"), format!("text of {name}"));
+    }
+    place
+        .run(&["ingest", "notes", "notes/noext", "notes/.hidden.md", "-c", "x"])
+        .code(0)
+        .prints("3 inserted");
+    let ran = place.run(&["ingest", "notes", "-c", "x", "--prune", "--yes"]).code(0);
+    assert!(!ran.stderr.contains("belong to no file"), "{ran:?}");
+    assert_eq!(place.count("x"), 3);
+    std::fs::remove_file(place.path("notes/noext")).unwrap();
+    place.run(&["ingest", "notes", "-c", "x", "--prune", "--yes"]).code(0);
+    assert_eq!(place.count("x"), 2);
+}
+
+#[test]
 fn linked_files_come_once_and_names_are_found_as_typed() {
     let Some(place) = Place::new() else { return };
     place.file("notes/real/Cafe\u{301}.md", "# Coffee\n\nBeans and water.");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -119,15 +119,16 @@ impl Files {
         &self.files
     }
 
-    /// Whether a file that is there now has this id.
+    /// Whether a file that is there now has this id: one that was found, or one that is left out where the whole folder
+    /// is read, such as a hidden one, and was named by itself before.
     pub fn has(&self, folder: &str, id: &str) -> bool {
-        match &self.prefix {
-            None => self.files.has(folder, id),
-            Some(prefix) => id
-                .strip_prefix(prefix.as_str())
-                .and_then(|rest| rest.strip_prefix('/'))
-                .is_some_and(|rest| self.files.has(folder, rest)),
-        }
+        let relative = match &self.prefix {
+            None => Some(id),
+            Some(prefix) => id.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')),
+        };
+        relative.is_some_and(|relative| {
+            self.files.has(folder, relative) || Path::new(folder).join(relative).is_file()
+        })
     }
 
     fn record(&self, read: SourceDocument) -> Record {
