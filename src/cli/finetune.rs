@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::EncoderConfig,
     encoder::Encoder,
-    eval::sts,
+    eval::{beir, sts},
     finetune::{
         FinetuneError,
         data::{
@@ -197,7 +197,7 @@ pub fn prepare(app: &App, recipe: &Recipe, held_out: &[PathBuf]) -> anyhow::Resu
     }
     let failed = |e: DataError| crate::Error::from(FinetuneError::from(e));
     for dir in held_out {
-        let beir = ["corpus.jsonl", "corpus.jsonl.gz"].iter().any(|name| dir.join(name).exists());
+        let beir = beir::corpus_path(dir).is_ok();
         if beir { held.add_beir(dir, false) } else { held.add_sts(dir) }.map_err(failed)?;
     }
     tell_origins(app, &recipe.data)?;
@@ -328,7 +328,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     model: Option<String>,

@@ -1,6 +1,7 @@
 //! Reads a judged collection in BEIR layout: a corpus, queries, and judgements (Thakur et al. 2021, arXiv 2104.08663).
 //!
-//! `corpus.jsonl` or `corpus.jsonl.gz` (unpacked as it is read), `queries.jsonl`, `qrels.tsv` or `qrels/test.tsv`.
+//! `corpus.jsonl`, `queries.jsonl`, and `qrels.tsv` or `qrels/test.tsv`; each may be packed, with `.gz` or `.zst` behind
+//! its name.
 
 use std::{
     collections::BTreeMap,
@@ -74,7 +75,7 @@ pub fn load(dir: &Path, split: Option<&str>) -> Result<JudgedCollection, EvalErr
 /// # Errors
 /// [`EvalError::Folder`] if there is none.
 pub fn corpus_path(dir: &Path) -> Result<PathBuf, EvalError> {
-    first_existing(dir, &["corpus.jsonl".into(), "corpus.jsonl.gz".into()])
+    first_existing(dir, &["corpus.jsonl".into()])
 }
 
 /// The documents of a corpus file, without queries or judgements.
@@ -90,14 +91,18 @@ pub fn documents(corpus: &Path) -> Result<Vec<CorpusDocument>, EvalError> {
 /// # Errors
 /// [`EvalError`] naming file and line.
 pub fn queries(dir: &Path) -> Result<Vec<String>, EvalError> {
-    let path = first_existing(dir, &["queries.jsonl".into(), "queries.jsonl.gz".into()])?;
+    let path = first_existing(dir, &["queries.jsonl".into()])?;
     Ok(lines::<QueryLine>(&path, &read_text(&path)?)?.into_iter().map(|q| q.text).collect())
 }
 
 fn first_existing(dir: &Path, names: &[String]) -> Result<PathBuf, EvalError> {
-    names.iter().map(|n| dir.join(n)).find(|p| p.exists()).ok_or_else(|| EvalError::Folder {
+    let packed = |name: &String| ["", ".gz", ".zst"].map(|ending| dir.join(format!("{name}{ending}")));
+    names.iter().flat_map(packed).find(|p| p.exists()).ok_or_else(|| EvalError::Folder {
         path: dir.to_owned(),
-        reason: format!("it has none of {}; a folder in BEIR layout is needed", names.join(", ")),
+        reason: format!(
+            "it has none of {} (or packed: .gz, .zst); a folder in BEIR layout is needed",
+            names.join(", ")
+        ),
     })
 }
 
@@ -121,7 +126,7 @@ fn qrels(path: &Path) -> Result<BTreeMap<String, Judgements>, EvalError> {
         let mut fields = line.split('\t');
         let row = (fields.next(), fields.next(), fields.next().map(|s| s.trim().parse::<f64>()));
         let (Some(query), Some(document), Some(Ok(gain))) = row else {
-            let reason = "expected query-id, corpus-id and a number, parted by tabs".to_owned();
+            let reason = "expected query-id, corpus-id and a number, separated by tabs".to_owned();
             return Err(EvalError::Line { path: path.to_owned(), line: i + 1, reason });
         };
         judged.entry(query.to_owned()).or_default().insert(document.to_owned(), gain);
@@ -156,6 +161,20 @@ mod tests {
         assert_eq!(set.corpus.len(), 2);
         assert_eq!(set.queries.len(), 1);
         assert_eq!(set.queries[0].2["2"], 1.0);
+    }
+
+    #[test]
+    fn every_file_may_be_packed() {
+        let dir = folder("query-id\tcorpus-id\tscore\nq\t2\t1\n");
+        for name in ["corpus.jsonl", "queries.jsonl", "qrels.tsv"] {
+            let plain = dir.path().join(name);
+            let packed = zstd::encode_all(&*std::fs::read(&plain).unwrap(), 1).unwrap();
+            std::fs::write(dir.path().join(format!("{name}.zst")), packed).unwrap();
+            std::fs::remove_file(plain).unwrap();
+        }
+        let set = load(dir.path(), None).unwrap();
+        assert_eq!((set.corpus.len(), set.queries.len()), (2, 1));
+        assert_eq!(queries(dir.path()).unwrap(), ["?", "!"]);
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub(super) fn content_extension(relative: &str) -> Option<String> {
 }
 
 /// A name without `.gz` or `.zst`.
-fn unpacked_name(relative: &str) -> &str {
+pub(super) fn unpacked_name(relative: &str) -> &str {
     packing(relative).map_or(relative, |ending| &relative[..relative.len() - ending.len() - 1])
 }
 

@@ -15,7 +15,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::{
     Format, Input, SourceError,
-    text::{content_extension, extension},
+    text::{content_extension, extension, unpacked_name},
     whole::{self, WholeFiles},
 };
 
@@ -189,11 +189,13 @@ fn beside_corpus(entry: &DirEntry) -> bool {
     let path = entry.path();
     let Some(folder) = path.parent().filter(|_| entry.depth() > 0) else { return false };
     let name = entry.file_name().to_string_lossy();
-    let unpacked = name.strip_suffix(".gz").unwrap_or(&name);
+    let unpacked = unpacked_name(&name);
     let suspect = name == "qrels"
         || unpacked.ends_with(".tsv")
         || (unpacked.ends_with(".jsonl") && unpacked != "corpus.jsonl");
-    let has = |name: &str| folder.join(name).is_file() || folder.join(format!("{name}.gz")).is_file();
+    let has = |name: &str| {
+        ["", ".gz", ".zst"].iter().any(|packed| folder.join(format!("{name}{packed}")).is_file())
+    };
     suspect && has("corpus.jsonl") && has("queries.jsonl")
 }
 
@@ -265,6 +267,15 @@ mod tests {
             }
         }
         assert_eq!(found(folder.path()), ["a/two.txt", "b/one.txt", "own.txt"]);
+    }
+
+    #[test]
+    fn of_a_judged_collection_only_the_corpus_is_taken_however_it_is_packed() {
+        for packed in ["", ".gz", ".zst"] {
+            let names = ["corpus.jsonl", "queries.jsonl", "qrels.tsv"].map(|name| format!("{name}{packed}"));
+            let folder = folder(&[&names[0], &names[1], &names[2], "qrels/test.tsv", "read.md"]);
+            assert_eq!(found(folder.path()), [names[0].as_str(), "read.md"]);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
 /// nDCG@10, recall@100 and MRR@10 on judged collections in BEIR layout, exact and by the index
 #[derive(Debug, clap::Args)]
 pub(super) struct RetrievalArgs {
-    /// Folders with corpus.jsonl[.gz], queries.jsonl and qrels.tsv
+    /// Folders with corpus.jsonl (or .gz, .zst), queries.jsonl and qrels.tsv
     #[arg(required = true, value_hint = clap::ValueHint::DirPath)]
     dirs: Vec<PathBuf>,
     /// Another pair of queries and judgements: `train` reads queries-train.jsonl and qrels-train.tsv
