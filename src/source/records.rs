@@ -3,8 +3,8 @@
 //! CSV as RFC 4180 has it: a cell that begins with `"` ends at the next `"` that is not doubled, and may hold line ends
 //! (which become `\n`). TSV has no quotes: a tab ends a cell and a line end a record, whatever stands in between.
 //!
-//! A quote that is not closed, or closed in the middle of a cell, is an error that names the line where it opens. That
-//! line alone is left out: what was read behind it is read again, as rows. A library would hand over the rest of the
+//! A quote that is not closed, or closed in the middle of a cell, is an error that names the line where it opens. The
+//! record is left out as far as that line, and the error says so: what was read behind it is read again, as rows. A library would hand over the rest of the
 //! file as one cell, and does not say where the quote stood.
 
 use std::collections::VecDeque;
@@ -94,7 +94,11 @@ impl Records {
             for line in held.into_iter().rev().filter(|line| line.number > open) {
                 self.again.push_front(Ok(line));
             }
-            let remedy = "close the quote, and double each `\"` inside a cell; this line is left out";
+            let left_out = match open == number {
+                true => "this line is left out".to_owned(),
+                false => format!("lines {number} to {open}, which are one record so far, are left out"),
+            };
+            let remedy = format!("close the quote, and double each `\"` inside a cell; {left_out}");
             return Err(LineError { number: open, reason: format!("{reason}: {remedy}") });
         }
     }
@@ -246,7 +250,12 @@ mod tests {
     fn a_quote_within_a_record_of_several_lines_is_named_where_it_opens() {
         let rows = csv("\"two\nlines\",\"open\n3,c\n");
         assert_eq!(rows[0].as_ref().unwrap_err().number, 2);
+        assert!(rows[0].as_ref().unwrap_err().reason.contains("lines 1 to 2"), "{:?}", rows[0]);
         assert_eq!(rows[1..], [row(3, &["3", "c"])]);
+        // Quotes that close and open in each line are one record, and none of its lines is lost without a word.
+        let rows = csv(&"a\",\"\n".repeat(100));
+        assert_eq!(rows.len(), 1);
+        assert!(rows[0].as_ref().unwrap_err().reason.contains("lines 1 to 100"), "{:?}", rows[0]);
         let long = format!("1,\"{}\n2,b\n", "x\n".repeat(1 << 10));
         let rows = csv(&long);
         assert_eq!(rows[0].as_ref().unwrap_err().number, 1);
