@@ -22,7 +22,7 @@ use crate::{
         SetPayloadRequest, StoredDocument, WriteStatus,
     },
     server::convert::value::payload_to,
-    source::{FieldMap, ValueType, composed},
+    source::{FieldMap, ValueType, composed, has_long_integers},
 };
 
 /// Documents of one page.
@@ -143,9 +143,14 @@ impl SetArgs {
                 .split_once('=')
                 .filter(|(field, _)| !field.is_empty())
                 .ok_or_else(|| usage(format!("{given:?} is not FIELD=VALUE, such as year=2001")))?;
-            let typed = serde_json::from_str(value)
-                .ok()
-                .filter(|_| !self.types.iter().any(|(typed, kind)| typed == field && kind.is_text()));
+            let told = self.types.iter().find(|(typed, _)| typed == field).map(|(_, kind)| *kind);
+            let typed = serde_json::from_str(value).ok().filter(|_| !told.is_some_and(ValueType::is_text));
+            if typed.is_some() && told != Some(ValueType::Float) && has_long_integers(value) {
+                return Err(usage(format!(
+                    "field {field:?}: the integer does not fit into 64 bits and would lose digits; \
+                     --type {field}=string keeps them"
+                )));
+            }
             let value = typed.unwrap_or_else(|| Json::String(value.to_owned()));
             if fields.insert(field.to_owned(), value).is_some() {
                 return Err(usage(format!("field {field:?} is given twice")));
@@ -363,4 +368,34 @@ fn document_words(out: &Output, stored: &StoredDocument, lines_max: usize) -> St
         text.push_str(&format!("\n{}", out.paint(Style::Dim, &fields)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(fields: &[&str], types: &[&str]) -> Result<SetPayloadRequest, String> {
+        let texts = |given: &[&str]| given.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let args = SetArgs {
+            id: "a".into(),
+            fields: texts(fields),
+            collection: "c".into(),
+            remove: Vec::new(),
+            replace: false,
+            types: types.iter().map(|given| field_type(given).unwrap()).collect(),
+        };
+        args.request().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_integer_beyond_64_bits_is_refused_and_not_rounded() {
+        for digits in ["123456789012345678901", "18446744073709551615", "[1,123456789012345678901]"] {
+            let error = set(&[&format!("n={digits}")], &[]).unwrap_err();
+            assert!(error.contains("64 bits") && error.contains("--type n=string"), "{error}");
+        }
+        let kept = set(&["n=123456789012345678901"], &["n=string"]).unwrap();
+        let kept = format!("{:?}", kept.payload["n"]);
+        assert!(kept.contains("\"123456789012345678901\""), "{kept}");
+        set(&["n=9223372036854775807", "zip=01067", "t=a 123456789012345678901"], &[]).unwrap();
+    }
 }

@@ -16,7 +16,7 @@ const FITS: usize = 18;
 const DEPTH_MAX: usize = 127;
 
 /// Whether a JSON text holds an integer beyond 64 bits with sign. Of text that is no JSON the answer may be either.
-pub(super) fn are_in(text: &str) -> bool {
+pub(crate) fn are_in(text: &str) -> bool {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {

@@ -42,6 +42,7 @@ mod tests;
 pub use export::TYPES;
 pub use fields::{FieldMap, ValueType};
 pub(crate) use fields::{is_content_id, title_and_text};
+pub(crate) use long_integers::are_in as has_long_integers;
 pub(crate) use open::{NotText, whole_text};
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
 pub use whole::{WalkedFolder, WholeFiles, composed};
