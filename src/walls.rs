@@ -146,7 +146,6 @@ const MODULES: &[Module] = &[
         "source",
         &["collection"],
         &[
-            "csv",
             "flate2",
             "html5ever",
             "pulldown_cmark",

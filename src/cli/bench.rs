@@ -188,7 +188,7 @@ impl Served {
         folder.0.clone_into(&mut config.data.dir);
         config.server.listen = ([127, 0, 0, 1], 0).into();
         config.server.metrics_listen = None;
-        // What is asked again shall be encoded again.
+        // What is asked again must be encoded again.
         config.encoder.query_cache = 0;
         let engine = client::open_engine(config, &app.out).await?;
         engine

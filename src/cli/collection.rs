@@ -58,7 +58,7 @@ enum CollectionCommand {
     Alias {
         /// The other name
         alias: String,
-        /// What it shall mean
+        /// The collection it stands for
         collection: String,
     },
     /// Remove an alias; the collection stays
@@ -87,7 +87,7 @@ enum IndexArg {
     HnswRs,
 }
 
-/// What a new collection shall be.
+/// The settings of a new collection.
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
     /// 1 to 128 letters, digits, '_', '-', '.'

@@ -36,7 +36,7 @@ pub enum ColorChoice {
     Never,
 }
 
-/// How a piece of text shall stand out.
+/// How a piece of text stands out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Style {

@@ -86,7 +86,7 @@ pub struct CollectionModel {
     pub fingerprint: Fingerprint,
 }
 
-/// What a new collection shall be.
+/// The settings of a new collection.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct NewCollection {

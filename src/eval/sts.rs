@@ -69,7 +69,7 @@ pub fn load(path: &Path) -> Result<StsSet, EvalError> {
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
     if header != HEADER {
-        let names = "subset, score, sentence1 and sentence2, parted by tabs";
+        let names = "subset, score, sentence1 and sentence2, separated by tabs";
         return Err(line(1, format!("the header is {header:?}, but must be {names}")));
     }
     let mut pairs = Vec::new();

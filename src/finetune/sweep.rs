@@ -1,4 +1,4 @@
-//! Factors and their values -> one run for each combination, and what they came to as a table, plots and a report.
+//! Factors and their values -> one run for each combination, and their results as a table, plots and a report.
 //!
 //! The paper's questions are factors of a recipe: pooling, temperature, batch (beyond 256 by `micro_batch`), dropout,
 //! learning rate. Every combination sees the same data in the same order of the same seeds. What is compared is the
@@ -25,7 +25,7 @@ const SYNONYMS: [(&str, &[&str]); 1] = [("dropout", &["dropout.hidden", "dropout
 impl std::str::FromStr for Factor {
     type Err = String;
 
-    /// `KEY=VALUE,VALUE,...`; values of lists are parted by `;` as `[64];[64,128]`.
+    /// `KEY=VALUE,VALUE,...`; values of lists are separated by `;` as `[64];[64,128]`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, values) =
             text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE,VALUE,..."))?;
@@ -78,7 +78,7 @@ pub fn cells(recipe: &Recipe, factors: &[Factor]) -> Result<Vec<Cell>, RecipeErr
     Ok(cells)
 }
 
-/// What one combination came to.
+/// The result of one combination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct CellResult {

@@ -168,7 +168,7 @@ impl Hub {
         }
     }
 
-    /// Asks until there is an answer, or a failure that asking again does not mend. Gives how often it asked.
+    /// Asks until there is an answer, or a failure that asking again does not repair. Gives how often it asked.
     fn patiently<T>(
         &self,
         tell: &mut dyn FnMut(PullEvent),

@@ -1,4 +1,4 @@
-//! The settings that a run began with against those that it shall go on with: what differs, by name.
+//! The settings that a run began with against those that it is to go on with: what differs, by name.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -27,7 +27,7 @@ const SENTENCE_WORDS_MIN: usize = 4;
 /// How often the query stays in its passage: 1 - the masking rate of Lee et al. 2019, section 4.
 const IN_PLACE_PERCENT: u64 = 10;
 
-/// How an example came to be.
+/// What an example was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {

@@ -143,7 +143,7 @@ pub(super) fn shortened(text: &str) -> String {
     line
 }
 
-/// Lengths of texts, in words parted by white space. A percentile is the smallest length that so many do not exceed.
+/// Lengths of texts, in words separated by white space. A percentile is the smallest length that so many do not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Words {

@@ -226,7 +226,7 @@ fn table(lines: &mut Lines<'_>, into: &mut Reader<'_>, source: &Source) -> Resul
         let cells: Vec<&str> = line.split('\t').map(str::trim).collect();
         if cells.len() != columns.len() {
             let reason = format!(
-                "{} columns parted by tabs, where {} {}",
+                "{} columns separated by tabs, where {} {}",
                 cells.len(),
                 columns.len(),
                 if source.columns.is_empty() { "were expected, as in the first row" } else { "were stated" }

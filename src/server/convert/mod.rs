@@ -41,7 +41,7 @@ fn non_zero(number: u32) -> Option<usize> {
 
 // Collections
 
-/// What a new collection shall be.
+/// The settings of a new collection.
 ///
 /// # Errors
 /// [`ServerError::Field`].

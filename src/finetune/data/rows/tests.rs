@@ -122,7 +122,7 @@ fn a_header_is_known_by_its_names_or_stated() {
 #[test]
 fn a_bad_table_row_is_named_with_what_is_wrong() {
     let cases = [
-        ("a\tb\tc\nd\te\n", "x.tsv, line 2: 2 columns parted by tabs, where 3 were expected"),
+        ("a\tb\tc\nd\te\n", "x.tsv, line 2: 2 columns separated by tabs, where 3 were expected"),
         ("a\tb\tc\td\n", "line 1: 4 columns, and no header"),
         ("sentence1\tsentence2\tscore\na\tb\t3\n", "line 1: score says how alike"),
         ("anchor\tquery\na\tb\n", "line 1: its columns are not one anchor"),
@@ -135,7 +135,7 @@ fn a_bad_table_row_is_named_with_what_is_wrong() {
     let columns = vec![Column::Anchor, Column::Skip];
     let own = Source { columns, ..Source::new("x") };
     let fault = read_as("x.tsv", "a\tb\tc\n", own).unwrap_err().to_string();
-    assert!(fault.contains("3 columns parted by tabs, where 2 were stated"), "{fault}");
+    assert!(fault.contains("3 columns separated by tabs, where 2 were stated"), "{fault}");
 }
 
 #[test]
