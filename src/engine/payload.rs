@@ -4,7 +4,7 @@
 //! read again. The documents of a call are changed one after the other: one that fails does not stop the rest.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -16,13 +16,13 @@ use super::{
 use crate::{
     collection::{
         Collection, CollectionError, Write,
-        payload::validate_payload,
+        payload::{payload_bytes, validate_payload},
         point::{Payload, Point, PointId},
     },
     error::Result,
 };
 
-/// Bytes of text after which a portion of a call is written, so that a call of many long documents needs little memory.
+/// Bytes of texts, vectors and fields after which a portion of a call is written, so that a call of many long documents needs little memory.
 const PORTION_BYTES: usize = 4 << 20;
 /// How often a portion is tried again after another writer changed one of its documents.
 const ATTEMPTS: usize = 32;
@@ -64,7 +64,8 @@ impl Engine {
         }
         let open = Arc::clone(self.names().now().find(collection)?);
         let (change, mut left) = (Arc::new(change), VecDeque::from(ids));
-        let payload_bytes_max = self.config().limits.payload_bytes_max;
+        let limits = self.config().limits.clone();
+        let limits = Bounds { payload_bytes: limits.payload_bytes_max, field_names: limits.field_names_max };
         let mut outcomes = Vec::with_capacity(left.len());
         let mut attempts = 0;
         while !left.is_empty() {
@@ -74,7 +75,7 @@ impl Engine {
             }
             let (task, task_change, ids) = (Arc::clone(&open), Arc::clone(&change), left.clone());
             let collection = self.ready(&open).await?;
-            let planned = move || plan(&task.info, &collection, &task_change, ids, payload_bytes_max);
+            let planned = move || plan(&task.info, &collection, &task_change, ids, limits);
             let portion = self.pools().work(planned).await??;
             let Portion { outcomes: planned, writes } = portion;
             if !writes.is_empty() {
@@ -120,6 +121,13 @@ impl PayloadChange {
     }
 }
 
+/// What payloads may have: bytes of each, and names of all of a collection together.
+#[derive(Clone, Copy)]
+struct Bounds {
+    payload_bytes: usize,
+    field_names: usize,
+}
+
 /// The first of some documents, as many as make a portion.
 struct Portion {
     outcomes: Vec<PayloadOutcome>,
@@ -131,10 +139,11 @@ fn plan(
     collection: &Collection,
     change: &PayloadChange,
     ids: VecDeque<PointId>,
-    payload_bytes_max: usize,
+    limits: Bounds,
 ) -> Result<Portion> {
     let mut portion = Portion { outcomes: Vec::new(), writes: Vec::new() };
     let mut bytes = 0;
+    let mut new_names = HashSet::new();
     for id in ids {
         if bytes >= PORTION_BYTES {
             break;
@@ -154,7 +163,10 @@ fn plan(
             unknown_tokens: 0,
         };
         let payload = change.apply(&stored.payload);
-        if let Err(error) = validate_payload(id.as_str(), &payload, payload_bytes_max) {
+        bytes += payload_bytes(&stored.payload) + payload_bytes(&payload);
+        let checked = validate_payload(id.as_str(), &payload, limits.payload_bytes)
+            .and_then(|()| collection.check_field_names(&id, &payload, &mut new_names, limits.field_names));
+        if let Err(error) = checked {
             portion.outcomes.push(Some(Err(error.into())));
             continue;
         }

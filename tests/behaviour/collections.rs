@@ -188,6 +188,18 @@ async fn a_collection_has_so_many_field_names_and_says_what_to_do() {
     let words = ["\"3\"", "\"d\"", "limits.field_names_max"];
     assert_refused(server.documents.upsert(request).await, Code::InvalidArgument, &words);
     server.upsert("c", vec![with("3", &["a", "c"])]).await;
+    // Fields that are set are names too.
+    let set = |name: &str| proto::SetPayloadRequest {
+        collection: "c".into(),
+        ids: vec!["3".into()],
+        payload: [(name.to_owned(), value(yes.clone()))].into(),
+        ..Default::default()
+    };
+    let refused = server.documents.set_payload(set("d")).await.unwrap().into_inner().results.remove(0);
+    assert_eq!(refused.status(), proto::WriteStatus::Failed);
+    assert!(refused.error.contains("limits.field_names_max"), "{refused:?}");
+    let taken = server.documents.set_payload(set("b")).await.unwrap().into_inner().results.remove(0);
+    assert_eq!(taken.status(), proto::WriteStatus::Updated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
