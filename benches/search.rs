@@ -8,6 +8,7 @@ use std::{collections::HashSet, hint::black_box, sync::Arc, time::Instant};
 use criterion::Criterion;
 use distilface::{
     index::{IndexKind, IndexParams, SearchParams, Slot, VectorIndex, create},
+    stop::Stop,
     vector::{Dim, Metric, Vector},
 };
 
@@ -54,7 +55,7 @@ fn build(kind: IndexKind, vectors: &[Vector], size: &str) -> Arc<dyn VectorIndex
         vectors.iter().enumerate().map(|(i, v)| (Slot(i as u32), v.as_slice())).collect();
     let pool = rayon::ThreadPoolBuilder::new().build().expect("threads can be had");
     let started = Instant::now();
-    index.insert_on(&pool, &items).expect("ascending slots of one dimension");
+    index.insert_on(&pool, &items, &Stop::default()).expect("ascending slots of one dimension");
     let threads = pool.current_num_threads();
     say(&format!("build/{kind:?}/n={size}/dim={DIM}: {:.2?} on {threads} threads", started.elapsed()));
     index

@@ -13,6 +13,7 @@ use std::{
 use super::{Shared, memory::Graph, service::Threads};
 use crate::{
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
+    stop::{Asker, Stop},
     store::{disk::Disk, private},
     threads::Next,
     vector::{Dim, Metric},
@@ -41,20 +42,31 @@ const INDEX_DIR: &str = "index";
 const SEQUENCE_FILE: &str = "sequence";
 
 /// What the indexer is told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Signal {
     flags: Mutex<Flags>,
     changed: Condvar,
+    /// For a long piece of work: whether the indexer is to leave.
+    stop: Stop,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Flags {
-    stop: bool,
+    /// `None` once the indexer is to leave.
+    asker: Option<Asker>,
     work: bool,
     /// A search found the graph broken.
     graph_failed: bool,
     /// The graph could not be built; nobody may wait for it.
     given_up: bool,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        let (asker, stop) = Stop::with_asker(None);
+        let flags = Flags { asker: Some(asker), work: false, graph_failed: false, given_up: false };
+        Signal { flags: Mutex::new(flags), changed: Condvar::new(), stop }
+    }
 }
 
 impl Signal {
@@ -68,7 +80,7 @@ impl Signal {
     }
 
     pub(super) fn stop(&self) {
-        self.lock().stop = true;
+        self.lock().asker = None;
         self.changed.notify_all();
     }
 
@@ -91,7 +103,7 @@ impl Signal {
                 return;
             }
             let flags = self.lock();
-            if flags.stop || flags.given_up {
+            if flags.asker.is_none() || flags.given_up {
                 return;
             }
             // Progress is announced; the time-out only covers a change between the look and the sleep.
@@ -137,7 +149,7 @@ impl Indexer {
         self.free_retired();
         let graph_failed = {
             let mut flags = self.shared.signal.lock();
-            if flags.stop {
+            if flags.asker.is_none() {
                 return Next::Leave;
             }
             self.more |= std::mem::take(&mut flags.work);
@@ -209,13 +221,15 @@ impl Indexer {
                 items.iter().filter_map(|slot| Some((*slot, flat.vector(*slot)?))).collect();
             let borrowed: Vec<(Slot, &[f32])> =
                 vectors.iter().map(|(slot, v)| (*slot, v.as_slice())).collect();
-            if let Err(error) = target.index.insert_on(self.threads.build(), &borrowed) {
+            if let Err(error) =
+                target.index.insert_on(self.threads.build(), &borrowed, &self.shared.signal.stop)
+            {
                 self.failed(&error);
                 return true;
             }
             target.indexed = last.0 + 1;
         }
-        if done && let Err(error) = target.index.settle() {
+        if done && let Err(error) = target.index.settle(&self.shared.signal.stop) {
             self.failed(&error);
             return true;
         }

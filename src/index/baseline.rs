@@ -67,7 +67,10 @@ use super::{
     check_query,
     manifest::{self, Manifest},
 };
-use crate::vector::{Dim, Metric};
+use crate::{
+    stop::Stop,
+    vector::{Dim, Metric},
+};
 
 /// Points inserted under one hold of the lock: some tens of milliseconds at worst.
 const RUN_MAX: usize = 64;
@@ -251,7 +254,12 @@ impl HnswRsIndex {
 
     /// The lock is held by the calling thread, which is no worker of a pool (or has no pool to wait for); what runs on
     /// the pool takes only locks of `hnsw_rs`.
-    fn insert_by(&self, pool: Option<&ThreadPool>, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+    fn insert_by(
+        &self,
+        pool: Option<&ThreadPool>,
+        items: &[(Slot, &[f32])],
+        stop: &Stop,
+    ) -> Result<(), IndexError> {
         self.trusted()?;
         check_items(self.dim, self.read().highest, items)?;
         let mut rest = items;
@@ -269,7 +277,7 @@ impl HnswRsIndex {
             }
         }
         self.look_for_new(items)?;
-        self.pass_while_building()
+        self.pass_while_building(stop)
     }
 
     fn search_in(
@@ -350,20 +358,25 @@ impl VectorIndex for HnswRsIndex {
     }
 
     fn insert(&self, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
-        self.insert_by(None, items)
+        self.insert_by(None, items, &Stop::default())
     }
 
-    fn insert_on(&self, pool: &rayon::ThreadPool, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+    fn insert_on(
+        &self,
+        pool: &rayon::ThreadPool,
+        items: &[(Slot, &[f32])],
+        stop: &Stop,
+    ) -> Result<(), IndexError> {
         debug_assert!(
             rayon::current_thread_index().is_none(),
             "a worker of a pool must not wait for another"
         );
-        self.insert_by(Some(pool), items)
+        self.insert_by(Some(pool), items, stop)
     }
 
-    fn settle(&self) -> Result<(), IndexError> {
+    fn settle(&self, stop: &Stop) -> Result<(), IndexError> {
         self.trusted()?;
-        self.pass_after_building()
+        self.pass_after_building(stop)
     }
 
     fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::ErrorKind,
     random::SplitMix,
+    stop::Stop,
     vector::{Dim, Metric, Vector},
 };
 
@@ -278,7 +279,7 @@ fn searches_go_on_while_vectors_are_inserted() {
                 })
                 .collect();
             for batch in items(rows)[100..].chunks(200) {
-                index.insert_on(&pool, batch).unwrap();
+                index.insert_on(&pool, batch, &Stop::default()).unwrap();
             }
             done.store(true, Ordering::Relaxed);
             for searcher in searchers {
@@ -369,7 +370,7 @@ fn crowds(metric: Metric) -> Vec<(&'static str, Vec<Vec<f32>>)> {
 fn arrived(kind: IndexKind, metric: Metric, rows: &[Vec<f32>]) -> Arc<dyn VectorIndex> {
     let index = create(&params(kind), Dim::new(rows[0].len() as u32).unwrap(), metric, 0).unwrap();
     items(rows).chunks(64).for_each(|batch| index.insert(batch).unwrap());
-    index.settle().unwrap();
+    index.settle(&Stop::default()).unwrap();
     assert_eq!(index.len(), rows.len());
     index
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::ErrorKind,
+    stop::Stop,
     vector::{Dim, Metric},
 };
 
@@ -205,21 +206,29 @@ pub trait VectorIndex: Send + Sync + Debug {
     /// [`VectorIndex::insert`] with the threads of `pool`, where the implementation can use them. The caller must not be
     /// a worker of any pool: it waits for `pool` while it keeps searches out, and a worker that waits takes up other
     /// work on the same stack. What runs on `pool` takes no lock that anybody holds while waiting for `pool`.
+    /// All `items` are added whatever `stop` says; what is done besides, as in [`VectorIndex::settle`], is left off.
     ///
     /// # Errors
     /// As [`VectorIndex::insert`].
-    fn insert_on(&self, pool: &rayon::ThreadPool, items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
-        let _ = pool;
+    fn insert_on(
+        &self,
+        pool: &rayon::ThreadPool,
+        items: &[(Slot, &[f32])],
+        stop: &Stop,
+    ) -> Result<(), IndexError> {
+        let _ = (pool, stop);
         self.insert(items)
     }
 
     /// To be called when all that there is was inserted. An approximate index looks for vectors that a search would not
     /// find and sees to it that it does; where little was inserted since the last time, that takes no time. Searches go
-    /// on meanwhile. Works on the calling thread only.
+    /// on meanwhile. Works on the calling thread only, for minutes where there are millions of vectors. Left off when
+    /// `stop` says so, which is no error: the next call begins anew.
     ///
     /// # Errors
     /// [`IndexError::Failed`], as [`VectorIndex::insert`].
-    fn settle(&self) -> Result<(), IndexError> {
+    fn settle(&self, stop: &Stop) -> Result<(), IndexError> {
+        let _ = stop;
         Ok(())
     }
 

@@ -22,7 +22,10 @@ use super::{
     Graph, HnswRsIndex, LAYERS, RUN_MAX,
     twins::{digest, read_u32, read_u64},
 };
-use crate::vector::{Metric, dot};
+use crate::{
+    stop::Stop,
+    vector::{Metric, dot},
+};
 
 /// Candidates of the first, cheap look for a point. What it misses is looked for once more as searches do.
 const GLANCE_EF: usize = 16;
@@ -64,6 +67,12 @@ impl Strays {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Points of the graph at the last pass.
+    #[cfg(test)]
+    pub(super) fn passed(&self) -> usize {
+        self.passed
     }
 
     /// Each with its distance from the query.
@@ -167,23 +176,23 @@ impl HnswRsIndex {
     }
 
     /// A pass in the middle of a build: when the graph is twice as large as at the last one.
-    pub(super) fn pass_while_building(&self) -> Result<(), IndexError> {
-        if self.len() < 2 * RUN_MAX || !self.pass_is_due(1) { Ok(()) } else { self.look_for_strays() }
+    pub(super) fn pass_while_building(&self, stop: &Stop) -> Result<(), IndexError> {
+        if self.len() < 2 * RUN_MAX || !self.pass_is_due(1) { Ok(()) } else { self.look_for_strays(stop) }
     }
 
     /// A pass after a build, if much was added since the last one.
-    pub(super) fn pass_after_building(&self) -> Result<(), IndexError> {
-        if self.pass_is_due(GROWN) { self.look_for_strays() } else { Ok(()) }
+    pub(super) fn pass_after_building(&self, stop: &Stop) -> Result<(), IndexError> {
+        if self.pass_is_due(GROWN) { self.look_for_strays(stop) } else { Ok(()) }
     }
 
     /// One pass over the graph: looks for one in [`SAMPLE`] points, for every point that none of its nearest
     /// [`LINKS_BACK`] neighbours links to, and around each that is missing, until nothing more is missing there. Where
     /// more is missing than rarely, it looks for every point.
     ///
-    /// Costs about a twentieth of what building the graph did, and a fifth where it looks for every point. Searches go on meanwhile: each
-    /// look holds the lock for itself. On the calling thread alone, since a look on a pool would wait there for a lock
+    /// Costs about a twentieth of what building the graph did, and a fifth where it looks for every point. Left off when
+    /// `stop` says so: nothing is found then. Searches go on meanwhile: each look holds the lock for itself. On the calling thread alone, since a look on a pool would wait there for a lock
     /// whose holder may wait for the pool.
-    fn look_for_strays(&self) -> Result<(), IndexError> {
+    fn look_for_strays(&self, stop: &Stop) -> Result<(), IndexError> {
         let points = self.read().all();
         let place: HashMap<usize, u32> =
             points.iter().enumerate().map(|(i, p)| (p.get_origin_id(), i as u32)).collect();
@@ -204,6 +213,9 @@ impl HnswRsIndex {
             looked += queue.len();
             let mut missing = Vec::new();
             for i in queue {
+                if stop.is_asked() {
+                    return Ok(());
+                }
                 let point = &points[i as usize];
                 if self.is_stray(point.get_origin_id(), point.get_v())? {
                     missing.push(i);

@@ -29,7 +29,7 @@ fn insert(index: &HnswRsIndex, rows: &[Vec<f32>], first: usize) {
 fn insert_on(pool: &ThreadPool, index: &HnswRsIndex, rows: &[Vec<f32>], first: usize) {
     let items: Vec<(Slot, &[f32])> =
         rows.iter().enumerate().map(|(i, row)| (Slot((first + i) as u32), row.as_slice())).collect();
-    index.insert_on(pool, &items).unwrap();
+    index.insert_on(pool, &items, &Stop::default()).unwrap();
 }
 
 fn filled(n: usize) -> HnswRsIndex {
@@ -359,7 +359,7 @@ fn what_the_graph_does_not_find_is_scanned_beside_it() {
     }
     let rows = clustered(300, 8, METRIC, 31);
     insert(&index, &rows, 300);
-    index.settle().unwrap();
+    index.settle(&Stop::default()).unwrap();
     let strays = index.read().strays.len();
     assert!(strays > 20, "{strays} strays");
     let again = loaded(&index, saved(&index).path());
@@ -415,4 +415,19 @@ fn it_prints_nothing_and_starts_no_global_pool() {
         lines.len() == 3 && lines[0] == "running 1 test" && lines[2].starts_with("test result: ok. 1 passed"),
         "more was printed: {lines:#?}"
     );
+}
+
+#[test]
+fn a_look_for_what_is_not_found_is_left_off_and_begun_anew() {
+    let index = empty(16, 40);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let rows = clustered(300, 8, METRIC, 31);
+    let items: Vec<(Slot, &[f32])> = (0..).map(Slot).zip(rows.iter().map(Vec::as_slice)).collect();
+    let stop = Stop::at(Some(Instant::now()));
+    index.insert_on(&pool, &items, &stop).unwrap();
+    assert_eq!((index.len(), index.read().strays.passed()), (300, 0), "all are inserted");
+    index.settle(&stop).unwrap();
+    assert_eq!(index.read().strays.passed(), 0);
+    index.settle(&Stop::default()).unwrap();
+    assert_eq!(index.read().strays.passed(), index.read().points());
 }
