@@ -600,7 +600,7 @@ pub enum CollectionError {
     #[error(transparent)]
     Filter(#[from] filter::FilterError),
     #[error(
-        "this collection is read-only since a write to disk failed ({reason}); reads go on, restart after mending the disk"
+        "this collection is read-only since a write to disk failed ({reason}); reads go on, restart after the disk is repaired"
     )]
     ReadOnly { reason: String },
     #[error("this collection is closed")]

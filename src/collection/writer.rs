@@ -1,5 +1,5 @@
-//! The one who changes a collection, in turns of a thread that writers share: takes what waits, makes it one durable batch, then changes the memory,
-//! then answers.
+//! Changes a collection, in turns of a thread that writers share: takes what waits, makes it one durable batch, then
+//! changes the memory, then answers.
 //!
 //! Order in the store is order in memory, and one sync serves all who wait. The changes of one call are one unit: all
 //! are done or none. A call that touches an id of a call before it waits for the next batch.
@@ -212,7 +212,7 @@ impl Writer {
                     }
                 }
             }
-            // Nothing was done. What needs less room, deletes above all, shall not suffer for the others.
+            // Nothing was done. What needs less room, deletes above all, must not suffer for the others.
             Err(error) if disk_full(&error) => {
                 let jobs = kept.into_iter().flatten();
                 for (done, job) in dones.iter_mut().zip(jobs) {

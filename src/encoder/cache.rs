@@ -1,9 +1,11 @@
 //! Embeddings that need not be made again, the least lately used going first: of queries that were asked before, and of
-//! texts whose request ended before all of its texts were encoded.
+//! the texts of large requests, which may run out of time before they are answered.
 //!
 //! A cache belongs to one loaded model, so its fingerprint need not be part of the key. A query's key is the text
-//! itself: two texts are never taken for one. A text of an unfinished request has the SHA-256 of it for a key. What is
-//! finished is forgotten: unchanged documents are recognised by their content's hash before they come here.
+//! itself: two texts are never taken for one. A text of a large request has the SHA-256 of it for a key.
+//! Texts that were only to be encoded are forgotten with their answer. Passages of documents are kept until newer ones
+//! need their room, since their request may yet run out of time while it is written; once it is written, the documents
+//! are recognised by their content's hash and do not come here again.
 
 use std::{
     num::NonZero,
@@ -61,8 +63,7 @@ const ENTRY_BYTES: usize = 160;
 
 type TextKey = (TextKind, [u8; 32]);
 
-/// Embeddings of requests that are not finished, so that one that ran out of time goes on where it was when it is sent
-/// again.
+/// Embeddings of large requests, so that one that ran out of time goes on where it was when it is sent again.
 #[derive(Debug)]
 pub(super) struct UnfinishedCache {
     entries: Mutex<LruCache<TextKey, Embedding>>,
@@ -83,7 +84,7 @@ impl UnfinishedCache {
     }
 }
 
-/// One request of many texts: what it has so far is kept until it is finished, also when it ends early.
+/// One request of many texts: what it has so far is kept, also when it ends early.
 #[derive(Debug)]
 pub struct Unfinished {
     cache: Arc<UnfinishedCache>,
@@ -101,7 +102,7 @@ impl Unfinished {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// All of it was encoded and answered: nothing need be kept for it.
+    /// Forgets what is kept for it: all of it was encoded, and nothing that may yet fail comes after.
     pub fn finish(&self) {
         let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
         let mut entries = self.cache.lock();
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_unfinished_request_has_is_kept_until_it_is_finished() {
+    fn what_an_unfinished_request_has_is_kept_until_it_is_forgotten() {
         let cache = Arc::new(UnfinishedCache::new(1));
         let attempt = || Arc::new(Unfinished::new(Arc::clone(&cache)));
         let first = attempt();

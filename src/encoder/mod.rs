@@ -493,7 +493,7 @@ fn tuned(home: &Path, config: &EncoderConfig, packable: bool) -> Option<(Encoder
     Some((chosen, reason))
 }
 
-/// Until when a queued request is worth its cost.
+/// Until when a queued request is worth its cost, whose it is, and what is kept of it.
 #[derive(Debug, Clone, Default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Limits {

@@ -299,7 +299,7 @@ fn a_request_of_many_texts_goes_on_where_it_was_cancelled() {
             Err(error) => assert!(matches!(error, EncoderError::Cancelled), "{error}"),
         }
     };
-    // Nothing was encoded twice, and nothing is kept once it is finished.
+    // Nothing was encoded twice, and nothing is kept once it is forgotten.
     assert_eq!(encoded() - before, many.len() as u64);
     assert_eq!(embeddings, encoder.encode(&many, TextKind::Document).unwrap());
     assert_eq!(encoded() - before, 2 * many.len() as u64);

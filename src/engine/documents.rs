@@ -38,7 +38,7 @@ enum Step {
     Ready(Box<Point>, Encoded),
 }
 
-/// What encoding a document came to.
+/// The result of encoding a document.
 #[derive(Debug, Clone, Copy, Default)]
 struct Encoded {
     tokens: u32,

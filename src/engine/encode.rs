@@ -69,7 +69,7 @@ impl Engine {
         };
         match result {
             Ok(embeddings) => {
-                // Documents may yet miss their deadline while they are written: they go by age.
+                // Documents may yet miss their deadline while they are written: theirs stay until newer ones need the room.
                 if kind != TextKind::Document {
                     self.pools().work(move || unfinished.finish()).await?;
                 }

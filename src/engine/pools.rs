@@ -2,8 +2,8 @@
 //!
 //! Search, tokenizing (and what else costs time for each byte of text) and other work (reading the store, handing over
 //! writes) have pools of their own, so that a flood of one never takes the threads of the others. ONNX Runtime has its
-//! own threads (`runtime`), and the collections share a few for writing and building
-//! (`collection`).
+//! own threads (`runtime`), and the collections share a few for writing and building (`collection`). Opening, making and
+//! closing collections may wait long, and takes threads of the async runtime that are made for that.
 
 use std::time::Instant;
 
