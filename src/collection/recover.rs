@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     index::{IndexError, IndexKind, Slot, Stamp, VectorIndex},
-    store::{Store, StoreError, disk::Disk, folder::STATE_DIR, private},
+    store::{Store, StoreError, disk::Disk, folder::STATE_DIR, kept::Kept, private},
 };
 
 /// What the store keeps about the collection itself.
@@ -64,8 +64,26 @@ pub(super) fn create(
     Ok(Recovered { spec, stamp: Stamp(stored.stamp), store, memory, buried: Vec::new() })
 }
 
-/// Reads the store and whatever index files are good.
+/// Reads the store and whatever index files are good. A store that is refused keeps every byte it was found with.
 pub(super) fn open(
+    dir: &Path,
+    options: &CollectionOptions,
+    disk: Arc<dyn Disk>,
+) -> Result<Recovered, CollectionError> {
+    let kept = Kept::take(&dir.join(STATE_DIR))?;
+    match read(dir, options, disk) {
+        Ok(recovered) => {
+            kept.discard()?;
+            Ok(recovered)
+        }
+        Err(error) => {
+            kept.put_back();
+            Err(error)
+        }
+    }
+}
+
+fn read(
     dir: &Path,
     options: &CollectionOptions,
     disk: Arc<dyn Disk>,

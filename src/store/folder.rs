@@ -86,7 +86,7 @@ pub(crate) fn marked(dir: &Path) -> Option<Mark> {
 
 /// Whether there is a store in it, whole or not.
 pub(crate) fn has_state(dir: &Path) -> bool {
-    dir.join(STATE_DIR).is_dir()
+    [STATE_DIR, super::kept::KEPT_DIR].iter().any(|name| dir.join(name).is_dir())
 }
 
 /// Writes the description, whole or not at all.

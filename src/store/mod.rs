@@ -9,6 +9,7 @@ mod catalog;
 pub(crate) mod disk;
 mod documents;
 pub(crate) mod folder;
+pub(crate) mod kept;
 mod lock;
 pub(crate) mod private;
 mod probe;

@@ -356,6 +356,7 @@ fn a_small_store_that_lost_acknowledged_batches_is_refused() {
         let at = (used * (n % 30) / 30 + random.below(500)) % used;
         let what = if n < 30 { Damage::Flip(at) } else { Damage::Cut(at) };
         damage(&place.join("state/db"), what);
+        let found = std::fs::read(place.join("state/db")).unwrap();
         match Collection::open(&place, options()) {
             Ok(collection) => {
                 assert_eq!(names(&collection), all, "round {n}, {what:?}");
@@ -364,6 +365,13 @@ fn a_small_store_that_lost_acknowledged_batches_is_refused() {
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "round {n}, {what:?}: {error}");
                 assert!(error.to_string().contains(&*place.to_string_lossy()), "{error}");
+                // Whoever can repair the damage has everything again.
+                assert!(std::fs::read(place.join("state/db")).unwrap() == found, "round {n}: opening wrote");
+                if n % 10 == 0 {
+                    std::fs::write(place.join("state/db"), &db).unwrap();
+                    let repaired = Collection::open(&place, options()).unwrap();
+                    assert_eq!(names(&repaired), all, "round {n}, {what:?}, undone");
+                }
                 refused += 1;
             }
         }
