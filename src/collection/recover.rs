@@ -83,11 +83,7 @@ pub(super) fn open(
     }
 }
 
-fn read(
-    dir: &Path,
-    options: &CollectionOptions,
-    disk: Arc<dyn Disk>,
-) -> Result<Recovered, CollectionError> {
+fn read(dir: &Path, options: &CollectionOptions, disk: Arc<dyn Disk>) -> Result<Recovered, CollectionError> {
     let begun = std::time::Instant::now();
     let store = Store::open(&dir.join(STATE_DIR), options.store_cache_bytes, disk)?;
     let Stored { spec, stamp } = store.spec()?;
