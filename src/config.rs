@@ -25,7 +25,7 @@ pub use layers::{Loaded, Origin, Override};
 
 /// Variables that begin with `DISTILFACE_` and are not settings: where things are, and what tests look at.
 pub const RESERVED_VARIABLES: [&str; 4] =
-    ["DISTILFACE_HOME", "DISTILFACE_CONFIG", "DISTILFACE_SHARED", "DISTILFACE_URL"];
+    ["DISTILFACE_HOME", FILE_VARIABLE, "DISTILFACE_SHARED", "DISTILFACE_URL"];
 
 /// The life of the process, without the library of the graph telling its own at every start.
 pub const LOG_FILTER_DEFAULT: &str = "info,hnsw_rs=warn";
@@ -279,6 +279,14 @@ pub struct Explained {
 /// What the setting of this key, `section.name`, is for and what it may be; empty words for a key that does not exist.
 pub fn explain(key: &str) -> Explained {
     Explained { meaning: meaning::of(key), allowed: bounds::allowed(key) }
+}
+
+/// The variable that names the settings file.
+pub const FILE_VARIABLE: &str = "DISTILFACE_CONFIG";
+
+/// The settings file that [`FILE_VARIABLE`] names; `None` where it is not set or empty.
+pub fn file_of_variable() -> Option<PathBuf> {
+    layers::file_of_variable(|name| std::env::var_os(name))
 }
 
 /// The user's own settings file: `$XDG_CONFIG_HOME/distilface/config.toml`, else `~/.config/distilface/config.toml`;

@@ -1,7 +1,12 @@
 //! `distilface config`: the effective settings as TOML that can be used as a file, each explained and with where it came
 //! from; and `config init`, which writes such a file to begin with.
 
-use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -35,7 +40,8 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Write a file with every setting, explained and at its default; one that is there is left alone
     Init {
-        /// Where to [default: ~/.config/distilface/config.toml, which every command reads]
+        /// Where to [default: the file of --config or $DISTILFACE_CONFIG, else ~/.config/distilface/config.toml, which
+        /// every command reads]
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
@@ -44,16 +50,22 @@ enum ConfigCommand {
 /// The answer under `--json`.
 #[derive(Serialize)]
 struct Effective<'a> {
-    file: Option<&'a std::path::Path>,
+    file: Option<&'a Path>,
     values: &'a Config,
     origins: BTreeMap<String, String>,
     settings: BTreeMap<String, Explained>,
 }
 
-pub fn run(args: &ConfigArgs, out: &Output, loaded: &Loaded) -> anyhow::Result<()> {
-    if let Some(ConfigCommand::Init { file }) = &args.command {
-        return init(out, file.clone());
+impl ConfigArgs {
+    /// Writes the file to begin with, if that is what was asked for. It needs no settings: the file that `named` or the
+    /// environment says to read may be the one that is to be made.
+    pub fn init(&self, named: Option<&Path>, out: &Output) -> Option<anyhow::Result<()>> {
+        let ConfigCommand::Init { file } = self.command.as_ref()?;
+        Some(init(out, file.as_deref().or(named)))
     }
+}
+
+pub fn run(args: &ConfigArgs, out: &Output, loaded: &Loaded) -> anyhow::Result<()> {
     let settings = settings(&loaded.config)?;
     if let Some(key) = &args.key {
         return print_one(out, &settings, key);
@@ -132,9 +144,14 @@ fn comment(key: &str, width: usize) -> String {
     lines.iter().map(|line| format!("# {line}")).collect::<Vec<_>>().join("\n")
 }
 
-fn init(out: &Output, file: Option<PathBuf>) -> anyhow::Result<()> {
-    let named = file.is_some();
-    let Some(path) = file.or_else(config::own_file) else {
+fn init(out: &Output, named: Option<&Path>) -> anyhow::Result<()> {
+    let (path, read) = if let Some(path) = named {
+        (path.to_owned(), format!("give it with --config {}", path.display()))
+    } else if let Some(path) = config::file_of_variable() {
+        (path, format!("every command reads it while {} names it", config::FILE_VARIABLE))
+    } else if let Some(path) = config::own_file() {
+        (path, "every command reads it".to_owned())
+    } else {
         return Err(usage("neither XDG_CONFIG_HOME nor HOME says where your settings are: name a FILE"));
     };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -148,11 +165,6 @@ fn init(out: &Output, file: Option<PathBuf>) -> anyhow::Result<()> {
         Err(e) => return Err(e).with_context(|| format!("writing {}", path.display())),
     };
     made.write_all(template()?.as_bytes()).with_context(|| format!("writing {}", path.display()))?;
-    let read = if named {
-        format!("give it with --config {}", path.display())
-    } else {
-        "every command reads it".into()
-    };
     out.result(&json!({ "file": path }), |_| format!("wrote {}; {read}", path.display()))
 }
 

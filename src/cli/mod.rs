@@ -199,6 +199,11 @@ fn run(cli: Cli, out: Output) -> Result<(), (Output, anyhow::Error)> {
         // Needs neither settings nor a database, and must work where those are broken.
         return completions::run(args, &out).map_err(|error| (out, error));
     }
+    if let Command::Config(args) = &command
+        && let Some(written) = args.init(globals.config.as_deref(), &out)
+    {
+        return written.map_err(|error| (out, error));
+    }
     let prepared = prepare(&globals, &command);
     let (loaded, target) = match prepared {
         Ok(prepared) => prepared,

@@ -17,7 +17,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Config, ConfigError, LogFormat, RESERVED_VARIABLES, bounds};
+use super::{Config, ConfigError, FILE_VARIABLE, LogFormat, RESERVED_VARIABLES, bounds};
 use crate::spelling;
 
 const PREFIX: &str = "DISTILFACE_";
@@ -132,11 +132,16 @@ impl LogFormat {
 
 /// The file to read: the one named (which must then exist), else the user's own if there is one.
 fn locate(file: Option<&Path>, env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
-    let var = |name: &str| env.get(std::ffi::OsStr::new(name)).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(named) = file.map(Path::to_owned).or_else(|| var("DISTILFACE_CONFIG")) {
+    let var = |name: &str| env.get(std::ffi::OsStr::new(name)).cloned();
+    if let Some(named) = file.map(Path::to_owned).or_else(|| file_of_variable(var)) {
         return Some(named);
     }
-    own_file(|name| env.get(std::ffi::OsStr::new(name)).cloned()).filter(|path| path.exists())
+    own_file(var).filter(|path| path.exists())
+}
+
+/// The file that the environment names.
+pub(super) fn file_of_variable(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    var(FILE_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
 /// Where the user's own file is, or would be.

@@ -67,6 +67,30 @@ fn a_file_to_begin_with_is_written_once() {
 }
 
 #[test]
+fn a_file_to_begin_with_is_written_where_the_settings_are_to_be_read_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let (flag, variable) = (folder.path().join("flag.toml"), folder.path().join("variable.toml"));
+    let init = || {
+        let mut command = bare();
+        command.env("DISTILFACE_CONFIG", &variable).args(["config", "init"]);
+        command
+    };
+    run(init().arg("--config").arg(&flag)).code(0).prints(&format!("wrote {}", flag.display()));
+    assert!(!variable.exists());
+    run(&mut init()).code(0).prints(&format!("wrote {}", variable.display())).prints("DISTILFACE_CONFIG");
+    for file in [&flag, &variable] {
+        assert!(std::fs::read_to_string(file).unwrap().contains("#k_max = 1000"));
+        // What is there stays, whatever is in it.
+        std::fs::write(file, "mine").unwrap();
+    }
+    run(init().arg("--config").arg(&flag)).code(1).says("is there already, and is left as it is");
+    run(&mut init()).code(1).says("is there already, and is left as it is");
+    for file in [&flag, &variable] {
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "mine");
+    }
+}
+
+#[test]
 fn all_faults_are_told_and_nothing_starts() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.toml");
