@@ -2,7 +2,7 @@
 //!
 //! Every collection is told twice: by its entry in the catalogue and by the description in its folder. Where one of the
 //! two is lost, the other stands in for it; where they disagree in a way that nobody can decide, the collection is
-//! refused by name. A folder that neither explains is kept and reported. Nothing is decided here by what is *not* there.
+//! refused by name. A folder with a store that neither explains is kept and reported. Nothing is decided here by what is *not* there.
 //!
 //! The descriptions carry the catalogue's revision of their last change, so a catalogue that was cut back to an earlier
 //! state is known to be behind, and the descriptions then say which aliases there are.

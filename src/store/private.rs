@@ -48,9 +48,23 @@ pub(crate) fn create_file(path: &Path) -> io::Result<File> {
 /// The first refusal of the file system, after everything was tried.
 #[cfg(unix)]
 pub(crate) fn narrow(path: &Path) -> io::Result<bool> {
+    narrow_to(path, usize::MAX)
+}
+
+/// [`narrow`] of `path` alone, and of nothing below it.
+///
+/// # Errors
+/// The refusal of the file system.
+#[cfg(unix)]
+pub(crate) fn narrow_alone(path: &Path) -> io::Result<bool> {
+    narrow_to(path, 0)
+}
+
+#[cfg(unix)]
+fn narrow_to(path: &Path, depth_max: usize) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt as _;
     let (mut any, mut first) = (false, Ok(()));
-    for entry in walkdir::WalkDir::new(path) {
+    for entry in walkdir::WalkDir::new(path).max_depth(depth_max) {
         let narrowed = entry.map_err(io::Error::from).and_then(|entry| {
             let mut rights = entry.metadata().map_err(io::Error::from)?.permissions();
             if entry.file_type().is_symlink() || rights.mode() & 0o077 == 0 {
@@ -72,6 +86,12 @@ pub(crate) fn narrow(path: &Path) -> io::Result<bool> {
 /// Not known here.
 #[cfg(not(unix))]
 pub(crate) fn narrow(_path: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Not known here.
+#[cfg(not(unix))]
+pub(crate) fn narrow_alone(_path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 

@@ -264,11 +264,23 @@ fn foreign_files_and_folders_are_left_alone() {
     for file in &foreign {
         fs::write(file, "mine").unwrap();
     }
+    #[cfg(unix)]
+    let rights = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    #[cfg(unix)]
+    for path in folders.iter().chain(&foreign) {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let names = open(dir.path()).unwrap();
     check(&names, "with foreign files");
     assert_eq!(names.findings(), []);
     for path in folders.iter().chain(&foreign) {
         assert!(path.exists(), "{}", path.display());
+        #[cfg(unix)]
+        assert_eq!(rights(path), 0o755, "{}", path.display());
     }
 }
 
