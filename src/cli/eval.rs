@@ -159,7 +159,7 @@ fn parity_table(reports: &[ParityReport]) -> String {
     text.trim_end().to_owned()
 }
 
-/// A folder that is removed when dropped.
+/// A folder that only this user may look into, and that is removed when dropped.
 pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
@@ -167,7 +167,10 @@ impl Scratch {
         let unique =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let path = std::env::temp_dir().join(format!("distilface-{what}-{}-{unique}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("making the folder {}", path.display()))?;
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&path).with_context(|| format!("making the folder {}", path.display()))?;
         Ok(Scratch(path))
     }
 }

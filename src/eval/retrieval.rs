@@ -105,7 +105,8 @@ pub fn compare(
     Ok(RetrievalComparison { report: second, difference })
 }
 
-/// Ingests `set` into a collection of a fresh database under `dir` and measures exact and indexed search.
+/// Ingests `set` into a collection of a fresh database under `dir` and measures exact and indexed search. `None` if
+/// `stopped` came first. The database is closed either way.
 ///
 /// # Errors
 /// Engine errors.
@@ -114,12 +115,16 @@ pub async fn evaluate(
     config: &Config,
     dir: &Path,
     options: Options,
-) -> Result<RetrievalReport, EvalError> {
+    stopped: impl Future<Output = ()>,
+) -> Result<Option<RetrievalReport>, EvalError> {
     let mut config = config.clone();
     dir.clone_into(&mut config.data.dir);
     let opened = tokio::task::spawn_blocking(move || Engine::open(&config)).await;
     let engine = opened.map_err(|e| EvalError::Folder { path: dir.to_owned(), reason: e.to_string() })??;
-    let result = run(set, &engine, options).await;
+    let result = tokio::select! {
+        result = run(set, &engine, options) => result.map(Some),
+        () = stopped => Ok(None),
+    };
     engine.close().await?;
     result
 }

@@ -4,12 +4,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Place, run};
+use crate::harness::{Place, finish, run, signal, until};
 
 /// The default model, as `distilface setup` installs it.
 fn with_default_model(place: &Place) -> Option<Command> {
@@ -153,6 +153,35 @@ fn a_folder_without_judgements_is_refused() {
     place.file("empty/queries.jsonl", "{\"_id\":\"q\",\"text\":\"rain\"}\n");
     place.file("empty/qrels.tsv", "query-id\tcorpus-id\tscore\nq\ta\tmuch\n");
     run(place.command().args(["eval", "retrieval", "empty"])).code(1).says("qrels.tsv, line 2");
+}
+
+#[test]
+fn an_interrupt_leaves_no_folder_behind_and_nobody_else_may_look_into_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(place) = Place::new() else { return };
+    let corpus: Vec<String> = (0..30_000)
+        .map(|n| json!({ "_id": n.to_string(), "text": format!("rain {n}") }).to_string())
+        .collect();
+    place.file("many/corpus.jsonl", corpus.join("\n"));
+    place.file("many/queries.jsonl", "{\"_id\":\"q\",\"text\":\"rain\"}\n");
+    place.file("many/qrels.tsv", "query-id\tcorpus-id\tscore\nq\t1\t1\n");
+    let temporary = place.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let mut command = place.command();
+    command.args(["eval", "retrieval", "many"]).env("TMPDIR", &temporary);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The runtime writes a file of its own there.
+    let folder = || {
+        let mut found = std::fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().path());
+        found.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("distilface-"))
+    };
+    until("the database is there", || folder().is_some_and(|folder| folder.join("collections").exists()));
+    let mode = std::fs::metadata(folder().unwrap()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    signal(&child, "-INT");
+    let ran = finish(child).code(130);
+    assert!(!ran.stderr.contains("others may look"), "{ran:#?}");
+    assert_eq!(folder(), None);
 }
 
 #[test]

@@ -7,7 +7,11 @@ use serde::Serialize;
 
 use super::{ResamplingArgs, Scratch, with_interval, with_p};
 use crate::{
-    cli::{App, failure::usage, layout},
+    cli::{
+        App,
+        failure::{Stop, usage},
+        follow_signals, layout,
+    },
     config::Config,
     eval::{
         beir::{self, JudgedCollection},
@@ -70,15 +74,17 @@ pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
         config.encoder.model.clone_from(name);
         config
     });
+    // An interrupt leaves no folder behind.
+    follow_signals(app)?;
     let mut reports = Vec::new();
     for dir in &args.dirs {
         let set = beir::load(dir, args.split.as_deref())?;
         app.out.note(&format!("{}: {} documents, {} queries", set.name, set.corpus.len(), set.queries.len()));
-        let first = measure(&set, config, options)?;
+        let first = measure(app, &set, config, options)?;
         let comparison = match &second {
             Some(config) => {
                 // The index tells nothing more about the encoder.
-                let report = measure(&set, config, Options { exact_only: true, ..options })?;
+                let report = measure(app, &set, config, Options { exact_only: true, ..options })?;
                 Some(retrieval::compare(&first, report, &plan)?)
             }
             None => None,
@@ -88,10 +94,17 @@ pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
     app.out.result(&reports, |reports| table(reports, app.out.width()))
 }
 
-fn measure(set: &JudgedCollection, config: &Config, options: Options) -> anyhow::Result<RetrievalReport> {
+fn measure(
+    app: &App,
+    set: &JudgedCollection,
+    config: &Config,
+    options: Options,
+) -> anyhow::Result<RetrievalReport> {
     let folder = Scratch::new("eval")?;
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
-    Ok(runtime.block_on(retrieval::evaluate(set, config, &folder.0, options))?)
+    let stopped = app.interrupt.cancelled();
+    let report = runtime.block_on(retrieval::evaluate(set, config, &folder.0, options, stopped))?;
+    report.ok_or_else(|| Stop::Interrupted.into())
 }
 
 /// One set, a measure a line, so that both models stand side by side in a narrow window.
