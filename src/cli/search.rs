@@ -19,6 +19,9 @@ use crate::{
     source::composed,
 };
 
+/// Lines of a title that are shown.
+const TITLE_LINES_MAX: usize = 2;
+
 /// The collection that commands work on unless `-c` names another.
 pub const COLLECTION_DEFAULT: &str = "default";
 
@@ -157,7 +160,13 @@ fn hit_words(out: &Output, args: &SearchArgs, rank: usize, hit: &proto::Hit) -> 
     let titled = !hit.title.trim().is_empty();
     let head = format!("{rank:>2}. {:.3}  ", hit.score);
     let name = if titled { &hit.title } else { &hit.id };
-    let lines = layout::wrap_after(&head, name, width, LongWords::Break);
+    let mut lines = layout::wrap_after(&head, name, width, LongWords::Break);
+    if titled && let Some((end, _)) = lines.match_indices('\n').nth(TITLE_LINES_MAX - 1) {
+        lines.truncate(end);
+        let last = lines.rfind('\n').map_or(0, |at| at + 1);
+        let cut = layout::cut(&format!("{} …", &lines[last..]), width);
+        lines.replace_range(last.., &cut);
+    }
     // Wrapped first and painted after: escape codes have no width.
     let (first, rest) = lines.split_at(head.len().min(lines.len()));
     let paint_lines =

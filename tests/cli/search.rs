@@ -43,6 +43,23 @@ fn a_passage_keeps_its_lines() {
 }
 
 #[test]
+fn a_long_title_is_cut_to_two_lines() {
+    let Some(place) = Place::new() else { return };
+    let title = (0..280).map(|n| format!("word{n}")).collect::<Vec<_>>().join(" ");
+    place.file("d.jsonl", format!("{{\"id\":\"the-id\",\"title\":\"{title}\",\"text\":\"milk\"}}\n"));
+    place.run(&["ingest", "d.jsonl"]).code(0);
+    for width in ["20", "80"] {
+        let ran = run(place.cli(&["search", "milk"]).env("COLUMNS", width)).code(0);
+        let lines: Vec<&str> = ran.stdout.lines().collect();
+        assert!(lines[0].contains("word0") && lines[1].ends_with('…'), "{ran:#?}");
+        assert!(lines[1].chars().count() <= width.parse().unwrap(), "{ran:#?}");
+        assert!(lines[2].trim_start().starts_with("the-id"), "{ran:#?}");
+    }
+    let found = place.run(&["search", "milk", "--json"]).code(0).json();
+    assert_eq!(found["hits"][0]["title"], title);
+}
+
+#[test]
 fn hits_are_json_for_programs() {
     let Some(place) = filled() else { return };
     let found = place.run(&["search", "brücke", "-k", "2", "--explain", "--json"]).code(0).json();
