@@ -7,7 +7,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use anyhow::Context;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{App, failure::Stop, output::Output};
+use super::{
+    App,
+    failure::{self, Stop},
+    output::Output,
+};
 use crate::{
     config::Config,
     engine::Engine,
@@ -218,6 +222,10 @@ pub async fn with_session(
         () = app.interrupt.cancelled(), if on_interrupt == OnInterrupt::Stop => Err(Stop::Interrupted.into()),
     };
     let closed = session.close().await;
+    let result = match &app.target {
+        Target::Folder => result.map_err(failure::of_this_process),
+        Target::Server { .. } => result,
+    };
     result.and(closed)
 }
 

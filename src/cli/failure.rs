@@ -155,6 +155,25 @@ fn status_words(status: &Status) -> String {
     }
 }
 
+/// What a server inside this process answered, without a word of a server's log: what it logged stands above.
+pub fn of_this_process(mut error: anyhow::Error) -> anyhow::Error {
+    if let Some(status) = error.downcast_mut::<Status>()
+        && transport_fault(status).is_none()
+    {
+        let message = status.message().replace("the server's log says more", "the log above says more");
+        let details = status.details().to_vec().into();
+        let mut told = Status::with_details_and_metadata(
+            status.code(),
+            message,
+            details,
+            std::mem::take(status.metadata_mut()),
+        );
+        told.metadata_mut().remove("x-request-id");
+        *status = told;
+    }
+    error
+}
+
 fn kind_of_code(code: Code) -> &'static str {
     let kind = match code {
         Code::InvalidArgument | Code::OutOfRange => ErrorKind::Invalid,
@@ -253,5 +272,21 @@ mod tests {
         status.metadata_mut().insert("x-request-id", "abc".parse().unwrap());
         assert_eq!(verdict(status).0, "our bug (request abc; the server's log tells more)");
         assert_eq!(verdict(Status::internal("")).0, "the server answered Internal and no message");
+    }
+
+    #[test]
+    fn a_server_inside_this_process_has_no_log_of_its_own() {
+        for (told, expected) in [
+            ("our bug", "our bug"),
+            (
+                "internal error; the server's log says more under request id abc",
+                "internal error; the log above says more under request id abc",
+            ),
+        ] {
+            let mut status = Status::internal(told);
+            status.metadata_mut().insert("x-request-id", "abc".parse().unwrap());
+            let error = of_this_process(anyhow::Error::from(status).context("searching"));
+            assert_eq!(verdict(error), (format!("searching: {expected}"), "internal", 1));
+        }
     }
 }

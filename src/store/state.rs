@@ -522,6 +522,9 @@ fn guarded<T>(dir: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, S
             }
             _ => Err(StoreError::io(dir, e)),
         },
+        Ok(Err(sled::Error::Corruption { .. })) => {
+            Err(StoreError::corrupt(dir, "its log cannot be read".to_owned()))
+        }
         Ok(Err(e)) => Err(StoreError::corrupt(dir, e.to_string())),
         Err(panic) => {
             let reason = panic
@@ -531,5 +534,17 @@ fn guarded<T>(dir: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, S
                 .unwrap_or_else(|| "it gave no reason".to_owned());
             Err(StoreError::corrupt(dir, format!("the store failed on it: {reason}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_in_plain_words() {
+        let corruption = sled::Error::Corruption { at: None, bt: () };
+        let error = guarded(Path::new("state"), || Err::<(), _>(corruption)).unwrap_err();
+        assert_eq!(error.to_string(), "state is damaged: its log cannot be read");
     }
 }
