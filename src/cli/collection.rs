@@ -35,7 +35,7 @@ enum CollectionCommand {
         /// Collection or alias
         name: String,
     },
-    /// Delete a collection with all its documents
+    /// Delete a collection with all its documents and aliases
     Delete {
         /// Collection
         name: String,
@@ -146,9 +146,7 @@ impl CreateArgs {
 
 pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
     match &args.command {
-        CollectionCommand::Delete { name, yes } => {
-            confirm_deletion(&app.out, *yes, &format!("Delete collection {name:?} with all its documents?"))?;
-        }
+        CollectionCommand::Delete { yes: false, .. } if !app.out.can_ask() => return Err(nobody_to_ask()),
         CollectionCommand::Create(args) => args.check()?,
         _ => {}
     }
@@ -162,10 +160,7 @@ pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
                 session.collections().get(request).await?.into_inner().collection.unwrap_or_default();
             out.result(&collection_json(&collection), |_| collection_words(out, &collection))
         }
-        CollectionCommand::Delete { name, .. } => {
-            session.collections().delete(DeleteCollectionRequest { name: name.clone() }).await?;
-            done(out, &json!({ "deleted": name }), &format!("deleted collection {name}"))
-        }
+        CollectionCommand::Delete { name, yes } => delete(out, session, name, *yes).await,
         CollectionCommand::Stats { name, field_prefix, all_fields } => {
             let mut request = CollectionStatsRequest {
                 name: name.clone(),
@@ -204,10 +199,30 @@ pub fn confirm_deletion(out: &Output, yes: bool, question: &str) -> anyhow::Resu
     match out.confirm(question)? {
         Some(true) => Ok(()),
         Some(false) => Err(anyhow::anyhow!("nothing was deleted")),
-        None => {
-            Err(usage("deleting cannot be undone, and nobody can be asked here; say --yes if it is meant"))
-        }
+        None => Err(nobody_to_ask()),
     }
+}
+
+fn nobody_to_ask() -> anyhow::Error {
+    usage("deleting cannot be undone, and nobody can be asked here; say --yes if it is meant")
+}
+
+/// Deletes a collection; its aliases go with it, so they are named before and after.
+async fn delete(out: &Output, session: &Session, name: &str, yes: bool) -> anyhow::Result<()> {
+    // Not by Get, which refuses a collection that is damaged; that one can be deleted too.
+    let collections = session.collections().list(ListCollectionsRequest {}).await?.into_inner().collections;
+    let is_it = |collection: &Collection| collection.config.as_ref().is_some_and(|c| c.name == name);
+    let aliases =
+        collections.into_iter().find(is_it).map(|collection| collection.aliases).unwrap_or_default();
+    let with_aliases = match &*aliases {
+        [] => String::new(),
+        [alias] => format!(" and its alias {alias}"),
+        several => format!(" and its aliases {}", several.join(", ")),
+    };
+    confirm_deletion(out, yes, &format!("Delete collection {name:?} with all its documents{with_aliases}?"))?;
+    session.collections().delete(DeleteCollectionRequest { name: name.to_owned() }).await?;
+    let answer = json!({ "deleted": name, "aliases": aliases });
+    done(out, &answer, &format!("deleted collection {name}{with_aliases}"))
 }
 
 /// What was done, in words or as JSON; words on stderr, since there is no result.

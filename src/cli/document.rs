@@ -16,13 +16,13 @@ use super::{
     values,
 };
 use crate::{
-    collection::payload::payload_from_json,
+    collection::payload::{integer_out_of_bounds, payload_from_json},
     proto::{
-        CountRequest, DeleteDocumentsRequest, GetDocumentsRequest, GetDocumentsResponse, ScrollRequest,
-        SetPayloadRequest, StoredDocument, WriteStatus,
+        CountRequest, DeleteDocumentsRequest, GetCollectionRequest, GetDocumentsRequest,
+        GetDocumentsResponse, ScrollRequest, SetPayloadRequest, StoredDocument, WriteStatus,
     },
     server::convert::value::payload_to,
-    source::{FieldMap, ValueType, composed, has_long_integers},
+    source::{FieldMap, ValueType, composed, long_integers},
 };
 
 /// Documents of one page.
@@ -106,6 +106,7 @@ enum DocumentCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A value is read as JSON where it is JSON (5, 0.5, true, [\"a\",\"b\"], \"5\"), else as text.
+An integer that does not fit into 64 bits is refused: read it with --type as string, or as float.
 
 Examples:
   distilface document set paper-7 -c papers year=2001 lang=en
@@ -143,15 +144,7 @@ impl SetArgs {
                 .split_once('=')
                 .filter(|(field, _)| !field.is_empty())
                 .ok_or_else(|| usage(format!("{given:?} is not FIELD=VALUE, such as year=2001")))?;
-            let told = self.types.iter().find(|(typed, _)| typed == field).map(|(_, kind)| *kind);
-            let typed = serde_json::from_str(value).ok().filter(|_| !told.is_some_and(ValueType::is_text));
-            if typed.is_some() && told != Some(ValueType::Float) && has_long_integers(value) {
-                return Err(usage(format!(
-                    "field {field:?}: the integer does not fit into 64 bits and would lose digits; \
-                     --type {field}=string keeps them"
-                )));
-            }
-            let value = typed.unwrap_or_else(|| Json::String(value.to_owned()));
+            let value = self.value(field, value)?;
             if fields.insert(field.to_owned(), value).is_some() {
                 return Err(usage(format!("field {field:?} is given twice")));
             }
@@ -167,6 +160,29 @@ impl SetArgs {
             remove_fields: self.remove.clone(),
             replace: self.replace,
         })
+    }
+
+    /// JSON where it is JSON, else text. An integer beyond 64 bits is refused, unless a type says what becomes of it.
+    fn value(&self, field: &str, given: &str) -> anyhow::Result<Json> {
+        let kind =
+            |name: &str| self.types.iter().rev().find(|(typed, _)| typed == name).map(|(_, kind)| *kind);
+        let text = || Json::String(given.to_owned());
+        if kind(field).is_some_and(ValueType::is_text) {
+            return Ok(text());
+        }
+        let nearest = serde_json::from_str::<Json>(given).ok();
+        let Some((digits, long)) = long_integers::read_value(given, field) else {
+            return Ok(nearest.unwrap_or_else(text));
+        };
+        let is = |name: &String, typed: ValueType| kind(name) == Some(typed);
+        if let Some(name) =
+            long.keys().find(|name| !is(name, ValueType::String) && !is(name, ValueType::Float))
+        {
+            return Err(usage(format!("field {name:?}: {}", integer_out_of_bounds(&long[name]))));
+        }
+        // Of a field read as float nothing but the nearest one is asked for.
+        let floats = long.keys().all(|name| is(name, ValueType::Float));
+        Ok(nearest.filter(|_| floats).unwrap_or(digits))
     }
 }
 
@@ -318,11 +334,16 @@ async fn scroll(
     limit: u64,
 ) -> anyhow::Result<()> {
     let mut left = limit;
+    let mut checks_vectors = out.is_json() && !request.with_vectors;
     while left > 0 {
         request.limit = u32::try_from(left).map_or(PAGE, |left| left.min(PAGE));
         let page = session.documents().scroll(request.clone()).await?.into_inner();
         left -= left.min(page.documents.len() as u64);
         out.hints(&page.hints);
+        if checks_vectors && !page.documents.is_empty() {
+            checks_vectors = false;
+            warn_of_left_out_vectors(out, session, &request.collection).await;
+        }
         for document in &page.documents {
             if out.is_json() {
                 out.json_line(&values::document_json(document, !request.without_text))?;
@@ -335,8 +356,22 @@ async fn scroll(
         }
         request.cursor = page.next_cursor;
     }
-    out.note(&format!("there are more: --all, or go on with --cursor '{}'", request.cursor));
+    out.remark(&format!("there are more: --all, or go on with --cursor '{}'", request.cursor));
     Ok(())
+}
+
+/// Warns where the lines cannot be read again: documents of a vectors-only collection are nothing without them.
+async fn warn_of_left_out_vectors(out: &Output, session: &Session, collection: &str) {
+    let request = GetCollectionRequest { name: collection.to_owned() };
+    // What cannot be asked is no reason to stop: the documents are here.
+    let Ok(answer) = session.collections().get(request).await else { return };
+    let config = answer.into_inner().collection.and_then(|collection| collection.config);
+    if config.is_some_and(|config| config.vectors_only) {
+        out.warn(&format!(
+            "{collection} holds vectors only, and they are left out, so ingest cannot read these lines again; \
+             --vectors brings them"
+        ));
+    }
 }
 
 /// Id and title, some lines of the text, the fields.

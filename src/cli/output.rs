@@ -153,6 +153,15 @@ impl Output {
         }
     }
 
+    /// What the reader of the result must know to use it, on stderr, also under `--json`; nothing under `--quiet`.
+    pub fn remark(&self, text: &str) {
+        if self.json && !self.quiet {
+            self.stderr(&serde_json::json!({ "note": text }).to_string());
+        } else {
+            self.note(text);
+        }
+    }
+
     /// Something that was wrong and did not stop us, on stderr, also under `--quiet`.
     pub fn warn(&self, text: &str) {
         if self.json {

@@ -172,6 +172,16 @@ pub fn value_from_json(value: &serde_json::Value) -> Result<Option<Value>, Strin
     }))
 }
 
+/// Why an integer beyond 64 bits is not kept, and what to write instead; of many digits the first are shown.
+pub fn integer_out_of_bounds(digits: &str) -> String {
+    let shown: String = digits.chars().take(40).collect();
+    format!(
+        "the integer {shown} is out of bounds ({} to {}); write it in quotes to keep it as text, or as {shown}.0 to keep the nearest float",
+        i64::MIN,
+        i64::MAX
+    )
+}
+
 /// Digits alone are an integer, and one that does not fit is refused: as a float it would be another number.
 fn number_from_json(number: &serde_json::Number) -> Result<Value, String> {
     if let Some(integer) = number.as_i64() {
@@ -179,12 +189,7 @@ fn number_from_json(number: &serde_json::Number) -> Result<Value, String> {
     }
     let written = number.to_string();
     if written.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
-        let shown: String = written.chars().take(40).collect();
-        return Err(format!(
-            "the integer {shown} is out of bounds ({} to {}); write it in quotes to keep it as text, or as {shown}.0 to keep the nearest float",
-            i64::MIN,
-            i64::MAX
-        ));
+        return Err(integer_out_of_bounds(&written));
     }
     match number.as_f64() {
         Some(float) if float.is_finite() => Ok(Value::Float(float)),

@@ -364,7 +364,8 @@ fn check(
     validate_payload(&document.id, &document.payload, limits.payload_bytes_max)?;
     match (&info.model, &document.vector) {
         (None, None) => {
-            return Err(bad("this collection takes vectors only, and the document has none".into()).into());
+            let reason = "this collection takes vectors only, and the document has none; if it comes from an export, make that with `document scroll --vectors`";
+            return Err(bad(reason.into()).into());
         }
         (None, Some(vector)) => {
             Vector::new(vector.clone(), Dim::new(info.dimension)?, info.metric)

@@ -13,7 +13,7 @@ use super::ValueType;
 
 /// The name of the object beside `payload`.
 pub const TYPES: &str = "types";
-const PAYLOAD: &str = "payload";
+pub(super) const PAYLOAD: &str = "payload";
 
 /// Takes the types out of a record that is an exported document. Any other record keeps a field of that name: it is
 /// taken only beside an object `payload`, and if it gives nothing but types, of nothing but fields of that payload.

@@ -202,7 +202,13 @@ impl FieldMap {
         if vector.is_none() {
             let blank = |text: &Option<String>| text.as_ref().is_none_or(|text| text.trim().is_empty());
             if blank(&text) && blank(&title) {
-                return Err(of_document("empty: neither text nor title".into()));
+                let exported = text.is_some() && record.get(export::PAYLOAD).is_some_and(Json::is_object);
+                let hint = if exported {
+                    "; if this is an export of a collection of vectors, make it with `document scroll --vectors`"
+                } else {
+                    ""
+                };
+                return Err(of_document(format!("empty: neither text nor title{hint}")));
             }
         }
         let payload = self.payload(record, typing).map_err(of_document)?;

@@ -4,7 +4,7 @@
 //! change how every crate of this build reads numbers; so the few texts that hold one ([`are_in`]) are read once more, by
 //! raw values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Error, Map, Value as Json, value::RawValue};
 
@@ -16,7 +16,7 @@ const FITS: usize = 18;
 const DEPTH_MAX: usize = 127;
 
 /// Whether a JSON text holds an integer beyond 64 bits with sign. Of text that is no JSON the answer may be either.
-pub(crate) fn are_in(text: &str) -> bool {
+pub(super) fn are_in(text: &str) -> bool {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -52,15 +52,28 @@ fn is_long(number: &str) -> bool {
 /// Reads a value; integers beyond 64 bits become text. Also returns the fields that hold one, with dots where they are
 /// nested, as the payload names them.
 pub(super) fn read(text: &str) -> Result<(Json, BTreeSet<String>), Error> {
-    let mut long = BTreeSet::new();
+    let mut long = BTreeMap::new();
     let value = value(text, "", 0, &mut long)?;
-    Ok((value, long))
+    Ok((value, long.into_keys().collect()))
 }
 
-fn value(text: &str, field: &str, depth: usize, long: &mut BTreeSet<String>) -> Result<Json, Error> {
+/// Reads the value of one field; integers beyond 64 bits become text. Also returns the fields that hold one, with the
+/// digits of one of them. `None` where there is none, or the text is no JSON.
+pub fn read_value(text: &str, field: &str) -> Option<(Json, BTreeMap<String, String>)> {
+    // Leading zeros are no JSON. How large a number is does not matter here.
+    if !are_in(text) || serde_json::from_str::<&RawValue>(text).is_err() {
+        return None;
+    }
+    let mut long = BTreeMap::new();
+    // A whole record begins at depth 0.
+    let value = value(text, field, 1, &mut long).ok()?;
+    (!long.is_empty()).then_some((value, long))
+}
+
+fn value(text: &str, field: &str, depth: usize, long: &mut BTreeMap<String, String>) -> Result<Json, Error> {
     let text = text.trim();
     if is_long(text) {
-        long.insert(field.to_owned());
+        long.insert(field.to_owned(), text.to_owned());
         return Ok(Json::String(text.to_owned()));
     }
     // Deeper text is left to serde_json, which refuses it.
@@ -150,6 +163,26 @@ mod tests {
         assert_eq!(long, ["a.b", "id", "n"].map(str::to_owned).into());
         let deep = format!("{}123456789012345678901{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(&deep).is_err());
+    }
+
+    #[test]
+    fn the_value_of_a_field_is_told_with_its_digits() {
+        let found = |text: &str| read_value(text, "n").map(|(value, long)| (value, Vec::from_iter(long)));
+        let long = "123456789012345678901";
+        let huge = "9".repeat(400);
+        let told = |name: &str, digits: &str| vec![(name.to_owned(), digits.to_owned())];
+        assert_eq!(found(long), Some((json!(long), told("n", long))));
+        assert_eq!(found(&huge), Some((json!(huge), told("n", &huge))));
+        assert_eq!(found(&format!("[1, -{long}]")).unwrap().1, told("n", &format!("-{long}")));
+        assert_eq!(
+            found(&format!("{{\"payload\": {{\"b\": {long}}}}}")).unwrap().1,
+            told("n.payload.b", long)
+        );
+        for other in
+            ["1e20", "7", "00123456789012345678901", "123456789012345678901 x", "\"123456789012345678901\""]
+        {
+            assert_eq!(found(other), None, "{other}");
+        }
     }
 
     proptest! {

@@ -28,6 +28,78 @@ fn a_collection_lives_from_create_to_delete() {
 }
 
 #[test]
+fn a_deleted_collection_is_told_with_the_aliases_that_went_with_it() {
+    let Some(place) = Place::new() else { return };
+    for name in ["x", "y", "z"] {
+        place.run(&["collection", "create", name]).code(0);
+    }
+    for (alias, name) in [("b", "x"), ("a", "x"), ("c", "y"), ("d", "y")] {
+        place.run(&["collection", "alias", alias, name]).code(0);
+    }
+    let told = place.run(&["collection", "delete", "x", "-y", "--json"]).code(0).json();
+    assert_eq!(told, serde_json::json!({ "deleted": "x", "aliases": ["a", "b"] }));
+    place.run(&["collection", "unalias", "d"]).code(0);
+    place.run(&["collection", "delete", "y", "-y"]).code(0).says("deleted collection y and its alias c\n");
+    place.run(&["collection", "delete", "z", "-y"]).code(0).says("deleted collection z\n");
+    place.run(&["collection", "delete", "z", "-y"]).code(1).says("z");
+}
+
+#[test]
+fn a_page_of_json_lines_says_that_there_are_more() {
+    let Some(place) = Place::new() else { return };
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..5).as_bytes()).code(0);
+    let page = place.run(&["document", "scroll", "-n", "3", "--json"]).code(0);
+    assert_eq!(page.json_lines().len(), 3);
+    let told: serde_json::Value = serde_json::from_str(&page.stderr).unwrap();
+    let note = told["note"].as_str().unwrap();
+    assert!(note.starts_with("there are more: --all, or go on with --cursor '"), "{note}");
+    let cursor = note.split('\'').nth(1).unwrap();
+    let rest = place.run(&["document", "scroll", "--json", "--cursor", cursor]).code(0);
+    assert_eq!((rest.json_lines().len(), &*rest.stderr), (2, ""));
+    for silent in [&["-n", "3", "--quiet"][..], &["-n", "5"], &["--all"]] {
+        let ran = place.run(&[&["document", "scroll", "--json"], silent].concat()).code(0);
+        assert_eq!(ran.stderr, "", "{silent:?}");
+    }
+}
+
+#[test]
+fn an_integer_beyond_64_bits_is_refused_unless_a_type_says_what_becomes_of_it() {
+    let Some(place) = Place::new() else { return };
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..1).as_bytes()).code(0);
+    let long = "123456789012345678901";
+    let (huge, refused) = ("9".repeat(400), "is out of bounds (-9223372036854775808 to 9223372036854775807)");
+    for digits in [long, "18446744073709551616", "9223372036854775808", "-9223372036854775809", &huge] {
+        for value in [digits.to_owned(), format!("[1,{digits}]"), format!("{{\"a\":{digits}}}")] {
+            let ran = place.run(&["document", "set", "doc-0", &format!("m={value}")]).code(2);
+            ran.says(refused).says("field \"m");
+        }
+    }
+    let set = |args: &[&str]| place.run(&[&["document", "set", "doc-0", "--replace"], args].concat()).code(0);
+    set(&[
+        &format!("a={long}"),
+        &format!("b={long}"),
+        "c=1e20",
+        &format!("d={long}.0"),
+        &format!("e=\"{long}\""),
+        &format!("f=00{long}"),
+        &format!("g={{\"h\":{long}}}"),
+        &format!("i={}", i64::MIN),
+        "--type",
+        "a=string",
+        "--type",
+        "b=float",
+        "--type",
+        "g.h=string",
+    ]);
+    let got = place.run(&["document", "get", "doc-0", "--json"]).code(0).json_lines();
+    let float = 123_456_789_012_345_678_901.0;
+    let expected = serde_json::json!({
+        "a": long, "b": float, "c": 1e20, "d": float, "e": long, "f": format!("00{long}"), "g.h": long, "i": i64::MIN,
+    });
+    assert_eq!(got[0]["payload"], expected);
+}
+
+#[test]
 fn documents_are_got_counted_listed_and_deleted() {
     let Some(place) = Place::new() else { return };
     run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..150).as_bytes()).code(0);

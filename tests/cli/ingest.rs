@@ -396,6 +396,16 @@ fn a_collection_of_vectors_is_exported_with_its_vectors() {
     let export = |collection| {
         place.run(&["document", "scroll", "--all", "-c", collection, "--json", "--vectors"]).code(0)
     };
+    let without = place.run(&["document", "scroll", "-n", "1", "-c", "a", "--json"]).code(0);
+    assert_eq!(without.stderr.matches("\"warning\"").count(), 1, "{without:#?}");
+    without.says("--vectors brings them");
+    place.file(
+        "without.jsonl",
+        &place.run(&["document", "scroll", "--all", "-c", "a", "--json"]).code(0).stdout,
+    );
+    let refused = place.run(&["ingest", "without.jsonl", "-c", "b"]).code(3);
+    assert_eq!(refused.stderr.matches("`document scroll --vectors`").count(), 2, "{refused:#?}");
+    assert_eq!(export("a").stderr, "");
     place.file("export.jsonl", &export("a").stdout);
     place.run(&["ingest", "export.jsonl", "-c", "b"]).code(0).prints("2 inserted");
     let (first, second) = (export("a").json_lines(), export("b").json_lines());

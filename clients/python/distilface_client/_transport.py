@@ -93,9 +93,14 @@ class Transport:
         try:
             while True:
                 while more and batches.unanswered < WINDOW:
-                    document = next(source, None)
-                    more = document is not None
-                    request = batches.flush() if document is None else batches.add(document)
+                    # No value marks the end: whatever the source gives is a document, or fails in its place.
+                    try:
+                        document = next(source)
+                    except StopIteration:
+                        more = False
+                        request = batches.flush()
+                    else:
+                        request = batches.add(document)
                     if request is not None:
                         requests.put(request)
                     if not more:

@@ -89,7 +89,7 @@ class AsyncClient(AsyncTransport):
         return [messages.collection_info(wire) for wire in answer.collections]
 
     async def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
-        """Deletes a collection with all its documents. Raises `NotFound`."""
+        """Deletes a collection with all its documents and the aliases that point at it. Raises `NotFound`."""
         await self._call(m.DROP, collections_pb2.DeleteCollectionRequest(name=name), timeout)
 
     async def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> str | None:

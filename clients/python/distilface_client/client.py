@@ -85,7 +85,7 @@ class Client(Transport):
         return [messages.collection_info(wire) for wire in answer.collections]
 
     def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
-        """Deletes a collection with all its documents. Raises `NotFound`."""
+        """Deletes a collection with all its documents and the aliases that point at it. Raises `NotFound`."""
         self._call(m.DROP, collections_pb2.DeleteCollectionRequest(name=name), timeout)
 
     def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> str | None:

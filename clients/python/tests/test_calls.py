@@ -229,6 +229,30 @@ def test_a_document_that_cannot_be_sent_fails_in_its_place_and_the_rest_goes_on(
     assert sum(size for _, _, size in scripted.batches) == n - len(failed)
 
 
+@both
+@pytest.mark.parametrize("kind", ["list", "generator", "asynchronous generator"])
+@pytest.mark.parametrize("places", [[0], [3], [4], [1, 2, 9], list(range(10))])
+def test_a_none_among_the_documents_fails_in_its_place_and_the_rest_goes_on(
+    server: tuple[Scripted, str], asynchronous: bool, kind: str, places: list[int]
+) -> None:
+    given: list[Any] = [None if i in places else Document(f"d{i}", "text") for i in range(10)]
+
+    async def awaited() -> AsyncIterator[Any]:
+        for document in given:
+            await asyncio.sleep(0)
+            yield document
+
+    if kind == "asynchronous generator" and not asynchronous:
+        pytest.skip("the blocking client takes none")
+    source: Any = {"list": given, "generator": iter(given)}.get(kind) or awaited()
+    results = ingest(server[1], source, 4, asynchronous)
+    assert [place for place, result in enumerate(results) if result.status is WriteStatus.FAILED] == places
+    assert [r.id for r in results] == ["" if i in places else f"d{i}" for i in range(10)]
+    for place in places:
+        assert f"document {place + 1} of the stream was not sent" in results[place].error
+        assert "not NoneType" in results[place].error
+
+
 def test_a_document_is_a_dict_and_an_id_an_integer_too() -> None:
     made = messages.document({"id": 7, "text": "t", "title": None, "payload": {"n": 1, "m": None}})
     assert (made.id, made.text, made.title, list(made.payload)) == ("7", "t", "", ["n"])
