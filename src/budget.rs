@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::error::ErrorKind;
+use crate::{allocator, error::ErrorKind};
 
 /// Memory is counted in units of this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
@@ -139,6 +139,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             drop(permit);
+            allocator::given_back(self.bytes);
             // At most one waits for it, since the others wait for their turn; told before it looks, it looks again.
             self.budget.freed.notify_one();
         }

@@ -44,6 +44,7 @@
 //! 6. One text and one model give one embedding, alone or in a batch, padded or not, within a stated tolerance.
 //! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
 
+mod allocator;
 pub mod budget;
 pub mod cli;
 pub mod collection;

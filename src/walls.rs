@@ -19,7 +19,17 @@ type Module = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// What lies below every part, and may be named by any; of each other they name no more than these either.
 const FOUNDATION: &[&str] = &[
-    "error", "stop", "budget", "spelling", "meant", "random", "priority", "threads", "handles", "simd",
+    "error",
+    "stop",
+    "allocator",
+    "budget",
+    "spelling",
+    "meant",
+    "random",
+    "priority",
+    "threads",
+    "handles",
+    "simd",
     "vector",
 ];
 
@@ -29,6 +39,7 @@ const PLAIN: &[&str] =
 
 /// `facade` is `crate::Error` and `crate::Result`, which wrap the errors of all others; `error` is the rest of `error.rs`.
 const MODULES: &[Module] = &[
+    ("allocator", &[], &["libc"]),
     ("budget", &[], &["tokio"]),
     (
         "cli",
@@ -230,6 +241,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("hf_hub", &["model/pull.rs"]),
     ("plotters", &["eval/plot.rs"]),
     ("lru", &["encoder/cache.rs"]),
+    ("libc", &["allocator.rs"]),
     ("rustix", &["priority.rs", "handles.rs"]),
     ("zstd", &["store/documents.rs", "source/open.rs"]),
     ("fs2", &["store/"]),

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    allocator,
     config::{Loaded, LogFormat, Origin, Override},
     telemetry,
 };
@@ -155,6 +156,7 @@ impl App {
 
 /// Parses the process's arguments, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
+    allocator::bound();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,

@@ -51,6 +51,7 @@ use self::{
     search::SearchService,
 };
 use crate::{
+    allocator,
     engine::Engine,
     error::ErrorKind,
     proto::{
@@ -400,6 +401,9 @@ impl Health {
                 () = draining.cancelled() => break,
                 _ = ticks.tick() => {
                     engine.probe();
+                    if allocator::is_due() {
+                        drop(tokio::task::spawn_blocking(allocator::give_back));
+                    }
                     // A disk that hangs must not keep the rest from being told.
                     let _ = tokio::time::timeout(HEALTH_INTERVAL, engine.examine()).await;
                     if engine.healthy().is_ok() != was_healthy {
