@@ -2,7 +2,7 @@
 //!
 //! A [`Budget`] is one number of bytes for the whole process. Whoever is about to take memory for a request reserves it
 //! first ([`Held`]), and gives it back by being dropped. A reservation that does not fit is refused at once; only a
-//! reader that holds nothing may wait ([`Budget::wait`]), so nobody waits for room while others wait for what it holds.
+//! reader that holds nothing, or little, may wait ([`Budget::wait`]), so nobody waits for room while others wait for what it holds.
 //! Whoever waits takes nothing before all of it is free, and leaves [`LEFT_PART`] of the budget to those that are
 //! refused at once: bulk work that fills the memory does not keep a search out.
 //! A [`Room`] counts the bytes of one answer while it is made, before they are read from the store.
@@ -133,6 +133,29 @@ impl Held {
         self.bytes = bytes;
         Ok(())
     }
+
+    /// Gives back all but `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        if bytes >= self.bytes {
+            return;
+        }
+        self.bytes = bytes;
+        if let Some(held) = &mut self.permit {
+            let spare = held.num_permits().saturating_sub(units(bytes));
+            drop(held.split(spare));
+            self.budget.freed.notify_one();
+        }
+    }
+
+    /// Takes over what another holds of the same budget.
+    pub fn merge(&mut self, mut other: Held) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        match (&mut self.permit, other.permit.take()) {
+            (Some(held), Some(permit)) => held.merge(permit),
+            (held @ None, permit) => *held = permit,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 impl Drop for Held {
@@ -252,6 +275,18 @@ mod tests {
         held.grow(4 << 10).unwrap();
         held.grow(1).unwrap_err();
         assert_eq!(budget.free_bytes(), 0);
+        drop(held);
+        assert_eq!(budget.free_bytes(), 10 << 10);
+    }
+
+    #[test]
+    fn what_is_given_back_is_free_and_can_be_taken_again() {
+        let budget = Budget::new(10 << 10);
+        let mut held = budget.reserve(8 << 10).unwrap();
+        held.shrink(1 << 10);
+        assert_eq!((held.bytes(), budget.free_bytes()), (1 << 10, 9 << 10));
+        held.merge(budget.reserve(5 << 10).unwrap());
+        assert_eq!((held.bytes(), budget.free_bytes()), (6 << 10, 4 << 10));
         drop(held);
         assert_eq!(budget.free_bytes(), 10 << 10);
     }

@@ -21,7 +21,7 @@ use super::{
     slots::Entry,
 };
 use crate::{
-    store::{StoreBatch, StoreError},
+    store::StoreBatch,
     threads::Next,
 };
 
@@ -213,7 +213,7 @@ impl Writer {
                 }
             }
             // Nothing was done. What needs less room, deletes above all, must not suffer for the others.
-            Err(error) if disk_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 let jobs = kept.into_iter().flatten();
                 for (done, job) in dones.iter_mut().zip(jobs) {
                     let result = match self.attempt(vec![job]) {
@@ -249,13 +249,14 @@ impl Writer {
         let purged = match self.plan_purge(&mut plan.batch) {
             Ok(purged) => purged,
             // What cannot be read cannot be trusted with more.
+            Err(error) if is_passing(&error) => return Err(error),
             Err(error) => {
                 self.shared.fail(format!("removed documents cannot be purged: {error}"));
                 return Err(error);
             }
         };
         if let Err(error) = self.shared.store.commit(plan.batch) {
-            if !matches!(error, StoreError::DiskFull { .. }) {
+            if !error.is_passing() {
                 self.shared.fail(self.shared.store.failed().unwrap_or_else(|| "a write failed".to_owned()));
             }
             return Err(error.into());
@@ -392,8 +393,8 @@ impl Plan {
     }
 }
 
-fn disk_full(error: &CollectionError) -> bool {
-    matches!(error, CollectionError::Store(e) if matches!(**e, StoreError::DiskFull { .. }))
+fn is_passing(error: &CollectionError) -> bool {
+    matches!(error, CollectionError::Store(e) if e.is_passing())
 }
 
 /// A caller's panic is the caller's.

@@ -210,7 +210,7 @@ impl Names {
             let changes: Vec<(&str, Option<&[u8]>)> =
                 changes.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
             match self.catalog.put_all_at(latest, &changes) {
-                Err(error @ StoreError::DiskFull { .. }) => {
+                Err(error) if error.is_passing() => {
                     tracing::warn!(%error, "the catalogue is brought level at the next start");
                     return Ok(());
                 }
@@ -782,7 +782,7 @@ pub(super) fn named<T>(collection: &str, open: impl FnOnce() -> T) -> T {
 }
 
 fn io(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Io { path: path.to_owned(), source }
+    StoreError::io(path, source)
 }
 
 #[cfg(test)]

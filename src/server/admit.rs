@@ -31,6 +31,7 @@ use tracing::Instrument;
 
 use super::{
     ServerError,
+    connections::{Busy, Client},
     inbound::{self, Holding, Inbound, Limits, OpenStream, Streams},
     metrics::Metrics,
     shape::Schema,
@@ -255,6 +256,10 @@ where
         let mut following = Following::begin(&self.gate, label, &holding, Arc::clone(&id), arrived);
         let span = tracing::info_span!("request", method = %following.method, request_id = %id);
 
+        if let Some(client) = request.extensions_mut().remove::<Client>() {
+            following._busy = Some(client.begin());
+            request.extensions_mut().insert(client.tcp);
+        }
         let client = client_of(request.extensions());
         match self.gate.admit(method.as_ref().is_some_and(|method| method.streaming), client) {
             Ok(stream) => following.stream = stream,
@@ -370,6 +375,8 @@ struct Following {
     /// What it holds lives as long as its answer.
     _holding: Arc<Holding>,
     stream: Option<OpenStream>,
+    /// Its connection is not idle.
+    _busy: Option<Busy>,
     ended: bool,
 }
 
@@ -383,6 +390,7 @@ impl Following {
             arrived,
             _holding: Arc::clone(holding),
             stream: None,
+            _busy: None,
             ended: false,
         }
     }

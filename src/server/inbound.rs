@@ -2,8 +2,9 @@
 //!
 //! A message is gathered as its frames come in, measured before anything is decoded (`shape.rs`), and passed on as a
 //! whole. Its memory is reserved from the budget of all requests: a call's as its bytes come in, and it is refused where
-//! there is no room; a stream's when the length of its next message is known, and it waits, since it holds nothing of
-//! that message yet. A call gets its permit when all of it is there, so a client that has sent half of its requests
+//! there is no room; a stream's when the first [`FIRST_BYTES`] of its next message are here, for its whole length, and it
+//! waits, since it holds nothing of that message yet. Of a message of which nothing comes for [`PAUSE`], only what is
+//! here stays reserved, so that announcing much and sending little keeps nobody out. A call gets its permit when all of it is there, so a client that has sent half of its requests
 //! keeps nobody out; and whoever stops in the middle of a message is given up after [`STALL_PATIENCE`], whoever does not
 //! end a call at its deadline.
 //! Leaves out how long a stream may be silent between messages: that is the stream's (`ingest.rs`).
@@ -37,7 +38,11 @@ use crate::{
 };
 
 /// A message that has begun is given up when nothing of it comes for this time.
-const STALL_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
+const STALL_PATIENCE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(10) };
+/// When nothing of it comes for this time, what was reserved for the rest of it is given back until more comes.
+const PAUSE: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(1) };
+/// Bytes of a stream's message that are here before memory is reserved for the rest.
+const FIRST_BYTES: usize = 16 << 10;
 /// How long a message of a stream waits for memory that others hold.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 /// What goes in front of each message: a flag and its length.
@@ -116,6 +121,7 @@ pub(super) struct Inbound {
     /// A call's message, until its end is there too.
     whole: Option<Bytes>,
     patience: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pin<Box<Sleep>>>,
     ended: bool,
 }
 
@@ -126,7 +132,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Held, Error>> + Send>>;
 struct Begun {
     bytes: usize,
     held: Option<Held>,
-    /// Of a call: bytes that `held` covers.
+    /// Bytes that `held` covers.
     paid: usize,
 }
 
@@ -152,6 +158,7 @@ impl Inbound {
             waiting: None,
             whole: None,
             patience: None,
+            pause: None,
             ended: false,
         }
     }
@@ -166,9 +173,21 @@ impl Inbound {
                 Begun { bytes: self.check_begin(length)?, held: None, paid: 0 }
             }
         };
-        if self.method.streaming && begun.held.is_none() {
-            match self.poll_memory(cx, begun.bytes) {
-                Poll::Ready(held) => begun.held = Some(held?),
+        let here = begun.bytes.min(self.gathered.len() - HEADER_BYTES);
+        if self.method.streaming && begun.held.is_none() && here < begun.bytes.min(FIRST_BYTES) {
+            self.begun = Some(begun);
+            return Poll::Ready(Ok(None));
+        }
+        if self.method.streaming && (begun.held.is_none() || here > begun.paid) {
+            match self.poll_memory(cx, begun.bytes - begun.paid) {
+                Poll::Ready(held) => {
+                    let held = held?;
+                    match &mut begun.held {
+                        Some(before) => before.merge(held),
+                        None => begun.held = Some(held),
+                    }
+                    begun.paid = begun.bytes;
+                }
                 Poll::Pending => {
                     self.begun = Some(begun);
                     return Poll::Pending;
@@ -176,7 +195,6 @@ impl Inbound {
             }
         }
         if !self.method.streaming {
-            let here = begun.bytes.min(self.gathered.len() - HEADER_BYTES);
             let held = begun.held.get_or_insert_with(|| self.limits.budget.nothing());
             held.grow((here - begun.paid) * self.factor())?;
             begun.paid = here;
@@ -252,6 +270,21 @@ impl Inbound {
         Ok(())
     }
 
+    /// Nothing comes: after a while the rest of a stream's message holds no memory until more comes.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) {
+        let factor = self.factor();
+        let Some(Begun { bytes, held: Some(held), paid }) = &mut self.begun else { return };
+        if !self.method.streaming || paid != bytes {
+            return;
+        }
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+        if pause.as_mut().poll(cx).is_ready() {
+            self.pause = None;
+            *paid = self.gathered.len().saturating_sub(HEADER_BYTES);
+            held.shrink(*paid * factor);
+        }
+    }
+
     /// Nothing comes: whether to go on waiting.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let in_a_message = self.begun.is_some() || !self.gathered.is_empty();
@@ -301,7 +334,7 @@ impl http_body::Body for Inbound {
             }
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.patience = None;
+                    (this.patience, this.pause) = (None, None);
                     // Trailers of a request say nothing that a method asks for.
                     if let Ok(mut data) = frame.into_data() {
                         let data = data.copy_to_bytes(data.remaining());
@@ -330,6 +363,7 @@ impl http_body::Body for Inbound {
                     }
                 }
                 Poll::Pending => {
+                    this.poll_pause(cx);
                     let error = std::task::ready!(this.poll_patience(cx));
                     return this.refuse(&error);
                 }

@@ -29,6 +29,7 @@ use prometheus_client::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{Connection, Places};
 use crate::{
     engine::{DocumentOutcome, Engine, WriteStatus},
     telemetry::{self, names},
@@ -251,9 +252,38 @@ pub(crate) async fn serve(
     };
     let scrape = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.scrape(&engine).await) };
     let router = Router::new().route("/metrics", get(scrape)).route("/healthz", get(health));
+    let listener = Bounded { listener, places: Places::new(METRICS_CONNECTIONS), stopped: stopped.clone() };
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned());
     if let Err(error) = serving.await {
         tracing::error!(%error, "metrics are no longer served");
+    }
+}
+
+/// Connections to the metrics that may be open at once.
+const METRICS_CONNECTIONS: usize = 16;
+
+/// Accepts no more than that: each takes a file handle, and the store needs some.
+struct Bounded {
+    listener: TcpListener,
+    places: Arc<Places>,
+    stopped: CancellationToken,
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Connection;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+            if let Some(place) = self.places.admit(&CancellationToken::new()).await {
+                return (Connection::new(stream, &self.stopped, place), address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 

@@ -44,7 +44,7 @@ use tower::layer::util::{Identity, Stack};
 use self::{
     admit::{AdmitLayer, Gate},
     collections::CollectionsService,
-    connections::Connection,
+    connections::{Connection, Places},
     documents::DocumentsService,
     encoder::EncoderService,
     metrics::Metrics,
@@ -54,6 +54,7 @@ use crate::{
     allocator,
     engine::Engine,
     error::ErrorKind,
+    handles,
     proto::{
         self, collections_server::CollectionsServer, documents_server::DocumentsServer,
         encoder_server::EncoderServer, search_server::SearchServer,
@@ -141,10 +142,23 @@ pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
     let cut = CancellationToken::new();
     let incoming = {
         let (draining, cut) = (draining.clone(), cut.clone());
+        let places = Places::new(handles::connections_max());
         TcpIncoming::from(listener)
             .with_nodelay(Some(true))
             .with_keepalive(Some(KEEPALIVE_INTERVAL))
-            .map(move |stream| stream.map(|stream| Connection::new(stream, &draining, &cut)))
+            .then(move |stream| {
+                let (places, draining, cut) = (Arc::clone(&places), draining.clone(), cut.clone());
+                async move {
+                    match stream {
+                        Ok(stream) => {
+                            let place = places.admit(&cut).await?;
+                            Some(Ok(Connection::new(stream, &draining, place)))
+                        }
+                        Err(error) => Some(Err(error)),
+                    }
+                }
+            })
+            .filter_map(|accepted| accepted)
     };
     let serving =
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned()));

@@ -114,7 +114,7 @@ impl Catalog {
             changes.put(TOTALS_KEY, &encode(&found));
             match state.commit(changes) {
                 // The next change brings both with it.
-                Err(StoreError::DiskFull { .. }) if format == FORMAT_WITHOUT_TOTALS => {}
+                Err(error) if error.is_passing() && format == FORMAT_WITHOUT_TOTALS => {}
                 committed => committed?,
             }
         }
@@ -174,7 +174,7 @@ impl Catalog {
         let committed = self.state.commit(changes);
         match &committed {
             Ok(()) => *totals = next,
-            Err(StoreError::DiskFull { .. }) if self.state.is_unsettled() => *self.refused() = Some(before),
+            Err(error) if error.is_passing() && self.state.is_unsettled() => *self.refused() = Some(before),
             Err(_) => {}
         }
         committed

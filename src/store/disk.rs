@@ -89,6 +89,8 @@ pub(crate) mod faulty {
         pub(crate) rename_fails: AtomicBool,
         /// sled finds no room, as when another process fills the disk between the look at it and the write.
         pub(crate) no_room: AtomicBool,
+        /// Too many files are open.
+        pub(crate) no_handle: AtomicBool,
         pub(crate) free: AtomicU64,
         /// Whoever asks how much is free waits until a test lets go of this.
         pub(crate) hangs: Mutex<()>,
@@ -103,6 +105,7 @@ pub(crate) mod faulty {
                 sync_fails: AtomicBool::new(false),
                 rename_fails: AtomicBool::new(false),
                 no_room: AtomicBool::new(false),
+                no_handle: AtomicBool::new(false),
                 free: AtomicU64::new(u64::MAX),
                 hangs: Mutex::default(),
                 asked: AtomicU64::new(0),
@@ -136,6 +139,9 @@ pub(crate) mod faulty {
         }
 
         fn written(&self, _dir: &Path) -> io::Result<()> {
+            if self.no_handle.load(Ordering::SeqCst) {
+                return Err(io::Error::from_raw_os_error(24));
+            }
             if self.no_room.load(Ordering::SeqCst) {
                 self.free.store(0, Ordering::SeqCst);
                 return Err(io::ErrorKind::StorageFull.into());

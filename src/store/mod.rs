@@ -34,6 +34,8 @@ pub enum StoreError {
     Locked { path: PathBuf, holder: String },
     #[error("the disk is full: {} cannot grow; free some space, reads and deletes go on", path.display())]
     DiskFull { path: PathBuf },
+    #[error("{} cannot be opened: as many files are open as may be (ulimit -n); retry later, or start the server with a higher limit", path.display())]
+    NoHandle { path: PathBuf },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{} is damaged: {reason}", path.display())]
@@ -47,13 +49,22 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             StoreError::Locked { .. } | StoreError::NewerFormat { .. } => ErrorKind::Precondition,
-            StoreError::DiskFull { .. } => ErrorKind::Overloaded,
+            StoreError::DiskFull { .. } | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
             StoreError::Io { .. } => ErrorKind::Internal,
             StoreError::Corrupt { .. } => ErrorKind::Corrupt,
         }
     }
 
+    /// Whether nothing was done and the same may be tried again later.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, StoreError::DiskFull { .. } | StoreError::NoHandle { .. })
+    }
+
+    /// [`StoreError::NoHandle`] if that is what it says, else [`StoreError::Io`].
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        if crate::handles::none_left(&source) {
+            return StoreError::NoHandle { path: path.to_owned() };
+        }
         StoreError::Io { path: path.to_owned(), source }
     }
 

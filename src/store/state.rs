@@ -15,6 +15,8 @@
 //! - After an io error it refuses everything for ever. So do we after a failed sync, see [`State::failed`]. A write that
 //!   found no room has lost nothing: the database is opened again once there is room, and then holds the batch or not;
 //!   if it does, whoever was refused was told that it does not, so it is taken back.
+//!   A file that could not be opened because too many are open is handled in the same way. A commit itself opens none:
+//!   what it needs is held open, so clients that use up the handles do not make a store read-only.
 //! - A *read* completes the splits and merges of pages that writes left behind, which are writes. A commit therefore
 //!   walks to each key that it touched, so that reads find nothing to do and go on while the disk is full.
 //! - The lock of `db` is `flock`, so opening the file again and closing it does not release it; threads of a database
@@ -39,6 +41,7 @@ use super::{
     private,
     record::{frame, unframe},
 };
+use crate::handles::{self, Folder};
 
 /// Longest value that is given to sled; see the module's head. 17 entries of it are half of what sled keeps in a page.
 pub(crate) const PIECE_BYTES: usize = 3584;
@@ -70,6 +73,13 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// sled's name of its file.
 const DB_FILE: &str = "db";
 
+/// sled's name of the folder of what is too large for a page.
+const BLOBS_DIR: &str = "blobs";
+
+/// How long a commit that is already written waits for a handle, and how often it looks.
+const HANDLE_TRIES: u32 = 100;
+const HANDLE_EVERY: Duration = Duration::from_millis(50);
+
 /// An ordered durable map. A key is any short bytes of which none is the beginning of another with the same first byte.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -77,6 +87,8 @@ pub(crate) struct State {
     db: Mutex<Option<sled::Db>>,
     dir: PathBuf,
     file: File,
+    /// Where sled puts what is too large for a page.
+    blobs: Folder,
     disk: Arc<dyn Disk>,
     cache_bytes: u64,
     failed: OnceLock<String>,
@@ -84,6 +96,8 @@ pub(crate) struct State {
     broken: Mutex<Option<Broken>>,
     /// Whether `broken` is something, for those who may not wait for that.
     is_broken: AtomicBool,
+    /// Whether that is for want of a handle, and not of room.
+    lacks_handles: AtomicBool,
     /// The batch that found no room was stored after all, and nobody has taken it back yet.
     late: AtomicBool,
 }
@@ -191,15 +205,19 @@ impl State {
             Ok(file)
         };
         let file = sync_all().map_err(|e| StoreError::io(dir, e))?;
+        let blobs = dir.join(BLOBS_DIR);
+        let blobs = Folder::open(&blobs).map_err(|e| StoreError::io(&blobs, e))?;
         Ok(State {
             db: Mutex::new(Some(db)),
             dir: dir.to_owned(),
             file,
+            blobs,
             disk,
             cache_bytes,
             failed: OnceLock::new(),
             broken: Mutex::new(None),
             is_broken: AtomicBool::new(false),
+            lacks_handles: AtomicBool::new(false),
             late: AtomicBool::new(false),
         })
     }
@@ -214,7 +232,17 @@ impl State {
         self.failed
             .get()
             .cloned()
-            .or_else(|| self.is_broken().then(|| StoreError::DiskFull { path: self.dir.clone() }.to_string()))
+            .or_else(|| self.is_broken().then(|| self.lack().to_string()))
+    }
+
+    /// What a database that is broken waits for.
+    fn lack(&self) -> StoreError {
+        let path = self.dir.clone();
+        if self.lacks_handles.load(Ordering::SeqCst) {
+            StoreError::NoHandle { path }
+        } else {
+            StoreError::DiskFull { path }
+        }
     }
 
     fn is_broken(&self) -> bool {
@@ -223,29 +251,29 @@ impl State {
 
     /// An error of sled as the caller hears it. One that says that there is no room is remembered.
     fn note(&self, error: StoreError, totals: Option<Vec<u8>>) -> StoreError {
-        match error {
-            StoreError::Io { source, .. }
-                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-            {
-                tracing::warn!(dir = %self.dir.display(), error = %source, "the store found no room");
-                let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-                broken.get_or_insert(Broken { totals, tried: None });
-                self.is_broken.store(true, Ordering::SeqCst);
-                StoreError::DiskFull { path: self.dir.clone() }
-            }
-            other => other,
+        let lacks_handles = matches!(error, StoreError::NoHandle { .. });
+        let full = matches!(&error, StoreError::Io { source, .. }
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+        if !full && !lacks_handles {
+            return error;
         }
+        tracing::warn!(dir = %self.dir.display(), %error, "the store found no room, or no handle");
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.get_or_insert(Broken { totals, tried: None });
+        self.lacks_handles.store(lacks_handles, Ordering::SeqCst);
+        self.is_broken.store(true, Ordering::SeqCst);
+        self.lack()
     }
 
     /// Opens the database again after it found no room, if there is room now. Until then the old one is kept, since it
     /// can still be read.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`] while there is none.
+    /// [`StoreError::DiskFull`], [`StoreError::NoHandle`] while there is none.
     pub(crate) fn revive(&self) -> Result<(), StoreError> {
         let mut guard = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(broken) = &mut *guard else { return Ok(()) };
-        let full = || StoreError::DiskFull { path: self.dir.clone() };
+        let full = || self.lack();
         if broken.tried.replace(Instant::now()).is_some_and(|tried| tried.elapsed() < REVIVE_EVERY) {
             return Err(full());
         }
@@ -305,7 +333,7 @@ impl State {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<(Vec<u8>, u32)>, StoreError> {
         let first = match self.scan(key)?.next() {
             // Room may have come back since: the second try opens the database again.
-            Some(Err(StoreError::DiskFull { .. })) => self.scan(key)?.next(),
+            Some(Err(error)) if error.is_passing() => self.scan(key)?.next(),
             first => first,
         };
         match first {
@@ -336,8 +364,8 @@ impl State {
     /// Makes all changes, or none, and returns when they are on the device.
     ///
     /// # Errors
-    /// [`StoreError::DiskFull`]: nothing was done, unless [`State::is_unsettled`]. Any other error leaves it unknown whether the changes will
-    /// be found after a restart; from then on every commit fails, since a failed sync may not be tried again:
+    /// [`StoreError::DiskFull`], [`StoreError::NoHandle`]: nothing was done, unless [`State::is_unsettled`]. Any other
+    /// error leaves it unknown whether the changes will be found after a restart; from then on every commit fails, since a failed sync may not be tried again:
     /// the kernel forgets the pages it could not write.
     pub(crate) fn commit(&self, changes: Changes) -> Result<(), StoreError> {
         if let Some(reason) = self.failed.get() {
@@ -367,7 +395,7 @@ impl State {
         });
         drop(db);
         let written = match written.map_err(|error| self.note(error, totals)) {
-            Err(error @ StoreError::DiskFull { .. }) => return Err(error),
+            Err(error) if error.is_passing() => return Err(error),
             written => written,
         };
         let written =
@@ -391,10 +419,10 @@ impl State {
 
     fn sync(&self) -> std::io::Result<()> {
         self.disk.sync(&self.file)?;
-        let blobs = self.dir.join("blobs");
+        let blobs = self.dir.join(BLOBS_DIR);
         let mut any = false;
-        for blob in std::fs::read_dir(&blobs)? {
-            match File::open(blob?.path()) {
+        for blob in self.blobs.names()? {
+            match open_patiently(&blobs.join(blob)) {
                 Ok(file) => self.disk.sync(&file)?,
                 // sled removes those it no longer needs while we look.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
@@ -506,6 +534,17 @@ fn open_db(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
             opened => return opened,
         }
     }
+}
+
+/// Opens a file that is already written. That it cannot be opened for want of a handle says nothing of the device.
+fn open_patiently(path: &Path) -> std::io::Result<File> {
+    for _ in 0..HANDLE_TRIES {
+        match File::open(path) {
+            Err(error) if handles::none_left(&error) => std::thread::sleep(HANDLE_EVERY),
+            opened => return opened,
+        }
+    }
+    File::open(path)
 }
 
 /// Calls sled, turning its errors and its panics into ours.

@@ -111,6 +111,28 @@ fn a_failed_sync_is_final_and_a_full_disk_is_not() {
 }
 
 #[test]
+fn too_many_open_files_refuse_a_write_and_not_those_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let state = State::create(dir.path(), 4 << 20, Arc::clone(&disk) as _).unwrap();
+    let change = || {
+        let mut changes = Changes::default();
+        changes.put(b"k", b"v");
+        changes
+    };
+    disk.no_handle.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let error = state.commit(change()).unwrap_err();
+        assert!(matches!(error, StoreError::NoHandle { .. }), "{error}");
+        assert_eq!(error.kind(), crate::ErrorKind::Overloaded);
+    }
+    disk.no_handle.store(false, Ordering::SeqCst);
+    state.commit(change()).unwrap();
+    assert_eq!(state.failed(), None);
+    assert_eq!(state.get(b"k").unwrap().unwrap().0, b"v");
+}
+
+#[test]
 fn a_missing_or_locked_database_is_said_to_be_so() {
     let dir = tempfile::tempdir().unwrap();
     let options = || (4 << 20, Arc::new(RealDisk));

@@ -1,14 +1,20 @@
 //! Streams that say nothing: they keep nobody out, are bounded by client, and end.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use distilface::proto::{IngestRequest, documents_client::DocumentsClient};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Code,
+    Code, Status,
+    body::Body,
     transport::{Channel, Endpoint},
 };
+use tower::Service as _;
 
 use crate::{
     harness::{Server, by_text, call_raw, doc, soon, statuses},
@@ -102,4 +108,48 @@ async fn a_bad_message_in_the_middle_of_a_stream_ends_it_after_the_answers_befor
     }
     // And nobody else notices.
     call_raw(&server.channel, "Collections/List", Vec::new()).await.unwrap();
+}
+
+/// The body of a request that begins with these bytes and never goes on.
+struct Stalled(Option<Vec<u8>>);
+
+impl http_body::Body for Stalled {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Status>>> {
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(http_body::Frame::data(bytes.into())))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_announce_much_and_send_little_keep_nobody_out() {
+    let mut server = Server::with_collection().await;
+    let mut channel = connect(&server).await;
+    let announced = [&[0][..], &(15_u32 << 20).to_be_bytes(), &[0x0a, 1, b'c']].concat();
+    let mut stalled = Vec::new();
+    for _ in 0..17 {
+        let request = axum::http::Request::post("/distilface.v1.Documents/Ingest")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(Stalled(Some(announced.clone()))))
+            .unwrap();
+        soon(std::future::poll_fn(|cx| channel.poll_ready(cx))).await.unwrap();
+        stalled.push(tokio::spawn(channel.call(request)));
+    }
+    server.metrics_have("distilface_requests_in_flight 17").await;
+    server.upsert("c", vec![doc("1", "a cat")]).await;
+    assert_eq!(server.find(by_text("c", "a cat", 1)).await.len(), 1);
+    let mut ingest = Ingest::open(&server).await;
+    ingest.send(1, vec![doc("2", "a dog")]).await;
+    assert_eq!(statuses(&ingest.answer().await.unwrap().unwrap().results).len(), 1);
+    // None of them had to be ended for that.
+    server.metrics_have("distilface_requests_in_flight 18").await;
+    drop((ingest, stalled));
 }

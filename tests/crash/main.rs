@@ -28,6 +28,7 @@ use distilface::{
     vector::{Dim, Metric, Vector},
 };
 
+mod handles;
 mod load;
 mod server;
 

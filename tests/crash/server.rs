@@ -30,11 +30,25 @@ const REQUEST_DOCUMENTS: u64 = 4;
 pub(super) struct Server {
     child: Child,
     pub(super) channel: Channel,
+    /// Host and port.
+    pub(super) address: String,
 }
 
 impl Server {
     pub(super) async fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_distilface"))
+        Server::start_as(Command::new(env!("CARGO_BIN_EXE_distilface")), data).await
+    }
+
+    /// With at most so many files open.
+    pub(super) async fn start_with_files(data: &Path, files: u32) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_distilface"));
+        Server::start_as(command, data).await
+    }
+
+    async fn start_as(mut command: Command, data: &Path) -> Self {
+        let mut child = command
             .args([
                 "serve",
                 "--json",
@@ -58,8 +72,9 @@ impl Server {
             .unwrap_or_else(|e| panic!("the server said {line:?}: {e}; run `make setup` first"));
         let address = said["address"].as_str().unwrap();
         let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let address = url.trim_start_matches("http://").to_owned();
         let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
-        Server { child, channel }
+        Server { child, channel, address }
     }
 
     fn kill(mut self) {

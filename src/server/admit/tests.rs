@@ -225,6 +225,47 @@ async fn calls_that_do_not_fit_are_refused_and_streams_wait() {
 }
 
 #[tokio::test]
+async fn a_message_of_a_stream_that_stalls_holds_what_came_of_it() {
+    let (gate, _) = gate(1);
+    let (budget, large) = (&gate.limits.budget, gate.limits.message_bytes_max / 2);
+    let whole = message(&[&[0x0a, 3][..], b"abc"].concat());
+    let announce = [&[0][..], &u32::try_from(large).unwrap().to_be_bytes()].concat();
+    let open = |body| {
+        let stream = http::Request::builder().uri("/distilface.v1.Documents/Ingest").body(body).unwrap();
+        tokio::spawn(answering(&gate, at_once(), with_status("0")).oneshot(stream))
+    };
+    // What was announced is not what is held.
+    let mut stalled = Vec::new();
+    for _ in 0..17 {
+        let (parts, body) = slow_body();
+        parts.send([&announce[..], &[0x0a, 3, b'a']].concat()).await.unwrap();
+        stalled.push((parts, open(body)));
+    }
+    let (parts, body) = slow_body();
+    parts.send(whole.clone()).await.unwrap();
+    drop(parts);
+    assert_eq!(code(&open(body).await.unwrap().unwrap()), Some(Code::Ok));
+    assert_eq!(budget.free_bytes(), budget.bytes_max());
+    drop(stalled);
+    // Once a part is here all is reserved, and given back while nothing more comes.
+    let (parts, body) = slow_body();
+    let text = [&[0x1a, 0x80, 0x80, 0x04][..], &[b'a'; 1 << 16]].concat();
+    let document = [&[0x1a, 0x84, 0x80, 0x04][..], &text].concat();
+    let bytes = message(&document);
+    parts.send(bytes[..20_000].to_vec()).await.unwrap();
+    let slow = open(body);
+    let free = async |least: usize, most: usize| {
+        while !(least..=most).contains(&(budget.bytes_max() - budget.free_bytes())) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    free(6 * 19_000, 6 * 21_000).await;
+    parts.send(bytes[20_000..].to_vec()).await.unwrap();
+    drop(parts);
+    assert_eq!(code(&slow.await.unwrap().unwrap()), Some(Code::Ok));
+}
+
+#[tokio::test]
 async fn the_streams_of_one_client_are_bounded_and_those_of_all() {
     let mut config = Config::default();
     (config.limits.streams_per_client_max, config.limits.streams_max) = (2, 3);
