@@ -109,7 +109,10 @@ mod tests {
             let connections = connections_of(files);
             let with_those_that_end = connections + connections / 4;
             assert!(with_those_that_end < files / 2, "{files}");
-            assert!(with_those_that_end + collections_of(files) * PER_COLLECTION + OTHERS <= files, "{files}");
+            assert!(
+                with_those_that_end + collections_of(files) * PER_COLLECTION + OTHERS <= files,
+                "{files}"
+            );
         }
         assert_eq!((connections_of(1024), collections_of(1024)), (392, 98));
         assert!(none_left(&io::Error::from_raw_os_error(24)));

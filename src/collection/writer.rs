@@ -20,10 +20,7 @@ use super::{
     point::{Point, PointId},
     slots::Entry,
 };
-use crate::{
-    store::StoreBatch,
-    threads::Next,
-};
+use crate::{store::StoreBatch, threads::Next};
 
 /// Calls that may wait.
 pub(super) const QUEUE_MAX: usize = 1024;

@@ -365,9 +365,7 @@ impl Store {
         let docs = |entries: &[Entry]| entries.iter().map(|entry| entry.doc).collect();
         let refused = Refused { put: docs(&batch.put), buried: docs(&batch.buried) };
         let committed = self.commit_changes(batch.changes, totals);
-        if committed.as_ref().is_err_and(StoreError::is_passing)
-            && self.state.is_unsettled()
-        {
+        if committed.as_ref().is_err_and(StoreError::is_passing) && self.state.is_unsettled() {
             *self.refused() = Some(refused);
         }
         committed

@@ -229,10 +229,7 @@ impl State {
 
     /// Why nothing can be written: for good, or until there is room again. Waits for nothing.
     pub(crate) fn failed(&self) -> Option<String> {
-        self.failed
-            .get()
-            .cloned()
-            .or_else(|| self.is_broken().then(|| self.lack().to_string()))
+        self.failed.get().cloned().or_else(|| self.is_broken().then(|| self.lack().to_string()))
     }
 
     /// What a database that is broken waits for.
