@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     collection::payload::{integer_out_of_bounds, payload_from_json},
+    meant,
     proto::{
         CountRequest, DeleteDocumentsRequest, GetCollectionRequest, GetDocumentsRequest,
         GetDocumentsResponse, ScrollRequest, SetPayloadRequest, StoredDocument, WriteStatus,
@@ -151,6 +152,15 @@ impl SetArgs {
         }
         let mut payload = payload_from_json(&fields)
             .map_err(|(field, reason)| usage(format!("field {field:?}: {reason}")))?;
+        for (field, kind) in &self.types {
+            if !payload.contains_key(field) && !fields.contains_key(field) {
+                let meant = meant::hint(field, payload.keys());
+                return Err(usage(format!(
+                    "--type {field}={kind}: the field {field:?} is not set here{meant}; give {field}=VALUE, or leave \
+                     this --type out"
+                )));
+            }
+        }
         let types = self.types.iter().cloned().collect();
         FieldMap { types, ..FieldMap::default() }.coerce(&mut payload).map_err(usage)?;
         Ok(SetPayloadRequest {

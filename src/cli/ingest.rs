@@ -72,6 +72,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
         if args.prune.dry_run {
             return prune::show(&app.out, &mut origins, &files).await;
         }
+        let remarks = source.remarks();
         let shown = (source.bytes_total(), source.understood());
         let pace = Arc::new(Pace::default());
         // Reading runs ahead by a few batches at most; then it waits for the server.
@@ -98,6 +99,9 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             pump.tell_understood();
             match piece {
                 Some(Piece::Batch(batch)) => break Some(batch),
+                Some(Piece::Fault(fault)) if fault.wrong_use => {
+                    return Err(usage(format!("{}: {}", fault.place, fault.reason)));
+                }
                 Some(Piece::Fault(fault)) => pump.fault(&fault),
                 Some(Piece::Broken(status)) => return Err(status.into()),
                 None => break None,
@@ -113,6 +117,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             }
         }
         let (mut tally, end) = pump.run(first, pieces).await;
+        tally.remark(&remarks, matches!(end, End::Done));
         if matches!(end, End::Done) {
             prune::after(&app.out, &args.prune, &mut origins, &files, &mut tally).await?;
         }

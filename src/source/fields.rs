@@ -6,14 +6,17 @@ use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Role, SourceDocument,
+    Role, SourceDocument, SourceError, UnderstoodColumn,
     columns::{self, Form},
     export,
 };
-use crate::collection::{
-    datetime,
-    payload::{payload_from_json, type_name},
-    point::{Payload, Value},
+use crate::{
+    collection::{
+        datetime,
+        payload::{payload_from_json, type_name},
+        point::{Payload, Value},
+    },
+    meant,
 };
 
 pub(super) const ID_NAMES: [&str; 3] = ["id", "_id", "doc_id"];
@@ -222,6 +225,52 @@ impl FieldMap {
         })
     }
 
+    /// Whether all types are of fields: the id, the title and the text of a record are none.
+    ///
+    /// # Errors
+    /// The type that is of something else.
+    pub(super) fn check_types(&self) -> Result<(), SourceError> {
+        for (field, kind) in &self.types {
+            let roles = [(&self.id, "id"), (&self.title, "title"), (&self.text, "text")];
+            let role = roles.into_iter().find(|(chosen, role)| chosen.as_deref().unwrap_or(role) == field);
+            if let Some((_, role)) = role {
+                return Err(SourceError::new(&format!("--type {field}={kind}"), None, never_typed(role)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a table, which is all that is read, has a column of fields for each type.
+    ///
+    /// # Errors
+    /// The type without one, and why.
+    pub(super) fn check_types_of_columns(&self, columns: &[UnderstoodColumn]) -> Result<(), String> {
+        for (field, kind) in &self.types {
+            let reason = match columns.iter().find(|column| column.name == *field).map(|column| column.role) {
+                Some(Role::Payload) => continue,
+                Some(Role::Vector) => {
+                    "it is the vector, whose numbers are floats; leave this --type out".to_owned()
+                }
+                Some(Role::Id) => never_typed("id"),
+                Some(Role::Title) => never_typed("title"),
+                Some(Role::Text) => never_typed("text"),
+                None => {
+                    let names =
+                        || columns.iter().filter(|c| c.role == Role::Payload).map(|c| c.name.as_str());
+                    let (there, meant) = (listed(names()), meant::hint(field, names()));
+                    format!("no column of fields {field:?}{meant}; there are {there}")
+                }
+            };
+            return Err(format!("--type {field}={kind}: {reason}"));
+        }
+        Ok(())
+    }
+
+    /// Whether the user named a field.
+    pub(super) fn names_any(&self) -> bool {
+        [&self.id, &self.title, &self.text, &self.vector].into_iter().any(Option::is_some)
+    }
+
     /// Gives the fields that have a type in the map that type.
     ///
     /// # Errors
@@ -308,6 +357,13 @@ impl FieldMap {
             None => Ok(Some(vector)),
         }
     }
+}
+
+/// Why a type cannot be told for what a document consists of.
+fn never_typed(role: &str) -> String {
+    format!(
+        "it is the document's {role}, which is always text and no field that a filter asks for; leave this --type out"
+    )
 }
 
 fn coerce_fields<'a>(

@@ -7,8 +7,9 @@
 //! text (`>` or `|`) loses the line end behind it. What cannot be kept (a list of lists, an integer beyond 64 bits) is an
 //! error that names its field.
 //!
-//! A rule with prose behind it is no front matter, and stays text: the block must begin with a key of one word in its
-//! first line, and be a mapping. Where every line looks like front matter and the YAML is broken, that is an error.
+//! A rule `---` with prose behind it is no front matter, and stays text. Where the first line that says something begins
+//! with a key of one word, or the fence is `+++`, a block is meant: if it has no end or cannot be read, all of it stays in
+//! the text, and that is told. A value such as `Foo: bar`, which YAML allows in quotes only, is read as if it had them.
 //!
 //! What the library can do to us: an alias stands for any number of nodes. The guard is that copies count like what is
 //! written out, up to [`NODES_MAX`].
@@ -37,29 +38,49 @@ pub(super) struct FrontMatter {
     /// Empty if it has none.
     pub(super) title: String,
     pub(super) payload: Payload,
+    pub(super) unread: Option<Unread>,
 }
 
-/// Why front matter cannot be kept, and in which line of the file.
-#[derive(Debug)]
+/// Front matter that cannot be read: it is text.
+#[derive(Debug, PartialEq)]
+pub(super) struct Unread {
+    /// As written, with its fences; empty where it has no end, since all is the text then.
+    pub(super) block: String,
+    pub(super) fault: Broken,
+}
+
+/// What is wrong with front matter, and in which line of the file.
+#[derive(Debug, PartialEq)]
 pub(super) struct Broken {
     pub(super) line: u64,
     pub(super) reason: String,
 }
 
 /// Cuts front matter off. Without any the whole content is the text.
+///
+/// # Errors
+/// A value that can be read and not be kept.
 pub(super) fn split(content: &str) -> Result<(FrontMatter, &str), Broken> {
     let none = (FrontMatter::default(), content);
-    let Some((fence, block, body)) = block(content) else { return Ok(none) };
-    let first = block.lines().find(|line| !line.trim_start().starts_with('#')).unwrap_or_default();
-    let mark = if fence == "+++" { '=' } else { ':' };
-    if !(block.trim().is_empty() || is_key(first, mark)) {
+    let Some((fence, rest)) = fence(content) else { return Ok(none) };
+    let Some((block, body)) = block(fence, rest) else {
+        if !is_meant(fence, rest) {
+            return Ok(none);
+        }
+        let remedy = format!("write a line {fence} behind its last line");
+        let fault = told(1, &format!("it has no end in its first {} KiB", BYTES_MAX >> 10), &remedy);
+        return Ok((FrontMatter { unread: Some(Unread { block: String::new(), fault }), ..none.0 }, content));
+    };
+    if !(is_meant(fence, block) || block.trim().is_empty()) {
         return Ok(none);
     }
-    let read = if fence == "+++" { toml(block) } else { yaml(block) };
+    let read = if fence == "+++" { toml(block) } else { yaml_or_quoted(block) };
     let node = match read {
         Ok(node) => node,
-        Err(broken) if fence == "+++" || block.lines().all(looks_like_yaml) => return Err(broken),
-        Err(_) => return Ok(none),
+        Err(fault) => {
+            let block = content[..content.len() - body.len()].to_owned();
+            return Ok((FrontMatter { unread: Some(Unread { block, fault }), ..none.0 }, body));
+        }
     };
     let Node::Map(pairs) = node else { return Ok(none) };
     let mut front = FrontMatter::default();
@@ -77,15 +98,28 @@ pub(super) fn split(content: &str) -> Result<(FrontMatter, &str), Broken> {
     Ok((front, body))
 }
 
-/// The fence, what stands within, and what behind.
-fn block(content: &str) -> Option<(&'static str, &str, &str)> {
+/// What is said of a block that stays text.
+fn told(line: u64, why: &str, remedy: &str) -> Broken {
+    let reason = format!(
+        "the front matter cannot be read: {why}; it is kept as text, and gives no title and no fields; {remedy}"
+    );
+    Broken { line, reason }
+}
+
+/// The fence in the first line, and what stands behind that line.
+fn fence(content: &str) -> Option<(&'static str, &str)> {
     let (first, rest) = content.split_once('\n')?;
     let fence = ["---", "+++"].into_iter().find(|fence| first.trim_end() == *fence)?;
+    Some((fence, rest))
+}
+
+/// What stands within, and what behind.
+fn block<'a>(fence: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     let mut at = 0;
     for line in rest.split_inclusive('\n') {
         let end = line.trim_end();
         if end == fence || (fence == "---" && end == "...") {
-            return Some((fence, &rest[..at], &rest[at + line.len()..]));
+            return Some((&rest[..at], &rest[at + line.len()..]));
         }
         at += line.len();
         if at > BYTES_MAX {
@@ -95,20 +129,24 @@ fn block(content: &str) -> Option<(&'static str, &str, &str)> {
     None
 }
 
+/// Whether what stands behind a fence is meant as front matter.
+fn is_meant(fence: &str, behind: &str) -> bool {
+    let says = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    fence == "+++" || behind.lines().find(says).is_some_and(is_key)
+}
+
 /// Whether a line begins with a key of one word.
-fn is_key(line: &str, mark: char) -> bool {
-    let Some((key, behind)) = line.split_once(mark) else { return false };
-    let key = if mark == '=' { key.trim_end() } else { key };
+fn is_key(line: &str) -> bool {
+    let Some((key, behind)) = line.split_once(':') else { return false };
     let bare = key.trim_matches(['"', '\'']);
     let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-    (mark == '=' || behind.is_empty() || behind.starts_with([' ', '\t']))
+    (behind.is_empty() || behind.starts_with([' ', '\t']))
         && bare.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_')
         && bare.chars().all(word)
-        || (mark == '=' && line.starts_with('['))
 }
 
 fn looks_like_yaml(line: &str) -> bool {
-    line.trim().is_empty() || line.starts_with([' ', '\t', '#', '-', ']', '}']) || is_key(line, ':')
+    line.trim().is_empty() || line.starts_with([' ', '\t', '#', '-', ']', '}']) || is_key(line)
 }
 
 /// The line of the file where a top-level key stands.
@@ -156,19 +194,62 @@ struct Open {
     anchor: usize,
 }
 
+/// [`yaml`], and where that fails once more with quotes around the values that need them.
+fn yaml_or_quoted(block: &str) -> Result<Node, Broken> {
+    let fault = match yaml(block) {
+        Ok(node) => return Ok(node),
+        Err(fault) => fault,
+    };
+    let fault = match quoted(block).as_deref().map(yaml) {
+        Some(Ok(node)) => return Ok(node),
+        Some(Err(left)) => left,
+        None => fault,
+    };
+    match block.lines().position(|line| !looks_like_yaml(line)) {
+        Some(at) => {
+            let line: String = block.lines().nth(at).unwrap_or_default().chars().take(60).collect();
+            let remedy = "indent the line if it goes on with a value, or put # in front of it";
+            Err(told(at as u64 + 2, &format!("{line:?} is no line KEY: VALUE"), remedy))
+        }
+        None => Err(fault),
+    }
+}
+
+/// A block whose values of one line are in quotes where they hold a `: `; nothing if none does.
+fn quoted(block: &str) -> Option<String> {
+    let mut any = false;
+    let mut text = String::with_capacity(block.len());
+    for line in block.lines() {
+        let value = line.split_once(':').filter(|_| is_key(line)).map(|(key, value)| (key, value.trim()));
+        // What begins otherwise is no plain value.
+        let plain = |value: &str| {
+            !value.starts_with(['"', '\'', '[', '{', '|', '>', '&', '*', '!', '#', '%', '@', '`'])
+        };
+        match value.filter(|(_, value)| plain(value)) {
+            Some((key, value)) if value.contains(": ") || value.ends_with(':') => {
+                let (value, comment) = value.split_at(value.find(" #").unwrap_or(value.len()));
+                text.push_str(&format!("{key}: '{}'{comment}", value.trim_end().replace('\'', "''")));
+                any = true;
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    any.then_some(text)
+}
+
 fn yaml(block: &str) -> Result<Node, Broken> {
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: BTreeMap<usize, Node> = BTreeMap::new();
     let mut nodes = 0;
     let mut root = None;
     for event in Parser::new_from_str(block) {
-        let (event, span) = event.map_err(|e| Broken {
-            line: e.marker().line() as u64 + 1,
-            reason: format!("the front matter is no YAML: {}", e.info()),
+        let (event, span) = event.map_err(|e| {
+            let remedy = "put a value with signs in it in quotes, such as title: \"Foo: bar\"";
+            told(e.marker().line() as u64 + 1, &format!("it is no YAML ({})", e.info()), remedy)
         })?;
         let line = span.start.line() as u64 + 1;
-        let broken =
-            |reason: &str| Broken { line, reason: format!("the front matter cannot be read: {reason}") };
+        let broken = |reason: &str| told(line, reason, "write it more simply, and each key once");
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
@@ -262,7 +343,8 @@ fn toml(block: &str) -> Result<Node, Broken> {
     let table: toml::Table = toml::from_str(block).map_err(|e| {
         let at = e.span().map_or(0, |span| span.start.min(block.len()));
         let line = block.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() as u64 + 2;
-        Broken { line, reason: format!("the front matter is no TOML: {}", e.message()) }
+        let remedy = "write KEY = VALUE, with quotes around text, or --- in place of +++ if it is YAML";
+        told(line, &format!("it is no TOML ({})", e.message()), remedy)
     })?;
     Ok(of_toml(toml::Value::Table(table)))
 }
@@ -437,12 +519,9 @@ mod tests {
     fn a_rule_with_prose_behind_it_is_text() {
         for content in [
             "---\nSome prose after a rule.\n\n---\n\nMore.",
-            "---\nNote: this is prose,\nand it goes on here.\n---\nMore.",
             "---\nWhat is meant by this: nothing.\n---\n",
-            "---\n\nkey: value\n---\n",
             "---\n- a list\n- of things\n---\n",
-            "---\nno: end\n",
-            "+++\nplus signs\n+++\n",
+            "---\nSee https://x.y: it says so.\n",
             "--- \u{a0}\n",
             "---",
             "",
@@ -451,17 +530,59 @@ mod tests {
         }
         assert_eq!(split("---\n---\nx").unwrap(), (FrontMatter::default(), "x"));
         assert_eq!(split("---\na: 1\n...\nx").unwrap().1, "x");
+        assert_eq!(
+            split("---\n\n# note\nkey: value\n---\nx").unwrap().0.payload,
+            payload(&[("key", s("value"))])
+        );
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_read_is_kept_as_text_and_told_with_line_and_remedy() {
+        for (content, line, parts) in [
+            (
+                "---\ntitle: D\nstray line\nlang: en\n---\n",
+                3,
+                ["\"stray line\" is no line KEY: VALUE", "indent"],
+            ),
+            ("---\ntitle: A: B\nstray\n---\n", 3, ["\"stray\"", "put # in front"]),
+            ("---\nNote: this is prose,\nand it goes on.\n---\n", 3, ["kept as text", "indent"]),
+            ("---\na: 1\nb: [1, 2\n---\n", 4, ["no YAML", "in quotes"]),
+            ("---\na: 1\na: 2\n---\n", 3, ["\"a\" stands twice", "each key once"]),
+            ("+++\na = 1\nb =\n+++\n", 3, ["no TOML", "KEY = VALUE"]),
+            ("+++\ntitle: T\n+++\n", 2, ["no TOML", "--- in place of +++"]),
+        ] {
+            let whole = format!("{content}Body");
+            let (front, body) = split(&whole).unwrap();
+            let unread = front.unread.unwrap_or_else(|| panic!("{content} was read"));
+            assert_eq!((unread.block.as_str(), body), (content, "Body"));
+            assert_eq!((front.title.as_str(), front.payload.len()), ("", 0), "{content}");
+            for part in parts {
+                assert!(unread.fault.reason.contains(part), "{content}: {unread:?}");
+            }
+            assert_eq!(unread.fault.line, line, "{content}: {unread:?}");
+        }
+        for content in ["---\nno: end\n", "+++\ntitle = \"T\"\ntext\n"] {
+            let (front, body) = split(content).unwrap();
+            let unread = front.unread.unwrap();
+            assert_eq!((unread.block.as_str(), unread.fault.line, body), ("", 1, content));
+            assert!(unread.fault.reason.contains("it has no end"), "{unread:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_needs_quotes_is_read_without_them() {
+        let content = "---\ntitle: Foo: bar's # note\nlang: en\nsubtitle: what follows:\n---\nBody";
+        let (front, body) = split(content).unwrap();
+        assert_eq!((front.title.as_str(), body, &front.unread), ("Foo: bar's", "Body", &None));
+        assert_eq!(front.payload, payload(&[("lang", s("en")), ("subtitle", s("what follows:"))]));
     }
 
     #[test]
     fn what_cannot_be_kept_is_refused_by_line_and_name() {
         for (content, line, part) in [
-            ("---\na: 1\ntitle: Foo: bar\n---\n", 3, "no YAML"),
             ("---\na: 1\nb: [1, [2]]\n---\n", 3, "\"b\": it is a list of lists"),
             ("---\na: 1\nn: 18446744073709551615\n---\n", 3, "\"n\": the integer 18446744073709551615"),
-            ("---\na: 1\na: 2\n---\n", 3, "\"a\" stands twice"),
             ("---\na: [1, {b: 2}]\n---\n", 2, "mixes single values and mappings"),
-            ("+++\na = 1\nb =\n+++\n", 3, "no TOML"),
             ("+++\na = nan\n+++\n", 2, "\"a\": NaN is not a finite number"),
         ] {
             let broken = split(content).unwrap_err();
@@ -478,14 +599,11 @@ mod tests {
             bomb.push_str(&format!("a{i}: &a{i} [{copies}]\n"));
         }
         bomb.push_str("---\n");
-        assert!(split(&bomb).unwrap_err().reason.contains("10000 values"));
+        assert!(split(&bomb).unwrap().0.unread.unwrap().fault.reason.contains("10000 values"));
         let deep = format!("---\na: {}{}\n---\n", "[".repeat(5000), "]".repeat(5000));
-        assert!(split(&deep).is_err());
-        let wide = format!(
-            "---\n{}---\n",
-            "".to_owned() + &(0..4000).map(|i| format!("k{i}: 1\n")).collect::<String>()
-        );
-        assert_eq!(split(&wide).unwrap().0.payload.len(), 4000);
+        assert!(split(&deep).unwrap().0.unread.is_some());
+        let keys: String = (0..4000).map(|i| format!("k{i}: 1\n")).collect();
+        assert_eq!(split(&format!("---\n{keys}---\n")).unwrap().0.payload.len(), 4000);
     }
 
     proptest! {

@@ -30,6 +30,7 @@ pub mod long_integers;
 mod markdown;
 mod open;
 mod records;
+mod remarks;
 mod table;
 mod text;
 mod understood;
@@ -43,6 +44,7 @@ pub use export::TYPES;
 pub use fields::{FieldMap, ValueType};
 pub(crate) use fields::{is_content_id, title_and_text};
 pub(crate) use open::{NotText, whole_text};
+pub use remarks::Remarks;
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
 pub use whole::{WalkedFolder, WholeFiles, composed};
 
@@ -76,11 +78,13 @@ pub struct SourceError {
     pub line: Option<u64>,
     #[expect(missing_docs)]
     pub reason: String,
+    /// Whether the only source cannot be read as the options say: nothing was, and nothing more will be.
+    pub wrong_use: bool,
 }
 
 impl SourceError {
     fn new(file: &str, line: impl Into<Option<u64>>, reason: impl Into<String>) -> Self {
-        SourceError { file: file.to_owned(), line: line.into(), reason: reason.into() }
+        SourceError { file: file.to_owned(), line: line.into(), reason: reason.into(), wrong_use: false }
     }
 }
 
@@ -188,6 +192,9 @@ pub struct Sources {
     whole: Arc<WholeFiles>,
     fields: Arc<FieldMap>,
     understood: Arc<UnderstoodFiles>,
+    remarks: Arc<Remarks>,
+    /// Whether there is no other source.
+    alone: bool,
     keep_menus: bool,
     stdin: Option<Box<dyn Read + Send>>,
 }
@@ -217,7 +224,7 @@ impl Sources {
     /// Finds the files; reads nothing yet. `-` is standard input.
     ///
     /// # Errors
-    /// A path that does not exist; `-` without a format or twice.
+    /// A path that does not exist; `-` without a format or twice; a type for what is the id, the title or the text.
     pub fn open(paths: &[PathBuf], options: SourceOptions) -> Result<Self, SourceError> {
         Self::open_with_stdin(paths, options, Box::new(std::io::stdin()))
     }
@@ -228,12 +235,21 @@ impl Sources {
         stdin: Box<dyn Read + Send>,
     ) -> Result<Self, SourceError> {
         let found = walk::find(paths, options.format)?;
+        // Front matter may have a field of any name, and what has no known ending may be Markdown.
+        let markdown = |input: &Result<Input, _>| {
+            matches!(input, Ok(Input { format: None | Some(Format::Markdown), .. }))
+        };
+        if !found.inputs.iter().any(markdown) {
+            options.fields.check_types()?;
+        }
         Ok(Sources {
+            alone: found.inputs.len() == 1,
             waiting: found.inputs,
             current: None,
             skipped: found.skipped,
             progress: Arc::new(Progress { bytes_read: AtomicU64::new(0), bytes_total: found.bytes_total }),
             whole: Arc::new(found.whole),
+            remarks: Arc::new(Remarks::new(&options.fields.types)),
             fields: Arc::new(options.fields),
             understood: Arc::default(),
             keep_menus: options.keep_menus,
@@ -250,6 +266,11 @@ impl Sources {
     /// with whoever tells it. A file's entry is there before its first document.
     pub fn understood(&self) -> Arc<UnderstoodFiles> {
         Arc::clone(&self.understood)
+    }
+
+    /// What is remarked on files and fields; complete when the sequence is read.
+    pub fn remarks(&self) -> Arc<Remarks> {
+        Arc::clone(&self.remarks)
     }
 
     /// The files that become one document each. Complete from the start.
@@ -284,7 +305,8 @@ impl Sources {
         let table = match format {
             Format::Text | Format::Markdown | Format::Html => {
                 let keep_menus = self.keep_menus;
-                let read = move || text::document(&input, format, text, &fields, keep_menus);
+                let remarks = Arc::clone(&self.remarks);
+                let read = move || text::document(&input, format, text, &fields, keep_menus, &remarks);
                 return Ok(Box::new(std::iter::once_with(read)));
             }
             Format::JsonLines | Format::Json => {
@@ -305,8 +327,14 @@ impl Sources {
             }
             _ => None,
         };
-        let table =
-            table::Table { file: input.name, kind: table, fields, understood, bytes_max: RECORD_BYTES_MAX };
+        let table = table::Table {
+            file: input.name,
+            kind: table,
+            fields,
+            understood,
+            bytes_max: RECORD_BYTES_MAX,
+            alone: self.alone,
+        };
         Ok(match first {
             Some(first) => table.twice(first, text),
             None => table.once(text),
@@ -338,6 +366,7 @@ impl Iterator for Sources {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(document) = self.current.as_mut().and_then(Iterator::next) {
+                self.remarks.see(&document);
                 return Some(document);
             }
             self.current = None;

@@ -38,6 +38,8 @@ pub(super) struct Table {
     pub(super) fields: Arc<FieldMap>,
     pub(super) understood: Arc<UnderstoodFiles>,
     pub(super) bytes_max: usize,
+    /// Whether nothing else is read: then an option that does not suit it suits nothing.
+    pub(super) alone: bool,
 }
 
 impl Table {
@@ -136,7 +138,7 @@ impl Table {
             if names.len() == 1 {
                 reason.push_str(" (is the first line no header, or are the cells separated by something else than , ; tab or |?)");
             }
-            refuse(reason)
+            SourceError { wrong_use: self.alone && self.fields.names_any(), ..refuse(reason) }
         })?;
         let mut kinds = HashMap::new();
         let mut columns = Vec::with_capacity(names.len());
@@ -151,6 +153,10 @@ impl Table {
                 }
             }
             columns.push(UnderstoodColumn { name: name.clone(), role, kind });
+        }
+        if self.alone {
+            let checked = self.fields.check_types_of_columns(&columns);
+            checked.map_err(|reason| SourceError { wrong_use: true, ..refuse(reason) })?;
         }
         self.understood.note(Understood { file: self.file.clone(), delimiter: Some(delimiter), columns });
         Ok((names, roles, kinds))

@@ -234,7 +234,14 @@ fn table(content: &str, bytes_max: usize) -> Documents {
         open::text(Box::new(bytes), None, true).unwrap_or_else(|e| panic!("{e:?}"))
     };
     let (fields, understood) = (Arc::default(), Arc::default());
-    let table = table::Table { file: "t.csv".into(), kind: table::Kind::Csv, fields, understood, bytes_max };
+    let table = table::Table {
+        file: "t.csv".into(),
+        kind: table::Kind::Csv,
+        fields,
+        understood,
+        bytes_max,
+        alone: true,
+    };
     table.twice(begin(), begin())
 }
 
@@ -557,9 +564,70 @@ fn menus_of_a_page_are_left_out_unless_they_are_to_be_kept() {
 
 #[test]
 fn broken_front_matter_is_told_with_its_line() {
-    let read = read("a.md", b"---\nlang: en\ntitle: Foo: bar\n---\ntext");
-    assert_eq!(error(&read[0]).0, Some(3));
-    assert!(error(&read[0]).1.contains("no YAML"), "{read:?}");
+    let folder = folder(&[
+        ("a.md", b"---\nlang: en\ntitle: Foo: bar\n---\ntext"),
+        ("b.md", b"---\ntitle: D anchor\nstray line\nlang: en\n---\n# Head\n\nBody"),
+        ("c.md", b"---\ntitle: Only a title\n---\n"),
+        ("d.md", b"---\nlang: en\n---\n"),
+        ("e.md", b"---\ntitle: no end\n\nBody"),
+    ]);
+    let sources = open(&[folder.path()], SourceOptions::default());
+    let remarks = sources.remarks();
+    let read: Vec<_> = sources.collect();
+    let title_and_text = |i: usize| {
+        let document = read[i].as_ref().unwrap();
+        (document.title.as_str(), document.text.as_str())
+    };
+    assert_eq!(title_and_text(0), ("Foo: bar", "text"));
+    assert_eq!(
+        title_and_text(1),
+        ("Head", "---\ntitle: D anchor\nstray line\nlang: en\n---\n# Head\n\nBody")
+    );
+    assert_eq!(title_and_text(2), ("Only a title", ""));
+    assert!(error(&read[3]).1.contains("neither text nor a title"), "{read:?}");
+    assert!(title_and_text(4).1.contains("title: no end\n\nBody"), "{read:?}");
+    let (told, more) = remarks.take();
+    assert_eq!((told.len(), more), (2, 0), "{told:?}");
+    assert!(told[0].contains("b.md:3: the front matter") && told[0].contains("indent"), "{told:?}");
+    assert!(told[1].contains("e.md:1: the front matter") && told[1].contains("a line ---"), "{told:?}");
+}
+
+#[test]
+fn a_type_for_what_is_no_field_is_refused() {
+    let folder = folder(&[
+        ("a.csv", b"id,text,year,abstract\n1,one,2000,x\n"),
+        ("n/a.md", b"---\nid: 0017\n---\ntext"),
+        ("j/a.jsonl", b"{\"id\": 1, \"text\": \"t\", \"year\": 5}\n"),
+    ]);
+    let with = |name: &str, field: &str, text: Option<&str>| {
+        let types = [(field.to_owned(), ValueType::Integer)].into();
+        let fields = FieldMap { types, text: text.map(str::to_owned), ..Default::default() };
+        Sources::open(&[folder.path().join(name)], SourceOptions { fields, ..Default::default() })
+    };
+    for field in ["id", "text"] {
+        let refused = with("a.csv", field, None).unwrap_err().to_string();
+        assert!(refused.contains("always text") && refused.starts_with("--type"), "{refused}");
+    }
+    for (field, text, part) in [
+        ("yaer", None, "did you mean year?; there are \"year\", \"abstract\""),
+        ("abstract", Some("abstract"), "it is the document's text"),
+    ] {
+        let refused = match with("a.csv", field, text) {
+            Ok(mut sources) => sources.next().unwrap().unwrap_err(),
+            Err(refused) => refused,
+        };
+        assert!(refused.reason.contains(part), "{refused:?}");
+        assert_eq!(refused.wrong_use, text.is_none(), "{refused:?}");
+    }
+    let document = with("a.csv", "year", None).unwrap().next().unwrap().unwrap();
+    assert_eq!(document.payload["year"], Value::Integer(2000));
+    // Front matter may have a field of this name.
+    let document = with("n", "id", None).unwrap().next().unwrap().unwrap();
+    assert_eq!(document.payload["id"], Value::Integer(17));
+    let mut sources = with("j", "yaer", None).unwrap();
+    let remarks = sources.remarks();
+    assert!(sources.next().unwrap().is_ok());
+    assert!(remarks.unmet()[0].contains("did you mean year?"));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::io::Read;
 
 use super::{
-    Format, Input, RECORD_BYTES_MAX, SourceDocument, SourceError,
+    Format, Input, RECORD_BYTES_MAX, Remarks, SourceDocument, SourceError,
     fields::{FieldMap, content_id},
-    front_matter, html,
+    front_matter::{self, Broken, Unread},
+    html,
     lines::not_utf8,
     markdown,
     open::{Unmarked, packing, said},
@@ -22,6 +23,7 @@ pub(super) fn document(
     source: Unmarked,
     fields: &FieldMap,
     keep_menus: bool,
+    remarks: &Remarks,
 ) -> Result<SourceDocument, SourceError> {
     let refuse = |reason: String| SourceError::new(&input.name, None, reason);
     let mut bytes = Vec::new();
@@ -45,6 +47,7 @@ pub(super) fn document(
     let content = if content.contains("\r\n") { content.replace("\r\n", "\n") } else { content };
 
     let mut payload = Payload::new();
+    let mut titled = false;
     let (title, text) = match format {
         Format::Html => {
             let page = html::read(&content, keep_menus);
@@ -60,13 +63,24 @@ pub(super) fn document(
             let (front, body) = front_matter::split(&content)
                 .map_err(|broken| SourceError::new(&input.name, broken.line, broken.reason))?;
             payload = front.payload;
+            titled = !front.title.is_empty();
             let read = markdown::read(body);
-            (if front.title.is_empty() { read.title } else { front.title }, read.text)
+            let title = if titled { front.title } else { read.title };
+            match front.unread {
+                None => (title, read.text),
+                Some(Unread { block, fault: Broken { line, reason } }) => {
+                    remarks.note(format!("{}:{line}: {reason}", input.name));
+                    let title = if title.is_empty() { first_short_line(&read.text) } else { title };
+                    (title, format!("{block}{}", read.text).trim_end().to_owned())
+                }
+            }
         }
         _ => (String::new(), content.trim().to_owned()),
     };
-    if text.trim().is_empty() {
-        return Err(refuse("empty".into()));
+    if text.trim().is_empty() && !titled {
+        let reason =
+            if payload.is_empty() { "empty" } else { "empty: neither text nor a title in its front matter" };
+        return Err(refuse(reason.into()));
     }
     let title = [title, first_short_line(&text), stem(&input.relative).to_owned()]
         .into_iter()

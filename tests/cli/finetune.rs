@@ -240,6 +240,9 @@ fn a_name_that_is_a_folder_and_a_collection_is_refused_until_it_is_said() {
         .says("say ./notes or collection:notes");
     dry("./notes").code(0);
     dry("collection:notes").code(0).says("collection:notes: the collection notes of the data folder");
+    // A folder that is in no layout to train on leaves the name as unclear as it was.
+    fs::rename(home.place.path("notes/corpus.jsonl"), home.place.path("notes/more.jsonl")).unwrap();
+    dry("notes").code(2).says("say ./notes or collection:notes");
     fs::rename(home.place.path("notes"), home.place.path("other")).unwrap();
     dry("notes").code(0).says("notes: the collection notes of the data folder");
 }

@@ -95,6 +95,25 @@ fn a_column_of_a_table_is_of_one_type_and_a_filter_finds_all_of_it() {
 }
 
 #[test]
+fn a_type_for_a_field_that_is_nowhere_is_told() {
+    let Some(place) = Place::new() else { return };
+    place.file("t.csv", "id,text,year\n1,one,2000\n");
+    place.file("t.jsonl", "{\"id\":\"a\",\"text\":\"one\",\"year\":5}\n");
+    let ran = place.run(&["ingest", "t.csv", "-c", "x", "--type", "yaer=integer"]).code(2);
+    ran.says("t.csv:1: --type yaer=integer").says("did you mean year?");
+    place.run(&["ingest", "t.csv", "-c", "x", "--id-field", "doi"]).code(2).says("--id-field names");
+    place.run(&["ingest", "t.csv", "-c", "x", "--type", "text=string"]).code(2).says("always text");
+    place.run(&["document", "count", "-c", "x"]).code(1);
+    let ran = place.run(&["ingest", "t.jsonl", "-c", "x", "--type", "yaer=integer"]).code(0);
+    ran.prints("1 inserted").says("--type yaer=integer did nothing").says("did you mean year?");
+    let set = ["document", "set", "a", "-c", "x", "year=7", "--type", "yaer=integer"];
+    place.run(&set).code(2).says("did you mean year?");
+    place.file("notes/a.md", "---\ntitle: D\nstray\n---\nBody\n");
+    let ran = place.run(&["ingest", "notes", "-c", "n"]).code(0);
+    ran.prints("1 inserted").says("a.md:3: the front matter cannot be read").says("kept as text");
+}
+
+#[test]
 fn a_file_that_is_named_is_read_or_is_an_error_and_menus_are_kept_on_demand() {
     let Some(place) = Place::new() else { return };
     let lines = "{\"id\":\"a\",\"text\":\"one\"}\n";

@@ -49,6 +49,8 @@ pub struct Record {
 pub struct Fault {
     pub place: String,
     pub reason: String,
+    /// The options do not suit the only source: nothing can be read.
+    pub wrong_use: bool,
 }
 
 /// What the reading thread hands over.
@@ -141,7 +143,7 @@ pub fn read(
                 let (bytes, most) = (layout::bytes(bytes as u64), layout::bytes(message_bytes_max as u64));
                 let reason =
                     format!("the document has {bytes}, a request may have {most} (limits.message_bytes_max)");
-                return Err(Fault { place: record.place, reason });
+                return Err(Fault { place: record.place, reason, wrong_use: false });
             }
             Ok((record, bytes))
         });

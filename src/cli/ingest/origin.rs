@@ -91,7 +91,7 @@ impl Origins {
                 Some(other) => {
                     let own = mark.folder.as_deref().unwrap_or_default();
                     let reason = refusal(&document.id, other, own);
-                    faults.push(Fault { place: mark.place, reason });
+                    faults.push(Fault { place: mark.place, reason, wrong_use: false });
                 }
                 None => {
                     batch.documents.push(document);

@@ -215,7 +215,7 @@ impl<'a> Pump<'a> {
             WriteStatus::Unchanged => tally.unchanged += 1,
             WriteStatus::Failed | WriteStatus::Unspecified => {
                 let place = mark.map_or_else(|| format!("document {:?}", result.id), |m| m.place.clone());
-                return self.fault(&Fault { place, reason: result.error.clone() });
+                return self.fault(&Fault { place, reason: result.error.clone(), wrong_use: false });
             }
         }
         tally.passages += u64::from(result.passages);

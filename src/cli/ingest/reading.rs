@@ -15,8 +15,8 @@ use crate::{
     proto::{Document, Vector},
     server::convert::value::payload_to,
     source::{
-        FieldMap, Format, Progress, SourceDocument, SourceOptions, Sources, UnderstoodFiles, ValueType,
-        WholeFiles,
+        FieldMap, Format, Progress, Remarks, SourceDocument, SourceOptions, Sources, UnderstoodFiles,
+        ValueType, WholeFiles,
     },
 };
 
@@ -155,6 +155,11 @@ impl Source {
         self.sources.understood()
     }
 
+    /// What is remarked on files and fields; complete when all is read.
+    pub fn remarks(&self) -> Arc<Remarks> {
+        self.sources.remarks()
+    }
+
     /// The files that become one document each.
     pub fn files(&self) -> Files {
         self.files.clone()
@@ -187,7 +192,7 @@ impl Source {
                     Some(line) => format!("{}:{line}", error.file),
                     None => error.file,
                 };
-                Fault { place, reason: error.reason }
+                Fault { place, reason: error.reason, wrong_use: error.wrong_use }
             });
             (record, progress.bytes_read.load(Ordering::Relaxed))
         })

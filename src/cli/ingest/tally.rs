@@ -8,10 +8,16 @@ use std::{
 
 use serde_json::{Value as Json, json};
 
-use crate::cli::{
-    layout::{self, LongWords},
-    output::{Output, Style},
+use crate::{
+    cli::{
+        layout::{self, LongWords},
+        output::{Output, Style},
+    },
+    source::Remarks,
 };
+
+/// Remarks on files that a person is told.
+const REMARKS_TOLD: usize = 10;
 
 /// Counts, from the beginning of a run.
 #[derive(Debug, Clone)]
@@ -37,6 +43,11 @@ pub struct Tally {
     /// Documents whose files are no longer there, and how many of them were removed.
     pub missing: u64,
     pub pruned: u64,
+    /// What was remarked on single files, and how many more remarks there were than these.
+    remarks: Vec<String>,
+    remarks_more: u64,
+    /// Types that were told for fields that no document has.
+    types_unmet: Vec<String>,
     started: Instant,
 }
 
@@ -60,6 +71,9 @@ impl Tally {
             of_folder: HashMap::new(),
             missing: 0,
             pruned: 0,
+            remarks: Vec::new(),
+            remarks_more: 0,
+            types_unmet: Vec::new(),
             started: Instant::now(),
         }
     }
@@ -75,6 +89,14 @@ impl Tally {
             self.repeated_first = format!("{place}, id {id:?}");
         }
         self.repeated += 1;
+    }
+
+    /// Takes over what was remarked while the files were read; what no document had, only where all were read.
+    pub fn remark(&mut self, remarks: &Remarks, complete: bool) {
+        (self.remarks, self.remarks_more) = remarks.take();
+        if complete {
+            self.types_unmet = remarks.unmet();
+        }
     }
 
     /// For a progress bar.
@@ -145,6 +167,14 @@ impl Tally {
 
     /// What a person should know besides the counts.
     pub fn tell(&self, out: &Output) {
+        let told = if out.is_json() { self.remarks.len() } else { self.remarks.len().min(REMARKS_TOLD) };
+        self.remarks[..told].iter().for_each(|remark| out.warn(remark));
+        let more = (self.remarks.len() - told) as u64 + self.remarks_more;
+        if more > 0 {
+            let files = layout::counted(more, "more file");
+            out.warn(&format!("{files} with front matter that cannot be read (--json tells up to 1,000)"));
+        }
+        self.types_unmet.iter().for_each(|unmet| out.warn(unmet));
         if self.truncated > 0 {
             let documents = layout::counted(self.truncated, "document");
             out.warn(&format!(

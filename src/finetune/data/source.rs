@@ -166,6 +166,10 @@ impl Source {
 
     /// What its `from` is taken for; `None` where that cannot be read at all.
     pub fn origin(&self) -> Option<Origin> {
+        // Also one that no examples can be made of: its name may be meant for a collection's.
+        if self.kind == SourceKind::Auto && Path::new(&self.from).is_dir() {
+            return Some(Origin::Folder);
+        }
         match place(self).ok()? {
             Place::Collection => Some(Origin::Collection),
             Place::File(_) | Place::Documents(_) => Some(Origin::File),
