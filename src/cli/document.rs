@@ -188,7 +188,10 @@ impl SetArgs {
         if let Some(name) =
             long.keys().find(|name| !is(name, ValueType::String) && !is(name, ValueType::Float))
         {
-            return Err(usage(format!("field {name:?}: {}", integer_out_of_bounds(&long[name]))));
+            return Err(usage(format!(
+                "field {name:?}: {}; --type {name}=string keeps the digits of what does not fit into 64 bits",
+                integer_out_of_bounds(&long[name])
+            )));
         }
         // Of a field read as float nothing but the nearest one is asked for.
         let floats = long.keys().all(|name| is(name, ValueType::Float));
