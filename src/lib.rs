@@ -63,6 +63,7 @@ pub mod onnx;
 mod priority;
 pub mod proto;
 mod random;
+mod regular;
 pub mod runtime;
 pub mod server;
 pub mod setup;

@@ -26,6 +26,7 @@ const FOUNDATION: &[&str] = &[
     "spelling",
     "meant",
     "random",
+    "regular",
     "priority",
     "threads",
     "handles",
@@ -119,6 +120,7 @@ const MODULES: &[Module] = &[
     ("priority", &[], &["rustix"]),
     ("proto", &[], &["prost", "tokio", "tonic", "tonic_prost"]),
     ("random", &[], &[]),
+    ("regular", &[], &[]),
     ("runtime", &["kernel", "onnx"], &["ort"]),
     (
         "server",

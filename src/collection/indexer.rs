@@ -13,8 +13,9 @@ use std::{
 use super::{Shared, memory::Graph, service::Threads};
 use crate::{
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
+    regular,
     stop::{Asker, Stop},
-    store::{disk::Disk, private},
+    store::{disk::Disk, folder::INDEX_DIR, private},
     threads::Next,
     vector::{Dim, Metric},
 };
@@ -34,9 +35,6 @@ const FAILURES_MAX: u32 = 3;
 /// How long an indexer waits before it looks again whether what was replaced can be freed: searches end soon, and say
 /// nothing when they do.
 const RETIRED_IDLE: Duration = Duration::from_millis(100);
-
-/// Folder of the saved graph in a collection's.
-const INDEX_DIR: &str = "index";
 
 /// The batch number of the store that the saved graph belongs to, as text with a CRC32.
 const SEQUENCE_FILE: &str = "sequence";
@@ -385,7 +383,7 @@ pub(super) fn load(
     }
     let path = dir.join(SEQUENCE_FILE);
     let damaged = |reason: &str| IndexError::Damaged { path: path.clone(), reason: reason.to_owned() };
-    let line = std::fs::read_to_string(&path).map_err(|_| damaged("it cannot be read"))?;
+    let line = regular::read_text(&path).map_err(|_| damaged("it cannot be read"))?;
     let saved = line
         .trim_end()
         .split_once(' ')

@@ -41,7 +41,8 @@ impl Nearness {
     /// Those of opening both encoders and of encoding; that it could not be kept is only logged.
     pub fn of(model: &ModelDir, home: &Path, config: &EncoderConfig) -> crate::Result<Self> {
         let path = path(model)?;
-        if let Some(known) = std::fs::read_to_string(&path).ok().and_then(|text| toml::from_str(&text).ok()) {
+        if let Some(known) = crate::regular::read_text(&path).ok().and_then(|text| toml::from_str(&text).ok())
+        {
             return Ok(known);
         }
         let texts: Vec<String> = sample_texts().into_iter().take(TEXTS).collect();

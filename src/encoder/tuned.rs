@@ -46,7 +46,7 @@ impl Tuned {
     /// What was kept, if it is of this machine and version.
     pub fn load(home: &Path) -> Option<Self> {
         let path = path(home);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match crate::regular::read_text(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
             Err(e) => {

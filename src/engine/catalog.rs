@@ -1,8 +1,8 @@
 //! Which collections exist, how each was made, and which other names they have.
 //!
 //! A change is durable before it is seen. Readers take a snapshot ([`Directory`]) and never wait for a change.
-//! What the start finds is compared by `inventory.rs`. Nothing is removed from the disk but folders that carry a mark
-//! of an unfinished creation or deletion. A collection that cannot be opened is refused by name and keeps no other one
+//! What the start finds is compared by `inventory.rs`. Nothing is removed from the disk but folders that carry a
+//! checked mark of an unfinished creation or deletion, and nothing behind a symbolic link. A collection that cannot be opened is refused by name and keeps no other one
 //! from being served; a damaged catalogue is set aside and made anew from the folders.
 
 use std::{
@@ -26,8 +26,8 @@ use crate::{
     store::{
         Catalog, RESERVE_BYTES, StoreError,
         disk::{Disk as _, RealDisk},
-        folder::{self, Mark},
-        private,
+        folder::{self, Mark, Standing},
+        private, whole,
     },
     vector::{Dim, Metric},
 };
@@ -150,8 +150,8 @@ impl Names {
         keep_private(root);
         let (catalog, set_aside) = open_catalog(root)?;
         let mut catalogued = catalogued(root, &catalog)?;
-        let unfinished = unfinished(&folders_dir, &mut catalogued)?;
-        let folders = read_folders(&folders_dir, &unfinished)?;
+        let Unfinished { removable, held, findings } = unfinished(&folders_dir, &mut catalogued)?;
+        let folders = read_folders(&folders_dir, removable.union(&held).cloned().collect())?;
         keep_folders_private(&folders_dir, &catalogued, &folders);
         let inventory = inventory::take(&folders_dir, &catalogued, &folders);
         let names = Names {
@@ -159,12 +159,16 @@ impl Names {
             catalog,
             shelf,
             now: ArcSwap::default(),
-            findings: set_aside.into_iter().chain(inventory.findings.iter().cloned()).collect(),
+            findings: set_aside
+                .into_iter()
+                .chain(findings)
+                .chain(inventory.findings.iter().cloned())
+                .collect(),
             full: ArcSwapOption::empty(),
             changing: std::sync::Mutex::new(()),
         };
         names.enter(&inventory, &folders)?;
-        for folder in &unfinished {
+        for folder in &removable {
             tracing::info!(folder = %folder.display(), "removing what an interrupted creation or deletion left");
             if let Err(error) = folder::remove(folder, &RealDisk) {
                 tracing::warn!(folder = %folder.display(), %error, "it is tried again at the next start");
@@ -263,7 +267,7 @@ impl Names {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             },
-            text => RealDisk.write_file(&path, text.as_bytes()),
+            text => whole::replace(&path, text.as_bytes(), &RealDisk).map_err(std::io::Error::other),
         };
         if let Err(error) = told {
             tracing::warn!(path = %path.display(), %error, "what is wrong could not be written down");
@@ -368,6 +372,9 @@ impl Names {
                 return Err(EngineError::BadRequest { reason }.into());
             }
             let open = Arc::clone(directory.find(name)?);
+            if let Some(path) = open.dir.clone().filter(|dir| folder::is_link(dir)) {
+                return Err(EngineError::LinkedFolder { name: name.to_owned(), path }.into());
+            }
             if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) {
                 folder::mark(dir, Mark::Deleting, &RealDisk)?;
             }
@@ -605,30 +612,65 @@ fn catalogued(root: &Path, catalog: &Catalog) -> Result<Catalogued> {
     Ok(Catalogued { entries, aliases: aliases.collect(), revision: catalog.revision() })
 }
 
-/// Folders with a mark that are to be removed, and whose entries are forgotten. A creation that the catalogue knows is
-/// finished instead.
-fn unfinished(folders: &Path, catalogued: &mut Catalogued) -> Result<BTreeSet<PathBuf>> {
-    let mut unfinished = BTreeSet::new();
+/// Folders that are no collections.
+#[derive(Default)]
+struct Unfinished {
+    /// Left by a creation or a deletion that was cut off.
+    removable: BTreeSet<PathBuf>,
+    /// Neither served nor removed.
+    held: BTreeSet<PathBuf>,
+    /// Why each is left alone.
+    findings: Vec<Finding>,
+}
+
+/// Looks at the marks of all folders. The entries of those that are deleted are forgotten; a creation that the
+/// catalogue knows is finished instead.
+fn unfinished(folders: &Path, catalogued: &mut Catalogued) -> Result<Unfinished> {
+    let mut unfinished = Unfinished::default();
     for (name, dir) in subfolders(folders)? {
-        match folder::marked(&dir) {
-            Some(Mark::Deleting) => {
-                catalogued.entries.retain(|_, entry| entry.folder != name);
-                unfinished.insert(dir);
-            }
-            Some(Mark::Creating) if catalogued.entries.values().any(|entry| entry.folder == name) => {
+        let entered = catalogued.entries.values().any(|entry| entry.folder == name);
+        let standing = folder::standing(&dir);
+        if let Standing::Removable(Mark::Deleting) | Standing::Held(Mark::Deleting, _) = standing {
+            catalogued.entries.retain(|_, entry| entry.folder != name);
+        }
+        match standing {
+            Standing::Unmarked => {}
+            Standing::Removable(Mark::Creating) | Standing::Held(Mark::Creating, _) if entered => {
                 folder::unmark(&dir, Mark::Creating, &RealDisk)?;
             }
-            Some(Mark::Creating) => {
-                unfinished.insert(dir);
+            Standing::Removable(_) => {
+                unfinished.removable.insert(dir);
             }
-            None => {}
+            Standing::Held(_, reason) => {
+                unfinished.findings.push(Finding {
+                    what: format!(
+                        "{} is left alone: a creation or deletion of it was cut off, but {reason}",
+                        dir.display()
+                    ),
+                    remedy: "save what is yours in it, then remove it".to_owned(),
+                });
+                unfinished.held.insert(dir);
+            }
+            Standing::NoMark(path) => {
+                unfinished.findings.push(Finding {
+                    what: format!(
+                        "{} is not a mark that was written for this folder, so nothing is removed",
+                        path.display()
+                    ),
+                    remedy: "remove this file if the folder is a collection, else move the folder out of the data folder"
+                        .to_owned(),
+                });
+                if !entered {
+                    unfinished.held.insert(dir);
+                }
+            }
         }
     }
     Ok(unfinished)
 }
 
 /// What the folders say about themselves.
-fn read_folders(folders: &Path, unfinished: &BTreeSet<PathBuf>) -> Result<Vec<Folder>> {
+fn read_folders(folders: &Path, unfinished: BTreeSet<PathBuf>) -> Result<Vec<Folder>> {
     let found = subfolders(folders)?.into_iter().filter(|(_, dir)| !unfinished.contains(dir));
     Ok(found
         .map(|(name, dir)| Folder {
@@ -639,7 +681,7 @@ fn read_folders(folders: &Path, unfinished: &BTreeSet<PathBuf>) -> Result<Vec<Fo
         .collect())
 }
 
-/// Folders by name; files and what has no readable name are not ours.
+/// Folders, and symbolic links to folders, by name; files and what has no readable name are not ours.
 fn subfolders(folders: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folders).map_err(|e| io(folders, e))? {

@@ -1,6 +1,7 @@
 //! Encoders and collections: text in, hits out. The library's front door; where async begins.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -778,6 +779,10 @@ pub enum EngineError {
     BadRequest { reason: String },
     #[error(transparent)]
     Cursor(#[from] CursorError),
+    #[error(
+        "collection {name:?} is not deleted: its folder {} is a symbolic link, and nothing is removed behind a link; delete what it leads to yourself, then the link", path.display()
+    )]
+    LinkedFolder { name: String, path: PathBuf },
     #[error("no document {id:?} in collection {collection:?}")]
     NoDocument { collection: String, id: String },
     #[error(
@@ -819,7 +824,9 @@ impl EngineError {
             Cursor(error) => error.kind(),
             BadVector { source, .. } => source.kind(),
             Unopened { retry: false, .. } => ErrorKind::Precondition,
-            WrongModel { .. } | NoEncoder { .. } | EncoderOff => ErrorKind::Precondition,
+            WrongModel { .. } | NoEncoder { .. } | EncoderOff | LinkedFolder { .. } => {
+                ErrorKind::Precondition
+            }
             TooManyOpen { .. } => ErrorKind::Overloaded,
             Damaged { .. } => ErrorKind::Corrupt,
             Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,

@@ -13,7 +13,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{IndexError, IndexKind, Slot, Stamp};
-use crate::vector::{Dim, Metric};
+use crate::{
+    regular,
+    vector::{Dim, Metric},
+};
 
 const NAME: &str = "manifest.json";
 const FORMAT: &str = "distilface-index";
@@ -90,7 +93,8 @@ pub(super) fn seal(dir: &Path, index: &Manifest, files: &[&str]) -> Result<(), I
 /// Reads the manifest and checks every file it names to the last byte.
 pub(super) fn open(dir: &Path) -> Result<Manifest, IndexError> {
     let path = dir.join(NAME);
-    let bytes = fs::read(&path).map_err(|e| missing_is_damage(path.clone(), e))?;
+    let bytes =
+        regular::read(&path, regular::SMALL_BYTES_MAX).map_err(|e| missing_is_damage(path.clone(), e))?;
     let sealed = parse(&bytes).map_err(|reason| IndexError::Damaged { path, reason })?;
     for file in &sealed.files {
         // Names come from the folder itself, but a checksum stops accidents only: stay inside it.
@@ -135,7 +139,7 @@ impl Manifest {
 /// The whole of a file that [`open`] has checked.
 pub(super) fn read_file(dir: &Path, _checked: &Manifest, name: &str) -> Result<Vec<u8>, IndexError> {
     let path = dir.join(name);
-    fs::read(&path).map_err(|e| missing_is_damage(path, e))
+    regular::read(&path, u64::MAX).map_err(|e| missing_is_damage(path, e))
 }
 
 fn parse(bytes: &[u8]) -> Result<Sealed, String> {
@@ -170,7 +174,7 @@ fn layout() -> String {
 }
 
 fn checksum(path: &Path) -> io::Result<(u64, u32)> {
-    let mut file = File::open(path)?;
+    let mut file = regular::open(path)?;
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0u8; 1 << 20];
     let mut bytes = 0u64;

@@ -24,7 +24,10 @@ use self::{
     error::io_error,
     pins::{Package, Wheel},
 };
-use crate::model::{ImportOptions, ModelDir, ModelError};
+use crate::{
+    model::{ImportOptions, ModelDir, ModelError},
+    regular,
+};
 
 mod error;
 pub mod machine;
@@ -266,13 +269,9 @@ impl Run<'_> {
     /// Holds the home's lock until dropped.
     fn lock(&mut self, home: &Path) -> Result<File, SetupError> {
         let path = home.join(".setup.lock");
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| io_error("open", &path, e))?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = regular::open_with(&path, &options).map_err(|e| io_error("open", &path, e))?;
         let until = Instant::now() + self.options.lock_wait;
         let mut told = false;
         loop {
@@ -280,7 +279,7 @@ impl Run<'_> {
                 Ok(()) => break,
                 Err(std::fs::TryLockError::Error(e)) => return Err(io_error("lock", &path, e)),
                 Err(std::fs::TryLockError::WouldBlock) => {
-                    let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                    let holder = regular::read_text(&path).unwrap_or_default();
                     let holder = if holder.is_empty() {
                         "another process".to_owned()
                     } else {

@@ -4,7 +4,6 @@
 //! Leaves out: the server, which tells its own health.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -21,7 +20,7 @@ use crate::{
     encoder::{Encoder, TextKind},
     engine::{FINDINGS_FILE, NO_MODEL},
     model::{ModelDir, ModelError},
-    runtime,
+    regular, runtime,
 };
 
 /// Encoded to prove that model and runtime work together.
@@ -281,7 +280,7 @@ fn look_at_data(path: &Path, findings: &mut Vec<Finding>) -> Data {
 
 /// What the engine wrote down when it last opened the data folder: damaged collections and the like.
 fn found_at_the_last_start(data: &Path) -> Vec<Finding> {
-    let text = std::fs::read_to_string(data.join(FINDINGS_FILE)).unwrap_or_default();
+    let text = regular::read_text(&data.join(FINDINGS_FILE)).unwrap_or_default();
     let finding = |line: &str| {
         let (what, remedy) = line.split_once('\t')?;
         let what = format!("found when the data folder was last opened: {what}");
@@ -297,10 +296,10 @@ fn missing(what: String, mend: &str) -> Finding {
 /// The holder that `store` notes in its lock file. The probe holds a shared lock for an instant.
 fn locked_by(data: &Path) -> Option<String> {
     let path = data.join("LOCK");
-    let file = File::open(&path).ok()?;
+    let file = regular::open(&path).ok()?;
     match file.try_lock_shared() {
         Err(std::fs::TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            let holder = regular::read_text(&path).unwrap_or_default();
             Some(match holder.trim() {
                 "" => "another process".to_owned(),
                 number => format!("process {number}"),

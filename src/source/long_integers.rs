@@ -1,7 +1,7 @@
 //! Integers beyond 64 bits in JSON -> their digits as text, each with its field's name.
 //!
 //! serde_json reads such an integer as the nearest float, so two ids become one. Its feature `arbitrary_precision` would
-//! change how every crate of this build reads numbers; so the few texts that hold one ([`are_in`]) are read once more, by
+//! change how every crate of this build reads numbers; so the few texts that hold one are read once more, by
 //! raw values.
 
 use std::collections::{BTreeMap, BTreeSet};

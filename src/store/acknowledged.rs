@@ -17,6 +17,7 @@ use super::{
     private,
     record::{FRAME_BYTES, frame, unframe},
 };
+use crate::regular;
 
 /// Name of the file, beside the folder of the store.
 pub(crate) const ACKNOWLEDGED_FILE: &str = "acknowledged";
@@ -95,7 +96,7 @@ impl Acknowledged {
         let (slot, _) = frame(&proof.to_bytes());
         bytes[proof.offset()..][..slot.len()].copy_from_slice(&slot);
         super::whole::replace(path, &bytes, &*disk)?;
-        let file = private::options().read(true).write(true).open(path);
+        let file = regular::open_with(path, private::options().read(true).write(true));
         let file = Mutex::new(file.map_err(|e| StoreError::io(path, e))?);
         Ok(Acknowledged { path: path.to_owned(), file, disk })
     }
@@ -106,7 +107,7 @@ impl Acknowledged {
     /// [`StoreError::Corrupt`] if no slot can be read, [`StoreError::Io`].
     pub(super) fn find(path: &Path, disk: Arc<dyn Disk>) -> Result<Found, StoreError> {
         let failed = |e| StoreError::io(path, e);
-        let mut file = match private::options().read(true).write(true).open(path) {
+        let mut file = match regular::open_with(path, private::options().read(true).write(true)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
             Err(e) => return Err(failed(e)),

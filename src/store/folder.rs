@@ -2,19 +2,25 @@
 //!
 //! Three small files tell it, so that nothing has to be guessed from what a catalogue does or does not name:
 //!
-//! - `collection` is the description, with a checksum; what its bytes mean is known to whoever writes it.
+//! - `collection` is the description, with a checksum; what its bytes mean is known to whoever writes it, but for the
+//!   name of the folder that it was written for.
 //! - `creating` stands there until the collection is announced: a folder with it was never anybody's.
 //! - `deleting` stands there once a deletion is decided: a folder with it is nobody's any more.
 //!
-//! [`remove`] takes away only a folder with one of the two marks, and the mark last, so that a deletion that is cut off
-//! never looks like a collection. A mark is durable before what it speaks of is done.
+//! A mark is a checked record that names its folder: a file of such a name that somebody else made marks nothing.
+//! [`remove`] takes away only a folder with one of the two marks, only what has a name of ours, nothing behind a
+//! symbolic link, and the mark last, so that a deletion that is cut off never looks like a collection. A mark is durable
+//! before what it speaks of is done.
 
 use std::{
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
 };
 
-use super::{StoreError, disk::Disk, private, whole};
+use serde::{Deserialize, Serialize};
+
+use super::{StoreError, acknowledged::ACKNOWLEDGED_FILE, disk::Disk, private, whole};
 
 /// The description of a collection in its folder.
 pub(crate) const DESCRIPTION_FILE: &str = "collection";
@@ -25,6 +31,16 @@ const DELETING_FILE: &str = "deleting";
 /// Folder of the store in a collection's.
 pub(crate) const STATE_DIR: &str = "state";
 
+/// Folder of the graph in a collection's.
+pub(crate) const INDEX_DIR: &str = "index";
+
+/// What lies in a collection's folder, each also with one of [`ENDINGS`].
+const OURS: [&str; 6] =
+    [DESCRIPTION_FILE, CREATING_FILE, DELETING_FILE, STATE_DIR, INDEX_DIR, ACKNOWLEDGED_FILE];
+
+/// What is being written, and copies of `state`.
+const ENDINGS: [&str; 4] = ["new", "kept", "copying", "bad"];
+
 /// What is not finished in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -32,11 +48,51 @@ pub(crate) enum Mark {
     Deleting,
 }
 
+/// What the marks of a folder allow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Unmarked,
+    /// [`remove`] may take it away.
+    Removable(Mark),
+    /// It has a mark, and is left alone for this reason.
+    Held(Mark, String),
+    /// A file has the name of a mark and was not written for this folder.
+    NoMark(PathBuf),
+}
+
+/// What a mark says; a description says the folder too.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    folder: String,
+    mark: Option<String>,
+}
+
 impl Mark {
     fn file(self) -> &'static str {
         match self {
             Mark::Creating => CREATING_FILE,
             Mark::Deleting => DELETING_FILE,
+        }
+    }
+
+    /// Whether this mark in a folder was written for it.
+    fn is_in(self, dir: &Path) -> bool {
+        let path = dir.join(self.file());
+        let of_folder = |path: &Path| {
+            let record: Record = serde_json::from_slice(&whole::read_checked(path).ok()??).ok()?;
+            (Some(OsStr::new(&record.folder)) == dir.file_name()).then_some(record.mark)
+        };
+        match std::fs::symlink_metadata(&path) {
+            // Earlier versions wrote empty marks: the folder's own description must speak for it.
+            Ok(found) if found.is_file() && found.len() == 0 => {
+                of_folder(&dir.join(DESCRIPTION_FILE)).is_some()
+            }
+            Ok(found) if found.is_file() => of_folder(&path).is_some_and(|named| match named {
+                Some(named) => named == self.file(),
+                // A description that became the mark.
+                None => self == Mark::Deleting,
+            }),
+            _ => false,
         }
     }
 }
@@ -57,17 +113,20 @@ pub(crate) fn create(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
 /// Puts a mark into a folder, durably. Where there is no room for a new file, the description becomes the mark.
 ///
 /// # Errors
-/// [`StoreError::DiskFull`], [`StoreError::Io`].
+/// [`StoreError::DiskFull`], [`StoreError::Io`], also for a symbolic link.
 pub(crate) fn mark(dir: &Path, mark: Mark, disk: &dyn Disk) -> Result<(), StoreError> {
+    refuse_link(dir)?;
     let path = dir.join(mark.file());
-    match disk.write_file(&path, b"") {
-        Err(e) if e.kind() == io::ErrorKind::StorageFull && mark == Mark::Deleting => {
-            disk.rename(&dir.join(DESCRIPTION_FILE), &path)
-        }
+    let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let record = Record { folder, mark: Some(mark.file().to_owned()) };
+    let bytes = serde_json::to_vec(&record).expect("plain data has a JSON form");
+    match whole::replace_checked(&path, &bytes, disk) {
+        Err(StoreError::DiskFull { .. }) if mark == Mark::Deleting => disk
+            .rename(&dir.join(DESCRIPTION_FILE), &path)
+            .and_then(|()| disk.sync_dir(dir))
+            .map_err(|e| StoreError::full_or_io(&path, e)),
         written => written,
     }
-    .and_then(|()| disk.sync_dir(dir))
-    .map_err(|e| StoreError::full_or_io(&path, e))
 }
 
 /// Takes a mark away, durably.
@@ -81,7 +140,21 @@ pub(crate) fn unmark(dir: &Path, mark: Mark, disk: &dyn Disk) -> Result<(), Stor
 
 /// The mark of a folder; a deletion outweighs a creation. One that cannot be looked into has none.
 pub(crate) fn marked(dir: &Path) -> Option<Mark> {
-    [Mark::Deleting, Mark::Creating].into_iter().find(|mark| dir.join(mark.file()).is_file())
+    [Mark::Deleting, Mark::Creating].into_iter().find(|mark| mark.is_in(dir))
+}
+
+/// What the marks of a folder allow.
+pub(crate) fn standing(dir: &Path) -> Standing {
+    let Some(mark) = marked(dir) else {
+        let named = [Mark::Deleting, Mark::Creating].map(|mark| dir.join(mark.file()));
+        return named.into_iter().find(|path| path.is_file()).map_or(Standing::Unmarked, Standing::NoMark);
+    };
+    match refuse_link(dir).and_then(|()| foreign(dir)) {
+        Ok(None) => Standing::Removable(mark),
+        Ok(Some(name)) => Standing::Held(mark, format!("it holds {name:?}, which is not of this program")),
+        Err(StoreError::Io { source, .. }) => Standing::Held(mark, source.to_string()),
+        Err(error) => Standing::Held(mark, error.to_string()),
+    }
 }
 
 /// Whether there is a store in it, whole or not.
@@ -105,16 +178,22 @@ pub(crate) fn description(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     whole::read_checked(&dir.join(DESCRIPTION_FILE))
 }
 
-/// Removes a folder that has a mark, the mark last.
+/// Removes what is ours in a folder that has a mark, then the mark, then the folder.
 ///
 /// # Errors
-/// [`StoreError::Io`]; one with no mark is refused as such.
+/// [`StoreError::Io`]; a symbolic link and a folder with no mark are refused as such, and one with a file of somebody
+/// else's stays with that file and the mark.
 pub(crate) fn remove(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
+    let refused =
+        |reason: String| Err(StoreError::io(dir, io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    refuse_link(dir)?;
     let Some(mark) = marked(dir) else {
-        let refused = io::Error::new(io::ErrorKind::InvalidInput, "nothing marks this folder as removable");
-        return Err(StoreError::io(dir, refused));
+        return refused("nothing marks this folder as removable".to_owned());
     };
     empty(dir)?;
+    if let Some(name) = foreign(dir)? {
+        return refused(format!("{name:?} in it is not of this program, so the folder stays"));
+    }
     let path = dir.join(mark.file());
     disk.sync_dir(dir)
         .and_then(|()| std::fs::remove_file(&path))
@@ -123,15 +202,20 @@ pub(crate) fn remove(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
         .map_err(|e| StoreError::io(dir, e))
 }
 
-/// Removes everything in a folder that has a mark, but for the mark.
+/// Removes everything that is ours in a folder that has a mark, but for the mark. What a symbolic link leads to stays.
 ///
 /// # Errors
-/// [`StoreError::Io`].
+/// [`StoreError::Io`], also for a symbolic link in the folder's place.
 pub(crate) fn empty(dir: &Path) -> Result<(), StoreError> {
+    refuse_link(dir)?;
     let Some(mark) = marked(dir) else { return Ok(()) };
+    // Without its description an earlier version's empty mark counts no more.
+    if dir.join(mark.file()).metadata().is_ok_and(|found| found.len() == 0) {
+        self::mark(dir, mark, &super::disk::RealDisk)?;
+    }
     for entry in std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, e))? {
         let entry = entry.map_err(|e| StoreError::io(dir, e))?;
-        if entry.file_name() == mark.file() {
+        if entry.file_name() == mark.file() || !is_ours(&entry.file_name()) {
             continue;
         }
         let path: PathBuf = entry.path();
@@ -145,6 +229,36 @@ pub(crate) fn empty(dir: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Whether a symbolic link lies in the place of a folder.
+pub(crate) fn is_link(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_symlink())
+}
+
+fn refuse_link(dir: &Path) -> Result<(), StoreError> {
+    if !is_link(dir) {
+        return Ok(());
+    }
+    let reason = "it is a symbolic link, and nothing is removed behind a link";
+    Err(StoreError::io(dir, io::Error::new(io::ErrorKind::InvalidInput, reason)))
+}
+
+/// Some name in a folder that is not ours.
+fn foreign(dir: &Path) -> Result<Option<String>, StoreError> {
+    for entry in std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, e))? {
+        let name = entry.map_err(|e| StoreError::io(dir, e))?.file_name();
+        if !is_ours(&name) {
+            return Ok(Some(name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let (name, ending) = name.split_once('.').map_or((name, None), |(name, ending)| (name, Some(ending)));
+    OURS.contains(&name) && ending.is_none_or(|ending| ENDINGS.contains(&ending))
 }
 
 #[cfg(test)]
@@ -169,6 +283,61 @@ mod tests {
         assert_eq!((marked(&folder), has_state(&folder)), (Some(Mark::Deleting), false));
         remove(&folder, &RealDisk).unwrap();
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_is_not_ours_stays_in_a_folder_that_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, outside) = (dir.path().join("x"), dir.path().join("outside"));
+        create(&folder, &RealDisk).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        for file in [outside.join("theirs"), folder.join("notes.txt"), folder.join("index.html")] {
+            std::fs::write(file, "theirs").unwrap();
+        }
+        for name in
+            ["state.kept", "state.copying", "state.bad", "index.new", "acknowledged", "collection.new"]
+        {
+            std::fs::write(folder.join(name), "ours").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&outside, folder.join(STATE_DIR)).unwrap();
+        assert!(matches!(standing(&folder), Standing::Held(Mark::Creating, _)));
+        assert!(remove(&folder, &RealDisk).is_err());
+        let mut left: Vec<_> =
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["creating", "index.html", "notes.txt"]);
+        assert!(outside.join("theirs").exists());
+        for name in ["notes.txt", "index.html"] {
+            std::fs::remove_file(folder.join(name)).unwrap();
+        }
+        assert_eq!(standing(&folder), Standing::Removable(Mark::Creating));
+        remove(&folder, &RealDisk).unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_mark_counts_in_the_folder_that_it_was_written_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, other) = (dir.path().join("x"), dir.path().join("y"));
+        create(&folder, &RealDisk).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        std::fs::copy(folder.join(CREATING_FILE), other.join(CREATING_FILE)).unwrap();
+        assert_eq!(standing(&other), Standing::NoMark(other.join(CREATING_FILE)));
+        std::fs::copy(folder.join(CREATING_FILE), folder.join(DELETING_FILE)).unwrap();
+        assert_eq!(marked(&folder), Some(Mark::Creating));
+        // An earlier version's empty mark counts where the folder's own description speaks for it.
+        std::fs::write(other.join(CREATING_FILE), "").unwrap();
+        assert_eq!(marked(&other), None);
+        describe(&other, br#"{"folder":"x"}"#, &RealDisk).unwrap();
+        assert_eq!(marked(&other), None);
+        describe(&other, br#"{"folder":"y"}"#, &RealDisk).unwrap();
+        assert_eq!(marked(&other), Some(Mark::Creating));
+        // Where there is no room for a mark, the description becomes it.
+        std::fs::rename(other.join(DESCRIPTION_FILE), other.join(DELETING_FILE)).unwrap();
+        assert_eq!(marked(&other), Some(Mark::Deleting));
+        remove(&other, &RealDisk).unwrap();
+        assert!(!other.exists());
     }
 
     #[test]

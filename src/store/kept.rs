@@ -70,8 +70,14 @@ impl Kept {
     fn copy(&self) -> io::Result<bool> {
         let entries = walkdir::WalkDir::new(&self.state).into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut bytes = RESERVE_BYTES;
-        for entry in entries.iter().filter(|entry| entry.file_type().is_file()) {
-            bytes += entry.metadata()?.len();
+        for entry in entries.iter().filter(|entry| !entry.file_type().is_dir()) {
+            // A link to a file is copied as the file that it leads to.
+            let found = fs::metadata(entry.path())?;
+            if !found.is_file() {
+                let reason = format!("{} in it is neither a file nor a folder", entry.path().display());
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            }
+            bytes += found.len();
         }
         if fs2::available_space(&self.state)? < bytes {
             tracing::warn!(
@@ -89,7 +95,7 @@ impl Kept {
             if entry.file_type().is_dir() {
                 private::create_dir_all(&to)?;
                 folders.push(to);
-            } else if entry.file_type().is_file() {
+            } else {
                 fs::copy(entry.path(), &to)?;
                 File::open(&to)?.sync_all()?;
             }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{StoreError, private};
+use crate::regular;
 
 /// Name of the file in the data folder.
 pub const LOCK_FILE: &str = "LOCK";
@@ -28,13 +29,9 @@ impl DataLock {
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
         private::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
         let path = dir.join(LOCK_FILE);
-        let mut file = private::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| StoreError::io(&path, e))?;
+        let mut options = private::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = regular::open_with(&path, &options).map_err(|e| StoreError::io(&path, e))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

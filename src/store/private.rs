@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use crate::regular;
+
 /// Rights of a folder: this user alone.
 #[cfg(unix)]
 const DIR_MODE: u32 = 0o700;
@@ -37,7 +39,7 @@ pub(crate) fn options() -> OpenOptions {
 
 /// Makes a file, empty if it was there.
 pub(crate) fn create_file(path: &Path) -> io::Result<File> {
-    options().write(true).create(true).truncate(true).open(path)
+    regular::open_with(path, options().write(true).create(true).truncate(true))
 }
 
 /// Takes from everybody else what rights they have on `path` and on all that is below it. Whether there were any.

@@ -10,9 +10,7 @@ use super::{
     disk::Disk,
     record::{frame, unframe},
 };
-
-/// Largest file that is read: what is larger was not written here.
-const BYTES_MAX: u64 = 16 << 20;
+use crate::regular;
 
 /// Puts `bytes` in place of `path` and returns when they are on the device.
 ///
@@ -41,14 +39,12 @@ pub(crate) fn replace_checked(path: &Path, body: &[u8], disk: &dyn Disk) -> Resu
 /// # Errors
 /// [`StoreError::Corrupt`], [`StoreError::NewerFormat`], [`StoreError::Io`].
 pub(crate) fn read_checked(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let bytes = match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= BYTES_MAX => std::fs::read(path),
-        Ok(_) => return Err(StoreError::corrupt(path, "it is no file, or far too large".to_owned())),
-        Err(e) => Err(e),
-    };
-    match bytes {
+    match regular::read(path, regular::SMALL_BYTES_MAX) {
         Ok(bytes) => Ok(Some(unframe(&bytes, path, "it")?.0)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge) => {
+            Err(StoreError::corrupt(path, e.to_string()))
+        }
         Err(e) => Err(StoreError::io(path, e)),
     }
 }

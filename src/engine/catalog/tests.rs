@@ -284,6 +284,89 @@ fn foreign_files_and_folders_are_left_alone() {
     }
 }
 
+/// A link that somebody put among the collections leads to a folder of theirs, which has a file named as a mark is.
+#[cfg(unix)]
+#[test]
+fn nothing_behind_a_symbolic_link_is_removed() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("data"), dir.path().join("theirs"));
+    fill(&root);
+    let collections = root.join(COLLECTIONS_DIR);
+    for mark in ["deleting", "creating"] {
+        let theirs = outside.join(mark);
+        fs::create_dir_all(theirs.join("state")).unwrap();
+        fs::write(theirs.join("state/db"), "theirs").unwrap();
+        fs::write(theirs.join(mark), "").unwrap();
+        symlink(&theirs, collections.join(mark)).unwrap();
+    }
+    // A folder of theirs beside the collections, with a file of such a name and no link.
+    fs::create_dir_all(collections.join("notes")).unwrap();
+    fs::write(collections.join("notes/deleting"), "what I mean to delete").unwrap();
+    // A deletion that was cut off, of a collection that somebody moved to another disk and linked.
+    let moved = folder_of(&root, "d");
+    folder::mark(&moved, Mark::Deleting, &RealDisk).unwrap();
+    fs::rename(&moved, outside.join("d")).unwrap();
+    symlink(outside.join("d"), &moved).unwrap();
+    // One that was moved and is served.
+    let served = folder_of(&root, "a");
+    let at = outside.join(served.file_name().unwrap());
+    fs::rename(&served, &at).unwrap();
+    symlink(&at, &served).unwrap();
+    let before = files(&outside);
+
+    let names = open(&root).unwrap();
+    assert_eq!(names.now().collections.keys().collect::<Vec<_>>(), ["a", "b", "c", "e"]);
+    assert_eq!(files(&outside), before);
+    assert_eq!(fs::read_to_string(collections.join("notes/deleting")).unwrap(), "what I mean to delete");
+    for name in ["deleting", "creating", "notes"] {
+        let path = collections.join(name);
+        let told = |f: &Finding| f.what.contains(&*path.to_string_lossy());
+        assert!(names.findings().iter().any(told), "{name}: {:?}", names.findings());
+    }
+    assert_eq!(
+        names.now().find("a").unwrap().collection().unwrap().count(None, &Stop::default()).unwrap(),
+        1
+    );
+    let error = names.delete("a").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Precondition);
+    assert!(error.to_string().contains("symbolic link"), "{error}");
+    assert_eq!(files(&outside), before);
+}
+
+/// Pipes and devices in the place of our files are damage: nothing waits for them and nothing is read without end.
+#[cfg(unix)]
+#[test]
+fn a_pipe_or_a_device_in_the_place_of_a_file_is_damage() {
+    for special in [crate::regular::pipe, crate::regular::endless] {
+        for file in ["collection", "acknowledged", "state/db", "state/conf"] {
+            let dir = tempfile::tempdir().unwrap();
+            fill(dir.path());
+            special(&folder_of(dir.path(), "a").join(file));
+            let names = open(dir.path()).unwrap();
+            for (n, name) in (1..).zip(NAMES).skip(1) {
+                let now = names.now();
+                let found = now.find(name).unwrap().collection().unwrap();
+                assert_eq!(found.count(None, &Stop::default()).unwrap(), n, "{file}: {name}");
+            }
+            if file != "collection" {
+                let error = names.now().find("a").unwrap().collection().unwrap_err();
+                assert!(
+                    error.to_string().contains("regular file")
+                        || error.to_string().contains("neither a file"),
+                    "{error}"
+                );
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        special(&dir.path().join("catalog/db"));
+        let names = open(dir.path()).unwrap();
+        check(&names, "a special file for the catalogue's db");
+        assert!(!names.findings().is_empty());
+    }
+}
+
 #[test]
 fn only_what_is_marked_as_unfinished_is_removed() {
     let dir = tempfile::tempdir().unwrap();
