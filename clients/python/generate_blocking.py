@@ -1,6 +1,7 @@
-"""Turns distilface_client/aio.py into distilface_client/client.py: the same calls without waiting for them.
+"""Turns the asyncio half of distilface_client into the blocking half: the same code without waiting.
 
-The result is committed, and a test compares it. Run this after a change of aio.py, with ruff installed:
+What cannot be turned (how tasks wait, and how threads do) is written by hand, in both forms, in _concurrency.py. The
+results are committed, and a test compares them. Run this after a change of a source, with ruff installed:
 
     python generate_blocking.py
 """
@@ -13,42 +14,59 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent / "distilface_client"
-SOURCE = PACKAGE / "aio.py"
-TARGET = PACKAGE / "client.py"
-HEAD = '"""The client for ordinary, blocking code: made from aio.py by generate_blocking.py, not edited by hand."""\n'
-# In this order; each must be found.
+# The blocking file that is made of each asyncio file.
+TARGETS = {"aio.py": "client.py", "_aio_transport.py": "_transport.py"}
+HEAD = '"""{what}: made from {source} by generate_blocking.py, not edited by hand."""\n'
+WHAT = {"client.py": "The client for blocking code", "_transport.py": "How the blocking client sends"}
+# Each must be found in some source.
 REPLACED = [
-    (r'^""".*?"""\n', HEAD),
+    # A result that needs no brackets any more where it was awaited in the middle of an expression.
     (r"(?<!\w)\(await (self\._call\([^()]*(?:\([^()]*\)[^()]*)*\))\)(?=\.)", r"\1"),
-    (r"\basync def ", "def "),
+    (r"\basync (?=(?:def|for|with)\b)", ""),
     (r"\bawait ", ""),
-    (r"\bAsyncIterator\b", "Iterator"),
-    (r"import Iterator, Iterable, Sequence", "import Iterable, Iterator, Sequence"),
-    (r"from \._aio_transport import AsyncTransport, Documents\n", ""),
-    (r"\nfrom \.errors import", "\nfrom ._transport import Documents, Transport\nfrom .errors import"),
-    (r"class AsyncClient\(AsyncTransport\)", "class Client(Transport)"),
-    (
-        r"for one event loop; close it, or use it in `async with`\.",
-        "that threads may share; close it, or use it in `with`.",
-    ),
+    (r"\banext\b", "next"),
+    (r"\bStopAsyncIteration\b", "StopIteration"),
+    (r"\b__a(enter|exit)__", r"__\1__"),
+    (r"\b_aio_transport\b", "_transport"),
+    (r"\b(?:Async|async_)(?=\w)", ""),
+    # What docstrings say of one half alone.
+    (r"for one event loop(?=; close it)", "that threads may share"),
+    (r"asynchronous iterables too", "in the thread that iterates"),
 ]
+# What is left of asyncio is not turned by the rules above.
+LEFT = re.compile(r"\b(async|await|asyncio|asynchronous|aio|aiter|event loop)\b")
 
 
-def blocking() -> str:
-    """The source of the blocking client."""
-    text = SOURCE.read_text(encoding="utf-8")
-    for pattern, replacement in REPLACED:
-        text, found = re.subn(pattern, replacement, text, flags=re.MULTILINE | re.DOTALL)
-        if not found:
-            sys.exit(f"{SOURCE}: nothing matches {pattern}")
-    for left in ("async for", "async with", "asyncio"):
-        if left in text:
-            sys.exit(f"{SOURCE}: `{left}` has no blocking form; put it into _aio_transport.py")
-    formatter = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(TARGET), "-"]
-    done = subprocess.run(formatter, input=text, capture_output=True, text=True, check=True)
-    return done.stdout
+def ruff(*arguments: str, text: str) -> str:
+    """What ruff makes of a source text."""
+    command = [sys.executable, "-m", "ruff", *arguments, "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+
+
+def blocking() -> dict[str, str]:
+    """The sources of the blocking files, by name."""
+    made = {}
+    unused = {pattern for pattern, _ in REPLACED}
+    for source, target in TARGETS.items():
+        text = (PACKAGE / source).read_text(encoding="utf-8")
+        _, _, text = text.partition('"""\n')
+        for pattern, replacement in REPLACED:
+            text, found = re.subn(pattern, replacement, text)
+            if found:
+                unused.discard(pattern)
+        if left := LEFT.search(text):
+            sys.exit(f"{source}: `{left[0]}` has no blocking form; put it into _concurrency.py")
+        text = HEAD.format(what=WHAT[target], source=source) + text
+        name = f"--stdin-filename={PACKAGE / target}"
+        # Imports are in another order under their new names, and a loop that only yields is `yield from`.
+        text = ruff("check", "--quiet", "--fix", "--unsafe-fixes", "--select=I,UP028", name, text=text)
+        made[target] = ruff("format", name, text=text)
+    if unused:
+        sys.exit(f"nothing matches {' or '.join(sorted(unused))}")
+    return made
 
 
 if __name__ == "__main__":
-    TARGET.write_text(blocking(), encoding="utf-8")
-    print(f"wrote {TARGET}")
+    for target, text in blocking().items():
+        (PACKAGE / target).write_text(text, encoding="utf-8")
+        print(f"wrote {PACKAGE / target}")

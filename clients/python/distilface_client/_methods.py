@@ -158,6 +158,15 @@ def channel_options(address: Address, message_bytes_max: int) -> list[tuple[str,
     return options
 
 
+def channel(
+    library: Any, address: Address, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
+) -> Any:
+    """A channel of gRPC or of grpc.aio, which is the `library`; secured where there are credentials."""
+    if credentials:
+        return library.secure_channel(address.target, credentials, options)
+    return library.insecure_channel(address.target, options)
+
+
 def credentials_for(address: Address, given: grpc.ChannelCredentials | None) -> grpc.ChannelCredentials | None:
     """What a channel is secured with; None: nothing."""
     if given is None and address.secure:

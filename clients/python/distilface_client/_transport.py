@@ -1,30 +1,28 @@
-"""How the blocking client sends: one call, and the stream of `ingest`. What the calls are is in `client.py`."""
+"""How the blocking client sends: made from _aio_transport.py by generate_blocking.py, not edited by hand."""
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from . import _methods as m
+from ._concurrency import Channels, Documents, next_answer, sleep, source
 from ._generated import documents_pb2
 from ._ingest import WINDOW, Batches
 from .errors import Unavailable, from_rpc
-from .types import DocumentLike, WriteResult
+from .types import WriteResult
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Documents: TypeAlias = "Iterable[DocumentLike]"
-"""What `ingest` takes documents from."""
-
 
 class Transport:
-    """A connection that may be shared between threads."""
+    """A connection to a server, without the calls."""
 
     def __init__(
         self,
@@ -37,13 +35,7 @@ class Transport:
     ) -> None:
         where = m.Address.parse(address)
         options = m.channel_options(where, message_bytes_max)
-        secret = m.credentials_for(where, credentials)
-        self._channel: grpc.Channel = (
-            grpc.secure_channel(where.target, secret, options)
-            if secret
-            else grpc.insecure_channel(where.target, options)
-        )
-        self._stubs = m.stubs(self._channel)
+        self._channels = Channels(where, m.credentials_for(where, credentials), options)
         self._address = where.target
         self._timeout = timeout
         self._retry = retry or m.Retry()
@@ -58,13 +50,10 @@ class Transport:
 
     def close(self) -> None:
         """Closes the connection; calls that are running fail."""
-        self._channel.close()
-
-    def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        self._channels.close()
 
     def _call(self, method: m.Method[Any, m.R], request: Any, timeout: float | None) -> m.R:
-        stub = getattr(self._stubs[method.service], method.name)
+        stub = getattr(self._channels.stubs[method.service], method.name)
         request_id = m.new_request_id()
         end = time.monotonic() + (self._timeout if timeout is None else timeout)
         attempt = 1
@@ -78,24 +67,24 @@ class Transport:
                 again = method.repeatable and isinstance(failure, Unavailable)
                 if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
                     raise failure from error
-            time.sleep(pause)
+            sleep(pause)
             attempt += 1
 
     def _ingest(self, batches: Batches, documents: Documents, timeout: float | None) -> Iterator[WriteResult]:
         # gRPC takes requests in a thread of its own, so that answers can be read while it waits to send.
         requests: queue.SimpleQueue[documents_pb2.IngestRequest | None] = queue.SimpleQueue()
         request_id = m.new_request_id()
-        call: Any = self._stubs["Documents"].Ingest(
+        call: Any = self._channels.stream_stubs["Documents"].Ingest(
             iter(requests.get, None), timeout=timeout, metadata=m.metadata_for(request_id)
         )
-        source = iter(documents)
+        given = source(documents)
         more = True
         try:
             while True:
                 while more and batches.unanswered < WINDOW:
                     # No value marks the end: whatever the source gives is a document, or fails in its place.
                     try:
-                        document = next(source)
+                        document = next(given)
                     except StopIteration:
                         more = False
                         request = batches.flush()
@@ -107,10 +96,11 @@ class Transport:
                         requests.put(None)
                 if batches.unanswered == 0:
                     break
-                yield from batches.answered(next(call, None) if batches.due else None)
-            batches.ended(next(call, None))
+                yield from batches.answered(next_answer(call) if batches.due else None)
+            batches.ended(next_answer(call))
         except grpc.RpcError as error:
             raise from_rpc(error, request_id, self._address) from error
         finally:
+            # This also ends the threads that wait for a request or an answer.
             requests.put(None)
             call.cancel()

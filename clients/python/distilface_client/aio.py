@@ -1,7 +1,7 @@
 """The client for asyncio: every call of the server, awaited.
 
 The blocking client, `client.py`, is made from this file by `generate_blocking.py`: run it after a change.
-How calls are sent is in `_aio_transport.py` here and in `_transport.py` there.
+How calls are sent is in `_aio_transport.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from . import _methods as m
 from . import messages
-from ._aio_transport import AsyncTransport, Documents
+from ._aio_transport import AsyncTransport
+from ._concurrency import AsyncDocuments, async_sleep
 from ._generated import collections_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
 from ._ingest import DEFAULT_BATCH, Batches
 from .errors import DistilfaceError
@@ -141,17 +142,17 @@ class AsyncClient(AsyncTransport):
     def ingest(
         self,
         collection: str,
-        documents: Documents,
+        documents: AsyncDocuments,
         *,
         batch: int = DEFAULT_BATCH,
         timeout: float | None = None,
     ) -> AsyncIterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
 
-        Iterate over it to the end: documents are taken from `documents` (in this thread; by an `AsyncClient` from
-        asynchronous iterators too) only as fast as results are consumed and the server can encode. A yielded document
-        is on disk. A bad one is yielded with `WriteStatus.FAILED`, its id and its place, and the rest goes on; what
-        concerns all of them, such as an unknown collection, is raised. Leaving the loop early cancels what is not
+        Iterate over it to the end: documents are taken from `documents` (asynchronous iterables too) only as fast as
+        results are consumed and the server can encode. A yielded document is on disk. A bad one is yielded with
+        `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such as an unknown
+        collection, is raised. Leaving the loop early cancels what is not
         answered yet. `timeout` is for the whole stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
@@ -340,4 +341,4 @@ class AsyncClient(AsyncTransport):
                 failure = error
             if time.monotonic() + 0.05 >= end:
                 raise messages.not_ready(timeout, failure) from failure
-            await self._sleep(0.05)
+            await async_sleep(0.05)

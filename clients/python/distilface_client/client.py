@@ -1,4 +1,4 @@
-"""The client for ordinary, blocking code: made from aio.py by generate_blocking.py, not edited by hand."""
+"""The client for blocking code: made from aio.py by generate_blocking.py, not edited by hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from . import _methods as m
 from . import messages
+from ._concurrency import Documents, sleep
 from ._generated import collections_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
 from ._ingest import DEFAULT_BATCH, Batches
-from ._transport import Documents, Transport
+from ._transport import Transport
 from .errors import DistilfaceError
 from .filters import Filter, to_filter
 from .payload import Payload
@@ -144,10 +145,10 @@ class Client(Transport):
     ) -> Iterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
 
-        Iterate over it to the end: documents are taken from `documents` (in this thread; by an `AsyncClient` from
-        asynchronous iterators too) only as fast as results are consumed and the server can encode. A yielded document
-        is on disk. A bad one is yielded with `WriteStatus.FAILED`, its id and its place, and the rest goes on; what
-        concerns all of them, such as an unknown collection, is raised. Leaving the loop early cancels what is not
+        Iterate over it to the end: documents are taken from `documents` (in the thread that iterates) only as fast as
+        results are consumed and the server can encode. A yielded document is on disk. A bad one is yielded with
+        `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such as an unknown
+        collection, is raised. Leaving the loop early cancels what is not
         answered yet. `timeout` is for the whole stream; no limit if left out.
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
@@ -334,4 +335,4 @@ class Client(Transport):
                 failure = error
             if time.monotonic() + 0.05 >= end:
                 raise messages.not_ready(timeout, failure) from failure
-            self._sleep(0.05)
+            sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,21 @@ def test_regenerating_changes_nothing(tmp_path: Path) -> None:
     assert again == now, "run generate.py"
 
 
-def test_the_blocking_client_is_made_from_the_asyncio_one() -> None:
+@pytest.fixture(scope="module")
+def blocking() -> dict[str, str]:
+    """The blocking files as they are made now, by name."""
     pytest.importorskip("ruff")
-    assert generate_blocking.TARGET.read_text(encoding="utf-8") == generate_blocking.blocking(), (
-        "run generate_blocking.py"
-    )
+    return generate_blocking.blocking()
+
+
+@pytest.mark.parametrize("name", generate_blocking.TARGETS.values())
+def test_blocking_files_are_made_from_asyncio_ones(name: str, blocking: dict[str, str]) -> None:
+    assert (generate_blocking.PACKAGE / name).read_text(encoding="utf-8") == blocking[name], "run generate_blocking.py"
+
+
+def test_all_asyncio_code_is_turned_into_blocking_code_or_stands_in_one_place() -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in generate_blocking.PACKAGE.glob("*.py")}
+    waiting = {
+        name for name, text in sources.items() if re.search(r"^import asyncio|\bawait\b|\basync def ", text, re.M)
+    }
+    assert waiting == {*generate_blocking.TARGETS, "_concurrency.py"}
