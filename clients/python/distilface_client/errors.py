@@ -79,6 +79,14 @@ class FailedPrecondition(DistilfaceError):
     """The request is right but the state is not, such as a collection made with another model."""
 
 
+class Unauthenticated(DistilfaceError):
+    """The caller is not known: give a valid key."""
+
+
+class Forbidden(DistilfaceError):
+    """The caller is known and may not do this: ask whoever grants it."""
+
+
 class Overloaded(DistilfaceError):
     """A queue or a limit is full: wait for `retry_after` seconds (None: the server did not say), then retry."""
 
@@ -109,6 +117,8 @@ _CLASSES: dict[grpc.StatusCode, type[DistilfaceError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+import distilface_client
 from distilface_client import errors
 from distilface_client._generated import wire_pb2
 
@@ -29,6 +31,8 @@ def trailers(*details: tuple[str, Any]) -> Iterable[tuple[str, str | bytes]]:
         (C.NOT_FOUND, errors.NotFound),
         (C.ALREADY_EXISTS, errors.AlreadyExists),
         (C.FAILED_PRECONDITION, errors.FailedPrecondition),
+        (C.UNAUTHENTICATED, errors.Unauthenticated),
+        (C.PERMISSION_DENIED, errors.Forbidden),
         (C.RESOURCE_EXHAUSTED, errors.Overloaded),
         (C.UNAVAILABLE, errors.Unavailable),
         (C.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
@@ -43,6 +47,47 @@ def test_every_code_has_its_class(code: grpc.StatusCode, kind: type[errors.Disti
     assert type(error) is kind
     assert (error.code, error.message, error.request_id, error.reason) == (code, "what was wrong", "sent", "")
     assert str(error) == "what was wrong (request sent)"
+
+
+KINDS = {
+    "INVALID": (C.INVALID_ARGUMENT, errors.InvalidArgument),
+    "NOT_FOUND": (C.NOT_FOUND, errors.NotFound),
+    "EXISTS": (C.ALREADY_EXISTS, errors.AlreadyExists),
+    "PRECONDITION": (C.FAILED_PRECONDITION, errors.FailedPrecondition),
+    "UNAUTHENTICATED": (C.UNAUTHENTICATED, errors.Unauthenticated),
+    "FORBIDDEN": (C.PERMISSION_DENIED, errors.Forbidden),
+    "OVERLOADED": (C.RESOURCE_EXHAUSTED, errors.Overloaded),
+    "UNAVAILABLE": (C.UNAVAILABLE, errors.Unavailable),
+    "TIMEOUT": (C.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
+    "CORRUPT": (C.DATA_LOSS, errors.DataLoss),
+    "INTERNAL": (C.INTERNAL, errors.Internal),
+}
+
+
+@pytest.mark.parametrize("reason", KINDS)
+def test_every_kind_of_the_server_has_its_class(reason: str) -> None:
+    code, kind = KINDS[reason]
+    metadata = trailers(
+        ("ErrorInfo", wire_pb2.ErrorInfo(reason=reason, domain="distilface")),
+        ("RequestInfo", wire_pb2.RequestInfo(request_id="r-1")),
+    )
+    error = errors.from_status(code, "what was wrong", metadata, "sent")
+    assert type(error) is kind
+    assert (error.reason, error.code, error.request_id) == (reason, code, "r-1")
+
+
+def test_every_class_stands_for_a_kind_and_is_exported_and_in_the_readme() -> None:
+    declared = (kind for kind in vars(errors).values() if isinstance(kind, type))
+    classes = {kind for kind in declared if issubclass(kind, errors.DistilfaceError)}
+    # Of these two, one is the base of all, and the other a case of an invalid request.
+    assert classes - {errors.DistilfaceError, errors.TooLarge} == {kind for _, kind in KINDS.values()}
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    for kind in classes:
+        assert kind.__name__ in distilface_client.__all__
+        assert getattr(distilface_client, kind.__name__) is kind
+        assert f"`{kind.__name__}`" in readme
+    for reason in KINDS:
+        assert f"`{reason}`" in readme
 
 
 def test_details_are_read() -> None:
