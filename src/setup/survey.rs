@@ -4,6 +4,7 @@
 //! Leaves out: the server, which tells its own health.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     time::Instant,
 };

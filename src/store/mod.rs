@@ -17,7 +17,7 @@ pub(crate) mod record;
 mod state;
 #[cfg(test)]
 pub(crate) mod tests;
-mod whole;
+pub(crate) mod whole;
 
 pub use catalog::Catalog;
 pub(crate) use documents::{Head, Store, StoreBatch};
