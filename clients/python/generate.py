@@ -27,7 +27,7 @@ FILES = ("common", "collections", "documents", "search", "encoder")
 
 
 def installed_version() -> str | None:
-    """Version of grpcio-tools here, if it is installed."""
+    """Answers the version of grpcio-tools here, if it is installed."""
     try:
         return importlib.metadata.version("grpcio-tools")
     except importlib.metadata.PackageNotFoundError:

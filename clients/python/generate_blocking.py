@@ -16,12 +16,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent / "distilface_client"
 # The blocking file that is made of each asyncio file.
 TARGETS = {"aio.py": "client.py", "_aio_transport.py": "_transport.py"}
-HEAD = '"""{what}: made from {source} by generate_blocking.py, not edited by hand."""\n'
-WHAT = {"client.py": "The client for blocking code", "_transport.py": "How the blocking client sends"}
+HEAD = '"""{what}\n\nIt is made from {source} by generate_blocking.py, not edited by hand.\n"""\n'
+WHAT = {
+    "client.py": "Offers every call of the server to blocking code.",
+    "_transport.py": "Sends calls for the blocking client.",
+}
 # Each must be found in some source.
 REPLACED = [
     # A result that needs no brackets any more where it was awaited in the middle of an expression.
-    (r"(?<!\w)\(await (self\._call\([^()]*(?:\([^()]*\)[^()]*)*\))\)(?=\.)", r"\1"),
+    (r"(?<!\w)\(await ((?:self|client)\.\w+\([^()]*(?:\([^()]*\)[^()]*)*\))\)(?=\.)", r"\1"),
     (r"\basync (?=(?:def|for|with)\b)", ""),
     (r"\bawait ", ""),
     (r"\banext\b", "next"),
@@ -31,20 +34,20 @@ REPLACED = [
     (r"\b(?:Async|async_)(?=\w)", ""),
     # What docstrings say of one half alone.
     (r"for one event loop(?=; close it)", "that threads may share"),
-    (r"asynchronous iterables too", "in the thread that iterates"),
+    (r"an iterable, or an asynchronous one, of any length", "an iterable of any length, read in this thread"),
 ]
 # What is left of asyncio is not turned by the rules above.
 LEFT = re.compile(r"\b(async|await|asyncio|asynchronous|aio|aiter|event loop)\b")
 
 
 def ruff(*arguments: str, text: str) -> str:
-    """What ruff makes of a source text."""
+    """Passes a source text through ruff."""
     command = [sys.executable, "-m", "ruff", *arguments, "-"]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
 def blocking() -> dict[str, str]:
-    """The sources of the blocking files, by name."""
+    """Makes the sources of the blocking files, by name."""
     made = {}
     unused = {pattern for pattern, _ in REPLACED}
     for source, target in TARGETS.items():

@@ -1,14 +1,14 @@
-"""Client of distilface, a semantic search database: text in, ranked hits out.
+"""Talks to distilface, a semantic search database: text goes in, ranked hits come out.
 
-    from distilface_client import Client, Document
+    >>> from distilface_client import Client, Document
+    >>> with Client("127.0.0.1:7700") as client:
+    ...     made = client.create_collection("pets")
+    ...     written = client.upsert("pets", [Document("1", "The cat sleeps on the sofa.", payload={"year": 2024})])
+    ...     for hit in client.search("pets", "a resting pet", k=3):
+    ...         print(hit.id, hit.passage.text)
+    1 The cat sleeps on the sofa.
 
-    with Client("127.0.0.1:7700") as client:
-        client.create_collection("notes", if_not_exists=True)
-        client.upsert("notes", [Document("1", "The cat sleeps on the sofa.", payload={"year": 2024})])
-        for hit in client.search("notes", "a resting pet", k=3):
-            print(hit.score, hit.id, hit.passage.text)
-
-`AsyncClient` is the same for asyncio. Every failure is a `DistilfaceError`.
+`AsyncClient` offers the same calls to asyncio. Every failure is a `DistilfaceError`.
 """
 
 from ._ingest import DEFAULT_BATCH

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class AsyncTransport:
-    """A connection to a server, without the calls."""
+    """Holds a connection to a server, and knows how calls travel but not which there are."""
 
     def __init__(
         self,

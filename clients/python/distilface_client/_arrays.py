@@ -1,4 +1,4 @@
-"""Vectors as NumPy arrays, where NumPy is installed: the client does not need it otherwise."""
+"""Turns vectors into NumPy arrays where NumPy is installed; the client does not need it otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def array(values: Sequence[Any]) -> Any:
-    """Numbers as an array of float32, in which the server computes too. Raises `ImportError` without NumPy."""
+    """Makes an array of float32, in which the server computes too. Raises `ImportError` without NumPy."""
     try:
         numpy = importlib.import_module("numpy")
     except ImportError as error:
@@ -17,7 +17,7 @@ def array(values: Sequence[Any]) -> Any:
 
 
 def converted(made: Any, dtype: Any, copy: bool | None) -> Any:
-    """What `__array__` answers: an array that was made now, as another type if that is asked for."""
+    """Gives `__array__` its answer: an array that was made now, as another type if that is asked for."""
     if copy is False:
         raise ValueError("vectors are no arrays yet, so one cannot be had without a copy")
     return made if dtype is None else made.astype(dtype)

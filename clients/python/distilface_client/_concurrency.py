@@ -25,7 +25,7 @@ Documents: TypeAlias = "Iterable[DocumentLike]"
 
 
 class AsyncChannels:
-    """The stubs of an asyncio client, by service, and the channels below them."""
+    """Holds the stubs of an asyncio client, by service, and the channels below them."""
 
     def __init__(
         self, address: m.Address, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
@@ -38,7 +38,7 @@ class AsyncChannels:
 
     @property
     def stream_stubs(self) -> dict[str, Any]:
-        """The stubs for streams, which block, over a channel that the first stream opens.
+        """Gives the stubs for streams, which block, over a channel that the first stream opens.
 
         grpc.aio loses the server's status if a stream ends while a request is being written, and says
         "Internal error from Core" instead. gRPC's blocking streams do not, so those are used, with a thread that
@@ -57,7 +57,7 @@ class AsyncChannels:
 
 
 class Channels:
-    """The stubs of a blocking client, by service, and the channel below them."""
+    """Holds the stubs of a blocking client, by service, and the channel below them."""
 
     def __init__(
         self, address: m.Address, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
@@ -81,22 +81,22 @@ def sleep(seconds: float) -> None:
 
 
 async def async_next_answer(call: Any) -> Any:
-    """The next answer of a stream, None at its end; a thread waits for it."""
+    """Takes the next answer of a stream, None at its end; a thread waits for it."""
     return await asyncio.to_thread(next, call, None)
 
 
 def next_answer(call: Any) -> Any:
-    """The next answer of a stream, None at its end."""
+    """Takes the next answer of a stream, None at its end."""
     return next(call, None)
 
 
 def async_source(documents: AsyncDocuments) -> AsyncIterator[DocumentLike]:
-    """The documents of either kind of iterable, to be awaited."""
+    """Yields the documents of either kind of iterable, to be awaited."""
     return aiter(documents) if isinstance(documents, AsyncIterable) else _awaited(documents)
 
 
 def source(documents: Documents) -> Iterator[DocumentLike]:
-    """The documents of an iterable."""
+    """Yields the documents of an iterable."""
     return iter(documents)
 
 

@@ -1,4 +1,4 @@
-"""Documents -> numbered batches, and the answers checked against them. Shared by both clients; sends nothing.
+"""Gathers documents into numbered batches and checks the answers against them. Both clients use it; it sends nothing.
 
 At most `WINDOW` batches are unanswered at a time: enough that the server's encoder never waits for the network,
 few enough that neither side piles up documents when the other is slow.
@@ -16,8 +16,11 @@ from .errors import Internal
 from .types import DocumentLike, WriteResult
 
 DEFAULT_BATCH = 64
+"""Number of documents in a batch."""
 BATCH_BYTES_MAX = 4 << 20
+"""Bytes of a batch, unless one document has more."""
 WINDOW = 4
+"""Number of batches that may be unanswered."""
 
 
 class Batches:
@@ -76,18 +79,19 @@ class Batches:
 
     @property
     def unanswered(self) -> int:
-        """Batches that were closed and not answered."""
+        """Counts the batches that were closed and not answered."""
         return len(self._unanswered)
 
     @property
     def due(self) -> bool:
-        """Whether the oldest batch waits for the server."""
+        """Says whether the oldest batch waits for the server."""
         return bool(self._unanswered) and self._unanswered[0][0] is not None
 
     def answered(self, response: documents_pb2.IngestResponse | None) -> list[WriteResult]:
-        """The results of the oldest batch; None: the stream ended. Raises `Internal` if this is not its answer.
+        """Gives the results of the oldest batch. Raises `Internal` if this is not its answer.
 
-        If the batch is not `due`, nothing came from the server, and the response is not looked at.
+        A response of None means that the stream ended. If the batch is not `due`, nothing came from the server, and
+        the response is not looked at.
         """
         sequence, results = self._unanswered.popleft()
         if sequence is None:
@@ -104,7 +108,7 @@ class Batches:
         return [messages.write_result(next(wires)) if result is None else result for result in results]
 
     def ended(self, response: documents_pb2.IngestResponse | None) -> None:
-        """What comes after the last answer, which should be nothing. Raises `Internal` otherwise."""
+        """Checks what comes after the last answer, which should be nothing. Raises `Internal` otherwise."""
         if response is not None:
             raise _broken(f"batch {response.sequence} was answered twice")
 

@@ -1,4 +1,4 @@
-"""The server's methods with their types, how a call is addressed, and which calls may be repeated.
+"""Lists the server's methods with their types, and says how a call is addressed and which calls may be repeated.
 
 Shared by both clients: nothing here waits or sends.
 """
@@ -37,8 +37,11 @@ from ._generated import (
 from .errors import REQUEST_ID, DeadlineExceeded
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
+"""Where `distilface serve` listens unless it is told otherwise."""
 DEFAULT_TIMEOUT = 30.0
+"""Seconds that a call may take."""
 DEFAULT_MESSAGE_BYTES_MAX = 64 << 20
+"""Bytes of the largest message that is sent or taken."""
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -46,7 +49,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Method(Generic[Q, R]):
-    """A method of the server. `repeatable`: it only reads, so a failed call may be made again."""
+    """Names a method of the server. One that is `repeatable` only reads, so a failed call may be made again."""
 
     service: str
     name: str
@@ -76,7 +79,7 @@ HEALTH: Method[wire_pb2.HealthCheckRequest, wire_pb2.HealthCheckResponse] = Meth
 
 
 class Health:
-    """The stub of grpc.health.v1, whose messages the client carries under another name."""
+    """Is the stub of grpc.health.v1, whose messages the client carries under another name."""
 
     def __init__(self, channel: Any) -> None:
         self.Check = channel.unary_unary(
@@ -87,7 +90,7 @@ class Health:
 
 
 def stubs(channel: Any) -> dict[str, Any]:
-    """The generated stubs over a channel, by service."""
+    """Makes the generated stubs over a channel, by service."""
     return {
         "Collections": collections_pb2_grpc.CollectionsStub(channel),
         "Documents": documents_pb2_grpc.DocumentsStub(channel),
@@ -99,26 +102,33 @@ def stubs(channel: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and after which pauses a reading call is repeated when the server is unavailable.
+    """Says how often and after which pauses a reading call is repeated when the server is unavailable.
 
     Writes are never repeated by the client, and nothing is repeated past the call's timeout.
+
+    >>> never = Retry(attempts=1)
     """
 
     attempts: int = 4
-    """In all; 1 never repeats."""
+    """Number of attempts in all, 1 or more; 1 never repeats. Default 4."""
     first_pause: float = 0.1
-    """Seconds; each further pause is twice as long."""
+    """Seconds before the first repetition, 0 or more; each further pause is twice as long. Default 0.1."""
     longest_pause: float = 2.0
+    """Seconds that a pause takes at most, 0 or more. Default 2."""
 
     def pause(self, attempt: int) -> float:
-        """Seconds to wait after the attempt of this number, counted from 1; half of it is left to chance."""
+        """Answers the seconds to wait after this `attempt`, counted from 1; half of them are left to chance.
+
+        >>> 0.05 <= Retry().pause(1) <= 0.1
+        True
+        """
         longest: float = min(self.longest_pause, self.first_pause * 2 ** (attempt - 1))
         return longest * random.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server is."""
+    """Says where the server is."""
 
     target: str
     secure: bool
@@ -126,7 +136,7 @@ class Address:
 
     @classmethod
     def parse(cls, address: str) -> Address:
-        """From `host:port`, with or without `http://` or `https://` (which means TLS)."""
+        """Reads `host:port`, with or without `http://` or `https://` (which means TLS)."""
         scheme, separator, rest = address.partition("://")
         if not separator:
             scheme, rest = "http", address
@@ -141,7 +151,7 @@ class Address:
 
 
 def channel_options(address: Address, message_bytes_max: int) -> list[tuple[str, Any]]:
-    """Options of a channel."""
+    """Lists the options of a channel."""
     from . import __version__
 
     options: list[tuple[str, Any]] = [
@@ -161,21 +171,21 @@ def channel_options(address: Address, message_bytes_max: int) -> list[tuple[str,
 def channel(
     library: Any, address: Address, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
 ) -> Any:
-    """A channel of gRPC or of grpc.aio, which is the `library`; secured where there are credentials."""
+    """Opens a channel of the `library`, gRPC or grpc.aio; it is secured where there are credentials."""
     if credentials:
         return library.secure_channel(address.target, credentials, options)
     return library.insecure_channel(address.target, options)
 
 
 def credentials_for(address: Address, given: grpc.ChannelCredentials | None) -> grpc.ChannelCredentials | None:
-    """What a channel is secured with; None: nothing."""
+    """Answers what a channel is secured with, or None if it is not."""
     if given is None and address.secure:
         return grpc.ssl_channel_credentials()
     return given
 
 
 def time_left(end: float, request_id: str) -> float | None:
-    """Seconds until a moment of the monotonic clock, as gRPC wants them: None for ever.
+    """Counts the seconds until a moment of the monotonic clock, as gRPC wants them: None means for ever.
 
     Raises `DeadlineExceeded` if there are none: gRPC may send a request whose time has already run out.
     """
@@ -189,12 +199,12 @@ def time_left(end: float, request_id: str) -> float | None:
 
 
 def new_request_id() -> str:
-    """An id under which the server's log will know a call."""
+    """Makes an id under which the server's log will know a call."""
     return uuid.uuid4().hex
 
 
 def metadata_for(request_id: str) -> tuple[tuple[str, str], ...]:
-    """What travels beside a request."""
+    """Makes what travels beside a request."""
     return ((REQUEST_ID, request_id),)
 
 

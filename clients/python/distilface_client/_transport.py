@@ -1,4 +1,7 @@
-"""How the blocking client sends: made from _aio_transport.py by generate_blocking.py, not edited by hand."""
+"""Sends calls for the blocking client.
+
+It is made from _aio_transport.py by generate_blocking.py, not edited by hand.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Transport:
-    """A connection to a server, without the calls."""
+    """Holds a connection to a server, and knows how calls travel but not which there are."""
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""The client for blocking code: made from aio.py by generate_blocking.py, not edited by hand."""
+"""Offers every call of the server to blocking code.
+
+It is made from aio.py by generate_blocking.py, not edited by hand.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,30 @@ from .types import (
 class Client(Transport):
     """A connection to a distilface server that threads may share; close it, or use it in `with`.
 
-    `address`: `host:port`, or a URL as `distilface serve` prints it; `https://` means TLS.
-    `timeout`: seconds that each call may take, repetitions included, unless the call names its own;
-    `math.inf` waits for ever. `retry`: how reading calls are repeated while the server is unavailable.
-    `message_bytes_max`: the largest answer that is taken.
-
     The connection is made by the first call. Wherever a collection is named, an alias may stand.
-    Every call raises a subclass of `DistilfaceError` on failure; `TypeError` and `ValueError` mean that the
-    arguments were refused before anything was sent.
+
+    - `address`: `host:port`, or a URL as `distilface serve` prints it; `https://` means TLS. Default
+      `127.0.0.1:7700`.
+    - `timeout`: seconds that each call may take, repetitions included, above 0. Default 30. `math.inf` sets no limit
+      here; the server then ends a call after its own `server.request_timeout` (60 s).
+    - `retry`: how reading calls are repeated while the server is unavailable. Default `Retry()`: 4 attempts.
+    - `credentials`: gRPC's credentials for TLS, such as those of a private authority. By default, an `https://`
+      address is checked against the usual authorities, and any other is not encrypted.
+    - `message_bytes_max`: the largest request and the largest answer, in bytes. Default 64 MiB. The server has a
+      limit of its own for requests, `limits.message_bytes_max` (16 MiB).
+
+    Every call takes a `timeout` of its own in seconds; `None`, the default, means the client's. What a text says
+    about `limits` is a setting of the server, and the number is its default.
+
+    Every call raises a subclass of `DistilfaceError` on failure. `TypeError` and `ValueError` mean that the arguments
+    were refused before anything was sent.
+
+        >>> with Client("127.0.0.1:7700", timeout=10) as client:
+        ...     client.count("notes")
+        2
+
+    In the examples below, `client` is open, and the collection `notes` holds two documents: `1`, "The cat sleeps on
+    the sofa.", of the year 2021, and `2`, "Share prices fell sharply.", of 2024.
     """
 
     def create_collection(
@@ -63,12 +82,25 @@ class Client(Transport):
         if_not_exists: bool = False,
         timeout: float | None = None,
     ) -> CollectionInfo:
-        """Makes a collection and says what it became.
+        """Creates a collection and answers what it became.
 
-        `dimension`: the model's if left out; required for `vectors_only`, where documents bring their vectors.
-        `model`: an encoder that the server has (`models`), its default if left out.
-        `if_not_exists`: answer a collection that exists with the same settings instead of refusing.
-        Raises `AlreadyExists`, `InvalidArgument`, `NotFound` for a model that the server has not.
+        - `name`: 1 to 128 letters, digits, `_`, `-` or `.`, beginning with a letter or digit.
+        - `dimension`: length of the vectors, 1 to 8192. Required for `vectors_only`; otherwise it is the model's,
+          which is also the default.
+        - `metric`: how near two vectors are. Default `Metric.COSINE`.
+        - `index`: how the vectors are indexed. Default `IndexConfig()`.
+        - `chunking`: how long texts are cut into passages. Default `Chunking()`.
+        - `vectors_only`: there is no encoder; every document brings its vector, and every query is a vector or an id.
+          Default `False`.
+        - `model`: name of an encoder that the server has (see `models`). Default: the server's default model.
+        - `if_not_exists`: a collection that exists with the same settings is answered instead of refused. Default
+          `False`.
+
+        Raises `AlreadyExists`, `InvalidArgument`, and `NotFound` for a model that the server does not have.
+
+            >>> made = client.create_collection("places", dimension=2, vectors_only=True, metric=Metric.EUCLIDEAN)
+            >>> made.name, made.dimension
+            ('places', 2)
         """
         request = messages.create_collection(
             name, dimension, metric, index, chunking, vectors_only, model, if_not_exists
@@ -76,29 +108,47 @@ class Client(Transport):
         return messages.collection_info(self._call(m.CREATE, request, timeout).collection)
 
     def collection(self, name: str, *, timeout: float | None = None) -> CollectionInfo:
-        """What a collection is. Raises `NotFound`."""
+        """Describes the collection of this `name`, or of the alias of this name. Raises `NotFound`.
+
+        >>> client.collection("notes").metric.value
+        'cosine'
+        """
         request = collections_pb2.GetCollectionRequest(name=name)
         return messages.collection_info(self._call(m.COLLECTION, request, timeout).collection)
 
     def collections(self, *, timeout: float | None = None) -> list[CollectionInfo]:
-        """Every collection."""
+        """Lists every collection, ordered by name.
+
+        >>> [info.name for info in client.collections()]
+        ['notes']
+        """
         answer = self._call(m.COLLECTIONS, collections_pb2.ListCollectionsRequest(), timeout)
         return [messages.collection_info(wire) for wire in answer.collections]
 
     def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
-        """Deletes a collection with all its documents and the aliases that point at it. Raises `NotFound`."""
+        """Deletes the collection of this `name` with all its documents and the aliases that point at it.
+
+        Raises `NotFound`.
+        """
         self._call(m.DROP, collections_pb2.DeleteCollectionRequest(name=name), timeout)
 
     def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> str | None:
-        """Points an alias at a collection, in one step for every later request.
+        """Points an `alias` at a `collection`, in one step for every later request.
 
-        Answers the collection that the alias named before, if any.
+        Answers the collection that the alias named before, or `None` for a new alias. An alias is named like a
+        collection. Raises `NotFound` for a collection that does not exist, `AlreadyExists` where a collection has the
+        alias's name.
+
+            >>> client.set_alias("current", "notes")
+            >>> client.set_alias("current", "notes")
+            'notes'
+            >>> client.delete_alias("current")
         """
         request = collections_pb2.SetAliasRequest(alias=alias, collection=collection)
         return self._call(m.SET_ALIAS, request, timeout).previous or None
 
     def delete_alias(self, alias: str, *, timeout: float | None = None) -> None:
-        """Deletes an alias; the collection stays. Raises `NotFound`."""
+        """Deletes an `alias`; the collection stays. Raises `NotFound`."""
         self._call(m.DELETE_ALIAS, collections_pb2.DeleteAliasRequest(alias=alias), timeout)
 
     def stats(
@@ -110,10 +160,15 @@ class Client(Transport):
         fields_page_token: str = "",
         timeout: float | None = None,
     ) -> CollectionStats:
-        """Counts of a collection, and a page of its payload fields.
+        """Counts a `collection`'s documents, vectors and bytes, and describes a page of its payload fields.
 
-        `fields_prefix`: only fields whose names begin so. `fields_page_size`: at most so many, up to 10000; 0: 1000.
-        `fields_page_token`: the last answer's `next_fields_page_token`, to go on.
+        - `fields_prefix`: only fields whose names begin with it. Default: all fields.
+        - `fields_page_size`: number of fields at most, 1 to 10000. Default 0, which means 1000.
+        - `fields_page_token`: the last answer's `next_fields_page_token`, to go on. Default: the first page.
+
+            >>> stats = client.stats("notes", fields_prefix="y")
+            >>> stats.documents, stats.fields
+            (2, (FieldStats(field='year', types=('integer',), documents=2),))
         """
         request = collections_pb2.CollectionStatsRequest(
             name=collection,
@@ -128,8 +183,18 @@ class Client(Transport):
     ) -> list[WriteResult]:
         """Writes documents, all or none; they are on disk when this returns.
 
-        A document is a `Document` or a dict with its fields. One bad document refuses the request and changes nothing.
-        Results are in the order of the documents. For more than a few hundred use `ingest`.
+        Of an id that is stored already, the document is replaced. The results are in the order of the documents. For
+        more than a few hundred documents use `ingest`.
+
+        - `collection`: where they go.
+        - `documents`: 1 to `limits.batch_max` (1024) of them, each a `Document` or a dict with its fields, and each
+          id once. All together may have `limits.message_bytes_max` (16 MiB).
+
+        One bad document refuses the request, and nothing changes. Raises `InvalidArgument`, `NotFound`, `TooLarge`.
+
+            >>> results = client.upsert("notes", [Document("3", "Bees dance.", payload={"year": 2024})])
+            >>> results[0].status.value
+            'inserted'
         """
         wire = [messages.document(document) for document in documents]
         request = documents_pb2.UpsertRequest(collection=collection, documents=wire)
@@ -145,11 +210,26 @@ class Client(Transport):
     ) -> Iterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
 
-        Iterate over it to the end: documents are taken from `documents` (in the thread that iterates) only as fast as
-        results are consumed and the server can encode. A yielded document is on disk. A bad one is yielded with
-        `WriteStatus.FAILED`, its id and its place, and the rest goes on; what concerns all of them, such as an unknown
-        collection, is raised. Leaving the loop early cancels what is not
-        answered yet. `timeout` is for the whole stream; no limit if left out.
+        Iterate over it to the end: documents are taken only as fast as results are consumed and the server can
+        encode. A yielded document is on disk. A bad one is yielded with `WriteStatus.FAILED`, its id and its place,
+        and the rest goes on. What concerns all of them, such as an unknown collection, is raised. Leaving the loop
+        early cancels what is not answered yet. Of an id that comes twice, the later document stays.
+
+        - `collection`: where they go.
+        - `documents`: an iterable of any length, read in this thread; each is a `Document` or a dict with its
+          fields.
+        - `batch`: number of documents in one message, 1 to `limits.batch_max` (1024). Default 64. A message that has
+          4 MiB is sent with fewer.
+        - `timeout`: seconds for the whole stream, above 0. Default: no limit.
+
+        Raises `ValueError` for a `batch` below 1.
+
+            >>> notes = (Document(str(i), f"Note number {i}.") for i in range(100, 300))
+            >>> for result in client.ingest("notes", notes):
+            ...     if result.error:
+            ...         print(result.id, result.error)
+            >>> client.count("notes")
+            202
         """
         return self._ingest(Batches(collection, batch), documents, timeout)
 
@@ -163,12 +243,24 @@ class Client(Transport):
         replace: bool = False,
         timeout: float | None = None,
     ) -> PayloadSet:
-        """Sets fields of stored documents and removes others; title, text and vectors stay, nothing is encoded.
+        """Sets fields of stored documents and removes others; title, text and vectors stay, and nothing is encoded.
 
-        With `replace`, `payload` becomes the whole payload. Each document is changed as one unit and no change that
-        another client makes at the same time is lost; one that cannot be changed is answered as
-        `WriteStatus.FAILED` and does not stop the others. Raises `TypeError` or `ValueError` where a value cannot be
-        stored.
+        Each document is changed as one unit, and no change that another client makes at the same time is lost. A
+        document that cannot be changed is answered as `WriteStatus.FAILED` and does not stop the others.
+
+        - `collection`: where the documents are.
+        - `ids`: one id, or 1 to `limits.batch_max` (1024) of them, each once.
+        - `payload`: these fields get these values, whether they are new or not. Default: none.
+        - `remove`: name of a field, or names of fields, to remove where they are; none of them may be in `payload`.
+          Default: none.
+        - `replace`: `payload` becomes the whole payload; `remove` must be empty then. Default `False`.
+
+        Raises `InvalidArgument` where nothing is to be changed, and `TypeError` or `ValueError` where a value cannot
+        be stored.
+
+            >>> done = client.set_payload("notes", ["1", "9"], {"year": 2022}, remove="tags")
+            >>> [(r.id, r.status.value) for r in done.results], done.missing
+            ([('1', 'updated')], ('9',))
         """
         request = messages.set_payload(collection, ids, payload, remove, replace)
         return messages.payload_set(self._call(m.SET_PAYLOAD, request, timeout))
@@ -181,7 +273,16 @@ class Client(Transport):
         with_vectors: bool = False,
         timeout: float | None = None,
     ) -> Fetched:
-        """Documents by id: those found, in the order asked, and the ids that are missing."""
+        """Fetches documents by id: those found, in the order asked, and the ids that are missing.
+
+        - `collection`: where the documents are.
+        - `ids`: one id, or 1 to `limits.batch_max` (1024) of them; one that stands twice is answered once.
+        - `with_vectors`: the documents bring their vectors. Default `False`.
+
+            >>> found = client.get("notes", ["1", "9"])
+            >>> found.documents[0].text, found.missing
+            ('The cat sleeps on the sofa.', ('9',))
+        """
         request = documents_pb2.GetDocumentsRequest(
             collection=collection, ids=messages.id_list(ids), with_vectors=with_vectors
         )
@@ -196,9 +297,18 @@ class Client(Transport):
         filter: str | Filter | None = None,
         timeout: float | None = None,
     ) -> Counted:
-        """Deletes documents by id or by filter; answers how many there were.
+        """Deletes documents by id or by filter and answers how many there were.
 
         The number carries the server's `hints` on the filter, which are `FilterHint` warnings too.
+
+        - `collection`: where the documents are.
+        - `ids`: one id, or 1 to `limits.batch_max` (1024) of them. Default: none.
+        - `filter`: a condition, as text or made with `field`, that the documents match. Default: none.
+
+        Raises `TypeError` unless exactly one of `ids` and `filter` is given.
+
+            >>> client.delete("notes", filter=field("year") < 2023)
+            1
         """
         request = messages.delete_documents(collection, ids, filter)
         answer = self._call(m.DELETE, request, timeout)
@@ -214,7 +324,18 @@ class Client(Transport):
         with_vectors: bool = False,
         timeout: float | None = None,
     ) -> Iterator[StoredDocument]:
-        """Every document that matches, ordered by id; fetched by `page` at a time, each within `timeout`."""
+        """Yields every document that matches, ordered by id.
+
+        - `collection`: where the documents are.
+        - `filter`: a condition, as text or made with `field`. Default: all documents.
+        - `page`: number of documents fetched at a time, 1 to `limits.batch_max` (1024). Default 100.
+        - `with_text`: the documents bring their texts. Default `True`.
+        - `with_vectors`: the documents bring their vectors. Default `False`.
+        - `timeout`: seconds for each page. Default: the client's.
+
+            >>> [document.id for document in client.scroll("notes", filter="year >= 2000")]
+            ['1', '2']
+        """
         condition = to_filter(filter)
         cursor = ""
         while True:
@@ -235,7 +356,13 @@ class Client(Transport):
                 return
 
     def count(self, collection: str, *, filter: str | Filter | None = None, timeout: float | None = None) -> Counted:
-        """How many documents match, or are there; with `hints` as `delete` has them."""
+        """Counts the documents of a `collection` that match a `filter`, or all of them where there is none.
+
+        The number carries the server's `hints` on the filter, as `delete` has them.
+
+            >>> client.count("notes", filter=field("year") >= 2024)
+            1
+        """
         request = documents_pb2.CountRequest(collection=collection, filter=to_filter(filter))
         answer = self._call(m.COUNT, request, timeout)
         return messages.counted(answer.documents, messages.hinted(answer.hints))
@@ -258,12 +385,33 @@ class Client(Transport):
         explain: bool = False,
         timeout: float | None = None,
     ) -> SearchResult:
-        """The `k` documents nearest to a text, a vector, or the document of the id `like` (itself left out).
+        """Finds the `k` documents nearest to a text, a vector, or a stored document, best first.
 
-        `filter`: only documents that match, as text or made with `field`; min(k, matching) hits come back.
-        What the server remarks on it, such as a field that no document has, is in `hints`, and a `FilterHint` warning.
-        `ef`: candidates that the graph keeps, the collection's if left out; `exact`: compare with every vector.
-        `threshold`: leave out hits that score less. `by_passage`: one hit per passage instead of per document.
+        There are fewer hits only where fewer documents match `filter` or reach `threshold`. What the server remarks
+        on the filter, such as a field that no document has, is in the answer's `hints` and a `FilterHint` warning.
+
+        - `collection`: what is searched.
+        - `text`: the question, not empty, at most `limits.query_bytes_max` (32 KiB) as UTF-8.
+        - `vector`: the question as finite numbers, as many as the collection's dimension; a list, a NumPy array, or
+          what `embed` gave.
+        - `like`: id of a stored document; documents like it are found, and it is left out.
+        - `k`: number of hits, 1 to `limits.k_max` (1000). Default 10.
+        - `filter`: only documents that match this condition, as text or made with `field`. Default: all.
+        - `ef`: number of candidates that the graph keeps, 1 to 4096, raised to `k` where it is less; more finds
+          better and takes longer. Default: the collection's.
+        - `exact`: compares with every vector instead of walking the graph. Default `False`.
+        - `threshold`: leaves out hits with a lower score, finite, in the units of the collection's metric. Default:
+          none.
+        - `by_passage`: gives one hit per passage instead of one per document. Default `False`.
+        - `with_payload`: the hits bring their payloads. Default `True`.
+        - `with_text`: the hits bring their passages' texts. Default `True`.
+        - `explain`: the answer says how it was found and how long that took. Default `False`.
+
+        Raises `TypeError` unless exactly one of `text`, `vector` and `like` is given; `NotFound`, `InvalidArgument`.
+
+            >>> hits = client.search("notes", "The cat sleeps on the sofa.", k=1, filter=field("year") >= 2000)
+            >>> hits[0].id, hits[0].payload["year"]
+            ('1', 2021)
         """
         query = Query(
             collection=collection,
@@ -285,7 +433,14 @@ class Client(Transport):
         return messages.search_result(answer)
 
     def search_batch(self, queries: Iterable[Query], *, timeout: float | None = None) -> list[SearchResult]:
-        """Several searches at once, answered in order; one bad query refuses all of them."""
+        """Makes several searches at once and answers them in order; one bad query refuses all of them.
+
+        - `queries`: 1 to `limits.queries_max` (256) of them.
+
+            >>> asked = [Query("notes", "a resting animal", k=1), Query("notes", like="1", k=2)]
+            >>> [len(result) for result in client.search_batch(asked)]
+            [1, 1]
+        """
         request = search_pb2.SearchBatchRequest(requests=[messages.search(query) for query in queries])
         answer = self._call(m.SEARCH_BATCH, request, timeout)
         messages.hinted(hint for wire in answer.responses for hint in wire.hints)
@@ -294,23 +449,45 @@ class Client(Transport):
     def embed(
         self, texts: Sequence[str], *, kind: TextKind = TextKind.RAW, model: str = "", timeout: float | None = None
     ) -> Embeddings:
-        """Texts as vectors, in order, of the server's default model or the one named. Raises `NotFound`."""
+        """Turns texts into vectors, in their order. Raises `NotFound` for a model that the server does not have.
+
+        - `texts`: 1 to `limits.batch_max` (1024) of them, none empty, each at most `limits.text_bytes_max` (4 MiB) as
+          UTF-8.
+        - `kind`: which of the model's prompts goes in front of each. Default `TextKind.RAW`: none.
+        - `model`: name of one of the server's models. Default: the server's default model.
+
+            >>> embeddings = client.embed(["one text", "another text"], kind=TextKind.QUERY)
+            >>> len(embeddings), embeddings[0].truncated
+            (2, False)
+        """
         return messages.embeddings(self._call(m.EMBED, messages.embed(texts, kind, model), timeout))
 
     def similarity(
         self, text: str, others: Sequence[str], *, model: str = "", timeout: float | None = None
     ) -> list[float]:
-        """The cosine of a text and each of the others; `model` as in `embed`."""
+        """Answers the cosine of a text and each of the others, -1 to 1, in their order.
+
+        - `text`: what the others are compared with.
+        - `others`: 1 to 1023 texts (one less than `limits.batch_max`), each as `embed` takes it.
+        - `model`: name of one of the server's models. Default: the server's default model.
+
+            >>> [round(score, 3) for score in client.similarity("a cat", ["a cat"])]
+            [1.0]
+        """
         request = encoder_pb2.SimilarityRequest(text=text, others=messages.text_list(others), model=model)
         return list(self._call(m.SIMILARITY, request, timeout).scores)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
-        """The encoders that the server knows."""
+        """Lists the encoders that the server has, loaded or not.
+
+        >>> [model.default for model in client.models()].count(True)
+        1
+        """
         answer = self._call(m.MODELS, encoder_pb2.ModelsRequest(), timeout)
         return [messages.model(wire) for wire in answer.models]
 
     def use_model(self, name: str, *, timeout: float | None = None) -> Model:
-        """Makes one of the server's models its default, without a pause, until the server ends.
+        """Makes the server's model of this `name` its default, without a pause, until the server ends.
 
         Collections keep the model they were made with. Raises `NotFound`; the default then stays what it was.
         """
@@ -318,12 +495,27 @@ class Client(Transport):
         return messages.model(self._call(m.USE_MODEL, request, timeout).model)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> HealthStatus:
-        """What the server says about itself, or about one service such as `distilface.v1.Search`."""
+        """Asks the server for its state.
+
+        - `service`: one service, such as `distilface.v1.Search`. Default: the whole server.
+
+        Raises `NotFound` for a service that the server does not have.
+
+            >>> client.health().value
+            'serving'
+        """
         request = wire_pb2.HealthCheckRequest(service=service)
         return messages.health_status(self._call(m.HEALTH, request, timeout))
 
     def wait_ready(self, timeout: float = 30.0) -> None:
-        """Waits until the server is serving. Raises `Unavailable` if it is not within `timeout` seconds."""
+        """Waits until the server is serving.
+
+        - `timeout`: seconds to wait at most, 0 or more. Default 30.
+
+        Raises `Unavailable` if the server is not ready by then.
+
+            >>> client.wait_ready(timeout=5)
+        """
         end = time.monotonic() + timeout
         while True:
             left = end - time.monotonic()

@@ -1,6 +1,12 @@
-"""What goes wrong, as exceptions: one class for each thing that a caller can do about it.
+"""Says what went wrong, in one exception class for each thing that a caller can do about it.
 
 Every error carries the server's message and the id under which the server's log knows the request.
+
+    >>> try:
+    ...     raise Overloaded("too many requests", code=grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=0.2)
+    ... except DistilfaceError as error:
+    ...     print(type(error).__name__, error.code.name)
+    Overloaded RESOURCE_EXHAUSTED
 """
 
 from __future__ import annotations
@@ -24,18 +30,25 @@ _M = TypeVar("_M", bound=Message)
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """A field of the request that is to blame."""
+    """Names a field of the request that is to blame."""
 
     field: str
+    """Its name in the API, such as `k` or `filter`."""
     description: str
+    """What is wrong with it, in words."""
 
 
 class DistilfaceError(Exception):
-    """Any failure of a call. Also raised itself, for status codes that no subclass stands for.
+    """Tells of any failure of a call. It is raised itself for status codes that no subclass stands for.
 
-    `message`: what was wrong, in words. `request_id`: what the server's log calls the request.
-    `code`: the gRPC status. `reason`: the server's name of the kind, such as `INVALID`; empty if the failure
-    arose before the server answered. `violations`: the fields to blame, where they are known.
+    - `message`: what was wrong, in words.
+    - `code`: the gRPC status.
+    - `request_id`: what the server's log calls the request. Default: empty, for a failure of no request.
+    - `reason`: the server's name of the kind, such as `INVALID`. Default: empty, for a failure that arose before
+      the server answered.
+    - `violations`: the fields to blame, where they are known. Default: none.
+
+    As text it is the message, with the request's id behind it.
     """
 
     def __init__(
@@ -76,7 +89,7 @@ class AlreadyExists(DistilfaceError):
 
 
 class FailedPrecondition(DistilfaceError):
-    """The request is right but the state is not, such as a collection made with another model."""
+    """The request is right but the state is not, such as a collection made with another model: fix the state."""
 
 
 class Unauthenticated(DistilfaceError):
@@ -88,7 +101,10 @@ class Forbidden(DistilfaceError):
 
 
 class Overloaded(DistilfaceError):
-    """A queue or a limit is full: wait for `retry_after` seconds (None: the server did not say), then retry."""
+    """A queue or a limit is full: wait for `retry_after` seconds, then retry.
+
+    `retry_after` is 0 or more, and `None`, the default, where the server did not say.
+    """
 
     def __init__(self, message: str, *, retry_after: float | None = None, **rest: Any) -> None:
         super().__init__(message, **rest)
@@ -128,7 +144,7 @@ _CLASSES: dict[grpc.StatusCode, type[DistilfaceError]] = {
 
 
 def from_rpc(error: grpc.RpcError, request_id: str, address: str) -> DistilfaceError:
-    """The exception for a failed call; `request_id` is the id that the client sent with it, `address` where to."""
+    """Makes the exception for a failed call; `request_id` is what the client sent with it, `address` where to."""
     # Both kinds of gRPC call (sync and asyncio) answer these three, but no common base class declares them.
     call: Any = error
     return from_status(call.code(), call.details() or "", call.trailing_metadata(), request_id, address)
@@ -141,7 +157,10 @@ def from_status(
     request_id: str,
     address: str = "",
 ) -> DistilfaceError:
-    """The exception for a status and the metadata that came with it; `address` names the server in a message."""
+    """Makes the exception for a status and the metadata that came with it.
+
+    `request_id` is what the client sent, and `address` names the server in a message.
+    """
     # Through a tuple: what grpc.aio gives here has keys(), but is no mapping that dict could read.
     trailers = dict(tuple(metadata or ()))
     details = _details(trailers.get(_DETAILS))
@@ -173,7 +192,7 @@ def from_status(
 
 
 def _details(packed: str | bytes | None) -> list[Any]:
-    """The packed details of a `google.rpc.Status`; none if they are missing or damaged."""
+    """Unpacks the details of a `google.rpc.Status`; there are none if they are missing or damaged."""
     if not isinstance(packed, bytes):
         return []
     try:
@@ -183,7 +202,7 @@ def _details(packed: str | bytes | None) -> list[Any]:
 
 
 def _find(details: list[Any], kind: type[_M]) -> _M | None:
-    """The detail of this kind. It is named by the original's type, ours only has the same fields."""
+    """Finds the detail of this kind. It is named by the original's type; ours only has the same fields."""
     name = f"google.rpc.{kind.DESCRIPTOR.name}"
     for packed in details:
         if packed.type_url.rpartition("/")[2] == name:

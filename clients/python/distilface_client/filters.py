@@ -1,10 +1,10 @@
-"""Conditions on payloads, built from Python values instead of text.
+"""Builds conditions on payloads from Python values instead of text.
 
-    from distilface_client import field
-    recent = (field("year") >= 2000) & field("tags").contains("draft") & ~field("retracted").exists()
+    >>> recent = (field("year") >= 2000) & field("tags").contains("draft") & ~field("retracted").exists()
 
-means the same as the text `year >= 2000 and tags contains "draft" and not exists(retracted)`, which may be given
-wherever a filter is expected, and needs no quoting. A condition on a list field holds if it holds for any element.
+`recent` means the same as the text `year >= 2000 and tags contains "draft" and not exists(retracted)`, which may be
+given wherever a filter is expected. Conditions that are built need no quoting. A condition on a list field holds if it
+holds for any element. Numbers are compared exactly, also integers with floats; upper and lower case differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from .payload import Comparable, text, to_value
 
 
 class Filter:
-    """A condition. Combine with `&`, `|` and `~` (`and`, `or` and `not` cannot be overloaded)."""
+    """Holds a condition. Combine conditions with `&`, `|` and `~`; Python cannot overload `and`, `or` and `not`.
+
+    `&` and `|` bind more tightly than comparisons, so put each comparison in brackets.
+
+    >>> condition = (field("year") >= 2000) | ~field("year").exists()
+    """
 
     __slots__ = ("_wire",)
 
@@ -45,7 +50,10 @@ class Filter:
 
 
 class Field:
-    """A payload field, from which conditions are made."""
+    """Names a payload field, from which conditions are made by comparing it.
+
+    `name` is the field's name, 1 to 256 bytes.
+    """
 
     __slots__ = ("name",)
 
@@ -56,7 +64,7 @@ class Field:
         return self._condition(eq=self._value(value))
 
     def __ne__(self, value: Comparable) -> Filter:  # type: ignore[override]
-        """Also true where the field is missing."""
+        """Holds where the field differs, and where it is missing."""
         return self._condition(ne=self._value(value))
 
     __hash__ = None  # type: ignore[assignment]
@@ -74,28 +82,40 @@ class Field:
         return self._condition(range=common_pb2.Range(lte=self._value(value)))
 
     def between(self, low: Comparable, high: Comparable) -> Filter:
-        """From `low` to `high`, both included."""
+        """Holds for values from `low` to `high`, both included.
+
+        >>> condition = field("year").between(2000, 2009)
+        """
         return self._condition(range=common_pb2.Range(gte=self._value(low), lte=self._value(high)))
 
     def is_in(self, values: Iterable[Comparable]) -> Filter:
-        """One of these values."""
+        """Holds for each of these `values`.
+
+        >>> condition = field("lang").is_in(["de", "en"])
+        """
         listed = common_pb2.ValueList(values=[self._value(value) for value in values])
         return self._condition(**{"in": listed})
 
     def exists(self) -> Filter:
-        """The document has this field."""
+        """Holds where the document has this field."""
         return self._condition(exists=True)
 
     def missing(self) -> Filter:
-        """The document does not have this field."""
+        """Holds where the document does not have this field."""
         return self._condition(exists=False)
 
     def prefix(self, prefix: str) -> Filter:
-        """A string that begins so."""
+        """Holds for strings that begin with `prefix`.
+
+        >>> condition = field("path").prefix("/etc/")
+        """
         return self._condition(prefix=text(prefix, f"filter on field {self.name!r}"))
 
     def contains(self, value: Comparable) -> Filter:
-        """A list with this element, or a string with this part."""
+        """Holds for lists that have this `value` among their elements, and for strings that have it as a part.
+
+        >>> condition = field("tags").contains("draft")
+        """
         return self._condition(contains=self._value(value))
 
     def __repr__(self) -> str:
@@ -114,22 +134,33 @@ class Field:
 
 
 def field(name: str) -> Field:
-    """The payload field of this name, to make conditions from: `field("year") >= 2000`."""
+    """Names a payload field, 1 to 256 bytes, to make conditions from.
+
+    >>> condition = field("year") >= 2000
+    """
     return Field(name)
 
 
 def all_of(*filters: Filter) -> Filter:
-    """All of them hold."""
+    """Holds where all of the `filters` hold, of which there is at least one; `a & b` means the same.
+
+    >>> all_of(field("year") >= 2000, field("lang") == "en") == (field("year") >= 2000) & (field("lang") == "en")
+    True
+    """
     return _combined("and", _listed(filters))
 
 
 def any_of(*filters: Filter) -> Filter:
-    """At least one of them holds."""
+    """Holds where at least one of the `filters` holds; `a | b` means the same.
+
+    >>> any_of(field("lang") == "en", field("lang") == "de") == (field("lang") == "en") | (field("lang") == "de")
+    True
+    """
     return _combined("or", _listed(filters))
 
 
 def to_filter(given: str | Filter | None) -> common_pb2.Filter | None:
-    """A filter for the wire, from text or from conditions."""
+    """Makes a filter for the wire from text or from conditions."""
     if given is None:
         return None
     if isinstance(given, str):

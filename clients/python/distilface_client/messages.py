@@ -1,4 +1,4 @@
-"""Arguments -> requests and responses -> data, for both clients. Knows the wire's messages, not how they travel."""
+"""Turns arguments into requests and responses into data. Knows the wire's messages, not how they travel."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def create_collection(
     model: str,
     if_not_exists: bool,
 ) -> collections_pb2.CreateCollectionRequest:
-    """`Collections.Create`."""
+    """Makes the request of `Collections.Create`."""
     index = index or IndexConfig()
     chunking = chunking or Chunking()
     return collections_pb2.CreateCollectionRequest(
@@ -105,7 +105,7 @@ def create_collection(
 
 
 def collection_info(wire: collections_pb2.Collection) -> CollectionInfo:
-    """A collection from the wire."""
+    """Reads a collection from the wire."""
     config = wire.config
     return CollectionInfo(
         name=config.name,
@@ -132,7 +132,7 @@ def collection_info(wire: collections_pb2.Collection) -> CollectionInfo:
 
 
 def collection_stats(wire: collections_pb2.CollectionStatsResponse) -> CollectionStats:
-    """Counts from the wire."""
+    """Reads counts from the wire."""
     return CollectionStats(
         documents=wire.documents,
         passages=wire.passages,
@@ -147,7 +147,7 @@ def collection_stats(wire: collections_pb2.CollectionStatsResponse) -> Collectio
 
 
 def document(given: DocumentLike) -> documents_pb2.Document:
-    """A document for the wire.
+    """Makes a document for the wire.
 
     Raises `TypeError` or `ValueError`, with the document's id and the field, where something cannot be stored.
     """
@@ -166,7 +166,7 @@ def document(given: DocumentLike) -> documents_pb2.Document:
 
 
 def _document_of(given: Mapping[str, Any]) -> Document:
-    """A document of a dict with the fields of `Document`; those that are None count as left out."""
+    """Makes a document of a dict with the fields of `Document`; those that are None count as left out."""
     if not isinstance(given, Mapping):
         raise TypeError(f"a document is a Document or a dict, not {type(given).__name__}")
     if given.get("id") is None:
@@ -181,7 +181,7 @@ def _document_of(given: Mapping[str, Any]) -> Document:
 
 
 def document_id(given: object) -> str:
-    """An id for the wire: a text, or an integer or UUID as text."""
+    """Makes an id for the wire of a text, an integer or a UUID."""
     if isinstance(given, (int, uuid.UUID)) and not isinstance(given, bool):
         return str(given)
     if isinstance(given, numbers.Integral) and not isinstance(given, bool):
@@ -192,7 +192,7 @@ def document_id(given: object) -> str:
 
 
 def failed(given: object, place: int, error: Exception) -> WriteResult:
-    """The result of a document that could not be sent; `place` counts the documents of the stream from 1."""
+    """Makes the result of a document that was not sent; `place` counts the documents of the stream from 1."""
     name = given.get("id") if isinstance(given, Mapping) else getattr(given, "id", None)
     # What cannot be an id still tells which document it was.
     shown = "" if name is None else str(name).encode("utf-8", "backslashreplace").decode()
@@ -207,7 +207,7 @@ def failed(given: object, place: int, error: Exception) -> WriteResult:
 
 
 def vector(values: Any, where: str = "vector") -> common_pb2.Vector:
-    """A vector for the wire; lists, tuples, NumPy arrays, and what `embed` gave alike."""
+    """Makes a vector for the wire of a list, a tuple, a NumPy array, or what `embed` gave."""
     values = getattr(values, "values", values) if isinstance(values, Embedding) else values
     to_list: Any = getattr(values, "tolist", None)
     listed: Any = to_list() if to_list is not None else values
@@ -218,7 +218,7 @@ def vector(values: Any, where: str = "vector") -> common_pb2.Vector:
 
 
 def stored_document(wire: documents_pb2.StoredDocument) -> StoredDocument:
-    """A stored document from the wire."""
+    """Reads a stored document from the wire."""
     body = wire.document
     return StoredDocument(
         id=body.id,
@@ -232,7 +232,7 @@ def stored_document(wire: documents_pb2.StoredDocument) -> StoredDocument:
 
 
 def write_result(wire: documents_pb2.DocumentResult) -> WriteResult:
-    """What became of a document, from the wire."""
+    """Reads from the wire what became of a document."""
     return WriteResult(
         id=wire.id,
         status=_STATUSES[wire.status],
@@ -252,7 +252,10 @@ def set_payload(
     remove: str | Iterable[str],
     replace: bool,
 ) -> documents_pb2.SetPayloadRequest:
-    """`Documents.SetPayload`. Raises `TypeError` or `ValueError` where a payload value cannot be stored."""
+    """Makes the request of `Documents.SetPayload`.
+
+    Raises `TypeError` or `ValueError` where a payload value cannot be stored.
+    """
     return documents_pb2.SetPayloadRequest(
         collection=collection,
         ids=id_list(ids),
@@ -263,14 +266,14 @@ def set_payload(
 
 
 def payload_set(wire: documents_pb2.SetPayloadResponse) -> PayloadSet:
-    """What `Documents.SetPayload` did, from the wire."""
+    """Reads from the wire what `Documents.SetPayload` did."""
     return PayloadSet(tuple(write_result(result) for result in wire.results), tuple(wire.missing))
 
 
 def delete_documents(
     collection: str, ids: Id | Iterable[Id] | None, filter: Any
 ) -> documents_pb2.DeleteDocumentsRequest:
-    """`Documents.Delete`. Raises `TypeError` unless either ids or a filter is given."""
+    """Makes the request of `Documents.Delete`. Raises `TypeError` unless either ids or a filter is given."""
     if (ids is None) == (filter is None):
         raise TypeError("delete needs either ids or a filter")
     return documents_pb2.DeleteDocumentsRequest(
@@ -279,14 +282,14 @@ def delete_documents(
 
 
 def id_list(ids: Id | Iterable[Id]) -> list[str]:
-    """Ids for the wire; one id alone is not taken for the list of its letters."""
+    """Makes ids for the wire; one id alone is not taken for the list of its letters."""
     if isinstance(ids, Iterable) and not isinstance(ids, str):
         return [document_id(one) for one in ids]
     return [document_id(ids)]
 
 
 def hinted(hints: Iterable[str]) -> tuple[str, ...]:
-    """The server's remarks on a filter, which are warnings too: an empty answer alone would not tell of them."""
+    """Warns of the server's remarks on a filter, and gives them: an empty answer alone would not tell of them."""
     told = tuple(hints)
     for hint in told:
         # 1 is here, 2 the client, 3 whoever called it.
@@ -295,12 +298,15 @@ def hinted(hints: Iterable[str]) -> tuple[str, ...]:
 
 
 def counted(number: int, hints: Iterable[str]) -> Counted:
-    """A number of documents, with the server's remarks on the filter."""
+    """Makes a number of documents that carries the server's remarks on the filter."""
     return Counted(number, tuple(hints))
 
 
 def search(query: Query) -> search_pb2.SearchRequest:
-    """`Search.Search`. Raises `TypeError` unless exactly one of text, vector and like is given."""
+    """Makes the request of `Search.Search`.
+
+    Raises `TypeError` unless exactly one of text, vector and like is given.
+    """
     if sum(asked is not None for asked in (query.text, query.vector, query.like)) != 1:
         raise TypeError("search for exactly one of text, vector and like")
     request = search_pb2.SearchRequest(
@@ -322,7 +328,7 @@ def search(query: Query) -> search_pb2.SearchRequest:
 
 
 def search_result(wire: search_pb2.SearchResponse) -> SearchResult:
-    """Hits from the wire."""
+    """Reads hits from the wire."""
     return SearchResult(
         hits=tuple(
             Hit(
@@ -342,19 +348,19 @@ def search_result(wire: search_pb2.SearchResponse) -> SearchResult:
 
 
 def embed(texts: Sequence[str], kind: TextKind, model: str) -> encoder_pb2.EmbedRequest:
-    """`Encoder.Embed`."""
+    """Makes the request of `Encoder.Embed`."""
     return encoder_pb2.EmbedRequest(texts=text_list(texts), kind=_TEXT_KINDS[TextKind(kind)], model=model)
 
 
 def text_list(texts: Sequence[str]) -> list[str]:
-    """Texts for the wire. Raises `TypeError` for one text, which would be taken for the list of its letters."""
+    """Makes texts for the wire. Raises `TypeError` for one text, which would be taken for the list of its letters."""
     if isinstance(texts, str):
         raise TypeError("a list of texts is needed; put a single one in brackets")
     return [text(one, f"text {i}") for i, one in enumerate(texts, 1)]
 
 
 def embeddings(wire: encoder_pb2.EmbedResponse) -> Embeddings:
-    """Embeddings from the wire."""
+    """Reads embeddings from the wire."""
     return Embeddings(
         embeddings=tuple(Embedding(tuple(e.values), e.tokens, e.truncated, e.unknown_tokens) for e in wire.embeddings),
         model=wire.model,
@@ -363,7 +369,7 @@ def embeddings(wire: encoder_pb2.EmbedResponse) -> Embeddings:
 
 
 def model(wire: encoder_pb2.Model) -> Model:
-    """A model from the wire."""
+    """Reads a model from the wire."""
     return Model(
         name=wire.name,
         architecture=wire.architecture,
@@ -380,12 +386,12 @@ def model(wire: encoder_pb2.Model) -> Model:
 
 
 def health_status(wire: wire_pb2.HealthCheckResponse) -> HealthStatus:
-    """The server's state from the wire."""
+    """Reads the server's state from the wire."""
     return HealthStatus(wire_pb2.HealthCheckResponse.ServingStatus.Name(wire.status).lower())
 
 
 def not_ready(timeout: float, failure: DistilfaceError | None) -> Unavailable:
-    """The error of a server that did not begin to serve, with what it said last."""
+    """Makes the error of a server that did not begin to serve, with what it said last."""
     said = f": {failure.message}" if failure else ""
     request_id = failure.request_id if failure else ""
     message = f"the server was not ready within {timeout:g} s{said}"

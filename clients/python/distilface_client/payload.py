@@ -1,11 +1,18 @@
-"""Python values <-> payload values.
+"""Turns Python values into payload values and back.
 
-`str`, `int`, `float`, `bool`, aware `datetime` and lists of one of them go in and come out as the same types.
-Taken too: a `date` (it comes back as midnight UTC), tuples and sets (as lists, sets in order), NumPy's numbers and
-flat arrays (as Python's numbers and lists), lists of whole and other numbers (as floats). `None` is left out, in lists
-too.
-Integers must fit into 64 bits, floats must be finite, datetimes must name their time zone (they come back in UTC,
-to the microsecond); anything else is refused here, with the field's name, before it is sent.
+`str`, `int`, `float`, `bool`, `datetime` and lists of one of them go in and come out as the same types.
+Integers must fit into 64 bits, floats must be finite, and datetimes must name their time zone; these come back in
+UTC, to the microsecond.
+
+Some others are taken, and come back as these: a `date` as midnight UTC, tuples and sets as lists (sets in order),
+NumPy's numbers and flat arrays as Python's numbers and lists, and lists of both integers and floats as lists of floats.
+`None` is left out, in lists too. Anything else is refused here, with the field's name, before it is sent.
+
+    >>> from_value(to_value(("a", "b", None)))
+    ['a', 'b']
+    >>> to_value(float("nan"), "payload field 'weight'")
+    Traceback (most recent call last):
+    ValueError: payload field 'weight': nan is not a finite number; leave the field out instead
 """
 
 from __future__ import annotations
@@ -23,11 +30,11 @@ INT64_MAX = 2**63 - 1
 
 Scalar: TypeAlias = "str | int | float | bool | dt.datetime"
 Comparable: TypeAlias = "Scalar | dt.date"
-"""What a filter compares with; NumPy's numbers too."""
+"""What a filter compares with: a value of a payload or a date. NumPy's numbers are taken too."""
 PayloadValue: TypeAlias = "Scalar | Sequence[Scalar]"
-"""What a payload holds as it comes back."""
+"""What a field of a payload holds when it comes back: one value, or a list of values of one type."""
 Payload: TypeAlias = "Mapping[str, Any]"
-"""What may be sent: see the head of `payload.py`."""
+"""What may be sent: fields by name, with the values that the head of `payload.py` lists."""
 
 _EPOCH = dt.datetime(1970, 1, 1)
 # 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999Z, in microseconds since 1970: the server's bounds.
@@ -36,7 +43,7 @@ _MICROS_MAX = 253_402_300_799_999_999
 
 
 def to_value(value: object, where: str = "value") -> common_pb2.Value:
-    """A payload value for the wire. `where` names it in the message of an error.
+    """Makes a payload value for the wire. `where` names it in the message of an error.
 
     Raises `TypeError` for other types and mixed lists, `ValueError` for values out of bounds.
     """
@@ -60,7 +67,7 @@ def to_value(value: object, where: str = "value") -> common_pb2.Value:
 
 
 def from_value(value: common_pb2.Value) -> PayloadValue:
-    """A payload value from the wire."""
+    """Reads a payload value from the wire."""
     kind = value.WhichOneof("kind")
     if kind is None:
         raise ValueError("a payload value of a kind that this client does not know; update distilface-client")
@@ -74,7 +81,7 @@ def from_value(value: common_pb2.Value) -> PayloadValue:
 
 
 def to_payload(payload: Payload, owner: str) -> dict[str, common_pb2.Value]:
-    """A payload for the wire, without the fields that are None; `owner` names the document in an error's message."""
+    """Makes a payload for the wire, without the fields that are None; `owner` names the document in an error."""
     if not isinstance(payload, Mapping):
         raise TypeError(f"{owner}: the payload is a dict of fields, not {type(payload).__name__}")
     wire = {}
@@ -88,7 +95,7 @@ def to_payload(payload: Payload, owner: str) -> dict[str, common_pb2.Value]:
 
 
 def text(value: object, where: str) -> str:
-    """A text for the wire. Raises `TypeError` if it is none, `ValueError` if UTF-8 cannot hold it."""
+    """Checks a text for the wire. Raises `TypeError` if it is none, `ValueError` if UTF-8 cannot hold it."""
     if not isinstance(value, str):
         raise TypeError(f"{where}: {type(value).__name__} is no text; a str is needed")
     try:
@@ -103,18 +110,18 @@ def text(value: object, where: str) -> str:
 
 
 def from_payload(payload: Mapping[str, common_pb2.Value]) -> dict[str, PayloadValue]:
-    """A payload from the wire, fields in alphabetical order."""
+    """Reads a payload from the wire, with its fields in alphabetical order."""
     return {field: from_value(payload[field]) for field in sorted(payload)}
 
 
 def from_timestamp(timestamp: Any) -> dt.datetime:
-    """A moment in UTC."""
+    """Reads a moment from the wire, in UTC."""
     moment: dt.datetime = timestamp.ToDatetime(tzinfo=dt.timezone.utc)
     return moment
 
 
 def _native(value: object, where: str) -> object:
-    """NumPy's scalars and arrays (and whatever else has a dtype) as Python's; others as they are."""
+    """Turns NumPy's scalars and arrays (and whatever else has a dtype) into Python's; leaves others as they are."""
     dtype: Any = getattr(value, "dtype", None)
     to_list: Any = getattr(value, "tolist", None)
     if dtype is None or to_list is None:

@@ -1,4 +1,7 @@
-"""What goes in and comes out: plain, frozen data."""
+"""Holds what goes in and comes out, as plain, frozen data.
+
+What a text says about `limits` is a setting of the server, and the number is its default.
+"""
 
 from __future__ import annotations
 
@@ -14,306 +17,402 @@ from .filters import Filter
 from .payload import Payload, PayloadValue
 
 Id: TypeAlias = "str | int | uuid.UUID"
-"""A document's id; an integer or UUID is stored as its text, and comes back as that."""
+"""A document's id, 1 to 512 bytes as UTF-8; an integer or UUID is stored as its text, and comes back as that."""
 
 
 class FilterHint(UserWarning):
-    """The server's remark on a filter that may find less than was meant, such as one on a field that nobody has."""
+    """Tells the server's remark on a filter that may find less than was meant, such as one on a field nobody has."""
 
 
 class Counted(int):
-    """A number of documents, with the server's remarks on the filter."""
+    """Is a number of documents, 0 or more, that carries the server's remarks on the filter.
+
+    >>> Counted(3) + 1
+    4
+    """
 
     hints: tuple[str, ...]
+    """The remarks, at most 8; empty as a rule. Each is a `FilterHint` warning too."""
 
     def __new__(cls, number: int, hints: tuple[str, ...] = ()) -> Counted:
-        """A number with remarks."""
+        """Makes a `number` with its `hints`, by default none."""
         counted = super().__new__(cls, number)
         counted.hints = hints
         return counted
 
 
 class Metric(str, enum.Enum):
-    """How near two vectors are. Scores are always "larger is better"."""
+    """Says how near two vectors are. Scores are always "larger is better"."""
 
     COSINE = "cosine"
-    """Cosine similarity, -1 to 1."""
+    """The score is the cosine similarity, -1 to 1; vectors are normalised when they arrive."""
     DOT = "dot"
-    """Dot product, unbounded."""
+    """The score is the dot product, which has no bounds."""
     EUCLIDEAN = "euclidean"
-    """1 / (1 + distance), 0 to 1."""
+    """The score is 1 / (1 + distance), above 0 and at most 1."""
 
 
 class IndexKind(str, enum.Enum):
-    """What a collection is searched with."""
+    """Says what a collection is searched with."""
 
     DEFAULT = "default"
-    """The server's choice."""
+    """The server chooses; it takes `HNSW_RS`."""
     FLAT = "flat"
-    """Exact scan."""
+    """Every search compares with every vector, so its answer is exact."""
     HNSW_RS = "hnsw_rs"
-    """The graph of the hnsw_rs crate."""
+    """A search walks the graph of the hnsw_rs crate, which finds nearly all of the nearest in less time."""
 
 
 class TextKind(str, enum.Enum):
-    """Which of the model's prompts goes in front of a text."""
+    """Says which of the model's prompts goes in front of a text."""
 
     RAW = "raw"
-    """None."""
+    """No prompt goes in front."""
     QUERY = "query"
+    """The prompt for questions goes in front, if the model has one."""
     DOCUMENT = "document"
+    """The prompt for documents goes in front, if the model has one."""
 
 
 class WriteStatus(str, enum.Enum):
-    """What became of a document."""
+    """Says what became of a document."""
 
     INSERTED = "inserted"
+    """Its id was new."""
     UPDATED = "updated"
+    """It replaced, or changed, the document that was stored under its id."""
     UNCHANGED = "unchanged"
     """Its content is stored already: nothing was encoded or written."""
     FAILED = "failed"
-    """See `WriteResult.error`; only from `ingest`."""
+    """It was not written, and `WriteResult.error` says why; only from `ingest` and `set_payload`."""
 
 
 class HealthStatus(str, enum.Enum):
-    """What the server says about itself."""
+    """Says what the server answers about its state."""
 
     UNKNOWN = "unknown"
+    """The server does not say."""
     SERVING = "serving"
+    """The server takes calls."""
     NOT_SERVING = "not_serving"
+    """The server is stopping, or a part of it does not answer."""
     SERVICE_UNKNOWN = "service_unknown"
+    """There is no such service; `health` raises `NotFound` instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
-    """How a collection is indexed; 0 means the server's default."""
+    """Describes how a collection is indexed.
+
+    In an answer every number is the one in effect.
+    """
 
     kind: IndexKind = IndexKind.DEFAULT
+    """What searches use. Default: the server's choice."""
     m: int = 0
-    """Links per node and layer."""
+    """Number of links that a vector has in each layer of the graph, 2 to 128. Default 0, which means 16."""
     ef_construction: int = 0
-    """Candidates kept while building."""
+    """Number of candidates kept while the graph is built, 8 to 4096. Default 0, which means 200."""
     ef_search: int = 0
-    """Candidates kept while searching."""
+    """Number of candidates kept while searching, 1 to 4096, raised to `k`. Default 0, which means 96."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """How long texts are cut into passages; 0 means the server's default."""
+    """Describes how long texts are cut into passages, each of which has a vector.
+
+    In an answer every number is the one in effect.
+    """
 
     disabled: bool = False
-    """One passage per document; text past the model's limit is reported as truncated."""
+    """A document is one passage; text past the model's limit is reported as truncated. Default `False`."""
     max_tokens: int = 0
-    """Per passage, special tokens not counted."""
+    """Number of tokens of a passage at most, special tokens not counted, 1 to what the model reads.
+    Default 0, which means 254, or what the model reads where that is less."""
     overlap_tokens: int = 0
-    """Shared with the passage before, in whole sentences."""
+    """Number of tokens shared with the passage before, in whole sentences, 1 to `max_tokens - 1`.
+    Default 0, which means an eighth of `max_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """What a collection is."""
+    """Describes a collection."""
 
     name: str
+    """Its own name, also where it was asked for by an alias."""
     dimension: int
+    """Length of its vectors, 1 to 8192."""
     metric: Metric
+    """How near two vectors are."""
     index: IndexConfig
+    """How its vectors are indexed."""
     chunking: Chunking
+    """How its texts are cut into passages."""
     vectors_only: bool
-    """No encoder: every document brings its vector, every query is a vector or an id."""
+    """There is no encoder: every document brings its vector, and every query is a vector or an id."""
     model: str
     """Name of the encoder; empty for `vectors_only`."""
     model_fingerprint: str
+    """Hash in hexadecimal digits of the model's weights, tokenizer and pooling; empty for `vectors_only`."""
     created_at: dt.datetime
+    """When it was created, in UTC."""
     aliases: tuple[str, ...]
+    """Other names that it answers to."""
     damage: str = ""
-    """Why it cannot be opened and what to do about it; empty if all is well."""
+    """Why it cannot be opened and what to do about it; empty if all is well. Every call on a damaged collection
+    but `delete_collection` raises `DataLoss`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldStats:
-    """One payload field of a collection."""
+    """Describes one payload field of a collection."""
 
     field: str
+    """Its name."""
     types: tuple[str, ...]
+    """The types of its values, such as `integer` or `list of string`."""
     documents: int
+    """Number of documents that have it, 1 or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionStats:
-    """Counts of a collection."""
+    """Counts what a collection holds; every number is 0 or more."""
 
     documents: int
+    """Number of documents."""
     passages: int
-    """Vectors that can be found."""
+    """Number of vectors that can be found; each is of one passage."""
     indexed: int
-    """Of those, in the graph; the rest is scanned exactly."""
+    """Number of those that are in the index; the rest is compared with one by one."""
     tombstones: int
-    """Deleted vectors whose space is not yet back."""
+    """Number of deleted vectors whose space is not yet free."""
     disk_bytes: int
+    """Bytes of the collection's files."""
     vector_bytes: int
-    """Resident vectors."""
+    """Bytes of the vectors in memory."""
     fields: tuple[FieldStats, ...]
-    """By name, a page of them."""
+    """A page of the payload fields, ordered by name."""
     fields_total: int = 0
-    """Fields with the prefix that was asked for."""
+    """Number of fields with the prefix that was asked for, on all pages."""
     next_fields_page_token: str = ""
-    """For the next page; empty: these were the last."""
+    """What to give as `fields_page_token` for the next page; empty on the last one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document to write. `vector` stands instead of `text` in a `vectors_only` collection.
+    """Holds a document to write.
 
     Wherever one is expected, a dict with the same fields may stand: `{"id": 7, "text": "...", "payload": {...}}`.
+
+    >>> Document("1", "The cat sleeps on the sofa.", payload={"year": 2024, "tags": ["pet"]}).payload["year"]
+    2024
     """
 
     id: Id
+    """Its id, 1 to 512 bytes as UTF-8."""
     text: str = ""
+    """What is encoded and found; in a `vectors_only` collection it is only stored. Elsewhere text or title is required.
+    Together they have at most `limits.text_bytes_max` (4 MiB) as UTF-8. Default: no text."""
     title: str = ""
-    """Encoded in front of the text."""
+    """Encoded in front of every passage, of a long title its beginning (see `WriteResult.title_truncated`).
+    Default: no title."""
     payload: Payload = field(default_factory=dict)
+    """Fields to filter by and to get back, at most 1000, of at most `limits.payload_bytes_max` (64 KiB) together.
+    A name has 1 to 256 bytes; the module `payload` says which values a field may have. Default: no fields."""
     vector: Sequence[float] | Any | None = None
-    """A list of numbers, a NumPy array, or what `embed` gave for a text."""
+    """Finite numbers, as many as the dimension of the collection, as a list, a NumPy array, or what `embed` gave.
+    Required in a `vectors_only` collection; anywhere else it must be left out. Default: none."""
 
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any]"
+"""A document, or a dict with the fields of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A part of a document's text. Offsets are bytes of its UTF-8, end exclusive."""
+    """Holds a part of a document's text.
+
+    The offsets count bytes of the text's UTF-8: the passage is `text.encode()[start:end].decode()`.
+    """
 
     ordinal: int
+    """Its place among the document's passages, from 0."""
     start: int
+    """Offset of its first byte, 0 or more."""
     end: int
+    """Offset of the byte after its last."""
     text: str
-    """Empty where it was not asked for, and in stored documents, whose text is at hand."""
+    """Its text; empty where it was not asked for, and in stored documents, whose text is at hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A document as it is stored."""
+    """Holds a document as it is stored."""
 
     id: str
+    """Its id."""
     text: str
+    """Its text; empty where it was not asked for."""
     title: str
+    """Its title; empty if it has none."""
     payload: dict[str, PayloadValue]
+    """Its fields, in alphabetical order."""
     vector: tuple[float, ...] | None
-    """If it was asked for; a document of several passages gives its first passage's."""
+    """The vector of its first passage, as long as the collection's dimension; `None` where it was not asked for."""
     passages: tuple[Passage, ...]
+    """Its passages, in order."""
     updated_at: dt.datetime
+    """When it was written last, in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Documents that were asked for by id."""
+    """Holds documents that were asked for by id."""
 
     documents: tuple[StoredDocument, ...]
     """Those found, in the order asked."""
     missing: tuple[str, ...]
+    """The ids that no document has, each once."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of one document."""
+    """Says what became of one document."""
 
     id: str
+    """The document's id."""
     status: WriteStatus
+    """What was done."""
     error: str
     """Why it failed; empty otherwise."""
     passages: int
+    """Number of passages of the document; 0 where `upsert` or `ingest` wrote nothing."""
     tokens: int
+    """Number of tokens that were encoded, special ones included; 0 where nothing was."""
     truncated: bool
     """Some text lies past the model's limit and was not encoded."""
     title_truncated: bool = False
-    """Only the beginning of the title was encoded, at most 64 tokens; the text is not shortened for a title."""
+    """Only the beginning of the title was encoded: at most a quarter of each passage, and at most 64 tokens. The text
+    is not shortened for a title."""
     unknown_tokens: int = 0
-    """Words that the model reads as one unknown token each: of more than 100 characters, or not in its vocabulary.
-    Nothing finds a document by such a word."""
+    """Number of words that the model reads as one unknown token each, since they have more than 100 characters or its
+    vocabulary cannot spell them. Nothing finds a document by such a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadSet:
-    """What `set_payload` did."""
+    """Says what `set_payload` did."""
 
     results: tuple[WriteResult, ...]
-    """Of those found, in the order asked: updated, unchanged (the fields were so already), or failed."""
+    """What became of the documents that were found, in the order asked: updated, unchanged (the fields were so
+    already), or failed."""
     missing: tuple[str, ...]
+    """The ids that no document has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One search of `search_batch`. Exactly one of `text`, `vector` and `like` is given; see `Client.search`."""
+    """Describes one search of `search_batch`. Exactly one of `text`, `vector` and `like` is given.
+
+    >>> Query("notes", "a resting animal", k=3, filter="year >= 2000").k
+    3
+    """
 
     collection: str
+    """What is searched: a collection's name, or an alias."""
     text: str | None = None
+    """The question, not empty, at most `limits.query_bytes_max` (32 KiB) as UTF-8. Default: none."""
     vector: Sequence[float] | Any | None = None
+    """The question as finite numbers, as many as the collection's dimension; a list, a NumPy array, or what `embed`
+    gave. Default: none."""
     like: Id | None = None
+    """Id of a stored document; documents like it are found, and it is left out. Default: none."""
     k: int = 10
+    """Number of hits, 1 to `limits.k_max` (1000). Default 10."""
     filter: str | Filter | None = None
+    """Only documents that match this condition, as text or made with `field`. Default: all."""
     ef: int | None = None
+    """Number of candidates that the graph keeps, 1 to 4096, raised to `k` where it is less. Default: the
+    collection's."""
     exact: bool = False
+    """Compares with every vector instead of walking the graph. Default `False`."""
     threshold: float | None = None
+    """Leaves out hits with a lower score; a finite number in the units of the collection's metric. Default: none."""
     by_passage: bool = False
+    """Gives one hit per passage instead of one per document. Default `False`."""
     with_payload: bool = True
+    """The hits bring their payloads. Default `True`."""
     with_text: bool = True
+    """The hits bring their passages' texts. Default `True`."""
     explain: bool = False
+    """The answer says how it was found and how long that took. Default `False`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer of a search."""
+    """Holds one answer of a search."""
 
     id: str
+    """The document's id."""
     score: float
-    """Larger is better."""
+    """How well it fits, in the units of the collection's `Metric`; larger is better."""
     title: str
+    """The document's title; empty if it has none."""
     passage: Passage
     """The passage that fits best."""
     payload: dict[str, PayloadValue]
+    """The document's fields, in alphabetical order; empty where they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explain:
-    """How a search was done; times in microseconds."""
+    """Says how a search was done. Times are in microseconds; every number is 0 or more."""
 
     tokenize_us: int
+    """Time to turn the query's text into tokens."""
     queue_us: int
-    """Waiting for the encoder."""
+    """Time the query waited for the encoder."""
     encode_us: int
+    """Time to encode the query."""
     filter_us: int
+    """Time to find the documents that match the filter."""
     search_us: int
+    """Time to find the nearest vectors."""
     fetch_us: int
-    """Documents and passages from the store."""
+    """Time to read the hits' documents from the store."""
     total_us: int
+    """Time of the whole search in the server."""
     plan: str
-    """`exact`, `graph`, `filtered_exact` or `filtered_graph`."""
+    """One of `exact`, `graph`, `filtered_exact` and `filtered_graph`."""
     reason: str
-    """Why that plan, in words."""
+    """Why that plan was taken, in words."""
     matching_documents: int
-    """That pass the filter."""
+    """Number of documents that pass the filter."""
     scanned: int
-    """Vectors compared exactly."""
+    """Number of vectors that were compared one by one."""
     ef: int
+    """Number of candidates that the graph kept; 0 where no graph was used."""
     device: str
-    """Of the encoder."""
+    """Where the encoder runs and in which precision, such as `openvino (bf16)`; empty where the query was no text."""
     encode_cached: bool = False
-    """The query's vector was known from before: nothing was encoded."""
+    """The query's vector was known from before, so nothing was encoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first: iterate over it, index it, take its length."""
+    """Holds the hits of a search, best first: iterate over it, index it, or take its length."""
 
     hits: tuple[Hit, ...]
+    """The hits, best first, at most `k`."""
     tokens: int
-    """Of the query."""
+    """Number of tokens of the query's text; 0 where it was no text."""
     truncated: bool
-    """The query is longer than the model reads."""
+    """The query is longer than the model reads, and its end was left out."""
     explain: Explain | None
-    """If it was asked for."""
+    """How it was done; `None` where that was not asked for."""
     hints: tuple[str, ...] = ()
-    """The server's remarks on the filter, such as a field that no document has; empty as a rule."""
+    """The server's remarks on the filter, such as a field that no document has, at most 8; empty as a rule."""
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -327,32 +426,37 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """A text as a vector."""
+    """Holds a text as a vector."""
 
     values: tuple[float, ...]
+    """The vector, as long as the model's dimension."""
     tokens: int
-    """Of the whole text, special tokens included."""
+    """Number of tokens of the whole text, special tokens included."""
     truncated: bool
     """Tokens past the model's limit were not encoded."""
     unknown_tokens: int = 0
-    """Words of the whole text that are one unknown token each."""
+    """Number of words of the whole text that the model reads as one unknown token each."""
 
     def numpy(self) -> Any:
-        """The vector as a NumPy array of float32, shape `[dimension]`; NumPy must be installed."""
+        """Gives the vector as a NumPy array of float32, shape `[dimension]`; NumPy must be installed."""
         return _arrays.array(self.values)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """For `numpy.asarray` and the like."""
+        """Gives the vector to `numpy.asarray` and the like."""
         return _arrays.converted(self.numpy(), dtype, copy)
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Vectors in the order of the texts, and the model that made them."""
+    """Holds vectors in the order of the texts: iterate over it, index it, or take its length."""
 
     embeddings: tuple[Embedding, ...]
+    """One vector for each text, in their order."""
     model: str
+    """Name of the model that made them."""
     model_fingerprint: str
+    """Hash in hexadecimal digits of the model's weights, tokenizer and pooling: vectors of one fingerprint can be
+    compared."""
 
     def __iter__(self) -> Iterator[Embedding]:
         return iter(self.embeddings)
@@ -364,29 +468,37 @@ class Embeddings:
         return self.embeddings[index]
 
     def numpy(self) -> Any:
-        """The vectors as a NumPy array of float32, shape `[texts, dimension]`; NumPy must be installed."""
+        """Gives the vectors as a NumPy array of float32, shape `[texts, dimension]`; NumPy must be installed."""
         return _arrays.array([embedding.values for embedding in self.embeddings])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """For `numpy.asarray` and the like."""
+        """Gives the vectors to `numpy.asarray` and the like."""
         return _arrays.converted(self.numpy(), dtype, copy)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An encoder that the server knows."""
+    """Describes an encoder that the server has."""
 
     name: str
+    """What `embed`, `create_collection` and others call it."""
     architecture: str
+    """Kind of network, such as `bert`."""
     dimension: int
+    """Length of its vectors, 1 to 8192."""
     max_tokens: int
+    """Number of tokens that it reads at most, special tokens included."""
     pooling: str
+    """How its tokens' vectors become one, such as `mean` or `cls`."""
     fingerprint: str
+    """Hash in hexadecimal digits of its weights, tokenizer and pooling."""
     licence: str
+    """Name of its licence, or `unknown`."""
     loaded: bool
+    """It is in memory; others are loaded when they are needed."""
     device: str
-    """Where it runs, if it is loaded."""
+    """Where it runs and in which precision, such as `openvino (bf16)`; empty if it is not loaded."""
     device_reason: str
-    """Why there."""
+    """Why it runs there, in words; empty if it is not loaded."""
     default: bool
     """It serves where no model is named."""

@@ -28,7 +28,7 @@ QUESTIONS = [
 
 
 def read(path: Path) -> Iterator[Document]:
-    """One document per line: id, title and text are named so, everything else becomes payload."""
+    """Reads one document per line: id, title and text are named so, and everything else becomes payload."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             fields = json.loads(line)
@@ -37,7 +37,7 @@ def read(path: Path) -> Iterator[Document]:
 
 
 def main() -> None:
-    """Ingests, searches, prints."""
+    """Ingests the corpus, searches it and prints what is found."""
     arguments = argparse.ArgumentParser(description="Load a corpus into distilface and ask it five questions.")
     arguments.add_argument("--address", default=DEFAULT_ADDRESS)
     arguments.add_argument("documents", nargs="?", type=Path, default=SAMPLE)
