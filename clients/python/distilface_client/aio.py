@@ -42,14 +42,14 @@ from .types import (
 
 
 class AsyncClient(AsyncTransport):
-    """A connection to a distilface server for one event loop; close it, or use it in `async with`.
+    """Connects to a distilface server for one event loop; close it, or use it in `async with`.
 
     The connection is made by the first call. Wherever a collection is named, an alias may stand.
 
     - `address`: `host:port`, or a URL as `distilface serve` prints it; `https://` means TLS. Default
       `127.0.0.1:7700`.
     - `timeout`: seconds that each call may take, repetitions included, above 0. Default 30. `math.inf` sets no limit
-      here; the server then ends a call after its own `server.request_timeout` (60 s).
+      here. The server ends a call after its own `server.request_timeout` (60 s) at the latest.
     - `retry`: how reading calls are repeated while the server is unavailable. Default `Retry()`: 4 attempts.
     - `credentials`: gRPC's credentials for TLS, such as those of a private authority. By default, an `https://`
       address is checked against the usual authorities, and any other is not encrypted.
@@ -221,7 +221,8 @@ class AsyncClient(AsyncTransport):
           fields.
         - `batch`: number of documents in one message, 1 to `limits.batch_max` (1024). Default 64. A message that has
           4 MiB is sent with fewer.
-        - `timeout`: seconds for the whole stream, above 0. Default: no limit.
+        - `timeout`: seconds for the whole stream, above 0. Default: no limit; the server ends a stream that stands
+          still for its `server.stream_idle_timeout` (300 s).
 
         Raises `ValueError` for a `batch` below 1.
 
