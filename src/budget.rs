@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::{allocator, error::ErrorKind};
+use crate::{
+    allocator,
+    error::{ErrorKind, Fault},
+};
 
 /// Memory is counted in units of this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
@@ -253,13 +256,16 @@ pub enum BudgetError {
     InFlight { limit: usize },
 }
 
-impl BudgetError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for BudgetError {
+    fn kind(&self) -> ErrorKind {
         match self {
             BudgetError::AnswerTooLarge { .. } => ErrorKind::Invalid,
             BudgetError::InFlight { .. } => ErrorKind::Overloaded,
         }
+    }
+
+    fn is_too_large(&self) -> bool {
+        matches!(self, BudgetError::AnswerTooLarge { .. })
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 mod bounds;
 mod layers;
@@ -376,9 +376,8 @@ pub enum ConfigError {
     },
 }
 
-impl ConfigError {
-    /// Always [`ErrorKind::Invalid`].
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for ConfigError {
+    fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }
 }

@@ -1,7 +1,12 @@
-//! The whole contract of failure: every module's error becomes an [`Error`], and every [`Error`] answers
-//! what its caller should do, its [`ErrorKind`].
+//! What every error answers: what its caller can do about it. Imports nothing of this crate.
+//!
+//! Each module has an enum of its own, which wraps what lies below that module and implements [`Fault`]; the errors of
+//! all modules together are [`crate::Error`].
 
 use std::time::Duration;
+
+/// How long an overloaded service asks its caller to wait.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What the caller of a failed call can do about it. A kind exists only where the caller would act differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +19,10 @@ pub enum ErrorKind {
     Exists,
     /// The request is right but the state is not (another model, another dimension, missing set-up): fix the state.
     Precondition,
+    /// The caller is not known: give a valid key.
+    Unauthenticated,
+    /// The caller is known and may not do this: ask whoever grants it.
+    Forbidden,
     /// A queue or a limit is full: back off and retry.
     Overloaded,
     /// Starting, draining or gone: retry.
@@ -28,69 +37,76 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tests that walk the whole contract.
-    pub const ALL: [ErrorKind; 9] = [
+    pub const ALL: [ErrorKind; 11] = [
         ErrorKind::Invalid,
         ErrorKind::NotFound,
         ErrorKind::Exists,
         ErrorKind::Precondition,
+        ErrorKind::Unauthenticated,
+        ErrorKind::Forbidden,
         ErrorKind::Overloaded,
         ErrorKind::Unavailable,
         ErrorKind::Timeout,
         ErrorKind::Corrupt,
         ErrorKind::Internal,
     ];
-}
 
-/// Any failure of this crate, with its source kept.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[error(transparent)]
-#[expect(missing_docs, reason = "each variant wraps the error of the module it is named after")]
-pub enum Error {
-    Budget(#[from] crate::budget::BudgetError),
-    Config(#[from] crate::config::ConfigError),
-    Vector(#[from] crate::vector::VectorError),
-    Runtime(#[from] crate::runtime::RuntimeError),
-    Onnx(#[from] crate::onnx::OnnxError),
-    Model(#[from] crate::model::ModelError),
-    Encoder(#[from] crate::encoder::EncoderError),
-    Index(#[from] crate::index::IndexError),
-    Store(#[from] crate::store::StoreError),
-    Collection(#[from] crate::collection::CollectionError),
-    Filter(#[from] crate::collection::filter::FilterError),
-    Engine(#[from] crate::engine::EngineError),
-    Server(#[from] crate::server::ServerError),
-    Setup(#[from] crate::setup::SetupError),
-    Finetune(#[from] crate::finetune::FinetuneError),
-}
-
-/// `Result` with this crate's [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl Error {
-    /// What the caller can do about it.
-    pub fn kind(&self) -> ErrorKind {
+    /// The kind as programs read it, in capitals: `reason` of gRPC's `ErrorInfo`.
+    pub fn name(self) -> &'static str {
         match self {
-            Error::Budget(e) => e.kind(),
-            Error::Config(e) => e.kind(),
-            Error::Vector(e) => e.kind(),
-            Error::Runtime(e) => e.kind(),
-            Error::Onnx(e) => e.kind(),
-            Error::Model(e) => e.kind(),
-            Error::Encoder(e) => e.kind(),
-            Error::Index(e) => e.kind(),
-            Error::Store(e) => e.kind(),
-            Error::Collection(e) => e.kind(),
-            Error::Filter(e) => e.kind(),
-            Error::Engine(e) => e.kind(),
-            Error::Server(e) => e.kind(),
-            Error::Setup(e) => e.kind(),
-            Error::Finetune(e) => e.kind(),
+            ErrorKind::Invalid => "INVALID",
+            ErrorKind::NotFound => "NOT_FOUND",
+            ErrorKind::Exists => "EXISTS",
+            ErrorKind::Precondition => "PRECONDITION",
+            ErrorKind::Unauthenticated => "UNAUTHENTICATED",
+            ErrorKind::Forbidden => "FORBIDDEN",
+            ErrorKind::Overloaded => "OVERLOADED",
+            ErrorKind::Unavailable => "UNAVAILABLE",
+            ErrorKind::Timeout => "TIMEOUT",
+            ErrorKind::Corrupt => "CORRUPT",
+            ErrorKind::Internal => "INTERNAL",
         }
     }
+}
 
-    /// How long an overloaded service asks its caller to wait, where it knows.
-    pub fn retry_after(&self) -> Option<Duration> {
-        (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_millis(200))
+/// What every error of this crate answers.
+pub trait Fault: std::error::Error {
+    /// What the caller can do about it.
+    fn kind(&self) -> ErrorKind;
+
+    /// Which field of the request is to blame, where that is known.
+    fn field(&self) -> Option<&str> {
+        None
     }
+
+    /// How long to wait before the same is asked again, where waiting helps.
+    fn retry_after(&self) -> Option<Duration> {
+        (self.kind() == ErrorKind::Overloaded).then_some(RETRY_AFTER)
+    }
+
+    /// Whether less has to be sent or asked for at once.
+    fn is_too_large(&self) -> bool {
+        false
+    }
+
+    /// Whether the caller gets the message. What is our fault stays in the log: it names insides and may quote what is
+    /// stored.
+    fn is_for_callers(&self) -> bool {
+        !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt)
+    }
+}
+
+/// A message and the messages of its sources, as far as they add something.
+pub fn with_sources(error: &(dyn std::error::Error + '_)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }

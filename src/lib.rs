@@ -17,8 +17,7 @@
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
-//! | `kernel` | tokens of many texts | the same after a layer, in 8 bits; an operator of the runtime |
-//! | `simd` | a processor | a token for the instructions that it has |
+//! //! | `simd` | a processor | a token for the instructions that it has |
 //! | [`encoder`] | text | vectors: tokenize, cut, batch |
 //! | [`index`] | a vector | the nearest slots |
 //! | [`store`] | records | bytes on disk that are there after a kill |
@@ -55,8 +54,8 @@ pub mod error;
 pub mod eval;
 pub mod finetune;
 mod handles;
+pub mod hub;
 pub mod index;
-mod kernel;
 mod meant;
 pub mod model;
 pub mod onnx;
@@ -74,11 +73,119 @@ pub mod stop;
 pub mod store;
 pub mod telemetry;
 mod threads;
+pub mod value;
 pub mod vector;
 #[cfg(test)]
 mod walls;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{ErrorKind, Fault};
+
+/// Any failure of this crate, for whoever uses several of its modules. No module below [`cli`] names it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error(transparent)]
+#[expect(missing_docs, reason = "each variant wraps the error of the module it is named after")]
+pub enum Error {
+    Config(#[from] config::ConfigError),
+    Vector(#[from] vector::VectorError),
+    Value(#[from] value::ValueError),
+    Filter(#[from] value::filter::FilterError),
+    Runtime(#[from] runtime::RuntimeError),
+    Onnx(#[from] onnx::OnnxError),
+    Model(#[from] model::ModelError),
+    Pull(#[from] hub::PullError),
+    Encoder(#[from] encoder::EncoderError),
+    Open(#[from] encoder::OpenError),
+    Index(#[from] index::IndexError),
+    Store(#[from] store::StoreError),
+    Collection(#[from] collection::CollectionError),
+    Engine(#[from] engine::EngineError),
+    Server(#[from] server::ServerError),
+    Setup(#[from] setup::SetupError),
+    Eval(#[from] eval::EvalError),
+    Finetune(#[from] finetune::FinetuneError),
+}
+
+/// `Result` with this crate's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The fault that `error` is, if it is an error of this crate: for whoever holds any error.
+pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a dyn Fault> {
+    macro_rules! first_of {
+        ($($type:ty),* $(,)?) => {
+            None$(.or_else(|| error.downcast_ref::<$type>().map(|e| e as &dyn Fault)))*
+        };
+    }
+    first_of!(
+        Error,
+        budget::BudgetError,
+        collection::CollectionError,
+        config::ConfigError,
+        encoder::EncoderError,
+        encoder::OpenError,
+        engine::EngineError,
+        eval::EvalError,
+        finetune::FinetuneError,
+        hub::PullError,
+        index::IndexError,
+        model::ModelError,
+        onnx::OnnxError,
+        runtime::RuntimeError,
+        server::ServerError,
+        setup::SetupError,
+        store::StoreError,
+        value::ValueError,
+        value::filter::FilterError,
+        vector::VectorError,
+    )
+}
+
+impl Error {
+    fn fault(&self) -> &dyn Fault {
+        match self {
+            Error::Config(e) => e,
+            Error::Vector(e) => e,
+            Error::Value(e) => e,
+            Error::Filter(e) => e,
+            Error::Runtime(e) => e,
+            Error::Onnx(e) => e,
+            Error::Model(e) => e,
+            Error::Pull(e) => e,
+            Error::Encoder(e) => e,
+            Error::Open(e) => e,
+            Error::Index(e) => e,
+            Error::Store(e) => e,
+            Error::Collection(e) => e,
+            Error::Engine(e) => e,
+            Error::Server(e) => e,
+            Error::Setup(e) => e,
+            Error::Eval(e) => e,
+            Error::Finetune(e) => e,
+        }
+    }
+}
+
+impl Fault for Error {
+    fn kind(&self) -> ErrorKind {
+        self.fault().kind()
+    }
+
+    fn field(&self) -> Option<&str> {
+        self.fault().field()
+    }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        self.fault().retry_after()
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.fault().is_too_large()
+    }
+
+    fn is_for_callers(&self) -> bool {
+        self.fault().is_for_callers()
+    }
+}
 
 /// The examples of the README, so that they are compiled.
 #[cfg(doctest)]

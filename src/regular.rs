@@ -62,7 +62,9 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
 #[cfg(all(test, unix))]
 pub(crate) fn pipe(path: &Path) {
     let _ = std::fs::remove_file(path);
-    assert!(std::process::Command::new("mkfifo").arg(path).status().expect("the system has mkfifo").success());
+    assert!(
+        std::process::Command::new("mkfifo").arg(path).status().expect("the system has mkfifo").success()
+    );
 }
 
 /// Puts a link to a device without an end in the place of a file.

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 mod kernels;
 #[cfg(test)]
@@ -185,9 +185,12 @@ pub enum VectorError {
     ZeroLength,
 }
 
-impl VectorError {
-    /// Always [`ErrorKind::Invalid`].
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for VectorError {
+    fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
+    }
+
+    fn field(&self) -> Option<&str> {
+        Some("vector")
     }
 }

@@ -31,6 +31,7 @@ const FOUNDATION: &[&str] = &[
     "threads",
     "handles",
     "simd",
+    "value",
     "vector",
 ];
 
@@ -38,7 +39,7 @@ const FOUNDATION: &[&str] = &[
 const PLAIN: &[&str] =
     &["serde", "serde_json", "thiserror", "tracing", "sha2", "crc32fast", "bytes", "toml", "rayon"];
 
-/// `facade` is `crate::Error` and `crate::Result`, which wrap the errors of all others; `error` is the rest of `error.rs`.
+/// `facade` is `crate::Error` and `crate::Result` in `lib.rs`, which wrap the errors of all others.
 const MODULES: &[Module] = &[
     ("allocator", &[], &["libc"]),
     ("budget", &[], &["tokio"]),
@@ -52,6 +53,7 @@ const MODULES: &[Module] = &[
             "eval",
             "facade",
             "finetune",
+            "hub",
             "model",
             "onnx",
             "proto",
@@ -78,64 +80,31 @@ const MODULES: &[Module] = &[
             "unicode_width",
         ],
     ),
-    ("collection", &["index", "store"], &["jiff", "roaring"]),
+    ("collection", &["index", "store"], &["roaring"]),
     ("config", &[], &[]),
     (
         "encoder",
-        &["config", "facade", "kernel", "model", "onnx", "runtime"],
+        &["config", "model", "onnx", "runtime"],
         &["lru", "prost", "tokenizers", "unicode_segmentation"],
     ),
-    (
-        "engine",
-        &["collection", "config", "encoder", "facade", "index", "model", "store"],
-        &["arc_swap", "tokio"],
-    ),
+    ("engine", &["collection", "config", "encoder", "index", "model", "store"], &["arc_swap", "tokio"]),
     ("error", &[], &[]),
-    ("eval", &["config", "encoder", "engine", "facade", "model", "onnx", "source"], &["plotters", "tokio"]),
-    (
-        "facade",
-        &[
-            "collection",
-            "config",
-            "encoder",
-            "engine",
-            "finetune",
-            "index",
-            "model",
-            "onnx",
-            "runtime",
-            "server",
-            "setup",
-            "store",
-        ],
-        &[],
-    ),
+    ("eval", &["config", "encoder", "engine", "model", "onnx", "source"], &["plotters", "tokio"]),
     ("finetune", &["encoder", "eval", "model", "onnx", "runtime", "source"], &["prost", "safetensors"]),
     ("handles", &[], &["rustix"]),
-    ("index", &[], &["hnsw_rs", "rand"]),
-    ("kernel", &[], &["half"]),
+    ("hub", &["model", "onnx"], &["hf_hub"]),
+    ("index", &[], &["hnsw_rs", "rand", "roaring"]),
     ("meant", &[], &[]),
-    ("model", &["onnx"], &["hf_hub", "safetensors"]),
+    ("model", &["onnx"], &["safetensors"]),
     ("onnx", &[], &["half", "prost", "safetensors"]),
     ("priority", &[], &["rustix"]),
     ("proto", &[], &["prost", "tokio", "tonic", "tonic_prost"]),
     ("random", &[], &[]),
     ("regular", &[], &[]),
-    ("runtime", &["kernel", "onnx"], &["ort"]),
+    ("runtime", &["onnx"], &["half", "ort"]),
     (
         "server",
-        &[
-            "collection",
-            "config",
-            "encoder",
-            "engine",
-            "facade",
-            "index",
-            "model",
-            "proto",
-            "runtime",
-            "telemetry",
-        ],
+        &["collection", "config", "encoder", "engine", "index", "model", "proto", "runtime", "telemetry"],
         &[
             "axum",
             "http_body",
@@ -153,11 +122,11 @@ const MODULES: &[Module] = &[
             "tower",
         ],
     ),
-    ("setup", &["config", "encoder", "engine", "model", "runtime"], &["zip"]),
+    ("setup", &["config", "encoder", "engine", "hub", "model", "runtime"], &["zip"]),
     ("simd", &[], &[]),
     (
         "source",
-        &["collection"],
+        &[],
         &[
             "flate2",
             "html5ever",
@@ -173,34 +142,16 @@ const MODULES: &[Module] = &[
     ("store", &[], &["bincode", "fs2", "sled", "walkdir", "zstd"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
     ("threads", &[], &[]),
+    ("value", &[], &["jiff"]),
     ("vector", &[], &[]),
 ];
 
 /// Names that point the wrong way, each with the reason that it stands: from, to, why.
-const DEBTS: &[(&str, &str, &str)] = &[
-    (
-        "encoder",
-        "facade",
-        "measuring a model fails as the model, the runtime or a folder does, and has no enum for that",
-    ),
-    (
-        "engine",
-        "facade",
-        "what fails while a collection is made or opened is told as any failure, and the facade wraps the engine's own",
-    ),
-    (
-        "server",
-        "facade",
-        "the server answers with the error of whatever failed, and the facade wraps the server's own",
-    ),
-    ("eval", "facade", "fine-tuning measures with it, and the facade wraps fine-tuning's error"),
-    ("source", "collection", "the values of documents are the collection's, though they need no collection"),
-    (
-        "eval",
-        "engine",
-        "retrieval is measured through the engine, so fine-tuning knows the engine by way of it",
-    ),
-];
+const DEBTS: &[(&str, &str, &str)] = &[(
+    "eval",
+    "engine",
+    "retrieval is measured through the engine, so fine-tuning knows the engine by way of it",
+)];
 
 /// Parts that must not know others, not even by way of a third.
 const WALLS: &[(&str, &[&str])] = &[
@@ -210,7 +161,9 @@ const WALLS: &[(&str, &[&str])] = &[
     ("encoder", &["index", "store", "collection", "engine"]),
     ("runtime", &["index", "store", "collection", "encoder", "engine", "model"]),
     ("onnx", &["index", "store", "collection", "encoder", "engine", "runtime"]),
-    ("model", &["index", "store", "collection", "encoder", "engine", "runtime"]),
+    ("hub", &["index", "store", "collection", "encoder", "engine", "runtime"]),
+    ("model", &["hub", "index", "store", "collection", "encoder", "engine", "runtime"]),
+    ("value", &["vector", "index", "store", "collection", "encoder", "engine", "model"]),
     ("collection", &["encoder", "engine", "model", "runtime", "onnx"]),
     ("source", &["encoder", "engine", "model", "runtime", "onnx"]),
     ("finetune", &["index", "store", "collection", "engine"]),
@@ -230,7 +183,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("tonic", &["server/", "cli/", "proto"]),
     ("prometheus_client", &["server/metrics.rs"]),
     ("axum", &["server/"]),
-    ("jiff", &["collection/datetime.rs"]),
+    ("jiff", &["value/datetime.rs"]),
     ("html5ever", &["source/html.rs"]),
     ("pulldown_cmark", &["source/markdown.rs"]),
     ("saphyr_parser", &["source/front_matter.rs"]),
@@ -240,7 +193,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("zip", &["setup/wheel.rs"]),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/output.rs"]),
-    ("hf_hub", &["model/pull.rs"]),
+    ("hf_hub", &["hub/pull.rs"]),
     ("plotters", &["eval/plot.rs"]),
     ("lru", &["encoder/cache.rs"]),
     ("libc", &["allocator.rs"]),
@@ -318,11 +271,10 @@ fn sources() -> Vec<Source> {
 
 /// The part of the crate that a path from its root leads into; `None` for the root itself, as in `pub(crate)`.
 fn part(path: &[String]) -> Option<&str> {
-    let (first, second) = (path.first()?.as_str(), path.get(1).map(String::as_str));
-    match (first, second) {
-        ("Error" | "Result", _) | ("error", Some("Error" | "Result")) => Some("facade"),
-        ("ErrorKind", _) => Some("error"),
-        _ => Some(first),
+    match path.first()?.as_str() {
+        "Error" | "Result" => Some("facade"),
+        "ErrorKind" | "Fault" => Some("error"),
+        first => Some(first),
     }
 }
 
@@ -333,13 +285,8 @@ fn ties(sources: &[Source]) -> Vec<(&str, &str, String)> {
         for Mention { line, what } in &source.mentions {
             let What::Ours(path) = what else { continue };
             let Some(to) = part(path) else { continue };
-            let from = match source.part() {
-                "root" => continue,
-                // Of `error.rs`, what names other parts is the facade.
-                "error" if to != "error" => "facade",
-                from => from,
-            };
-            if from != to {
+            let from = source.part();
+            if from != to && from != "root" {
                 ties.push((from, to, format!("{}:{line}", source.file)));
             }
         }
@@ -382,7 +329,6 @@ fn a_part_names_only_what_it_may() {
         let from = source.part();
         for Mention { line, what } in &source.mentions {
             let What::Foreign(name) = what else { continue };
-            let from = if from == "error" { "facade" } else { from };
             if !may(from, name, |module| module.2) {
                 faults.insert(format!("{}:{line}: {from} may not name the crate {name}", source.file));
             }
@@ -411,7 +357,7 @@ fn no_two_parts_know_each_other_and_walls_hold_by_any_way() {
             faults.push(format!("a circle: {way}"));
         }
         let forbidden = WALLS.iter().filter(|(from, _)| from == name).flat_map(|(_, to)| *to);
-        let outermost = OUTERMOST.iter().filter(|_| !["cli", "server", "proto", "facade"].contains(name));
+        let outermost = OUTERMOST.iter().filter(|_| !["cli", "server", "proto"].contains(name));
         for to in forbidden.chain(outermost) {
             faults.extend(reach.get(*to).map(|way| format!("{name} must not know {to}: {way}")));
         }

@@ -15,7 +15,13 @@ use clap::Subcommand;
 use serde::Serialize;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{App, client, eval::Scratch, load};
+use super::{App, client, eval::Scratch};
+mod arithmetic;
+mod encode;
+mod load;
+mod requests;
+mod step;
+
 use crate::{
     encoder::{Encoder, EncoderCounters, Limits, TextKind},
     engine::{Engine, NewCollection},
@@ -37,9 +43,9 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Sentences/s and memory of a training step, beside PyTorch's in turn
-    Step(super::bench_step::StepArgs),
+    Step(step::StepArgs),
     /// Texts/s of the encoder in every way this machine has, beside others' in turn; --save lets `auto` go by it
-    Encode(super::bench_encode::EncodeArgs),
+    Encode(encode::EncodeArgs),
     /// Documents/s of ingestion through gRPC against the bare encoder on the same texts, in turn
     Ingest {
         /// Folder in BEIR layout
@@ -65,7 +71,7 @@ enum What {
         k: u32,
     },
     /// Latency of queries that arrive at a constant rate, alone and while documents are ingested
-    Load(super::bench_load::LoadArgs),
+    Load(load::LoadArgs),
     /// Resident memory: after ingesting a folder, then under a load of mixed lengths
     Memory {
         /// Folder in BEIR layout
@@ -99,8 +105,8 @@ struct IngestReport {
 #[derive(Debug, Serialize)]
 struct QueriesReport {
     #[serde(flatten)]
-    queries: load::QueryReport,
-    embed: load::EmbedReport,
+    queries: requests::QueryReport,
+    embed: requests::EmbedReport,
 }
 
 /// Memory after ingestion and under load.
@@ -110,15 +116,15 @@ struct MemoryReport {
     documents: usize,
     start_bytes: u64,
     after_ingest_bytes: u64,
-    load: load::SoakReport,
+    load: requests::SoakReport,
 }
 
 /// Runs the measurement.
 pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
-        What::Step(args) => super::bench_step::run(app, &args),
-        What::Load(args) => super::bench_load::run(app, &args).await,
-        What::Encode(args) => super::bench_encode::run(app, &args),
+        What::Step(args) => step::run(app, &args),
+        What::Load(args) => load::run(app, &args).await,
+        What::Encode(args) => encode::run(app, &args),
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = with_text(beir::load(&dir, None)?.corpus);
             corpus.truncate(limit.unwrap_or(usize::MAX));
@@ -139,9 +145,10 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
             send(&served.channel, &corpus).await?;
             served.engine.wait_indexed(COLLECTION).await?;
             let texts: Vec<String> = set.queries.into_iter().map(|(_, text, _)| text).collect();
-            let report = load::queries(served.channel.clone(), COLLECTION, &texts, k, rounds.max(1)).await?;
+            let report =
+                requests::queries(served.channel.clone(), COLLECTION, &texts, k, rounds.max(1)).await?;
             let encoder = served.engine.encoder().context("this needs an encoder: leave --model none out")?;
-            let embed = load::embed(served.channel.clone(), encoder).await?;
+            let embed = requests::embed(served.channel.clone(), encoder).await?;
             let report = QueriesReport { queries: report, embed };
             served.stop().await?;
             app.out.result(&report, query_table)
@@ -156,7 +163,7 @@ pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
             let after_ingest_bytes = resident_bytes();
             app.out.note(&format!("{clients} clients with mixed lengths for {seconds} s"));
             let load =
-                load::soak(served.channel.clone(), Duration::from_secs(seconds), clients, resident_bytes)
+                requests::soak(served.channel.clone(), Duration::from_secs(seconds), clients, resident_bytes)
                     .await?;
             let device = served.device();
             served.stop().await?;

@@ -16,7 +16,6 @@ use super::{
     values,
 };
 use crate::{
-    collection::payload::{integer_out_of_bounds, payload_from_json},
     meant,
     proto::{
         CountRequest, DeleteDocumentsRequest, GetCollectionRequest, GetDocumentsRequest,
@@ -24,6 +23,7 @@ use crate::{
     },
     server::convert::value::payload_to,
     source::{FieldMap, ValueType, composed, long_integers},
+    value::json::{integer_out_of_bounds, payload_from_json},
 };
 
 /// Documents of one page.

@@ -95,7 +95,7 @@ pub fn judge(error: &anyhow::Error) -> Verdict {
             kind_of_code(status.code())
         }
     } else {
-        find::<crate::Error>(error).map_or("failed", |e| name(e.kind()))
+        error.chain().find_map(crate::fault_of).map_or("failed", |fault| name(fault.kind()))
     };
     Verdict { message: Some(words(error)), kind, exit: if kind == "invalid" { 2 } else { 1 } }
 }
@@ -183,6 +183,8 @@ fn kind_of_code(code: Code) -> &'static str {
         Code::ResourceExhausted => ErrorKind::Overloaded,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::Forbidden,
         Code::DataLoss => ErrorKind::Corrupt,
         Code::Cancelled => return "cancelled",
         _ => ErrorKind::Internal,
@@ -196,6 +198,8 @@ fn name(kind: ErrorKind) -> &'static str {
         ErrorKind::NotFound => "not_found",
         ErrorKind::Exists => "exists",
         ErrorKind::Precondition => "precondition",
+        ErrorKind::Unauthenticated => "unauthenticated",
+        ErrorKind::Forbidden => "forbidden",
         ErrorKind::Overloaded => "overloaded",
         ErrorKind::Unavailable => "unavailable",
         ErrorKind::Timeout => "timeout",
@@ -232,6 +236,8 @@ mod tests {
             (Code::NotFound, "not_found", 1),
             (Code::AlreadyExists, "exists", 1),
             (Code::FailedPrecondition, "precondition", 1),
+            (Code::Unauthenticated, "unauthenticated", 1),
+            (Code::PermissionDenied, "forbidden", 1),
             (Code::ResourceExhausted, "overloaded", 1),
             (Code::Unavailable, "unavailable", 1),
             (Code::DeadlineExceeded, "timeout", 1),

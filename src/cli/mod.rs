@@ -15,10 +15,6 @@ use crate::{
 };
 
 mod bench;
-mod bench_arithmetic;
-mod bench_encode;
-mod bench_load;
-mod bench_step;
 mod client;
 mod collection;
 mod completions;
@@ -31,7 +27,6 @@ pub mod failure;
 mod finetune;
 mod ingest;
 pub mod layout;
-mod load;
 mod model;
 pub mod output;
 mod parsers;

@@ -13,7 +13,8 @@ use super::{
     parsers,
 };
 use crate::{
-    model::{ImportOptions, ModelDir, Pooling, Prompts},
+    hub::ImportOptions,
+    model::{ModelDir, Pooling, Prompts},
     proto::{Model, ModelsRequest, UseModelRequest},
 };
 

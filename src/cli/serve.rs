@@ -72,7 +72,7 @@ pub async fn run(app: &App, _args: &ServeArgs) -> anyhow::Result<()> {
     info!(drain_timeout_s = app.loaded.config.server.drain_timeout.as_secs_f64(), "stopping");
     app.out.note("stopping: running requests finish first");
     if let Err(error) = running.stop().await {
-        let hangs = matches!(&error, crate::Error::Server(server::ServerError::CloseTimeout { .. }));
+        let hangs = matches!(&error, server::ServerError::CloseTimeout { .. });
         if hangs {
             tracing::error!(%error, "the process ends with threads that hang");
             failure::report(&app.out, &error.into());

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    collection::datetime,
     proto::{Document, Passage, StoredDocument, Value, value::Kind},
     source::TYPES,
+    value::datetime,
 };
 
 /// A payload value as JSON; times as RFC 3339.

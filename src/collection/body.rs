@@ -4,10 +4,13 @@ use std::{ops::Range, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::point::{ContentHash, Payload, PointId};
-use crate::store::{
-    StoreError,
-    record::{decode, encode},
+use super::point::ContentHash;
+use crate::{
+    store::{
+        StoreError,
+        record::{decode, encode},
+    },
+    value::{Payload, PointId},
 };
 
 /// Version of the layout: the first byte.

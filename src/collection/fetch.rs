@@ -14,10 +14,14 @@ use std::{
 use super::{
     CollectionError, Query, Shared,
     body::Body,
-    point::{Hit, Payload, StoredPoint, Value},
+    point::{Hit, StoredPoint},
     search::Found,
 };
-use crate::{budget::Room, store::Head};
+use crate::{
+    budget::Room,
+    store::Head,
+    value::{Payload, Value},
+};
 
 /// A page of documents closes early at this size, below the 4 MiB that gRPC clients take unless told otherwise.
 pub const PAGE_BYTES: usize = 2 << 20;

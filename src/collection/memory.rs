@@ -9,13 +9,10 @@
 
 use std::sync::Arc;
 
-use super::{
-    fields::FieldIndex,
-    point::Payload,
-    slots::{Entry, Slots, Table},
-};
+use super::slots::{Entry, Slots, Table};
 use crate::{
-    index::{FlatIndex, Slot, VectorIndex},
+    index::{FlatIndex, Slot, VectorIndex, columns::FieldIndex},
+    value::Payload,
     vector::{Dim, Metric},
 };
 

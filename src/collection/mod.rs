@@ -15,14 +15,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     budget::BudgetError,
-    error::ErrorKind,
-    index::{IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _},
+    error::{ErrorKind, Fault},
+    index::{
+        IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _,
+        columns::{FieldsAsked, FieldsTold},
+    },
     stop::{Stop, Stopped},
     store::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
     threads::Seat,
+    value::{
+        PointId, ValueError,
+        filter::{Filter, FilterError},
+        payload::payload_bytes,
+    },
     vector::{Dim, Metric, Vector},
 };
 
@@ -39,17 +47,11 @@ mod slots;
 mod tests;
 mod writer;
 
-pub mod datetime;
-pub mod fields;
-pub mod filter;
-pub mod payload;
 pub mod point;
 
 pub use fetch::{PAGE_BYTES, Reads};
 
-use fields::{FieldsAsked, FieldsTold};
-use filter::Filter;
-use point::{Point, PointId, StoredPoint};
+use point::{Point, StoredPoint};
 pub use service::Threads;
 
 /// How a collection was made; fixed for its life. Chunking and model belong to the engine and are only kept here.
@@ -575,7 +577,7 @@ impl Write {
                 Write::Upsert(point) | Write::Replace { point, .. } => {
                     let vectors: usize =
                         point.passages.iter().map(|p| OVERHEAD + size_of_val(p.vector.as_slice())).sum();
-                    point.title.len() + point.text.len() + payload::payload_bytes(&point.payload) + vectors
+                    point.title.len() + point.text.len() + payload_bytes(&point.payload) + vectors
                 }
                 Write::Delete(_) => 0,
             }
@@ -587,18 +589,16 @@ impl Write {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum CollectionError {
-    #[error("bad document id {id:?}: {reason}")]
-    BadId { id: String, reason: String },
+    #[error(transparent)]
+    Value(#[from] ValueError),
     #[error("document id {id:?} stands twice in one request; send each id once")]
     DuplicateId { id: String },
-    #[error("document {id:?}, payload field {field:?}: {reason}")]
-    BadPayload { id: String, field: String, reason: String },
     #[error("document {id:?}: {reason}")]
     BadPoint { id: String, reason: String },
     #[error("document {id:?} was changed or deleted by another request meanwhile; retry")]
     Changed { id: String },
     #[error(transparent)]
-    Filter(#[from] filter::FilterError),
+    Filter(#[from] FilterError),
     #[error(
         "this collection is read-only since a write to disk failed ({reason}); reads go on, restart after the disk is repaired"
     )]
@@ -623,14 +623,11 @@ pub enum CollectionError {
     Store(Arc<StoreError>),
 }
 
-impl CollectionError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for CollectionError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            CollectionError::BadId { .. }
-            | CollectionError::DuplicateId { .. }
-            | CollectionError::BadPoint { .. }
-            | CollectionError::BadPayload { .. } => ErrorKind::Invalid,
+            CollectionError::Value(e) => e.kind(),
+            CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
             CollectionError::Changed { .. } => ErrorKind::Overloaded,
             // Waiting does not help: numbers are never given out twice.
@@ -643,6 +640,17 @@ impl CollectionError {
             CollectionError::Index(e) => e.kind(),
             CollectionError::Store(e) => e.kind(),
         }
+    }
+
+    fn field(&self) -> Option<&str> {
+        match self {
+            CollectionError::Filter(e) => e.field(),
+            _ => None,
+        }
+    }
+
+    fn is_too_large(&self) -> bool {
+        matches!(self, CollectionError::Budget(e) if e.is_too_large())
     }
 }
 

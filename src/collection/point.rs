@@ -1,66 +1,13 @@
 //! What a collection holds: points with payloads, and the hits that come back.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::vector::Vector;
-
-/// Longest [`PointId`] in bytes.
-pub const ID_BYTES_MAX: usize = 512;
-
-/// The user's name of a document: 1 to [`ID_BYTES_MAX`] bytes of UTF-8, no control characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PointId(Arc<str>);
-
-impl PointId {
-    /// # Errors
-    /// [`super::CollectionError::BadId`] if empty, too long or with control characters.
-    pub fn new(id: impl Into<Arc<str>>) -> Result<Self, super::CollectionError> {
-        let id: Arc<str> = id.into();
-        let reason = if id.is_empty() {
-            "it is empty".to_owned()
-        } else if id.len() > ID_BYTES_MAX {
-            format!("it has {} bytes, the limit is {ID_BYTES_MAX}", id.len())
-        } else if let Some(c) = id.chars().find(|c| c.is_control()) {
-            format!("it has the control character {c:?}")
-        } else {
-            return Ok(PointId(id));
-        };
-        Err(super::CollectionError::BadId { id: id.chars().take(80).collect(), reason })
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for PointId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// One typed payload value. A list holds scalars of one type.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Value {
-    #[expect(missing_docs)]
-    String(String),
-    #[expect(missing_docs)]
-    Integer(i64),
-    /// Always finite.
-    Float(f64),
-    #[expect(missing_docs)]
-    Bool(bool),
-    /// Microseconds since 1970-01-01T00:00:00Z.
-    Datetime(i64),
-    #[expect(missing_docs)]
-    List(Vec<Value>),
-}
-
-/// Typed fields of a document, by name.
-pub type Payload = BTreeMap<String, Value>;
+use crate::{
+    value::{Payload, PointId},
+    vector::Vector,
+};
 
 /// Hash of everything that was sent for a document (title, text, payload, vector) and of how it is cut and encoded:
 /// equal hash, nothing to do. First 16 bytes of SHA-256.

@@ -8,11 +8,17 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     Collection, CollectionError, Page, Query, SearchTrace,
     fetch::{Opened, PAGE_BYTES, Reads},
-    filter::Filter,
-    point::{ContentHash, Hit, Passage, Payload, Point, PointId, StoredPoint},
+    point::{ContentHash, Hit, Passage, Point, StoredPoint},
     search,
 };
-use crate::{budget::Room, index::Slot, stop::Stop, store::StoreError, vector::Vector};
+use crate::{
+    budget::Room,
+    index::Slot,
+    stop::Stop,
+    store::StoreError,
+    value::{Payload, PointId, ValueError, filter::Filter},
+    vector::Vector,
+};
 
 /// Where fewer than one in so many documents match, a page is made by sorting the matching ids.
 const SORT_SHARE: u64 = 16;
@@ -238,7 +244,7 @@ impl Collection {
     /// holds those of the documents before it in the same call.
     ///
     /// # Errors
-    /// [`CollectionError::BadPayload`] naming the first name too many; nothing is noted then.
+    /// [`ValueError::BadPayload`] naming the first name too many; nothing is noted then.
     pub fn check_field_names(
         &self,
         id: &PointId,
@@ -253,13 +259,13 @@ impl Collection {
         };
         let room = names_max.saturating_sub(names + new.len());
         if let Some(field) = unknown.get(room) {
-            return Err(CollectionError::BadPayload {
+            return Err(ValueError::BadPayload {
                 id: id.as_str().chars().take(80).collect(),
                 field: field.chars().take(80).collect(),
                 reason: format!(
                     "the collection has {names} field names, and may have {names_max} (limits.field_names_max); put what differs from document to document into values, not into names"
                 ),
-            });
+            }.into());
         }
         new.extend(unknown);
         Ok(())

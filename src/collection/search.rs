@@ -21,12 +21,13 @@ use super::{
     CollectionError, Query, SearchTrace, Shared,
     fetch::{self, Reads},
     memory::View,
-    point::{Hit, PointId},
+    point::Hit,
     slots::Table,
 };
 use crate::{
     index::{IndexError, Neighbor, SearchParams, SharedAllow, Slot, VectorIndex as _},
     stop::Stopped,
+    value::PointId,
 };
 
 /// Up to this many vectors a scan is faster than a walk through the graph.

@@ -13,8 +13,8 @@ use std::{
     sync::Arc,
 };
 
-use super::point::{ContentHash, PointId};
-use crate::index::Slot;
+use super::point::ContentHash;
+use crate::{index::Slot, value::PointId};
 
 /// Slots of one page of the table: pages of dead slots are given back.
 const PAGE_SLOTS: usize = 1024;

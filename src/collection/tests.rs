@@ -11,9 +11,8 @@ use std::{
 
 use super::{
     Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Query, Threads, Write,
-    filter::{Filter, RangeBounds},
     memory::Graph,
-    point::{ContentHash, Hit, Passage, Payload, Point, PointId, Value},
+    point::{ContentHash, Hit, Passage, Point},
 };
 use crate::{
     budget::Room,
@@ -22,6 +21,10 @@ use crate::{
     random::SplitMix as Random,
     stop::Stop,
     store::{StoreError, disk::faulty::FaultyDisk},
+    value::{
+        Payload, PointId, Value,
+        filter::{Filter, RangeBounds},
+    },
     vector::{Dim, Metric, Vector},
 };
 

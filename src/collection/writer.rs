@@ -15,12 +15,15 @@ use std::{
 use super::{
     CollectionError, Outcome, Shared, Write, WriteDone,
     body::Body,
-    datetime,
     memory::{Arrival, Departure},
-    point::{Point, PointId},
+    point::Point,
     slots::Entry,
 };
-use crate::{store::StoreBatch, threads::Next};
+use crate::{
+    store::StoreBatch,
+    threads::Next,
+    value::{PointId, datetime},
+};
 
 /// Calls that may wait.
 pub(super) const QUEUE_MAX: usize = 1024;

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Common, Encoder, EncoderCounters};
+use super::{Common, Encoder, EncoderCounters, OpenError};
 use crate::{
     config::EncoderConfig,
     model::{Fingerprint, ModelDir, ModelError},
@@ -54,7 +54,7 @@ impl Encoders {
     ///
     /// # Errors
     /// Those of [`ModelDir::find`] and [`Encoder::open`].
-    pub fn open(home: PathBuf, config: EncoderConfig) -> crate::Result<Self> {
+    pub fn open(home: PathBuf, config: EncoderConfig) -> Result<Self, OpenError> {
         let common = Arc::<Common>::default();
         let model = ModelDir::find(&home, &config.model)?;
         let default = Arc::new(Encoder::open_among(&model, &home, &config, Arc::clone(&common))?);
@@ -118,7 +118,7 @@ impl Encoders {
     ///
     /// # Errors
     /// Those of [`Encoder::open`].
-    pub fn get(&self, model: &ModelDir) -> crate::Result<Arc<Encoder>> {
+    pub fn get(&self, model: &ModelDir) -> Result<Arc<Encoder>, OpenError> {
         self.inner.get(model)
     }
 
@@ -127,7 +127,7 @@ impl Encoders {
     ///
     /// # Errors
     /// Those of [`Encoder::open`]; the default stays what it was.
-    pub fn set_default(&self, model: &ModelDir) -> crate::Result<Arc<Encoder>> {
+    pub fn set_default(&self, model: &ModelDir) -> Result<Arc<Encoder>, OpenError> {
         let encoder = self.inner.get(model)?;
         let mut state = self.inner.lock();
         if state.default.fingerprint() != encoder.fingerprint() {
@@ -156,7 +156,7 @@ impl Inner {
         Some(Arc::clone(&loaded.encoder))
     }
 
-    fn get(&self, model: &ModelDir) -> crate::Result<Arc<Encoder>> {
+    fn get(&self, model: &ModelDir) -> Result<Arc<Encoder>, OpenError> {
         if let Some(encoder) = self.loaded(&model.fingerprint) {
             return Ok(encoder);
         }
@@ -216,7 +216,7 @@ impl Inner {
 }
 
 /// A thread that unloads what is idle, until the sender it gives is dropped.
-fn unload_idle(inner: Weak<Inner>, unload_after: Duration) -> crate::Result<mpsc::Sender<()>> {
+fn unload_idle(inner: Weak<Inner>, unload_after: Duration) -> Result<mpsc::Sender<()>, OpenError> {
     let (stop, stopped) = mpsc::channel::<()>();
     // Seen often enough that a model stays no more than a quarter longer than was asked.
     let period = (unload_after / 4).clamp(Duration::from_millis(10), Duration::from_secs(60));

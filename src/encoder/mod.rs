@@ -13,37 +13,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::EncoderConfig,
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
     model::{Fingerprint, ModelDir},
     onnx::Layout,
     runtime::{DeviceReport, Plan, Precision, Session},
-    vector::Dim,
+    vector::{Dim, VectorError},
 };
 
-pub mod arithmetic;
 mod cache;
-pub mod calibrate;
 mod chunk;
 mod loaded;
-pub mod nearness;
 mod pieces;
 mod pulse;
 mod scheduler;
 mod tokenize;
-pub mod tuned;
+pub mod tune;
 mod turns;
 
+use crate::{model::ModelError, onnx::OnnxError, runtime::RuntimeError};
 pub use cache::Unfinished;
 use cache::{QueryCache, UnfinishedCache};
 pub use chunk::sentences;
 pub use loaded::Encoders;
-use nearness::Nearness;
 use pieces::PIECE_BYTES;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
 use scheduler::{Lanes, Scheduler, Text, Texts};
 use tokenize::TokenPlaces;
 pub(crate) use tokenize::Tokenizer;
-use tuned::Tuned;
+use tune::{nearness::Nearness, tuned::Tuned};
 use turns::Turns;
 
 /// Most tokens of a title that are encoded in front of each passage.
@@ -133,7 +130,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Model and runtime errors; [`EncoderError::Tokenizer`].
-    pub fn open(model: &ModelDir, home: &Path, config: &EncoderConfig) -> crate::Result<Self> {
+    pub fn open(model: &ModelDir, home: &Path, config: &EncoderConfig) -> Result<Self, OpenError> {
         Encoder::open_among(model, home, config, Arc::default())
     }
 
@@ -142,7 +139,7 @@ impl Encoder {
         home: &Path,
         config: &EncoderConfig,
         common: Arc<Common>,
-    ) -> crate::Result<Self> {
+    ) -> Result<Self, OpenError> {
         let manifest = &model.manifest;
         let dim = Dim::new(manifest.dimension)?;
         let tokenizer = Tokenizer::open(&model.tokenizer_path(), manifest.max_tokens)?;
@@ -536,7 +533,7 @@ pub enum EncoderError {
     Chunking { reason: String },
     #[error(
         "calibration needs at least {} texts that are not empty, and there are {got}",
-        calibrate::CALIBRATION_TEXTS_MIN
+        tune::calibrate::CALIBRATION_TEXTS_MIN
     )]
     Calibration { got: usize },
     #[error("the encoder's queue is full ({limit} texts wait); retry later")]
@@ -557,9 +554,33 @@ pub enum EncoderError {
     NoTokens,
 }
 
-impl EncoderError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+/// Why an encoder could not be opened, or measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error(transparent)]
+#[expect(missing_docs, reason = "each variant wraps the error of the module it is named after")]
+pub enum OpenError {
+    Encoder(#[from] EncoderError),
+    Model(#[from] ModelError),
+    Onnx(#[from] OnnxError),
+    Runtime(#[from] RuntimeError),
+    Vector(#[from] VectorError),
+}
+
+impl Fault for OpenError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            OpenError::Encoder(e) => e.kind(),
+            OpenError::Model(e) => e.kind(),
+            OpenError::Onnx(e) => e.kind(),
+            OpenError::Runtime(e) => e.kind(),
+            OpenError::Vector(e) => e.kind(),
+        }
+    }
+}
+
+impl Fault for EncoderError {
+    fn kind(&self) -> ErrorKind {
         match self {
             EncoderError::Tokenizer { .. } => ErrorKind::Precondition,
             EncoderError::Chunking { .. } | EncoderError::Calibration { .. } | EncoderError::NoTokens => {

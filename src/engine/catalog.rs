@@ -16,12 +16,12 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
     CollectionInfo, EngineError,
+    error::Result,
     inventory::{self, Catalogued, Description, Entry, Finding, Folder, Inventory, Item},
     opened::{Place, Shelf},
 };
 use crate::{
     collection::{Collection, CollectionOptions, CollectionSpec},
-    error::Result,
     index::IndexKind,
     store::{
         Catalog, RESERVE_BYTES, StoreError,
@@ -292,17 +292,15 @@ impl Names {
         self.change(|directory| {
             if let Some(open) = directory.collections.get(&info.name) {
                 if !if_not_exists {
-                    return Err(EngineError::CollectionExists { name: info.name }.into());
+                    return Err(EngineError::CollectionExists { name: info.name });
                 }
                 return match difference(&open.info, &info) {
                     None => Ok((directory.info(open), false)),
-                    Some(difference) => {
-                        Err(EngineError::CollectionDiffers { name: info.name, difference }.into())
-                    }
+                    Some(difference) => Err(EngineError::CollectionDiffers { name: info.name, difference }),
                 };
             }
             if directory.aliases.contains_key(&info.name) {
-                return Err(EngineError::AliasTaken { name: info.name }.into());
+                return Err(EngineError::AliasTaken { name: info.name });
             }
             // The time alone could repeat if the clock is set back.
             let folder = (0u32..)
@@ -334,7 +332,7 @@ impl Names {
         let key = format!("{COLLECTION}{}", info.name);
         let bytes = entry_bytes(info, &folder);
         let created = named(&info.name, || Collection::create(dir, spec, options));
-        let made = created.map_err(crate::Error::from).and_then(|collection| {
+        let made = created.map_err(EngineError::from).and_then(|collection| {
             let revision = self.catalog.revision() + 1;
             let description = Description { info: info.clone(), folder, aliases: BTreeMap::new(), revision };
             describe_folder(dir, &description)?;
@@ -369,11 +367,11 @@ impl Names {
         let (open, forgotten) = self.change(|directory| {
             if let Some(target) = directory.aliases.get(name) {
                 let reason = format!("{name:?} is an alias of {target:?}; delete the collection by its own name, or the alias with delete-alias");
-                return Err(EngineError::BadRequest { reason }.into());
+                return Err(EngineError::BadRequest { reason });
             }
             let open = Arc::clone(directory.find(name)?);
             if let Some(path) = open.dir.clone().filter(|dir| folder::is_link(dir)) {
-                return Err(EngineError::LinkedFolder { name: name.to_owned(), path }.into());
+                return Err(EngineError::LinkedFolder { name: name.to_owned(), path });
             }
             if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) {
                 folder::mark(dir, Mark::Deleting, &RealDisk)?;
@@ -428,7 +426,7 @@ impl Names {
         check_name("alias", alias)?;
         self.change(|directory| {
             if directory.collections.contains_key(alias) {
-                return Err(EngineError::AliasTaken { name: alias.to_owned() }.into());
+                return Err(EngineError::AliasTaken { name: alias.to_owned() });
             }
             let target = Arc::clone(directory.find(collection)?);
             let name = target.info.name.clone();
@@ -478,7 +476,7 @@ impl Names {
         self.change(|directory| {
             if !directory.aliases.contains_key(alias) {
                 let known = listed(directory.aliases.keys());
-                return Err(EngineError::NoAlias { alias: alias.to_owned(), known }.into());
+                return Err(EngineError::NoAlias { alias: alias.to_owned(), known });
             }
             let target = directory.aliases.get(alias).and_then(|target| directory.collections.get(target));
             if let Some(open) = target {

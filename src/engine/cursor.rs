@@ -11,7 +11,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 const VERSION: u8 = 1;
 const HASH_BYTES: usize = 8;
@@ -44,9 +44,8 @@ pub enum CursorError {
     OtherListing,
 }
 
-impl CursorError {
-    /// Always [`ErrorKind::Invalid`].
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for CursorError {
+    fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }
 }

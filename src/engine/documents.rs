@@ -11,15 +11,15 @@ use tokio::sync::oneshot;
 
 use super::{
     Caller, CollectionInfo, Document, DocumentOutcome, Engine, EngineError, WriteStatus, catalog::Open,
+    error::Result,
 };
 use crate::{
     collection::{
         Collection, Outcome, Write,
-        payload::validate_payload,
-        point::{ContentHash, Passage, Payload, Point, PointId},
+        point::{ContentHash, Passage, Point},
     },
     encoder::{Embedding, Encoder, Limits, TextKind},
-    error::{Error, Result},
+    value::{Payload, PointId, payload::validate_payload},
     vector::{Dim, Vector},
 };
 
@@ -32,7 +32,7 @@ enum AllOrNone {
 
 /// A document on its way in.
 enum Step {
-    Refused(Error),
+    Refused(EngineError),
     /// What is stored has this hash, so there is nothing to do; looked at again before it is answered.
     Unchanged(Document, ContentHash),
     Ready(Box<Point>, Encoded),
@@ -80,7 +80,7 @@ impl Engine {
     ) -> Result<Vec<DocumentOutcome>> {
         if documents.is_empty() {
             let limit = self.config().limits.batch_max;
-            return Err(super::out_of_range("the number of documents", 1, limit, 0).into());
+            return Err(super::out_of_range("the number of documents", 1, limit, 0));
         }
         let mut prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, caller).await?;
         let refused = prepared.steps.iter().position(|(_, step)| matches!(step, Step::Refused(_)));
@@ -125,7 +125,7 @@ impl Engine {
     fn check_count(&self, documents: usize) -> Result<()> {
         let limit = self.config().limits.batch_max;
         if documents > limit {
-            return Err(super::out_of_range("the number of documents", 0, limit, documents).into());
+            return Err(super::out_of_range("the number of documents", 0, limit, documents));
         }
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Engine {
             });
             steps.collect()
         });
-        Ok(steps.await?)
+        steps.await
     }
 
     /// Writes what was prepared and answers when it is durable.
@@ -358,14 +358,13 @@ fn check(
         return Err(bad(format!(
             "title and text have {bytes} bytes, the limit is {}; cut it into several documents",
             limits.text_bytes_max
-        ))
-        .into());
+        )));
     }
     validate_payload(&document.id, &document.payload, limits.payload_bytes_max)?;
     match (&info.model, &document.vector) {
         (None, None) => {
             let reason = "this collection takes vectors only, and the document has none; if it comes from an export, make that with `document scroll --vectors`";
-            return Err(bad(reason.into()).into());
+            return Err(bad(reason.into()));
         }
         (None, Some(vector)) => {
             Vector::new(vector.clone(), Dim::new(info.dimension)?, info.metric)
@@ -373,10 +372,10 @@ fn check(
         }
         (Some(_), Some(_)) => {
             let reason = "it brings a vector, but this collection encodes the text itself; leave the vector out, or use a collection made with vectors_only";
-            return Err(bad(reason.into()).into());
+            return Err(bad(reason.into()));
         }
         (Some(_), None) if document.text.trim().is_empty() && document.title.trim().is_empty() => {
-            return Err(bad("title and text are empty; there is nothing to find it by".into()).into());
+            return Err(bad("title and text are empty; there is nothing to find it by".into()));
         }
         (Some(_), None) => {}
     }

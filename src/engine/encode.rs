@@ -11,12 +11,12 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Caller, Engine, EngineError};
+use super::{Caller, Engine, EngineError, error::Result};
 use crate::{
     encoder::{
         CancelOnDrop, Class, Embedding, EncodeTimes, Encoder, EncoderError, Limits, TextKind, Unfinished,
     },
-    error::{ErrorKind, Result},
+    error::{ErrorKind, Fault},
 };
 
 /// Texts up to this many are encoded before bulk work.
@@ -76,7 +76,7 @@ impl Engine {
                 Ok(embeddings)
             }
             Err(error) if error.kind() == ErrorKind::Timeout => {
-                Err(EngineError::Unfinished { done: unfinished.done(), total }.into())
+                Err(EngineError::Unfinished { done: unfinished.done(), total })
             }
             Err(error) => Err(error),
         }

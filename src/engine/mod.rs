@@ -1,7 +1,6 @@
 //! Encoders and collections: text in, hits out. The library's front door; where async begins.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,25 +14,25 @@ use tokio::sync::Semaphore;
 use crate::{
     budget::Room,
     collection::{
-        Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Threads, Write, datetime,
-        filter::Filter,
-        point::{Hit, Payload, PointId, StoredPoint},
+        Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Threads, Write,
+        point::{Hit, StoredPoint},
     },
     config::Config,
     encoder::{Chunking, EncodeTimes, Encoders},
-    error::{ErrorKind, Result},
     handles,
     index::IndexParams,
     model::Fingerprint,
     stop::Stop,
     store::DataLock,
-    vector::{Dim, Metric, VectorError},
+    value::{Payload, PointId, datetime, filter::Filter},
+    vector::{Dim, Metric},
 };
 
 mod catalog;
 pub mod cursor;
 mod documents;
 mod encode;
+mod error;
 mod inventory;
 mod models;
 mod opened;
@@ -43,10 +42,12 @@ mod search;
 mod vitals;
 
 /// Which fields [`Engine::stats`] reports.
-pub use crate::collection::fields::FieldsAsked;
+pub use crate::index::columns::FieldsAsked;
 pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
-use cursor::{CursorError, Scope};
+use cursor::Scope;
+pub use error::EngineError;
+use error::Result;
 pub use inventory::Finding;
 use opened::Shelf;
 pub use payload::{PayloadChange, PayloadOutcome};
@@ -353,7 +354,7 @@ impl Engine {
             if !new.model.is_empty() {
                 let reason =
                     "a vectors_only collection has no encoder: leave model out, or vectors_only".to_owned();
-                return Err(EngineError::BadRequest { reason }.into());
+                return Err(EngineError::BadRequest { reason });
             }
             (Dim::new(dimension)?, None, None)
         } else {
@@ -365,7 +366,7 @@ impl Engine {
                     encoder.name(),
                     dim.as_u32()
                 );
-                return Err(EngineError::BadRequest { reason }.into());
+                return Err(EngineError::BadRequest { reason });
             }
             let model = CollectionModel {
                 name: encoder.name().to_owned(),
@@ -377,13 +378,11 @@ impl Engine {
                 let room = encoder.room();
                 let max_tokens = new.chunk_max_tokens.unwrap_or(room.min(CHUNK_TOKENS_DEFAULT));
                 if !(1..=room).contains(&max_tokens) {
-                    return Err(out_of_range("chunking.max_tokens", 1, room, max_tokens).into());
+                    return Err(out_of_range("chunking.max_tokens", 1, room, max_tokens));
                 }
                 let overlap_tokens = new.chunk_overlap_tokens.unwrap_or(max_tokens / 8);
                 if overlap_tokens >= max_tokens {
-                    return Err(
-                        out_of_range("chunking.overlap_tokens", 0, max_tokens - 1, overlap_tokens).into()
-                    );
+                    return Err(out_of_range("chunking.overlap_tokens", 0, max_tokens - 1, overlap_tokens));
                 }
                 Some(Chunking { max_tokens, overlap_tokens })
             };
@@ -478,7 +477,7 @@ impl Engine {
             return Ok(collection);
         }
         let open = Arc::clone(open);
-        Ok(apart(move || open.collection()).await??)
+        apart(move || open.collection()).await?
     }
 
     /// Documents, passages and indexed passages of every collection that is open now. Opens none, and touches no disk.
@@ -552,7 +551,7 @@ impl Engine {
         let ListingQuery { filter, cursor, limit, with_text, with_vectors } = query;
         let most = self.config.limits.batch_max;
         if !(1..=most).contains(&limit) {
-            return Err(out_of_range("limit", 1, most, limit).into());
+            return Err(out_of_range("limit", 1, most, limit));
         }
         self.with(collection, move |open, stop| {
             let collection = open.collection()?;
@@ -686,7 +685,7 @@ impl Engine {
     fn ids(&self, ids: &[String]) -> Result<Vec<PointId>> {
         let limit = self.config.limits.batch_max;
         if ids.is_empty() || ids.len() > limit {
-            return Err(out_of_range("the number of ids", 1, limit, ids.len()).into());
+            return Err(out_of_range("the number of ids", 1, limit, ids.len()));
         }
         Ok(ids.iter().map(|id| PointId::new(id.as_str())).collect::<Result<_, _>>()?)
     }
@@ -735,104 +734,6 @@ fn out_of_range(name: &'static str, min: usize, max: usize, got: usize) -> Engin
 impl Ask {
     fn text(&self) -> Option<&str> {
         if let Ask::Text(text) = self { Some(text) } else { None }
-    }
-}
-
-/// Why a request was refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum EngineError {
-    #[error("no collection or alias {name:?}; there are: {known}")]
-    NoCollection { name: String, known: String },
-    #[error("collection {name:?} exists; choose another name")]
-    CollectionExists { name: String },
-    #[error("collection {name:?} exists with other settings: {difference}")]
-    CollectionDiffers { name: String, difference: String },
-    #[error(
-        "{what} name {name:?} is not allowed: use 1 to 128 letters, digits, '_', '-' or '.', beginning with a letter or digit"
-    )]
-    BadName { what: &'static str, name: String },
-    #[error("alias {alias:?} does not exist; there are: {known}")]
-    NoAlias { alias: String, known: String },
-    #[error("{name:?} is a collection; an alias needs a name of its own")]
-    AliasTaken { name: String },
-    #[error(
-        "collection {collection:?} was made with model {name} ({fingerprint}), which is not here; there are: {known}; install it again (`distilface model import` or `pull`), start with its folder as --model, or re-embed into a new collection"
-    )]
-    WrongModel { collection: String, name: String, fingerprint: String, known: String },
-    #[error(
-        "collection {collection:?} needs an encoder, and this process runs without one; start it with --model"
-    )]
-    NoEncoder { collection: String },
-    #[error("this process runs without an encoder; start it with --model")]
-    EncoderOff,
-    #[error("collection {collection:?} takes vectors only: give a vector instead of text")]
-    VectorsOnly { collection: String },
-    #[error("document {id:?}: {reason}")]
-    BadDocument { id: String, reason: String },
-    #[error("document {id:?}: {source}")]
-    BadVector { id: String, source: VectorError },
-    #[error("{name} must be between {min} and {max}, got {got}")]
-    OutOfRange { name: &'static str, min: u64, max: u64, got: u64 },
-    #[error("{reason}")]
-    BadRequest { reason: String },
-    #[error(transparent)]
-    Cursor(#[from] CursorError),
-    #[error(
-        "collection {name:?} is not deleted: its folder {} is a symbolic link, and nothing is removed behind a link; delete what it leads to yourself, then the link", path.display()
-    )]
-    LinkedFolder { name: String, path: PathBuf },
-    #[error("no document {id:?} in collection {collection:?}")]
-    NoDocument { collection: String, id: String },
-    #[error(
-        "all {limit} collections that may be open at once are in use (data.open_collections_max, and the files that the process may have open); retry later"
-    )]
-    TooManyOpen { limit: usize },
-    #[error("collection {name:?} is damaged: {reason}")]
-    Damaged { name: String, reason: String },
-    #[error("collection {name:?} cannot be opened now: {reason}")]
-    Unopened { name: String, reason: String, retry: bool },
-    #[error("the deadline passed")]
-    Expired,
-    #[error(
-        "the deadline passed when {done} of {total} passages were encoded; they are kept for a while, so send the same request again and it goes on from there, or give it more time (the call's deadline, server.request_timeout)"
-    )]
-    Unfinished { done: usize, total: usize },
-    #[error(
-        "the deadline passed when {done} of {total} documents were looked after; send the rest again, or give the call more time (its deadline, server.request_timeout)"
-    )]
-    UnfinishedPayload { done: usize, total: usize },
-    #[error("the server is shutting down")]
-    Closing,
-    #[error("a worker panicked: {reason}")]
-    Panicked { reason: String },
-}
-
-impl EngineError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
-        use EngineError::*;
-        match self {
-            NoCollection { .. } | NoAlias { .. } | NoDocument { .. } => ErrorKind::NotFound,
-            CollectionExists { .. } | CollectionDiffers { .. } | AliasTaken { .. } => ErrorKind::Exists,
-            BadName { .. }
-            | VectorsOnly { .. }
-            | BadDocument { .. }
-            | OutOfRange { .. }
-            | BadRequest { .. } => ErrorKind::Invalid,
-            Cursor(error) => error.kind(),
-            BadVector { source, .. } => source.kind(),
-            Unopened { retry: false, .. } => ErrorKind::Precondition,
-            WrongModel { .. } | NoEncoder { .. } | EncoderOff | LinkedFolder { .. } => {
-                ErrorKind::Precondition
-            }
-            TooManyOpen { .. } => ErrorKind::Overloaded,
-            Damaged { .. } => ErrorKind::Corrupt,
-            Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,
-            Unopened { .. } | Closing => ErrorKind::Unavailable,
-            Panicked { .. } => ErrorKind::Internal,
-        }
     }
 }
 

@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{CollectionInfo, Engine, EngineError, short};
+use super::{CollectionInfo, Engine, EngineError, error::Result, short};
 use crate::{
     encoder::{Encoder, Encoders},
-    error::Result,
     model::ModelDir,
 };
 
@@ -33,7 +32,7 @@ impl Engine {
             return Ok(encoders.default_encoder());
         }
         let name = model.to_owned();
-        beside(encoders, move |encoders| encoders.get(&encoders.find(&name)?)).await
+        beside(encoders, move |encoders| Ok(encoders.get(&encoders.find(&name)?)?)).await
     }
 
     /// Makes an installed model the default from now on: for new collections, and for texts whose request names none.
@@ -46,7 +45,8 @@ impl Engine {
         self.check_open()?;
         let encoders = self.encoders.as_ref().ok_or(EngineError::EncoderOff)?;
         let name = model.to_owned();
-        let encoder = beside(encoders, move |encoders| encoders.set_default(&encoders.find(&name)?)).await?;
+        let encoder =
+            beside(encoders, move |encoders| Ok(encoders.set_default(&encoders.find(&name)?)?)).await?;
         tracing::info!(
             model = encoder.name(),
             fingerprint = short(&encoder.fingerprint().0),
@@ -65,7 +65,7 @@ impl Engine {
         }
         let fingerprint = model.fingerprint.clone();
         let found = beside(encoders, move |encoders| {
-            encoders.find_fingerprint(&fingerprint).map(|model| encoders.get(&model)).transpose()
+            Ok(encoders.find_fingerprint(&fingerprint).map(|model| encoders.get(&model)).transpose()?)
         })
         .await?;
         if found.is_some() {
@@ -76,8 +76,7 @@ impl Engine {
             name: model.name.clone(),
             fingerprint: short(&model.fingerprint.0),
             known: known(&self.config.data.home, &encoders.default_encoder()),
-        }
-        .into())
+        })
     }
 }
 

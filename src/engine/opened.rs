@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EngineError, Finding, catalog::named};
+use super::{EngineError, Finding, catalog::named, error::Result};
 use crate::{
     collection::{Collection, CollectionError, CollectionOptions, Threads},
-    error::ErrorKind,
+    error::{ErrorKind, Fault as _},
 };
 
 /// How long whoever needs a collection waits for another one to be given up, where all that may be open are in use.
@@ -187,8 +187,8 @@ impl Place {
         shelf: &Arc<Shelf>,
         name: &str,
         dir: &Path,
-        make: impl FnOnce(CollectionOptions) -> crate::Result<Arc<Collection>>,
-    ) -> crate::Result<Arc<Self>> {
+        make: impl FnOnce(CollectionOptions) -> Result<Arc<Collection>>,
+    ) -> Result<Arc<Self>> {
         let place = Place::new(shelf, name, dir);
         let taken = shelf.make_room().map_err(|refusal| refusal.of(name))?;
         let collection = make(taken.options())?;

@@ -12,14 +12,14 @@ use std::{
 use super::{
     Caller, CollectionInfo, DocumentOutcome, Engine, EngineError, WriteStatus,
     documents::{Content, content_hash},
+    error::Result,
 };
 use crate::{
-    collection::{
-        Collection, CollectionError, Write,
+    collection::{Collection, CollectionError, Write, point::Point},
+    value::{
+        Payload, PointId,
         payload::{payload_bytes, validate_payload},
-        point::{Payload, Point, PointId},
     },
-    error::Result,
 };
 
 /// Bytes of texts, vectors and fields after which a portion of a call is written, so that a call of many long documents needs little memory.
@@ -71,7 +71,7 @@ impl Engine {
         while !left.is_empty() {
             if caller.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 let (done, total) = (outcomes.len(), outcomes.len() + left.len());
-                return Err(EngineError::UnfinishedPayload { done, total }.into());
+                return Err(EngineError::UnfinishedPayload { done, total });
             }
             let (task, task_change, ids) = (Arc::clone(&open), Arc::clone(&change), left.clone());
             let collection = self.ready(&open).await?;
@@ -80,7 +80,7 @@ impl Engine {
             let Portion { outcomes: planned, writes } = portion;
             if !writes.is_empty() {
                 match self.submit(&open, writes).await {
-                    Err(crate::Error::Collection(CollectionError::Changed { .. })) if attempts < ATTEMPTS => {
+                    Err(EngineError::Collection(CollectionError::Changed { .. })) if attempts < ATTEMPTS => {
                         attempts += 1;
                         continue;
                     }
@@ -165,6 +165,7 @@ fn plan(
         let payload = change.apply(&stored.payload);
         bytes += payload_bytes(&stored.payload) + payload_bytes(&payload);
         let checked = validate_payload(id.as_str(), &payload, limits.payload_bytes)
+            .map_err(CollectionError::from)
             .and_then(|()| collection.check_field_names(&id, &payload, &mut new_names, limits.field_names));
         if let Err(error) = checked {
             portion.outcomes.push(Some(Err(error.into())));

@@ -3,14 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, encode::Slice, out_of_range,
+    Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, encode::Slice, error::Result,
+    out_of_range,
 };
 use crate::{
     budget::Room,
-    collection::{Query, Reads, point::PointId},
+    collection::{Query, Reads},
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
-    error::Result,
     stop::Stop,
+    value::PointId,
     vector::{Dim, Metric, Vector},
 };
 
@@ -44,7 +45,7 @@ impl Engine {
         self.check_open()?;
         let limit = self.config().limits.queries_max;
         if queries.is_empty() || queries.len() > limit {
-            return Err(out_of_range("the number of queries", 1, limit, queries.len()).into());
+            return Err(out_of_range("the number of queries", 1, limit, queries.len()));
         }
         let directory = self.names().now();
         let mut opens = Vec::with_capacity(queries.len());
@@ -96,17 +97,17 @@ impl Engine {
     fn check_query(&self, open: &Open, query: &SearchQuery) -> Result<()> {
         let k_max = self.config().limits.k_max;
         if !(1..=k_max).contains(&query.k) {
-            return Err(out_of_range("k", 1, k_max, query.k).into());
+            return Err(out_of_range("k", 1, k_max, query.k));
         }
         if let Some(ef) = query.ef.filter(|ef| !(1..=EF_MAX).contains(ef)) {
-            return Err(out_of_range("ef", 1, EF_MAX, ef).into());
+            return Err(out_of_range("ef", 1, EF_MAX, ef));
         }
         if query.score_threshold.is_some_and(|t| !t.is_finite()) {
-            return Err(EngineError::BadRequest { reason: "score_threshold must be finite".into() }.into());
+            return Err(EngineError::BadRequest { reason: "score_threshold must be finite".into() });
         }
         if let Some(text) = query.ask.text() {
             if open.info.model.is_none() {
-                return Err(EngineError::VectorsOnly { collection: open.info.name.clone() }.into());
+                return Err(EngineError::VectorsOnly { collection: open.info.name.clone() });
             }
             let limit = self.config().limits.query_bytes_max;
             if text.len() > limit {
@@ -114,7 +115,7 @@ impl Engine {
                     "the query has {} bytes, the limit is {limit} (limits.query_bytes_max); a model reads only the beginning of so long a text: search by a part of it, or store it as a document and search by its id",
                     text.len()
                 );
-                return Err(EngineError::BadRequest { reason }.into());
+                return Err(EngineError::BadRequest { reason });
             }
             check_text("the query", text, limit)?;
         }
@@ -168,7 +169,7 @@ impl Engine {
         self.check_open()?;
         let limit = self.config().limits.batch_max;
         if texts.is_empty() || texts.len() > limit {
-            return Err(out_of_range("the number of texts", 1, limit, texts.len()).into());
+            return Err(out_of_range("the number of texts", 1, limit, texts.len()));
         }
         let (class, bytes_max) = (self.class_of(&texts), self.config().limits.text_bytes_max);
         let check = move |texts: Vec<String>| -> Result<Vec<String>> {
@@ -203,7 +204,7 @@ impl Engine {
     ) -> Result<Vec<f32>> {
         let dim = encoder.dim();
         if others.is_empty() {
-            return Err(out_of_range("the number of texts", 1, self.config().limits.batch_max, 0).into());
+            return Err(out_of_range("the number of texts", 1, self.config().limits.batch_max, 0));
         }
         let mut texts = vec![text];
         texts.extend(others);
@@ -230,7 +231,7 @@ fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(EngineError::BadRequest { reason }.into())
+    Err(EngineError::BadRequest { reason })
 }
 
 /// Runs on a search thread.

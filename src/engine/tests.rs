@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::{DataConfig, EncoderConfig};
+use crate::{
+    config::{DataConfig, EncoderConfig},
+    error::{ErrorKind, Fault as _},
+};
 
 mod many;
 
@@ -430,7 +433,7 @@ async fn where_only_fields_change_vectors_are_kept() {
     engine.create_collection(collection("notes")).await.unwrap();
     let with = |year: i64, text: &str| Document {
         title: "Rain".into(),
-        payload: [("year".to_owned(), crate::collection::point::Value::Integer(year))].into(),
+        payload: [("year".to_owned(), crate::value::Value::Integer(year))].into(),
         ..document("a", text)
     };
     let text = sentences(60);
@@ -445,7 +448,7 @@ async fn where_only_fields_change_vectors_are_kept() {
     assert_eq!(encoded(&engine), texts);
     let after = point();
     assert_eq!((&after.passages, &after.text, &after.title), (&before.passages, &before.text, &before.title));
-    assert_eq!(after.payload["year"], crate::collection::point::Value::Integer(2));
+    assert_eq!(after.payload["year"], crate::value::Value::Integer(2));
     // Sent again it is unchanged, and another text is another vector.
     let again = engine.upsert("notes", vec![with(2, &text)], NEVER).await.unwrap().remove(0);
     assert_eq!(again.status, WriteStatus::Unchanged);
@@ -455,7 +458,7 @@ async fn where_only_fields_change_vectors_are_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_are_set_removed_and_replaced_and_no_change_is_lost() {
-    use crate::collection::point::Value;
+    use crate::value::Value;
     let home = home("tiny");
     let engine = Engine::open(&home.config).unwrap();
     engine.create_collection(collection("notes")).await.unwrap();

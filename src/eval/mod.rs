@@ -18,7 +18,11 @@ use std::{
 };
 
 use crate::{
-    error::ErrorKind,
+    encoder::{EncoderError, OpenError},
+    engine::EngineError,
+    error::{ErrorKind, Fault},
+    model::ModelError,
+    onnx::OnnxError,
     source::{NotText, whole_text},
 };
 
@@ -36,7 +40,15 @@ pub enum EvalError {
     #[error("the encoder under evaluation gave {reason}")]
     Vectors { reason: String },
     #[error(transparent)]
-    Run(#[from] crate::Error),
+    Encoder(#[from] EncoderError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 }
 
 /// A file of text, whole; packed with gzip or zstd, or in UTF-16 with its mark, as documents may be.
@@ -56,14 +68,17 @@ pub(crate) fn read_text(path: &Path) -> Result<String, EvalError> {
     })
 }
 
-impl EvalError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for EvalError {
+    fn kind(&self) -> ErrorKind {
         match self {
             EvalError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             EvalError::Read { .. } | EvalError::Vectors { .. } => ErrorKind::Internal,
             EvalError::Line { .. } | EvalError::Folder { .. } => ErrorKind::Invalid,
-            EvalError::Run(e) => e.kind(),
+            EvalError::Encoder(e) => e.kind(),
+            EvalError::Open(e) => e.kind(),
+            EvalError::Model(e) => e.kind(),
+            EvalError::Onnx(e) => e.kind(),
+            EvalError::Engine(e) => e.kind(),
         }
     }
 }
@@ -115,7 +130,7 @@ mod tests {
             (EvalError::Line { path: path(), line: 1, reason: String::new() }, ErrorKind::Invalid),
             (EvalError::Folder { path: path(), reason: String::new() }, ErrorKind::Invalid),
             (EvalError::Vectors { reason: String::new() }, ErrorKind::Internal),
-            (EvalError::Run(crate::encoder::EncoderError::Expired.into()), ErrorKind::Timeout),
+            (EvalError::Encoder(EncoderError::Expired), ErrorKind::Timeout),
         ] {
             assert_eq!(error.kind(), kind, "{error}");
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvalError, read_text};
 use crate::{
-    encoder::{Encoder, TextKind, nearness},
+    encoder::{Encoder, TextKind, tune::nearness},
     model::Precision,
     random::SplitMix,
     vector::cosine,
@@ -120,12 +120,12 @@ impl Reference {
 
         let mut token_mismatches = Vec::new();
         for (i, (text, (count, ids))) in self.texts.iter().zip(&self.tokens).enumerate() {
-            if encoder.token_ids(text).map_err(crate::Error::from)? != (ids.clone(), *count) {
+            if encoder.token_ids(text)? != (ids.clone(), *count) {
                 token_mismatches.push(i + 1);
             }
         }
         let encode = |texts: &[&String]| -> Result<Vec<Vec<f32>>, EvalError> {
-            let embeddings = encoder.encode(texts, TextKind::Raw).map_err(crate::Error::from)?;
+            let embeddings = encoder.encode(texts, TextKind::Raw)?;
             Ok(embeddings.into_iter().map(|e| e.values).collect())
         };
         let mut alone = Vec::with_capacity(self.texts.len());

@@ -134,8 +134,7 @@ async fn run(
     engine: &Arc<Engine>,
     options: Options,
 ) -> Result<RetrievalReport, EvalError> {
-    let encoder =
-        engine.encoder().ok_or(crate::engine::EngineError::EncoderOff).map_err(crate::Error::from)?;
+    let encoder = engine.encoder().ok_or(crate::engine::EngineError::EncoderOff)?;
     let new = NewCollection {
         name: COLLECTION.into(),
         chunking_disabled: options.chunking_disabled,

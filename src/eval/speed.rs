@@ -97,7 +97,7 @@ impl ModelSize {
         };
         let tensors = tensors(model.manifest.architecture, &model.manifest.shape);
         let parameters = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
-        let onnx = model.onnx_path().map_err(crate::Error::from)?;
+        let onnx = model.onnx_path()?;
         Ok(ModelSize { parameters, weights_bytes: bytes(model.weights_path())?, onnx_bytes: bytes(onnx)? })
     }
 }
@@ -194,7 +194,7 @@ pub fn compare(
 fn time(encoder: &Encoder, texts: &SpeedTexts) -> Result<Speeds, EvalError> {
     let encode = |texts: &[String]| -> Result<f64, EvalError> {
         let started = Instant::now();
-        encoder.encode(texts, TextKind::Raw).map_err(crate::Error::from)?;
+        encoder.encode(texts, TextKind::Raw)?;
         Ok(started.elapsed().as_secs_f64())
     };
     let mut queries = Vec::with_capacity(texts.queries.len());
@@ -211,7 +211,7 @@ fn time(encoder: &Encoder, texts: &SpeedTexts) -> Result<Speeds, EvalError> {
 fn tokens_mean(encoder: &Encoder, texts: &[String]) -> Result<f64, EvalError> {
     let mut tokens = 0;
     for text in texts {
-        tokens += encoder.token_ids(text).map_err(crate::Error::from)?.0.len();
+        tokens += encoder.token_ids(text)?.0.len();
     }
     Ok(tokens as f64 / texts.len() as f64)
 }

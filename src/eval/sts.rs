@@ -56,7 +56,7 @@ pub struct StsSet {
 }
 
 /// Texts -> one vector each, in order. Called with at most some thousand texts of like length at once.
-pub type Embed<'a> = dyn FnMut(&[&str]) -> Result<Vec<Vec<f32>>, EvalError> + 'a;
+pub type Embed<'a, E = EvalError> = dyn FnMut(&[&str]) -> Result<Vec<Vec<f32>>, E> + 'a;
 
 /// Reads one file; the set is named after it.
 ///
@@ -151,7 +151,7 @@ impl StsSet {
     ///
     /// # Errors
     /// What `embed` answers; [`EvalError::Vectors`] for vectors that are too few or not finite.
-    pub fn score(&self, embed: &mut Embed<'_>) -> Result<f64, EvalError> {
+    pub fn score<E: From<EvalError>>(&self, embed: &mut Embed<'_, E>) -> Result<f64, E> {
         let cosines = cosines(std::slice::from_ref(self), embed)?;
         Ok(spearman(&cosines[0], &self.gold()))
     }
@@ -171,17 +171,17 @@ pub fn distinct(sets: &[StsSet]) -> Vec<&str> {
 ///
 /// # Errors
 /// As [`StsSet::score`].
-pub fn cosines(sets: &[StsSet], embed: &mut Embed<'_>) -> Result<Vec<Vec<f64>>, EvalError> {
+pub fn cosines<E: From<EvalError>>(sets: &[StsSet], embed: &mut Embed<'_, E>) -> Result<Vec<Vec<f64>>, E> {
     let texts = distinct(sets);
     let mut vectors: HashMap<&str, Vec<f32>> = HashMap::with_capacity(texts.len());
     for block in texts.chunks(BLOCK) {
         let made = embed(block)?;
         if made.len() != block.len() {
             let reason = format!("{} vectors for {} texts", made.len(), block.len());
-            return Err(EvalError::Vectors { reason });
+            return Err(EvalError::Vectors { reason }.into());
         }
         if made.iter().flatten().any(|v| !v.is_finite()) {
-            return Err(EvalError::Vectors { reason: "a vector is not finite".into() });
+            return Err(EvalError::Vectors { reason: "a vector is not finite".into() }.into());
         }
         vectors.extend(block.iter().copied().zip(made));
     }
@@ -192,7 +192,7 @@ pub fn cosines(sets: &[StsSet], embed: &mut Embed<'_>) -> Result<Vec<Vec<f64>>, 
 /// The serving encoder as an embedding function.
 pub fn encode_with(encoder: &Encoder) -> impl FnMut(&[&str]) -> Result<Vec<Vec<f32>>, EvalError> + '_ {
     |texts| {
-        let embeddings = encoder.encode(texts, TextKind::Raw).map_err(crate::Error::from)?;
+        let embeddings = encoder.encode(texts, TextKind::Raw)?;
         Ok(embeddings.into_iter().map(|e| e.values).collect())
     }
 }

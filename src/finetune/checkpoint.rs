@@ -26,7 +26,7 @@ use super::{
     parameters::{Parameter, Parameters},
 };
 use crate::{
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
     model::{FileSum, files},
 };
 
@@ -144,16 +144,6 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            CheckpointError::DiskFull { .. } => ErrorKind::Overloaded,
-            CheckpointError::Io { .. } => ErrorKind::Internal,
-            CheckpointError::Damaged { .. } => ErrorKind::Corrupt,
-            CheckpointError::Format { .. } | CheckpointError::Settings { .. } => ErrorKind::Precondition,
-        }
-    }
-
     fn from_io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -161,6 +151,17 @@ impl CheckpointError {
                 CheckpointError::DiskFull { path, source }
             }
             _ => CheckpointError::Io { path, source },
+        }
+    }
+}
+
+impl Fault for CheckpointError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CheckpointError::DiskFull { .. } => ErrorKind::Overloaded,
+            CheckpointError::Io { .. } => ErrorKind::Internal,
+            CheckpointError::Damaged { .. } => ErrorKind::Corrupt,
+            CheckpointError::Format { .. } | CheckpointError::Settings { .. } => ErrorKind::Precondition,
         }
     }
 }

@@ -12,7 +12,10 @@
 
 use rayon::prelude::*;
 
-use crate::{error::ErrorKind, random::SplitMix};
+use crate::{
+    error::{ErrorKind, Fault},
+    random::SplitMix,
+};
 
 /// Elements that one thread makes at a time.
 const BLOCK: usize = 1 << 14;
@@ -34,9 +37,8 @@ pub struct ProbabilityError {
     pub got: f64,
 }
 
-impl ProbabilityError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for ProbabilityError {
+    fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }
 }

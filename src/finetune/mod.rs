@@ -39,7 +39,7 @@ pub mod sweep;
 
 use std::path::PathBuf;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 /// Why a training run could not begin, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ pub enum FinetuneError {
     #[error(transparent)]
     Encoder(#[from] crate::encoder::EncoderError),
     #[error(transparent)]
-    Eval(Box<crate::eval::EvalError>),
+    Eval(#[from] crate::eval::EvalError),
     #[error(transparent)]
     Dropout(#[from] masks::ProbabilityError),
     #[error(transparent)]
@@ -76,9 +76,8 @@ pub enum FinetuneError {
     Recipe(#[from] recipe::RecipeError),
 }
 
-impl FinetuneError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for FinetuneError {
+    fn kind(&self) -> ErrorKind {
         match self {
             FinetuneError::Busy { .. } => ErrorKind::Precondition,
             FinetuneError::Checkpoint(e) => e.kind(),
@@ -95,11 +94,5 @@ impl FinetuneError {
             FinetuneError::Optimizer(e) => e.kind(),
             FinetuneError::Recipe(e) => e.kind(),
         }
-    }
-}
-
-impl From<crate::eval::EvalError> for FinetuneError {
-    fn from(error: crate::eval::EvalError) -> Self {
-        FinetuneError::Eval(Box::new(error))
     }
 }

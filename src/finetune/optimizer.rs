@@ -15,7 +15,10 @@
 use rayon::prelude::*;
 
 use super::parameters::{Parameter, Parameters};
-use crate::{error::ErrorKind, onnx::training::WORDS};
+use crate::{
+    error::{ErrorKind, Fault},
+    onnx::training::WORDS,
+};
 
 mod rows;
 #[cfg(test)]
@@ -151,9 +154,8 @@ pub enum OptimizerError {
     Rate { rate: f64, weight_decay: f64 },
 }
 
-impl OptimizerError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for OptimizerError {
+    fn kind(&self) -> ErrorKind {
         match self {
             OptimizerError::NotFinite { .. } => ErrorKind::Precondition,
             OptimizerError::Rate { .. } => ErrorKind::Invalid,

@@ -252,9 +252,8 @@ pub enum RecipeError {
     Faults { faults: Vec<Fault> },
 }
 
-impl RecipeError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl crate::error::Fault for RecipeError {
+    fn kind(&self) -> ErrorKind {
         match self {
             RecipeError::NotFound { .. } => ErrorKind::NotFound,
             RecipeError::Read { .. } => ErrorKind::Precondition,

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     encoder::{Encoder, TextKind, Tokenizer},
-    eval::{EvalError, sts::StsSet},
+    eval::sts::StsSet,
     model::ModelDir,
     onnx::training::{self, Adapter, Head, TrainingGraph},
     random::mixed,
@@ -443,14 +443,13 @@ impl<'a> Run<'a> {
         self.optimizer.flush(&mut self.parameters);
         let Run { steppers, tokenizer, parameters, plan, .. } = self;
         let stepper = &mut steppers[0].1;
-        let mut embed = |texts: &[&str]| -> Result<Vec<Vec<f32>>, EvalError> {
-            let failed = |e: FinetuneError| EvalError::Run(e.into());
+        let mut embed = |texts: &[&str]| -> Result<Vec<Vec<f32>>, FinetuneError> {
             let mut vectors = Vec::with_capacity(texts.len());
             for some in texts.chunks(EVALUATION_BATCH) {
                 let ids: Result<Vec<Vec<u32>>, _> =
                     some.iter().map(|text| tokenizer.encode(text).map(|t| t.ids)).collect();
-                let tokens = Tokens::padded(&ids.map_err(|e| failed(e.into()))?);
-                let flat = stepper.embed(parameters, &tokens).map_err(failed)?;
+                let tokens = Tokens::padded(&ids?);
+                let flat = stepper.embed(parameters, &tokens)?;
                 let dimension = flat.len() / some.len();
                 vectors.extend(flat.chunks(dimension).map(<[f32]>::to_vec));
             }

@@ -12,7 +12,7 @@ use super::{
     Allow, IndexError, IndexKind, IndexParams, Neighbor, SearchParams, Slot, Stamp, VectorIndex, create, load,
 };
 use crate::{
-    error::ErrorKind,
+    error::{ErrorKind, Fault as _},
     random::SplitMix,
     stop::Stop,
     vector::{Dim, Metric, Vector},

@@ -11,12 +11,13 @@ use std::{fmt::Debug, path::Path, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::ErrorKind,
+    error::{ErrorKind, Fault},
     stop::Stop,
     vector::{Dim, Metric},
 };
 
 mod baseline;
+pub mod columns;
 #[cfg(test)]
 mod conformance;
 mod flat;
@@ -277,10 +278,8 @@ pub enum IndexError {
     Io { path: std::path::PathBuf, source: std::io::Error },
 }
 
-impl IndexError {
-    /// Invalid for parameters, Precondition for files of another index, Corrupt for damaged files; the rest is
-    /// Internal (nothing is lost).
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for IndexError {
+    fn kind(&self) -> ErrorKind {
         match self {
             IndexError::Param { .. } => ErrorKind::Invalid,
             IndexError::Mismatch { .. } => ErrorKind::Precondition,

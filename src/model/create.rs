@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use super::{
     MANIFEST_FILE, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling, Quantised, TOKENIZER_FILE,
-    WEIGHTS_FILE, checksum::FileSum, import::place, manifest::check_name,
+    WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
 };
 use crate::onnx::Weights;
 
@@ -73,4 +73,24 @@ impl ModelDir {
         place(&target, &manifest, &weights, &tokenizer)?;
         ModelDir::open(&target)
     }
+}
+
+/// Makes the directory whole, or not at all; one that was there before is replaced.
+pub(crate) fn place(
+    target: &Path,
+    manifest: &Manifest,
+    weights: &[u8],
+    tokenizer: &str,
+) -> Result<(), ModelError> {
+    files::replace_folder(target, |building| {
+        for (name, content) in [
+            (WEIGHTS_FILE, weights),
+            (TOKENIZER_FILE, tokenizer.as_bytes()),
+            (MANIFEST_FILE, manifest.to_toml().as_bytes()),
+        ] {
+            let path = building.join(name);
+            files::write_whole(&path, content).map_err(|source| ModelError::Io { path, source })?;
+        }
+        Ok(())
+    })
 }

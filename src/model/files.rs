@@ -17,7 +17,7 @@ const TEMPORARY: &str = ".tmp-";
 const REMAINS_AGE: Duration = Duration::from_secs(3600);
 
 /// Writes to a temporary name, fsyncs, renames, fsyncs the folder.
-pub(super) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     write_whole_with(path, |file| file.write_all(content))
 }
 
@@ -41,11 +41,11 @@ pub(crate) fn write_whole_with(
 }
 
 /// Most bytes of a description: `config.json`, `model.toml` and the like.
-pub(super) const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
 /// Most bytes of a tokenizer or a vocabulary.
-pub(super) const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
 /// Most bytes of weights.
-pub(super) const WEIGHTS_BYTES_MAX: u64 = 16 << 30;
+pub(crate) const WEIGHTS_BYTES_MAX: u64 = 16 << 30;
 
 /// Reads a file of somebody else's. A symbolic link is followed, as a hub's cache needs it, but only a regular file is
 /// read: a device or a pipe would be read until memory ends.
@@ -53,7 +53,7 @@ pub(super) const WEIGHTS_BYTES_MAX: u64 = 16 << 30;
 /// # Errors
 /// [`ModelError::MissingFile`]; [`ModelError::Unsupported`] for what is no regular file and for one of more than
 /// `bytes_max`; [`ModelError::Io`].
-pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModelError> {
     let refused = |reason: String| ModelError::Unsupported { path: path.to_owned(), reason };
     let failed = |error| ModelError::from_io(path, error);
     // Looked at before it is opened: opening a pipe waits for somebody to write into it.
@@ -81,7 +81,7 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModelError> {
 ///
 /// # Errors
 /// As [`read`]; [`ModelError::Unsupported`] for what is not UTF-8.
-pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, ModelError> {
+pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<String, ModelError> {
     String::from_utf8(read(path, bytes_max)?).map_err(|error| ModelError::Unsupported {
         path: path.to_owned(),
         reason: format!("it is not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
@@ -93,7 +93,7 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, ModelErro
 ///
 /// # Errors
 /// Those of `fill`, after which nothing is left; [`ModelError::Io`].
-pub(super) fn replace_folder(
+pub(crate) fn replace_folder(
     target: &Path,
     fill: impl FnOnce(&Path) -> Result<(), ModelError>,
 ) -> Result<(), ModelError> {
@@ -128,7 +128,7 @@ impl Drop for Unfinished {
 }
 
 /// A name beside `path` that no other process or thread uses.
-pub(super) fn temporary_beside(path: &Path) -> PathBuf {
+pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +136,7 @@ pub(super) fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 /// Whether something unfinished is so old that nobody works on it any more.
-pub(super) fn is_remains(entry: &DirEntry) -> bool {
+pub(crate) fn is_remains(entry: &DirEntry) -> bool {
     let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
     entry.file_name().to_string_lossy().starts_with(TEMPORARY) && age().is_some_and(|age| age > REMAINS_AGE)
 }
@@ -148,7 +148,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Makes a folder, with those above it, that only this user may enter.
-pub(super) fn create_private(path: &Path) -> io::Result<()> {
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -158,7 +158,7 @@ pub(super) fn create_private(path: &Path) -> io::Result<()> {
 
 /// Whether the folder is this user's and nobody else may write to it.
 #[cfg(unix)]
-pub(super) fn is_private(folder: &Path) -> bool {
+pub(crate) fn is_private(folder: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs::symlink_metadata(folder) else { return false };
     // Whoever owns a file made now is this user; that saves a call into libc.
@@ -170,7 +170,7 @@ pub(super) fn is_private(folder: &Path) -> bool {
 
 /// Not known here, so never.
 #[cfg(not(unix))]
-pub(super) fn is_private(_folder: &Path) -> bool {
+pub(crate) fn is_private(_folder: &Path) -> bool {
     false
 }
 

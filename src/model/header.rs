@@ -12,7 +12,7 @@ const LENGTH_BYTES: usize = 8;
 const ALIGNMENT: usize = 8;
 
 /// Header and tensors of a whole file; `None` if it is not one.
-pub(super) fn split(file: &[u8]) -> Option<(&str, &[u8])> {
+pub(crate) fn split(file: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = file.split_first_chunk::<LENGTH_BYTES>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     let (header, tensors) = rest.split_at_checked(length)?;
@@ -20,7 +20,7 @@ pub(super) fn split(file: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// A whole file.
-pub(super) fn join(header: &str, tensors: &[u8]) -> Vec<u8> {
+pub(crate) fn join(header: &str, tensors: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(LENGTH_BYTES + header.len() + tensors.len());
     file.extend((header.len() as u64).to_le_bytes());
     file.extend(header.as_bytes());
@@ -33,7 +33,7 @@ pub(super) fn join(header: &str, tensors: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// In words: it is not JSON.
-pub(super) fn for_transformers(
+pub(crate) fn for_transformers(
     header: &str,
     architecture: Architecture,
     shape: &Shape,

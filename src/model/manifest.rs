@@ -201,7 +201,7 @@ impl Manifest {
 }
 
 /// Names are folder names on every system: letters, digits, `.`, `_`, `-`, beginning with a letter or digit.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
     if first && name.len() <= 64 && name.chars().all(plain) {

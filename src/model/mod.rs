@@ -1,39 +1,35 @@
-//! A model directory: manifest, checksums, import, pull, export, fingerprint.
+//! A model directory: manifest, checksums, fingerprint.
 //!
 //! `model.toml`, `model.safetensors`, `tokenizer.json`, and `onnx/` generated from them. Whatever made it (import,
 //! setup, later training), it is opened in one way. Opening reads the manifest and compares sizes; checksums are
 //! compared by [`ModelDir::verify`] and before anything is generated from the weights.
 //! Deliberately absent: the tokenizer's inside, sessions.
 
-mod checksum;
-mod create;
-mod export;
-mod exported;
+pub(crate) mod checksum;
+pub(crate) mod create;
 pub(crate) mod files;
 mod generated;
-mod header;
-mod import;
-mod manifest;
-mod pull;
+pub(crate) mod header;
+pub(crate) mod manifest;
 mod quantised;
 mod random;
 mod sample;
-mod wordpiece;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::{error::ErrorKind, onnx::Weights};
+use crate::{
+    error::{ErrorKind, Fault},
+    onnx::Weights,
+};
 
 use crate::onnx::Layout;
 pub use crate::onnx::{Architecture, Pooling, Shape};
 pub use checksum::FileSum;
 pub use create::NewModel;
-pub use export::Export;
 pub use manifest::{Fingerprint, MANIFEST_FORMAT, MAX_TOKENS_LEAST, Manifest, Precision, Prompts, Quantised};
-pub use pull::{Hub, PullError, PullEvent, Pulled, Repository};
 pub use quantised::NewQuantised;
 pub use random::RandomOptions;
 pub use sample::sample_texts;
@@ -46,7 +42,7 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Folder of the models under the home folder.
-const MODELS_FOLDER: &str = "models";
+pub(crate) const MODELS_FOLDER: &str = "models";
 
 /// An opened model directory whose manifest was read and whose files are there with the right sizes.
 #[derive(Debug, Clone)]
@@ -177,24 +173,6 @@ impl ModelDir {
         generated::onnx_path(self, layout)
     }
 
-    /// Makes a model directory `home/models/NAME` from a Hugging Face directory of a BERT or DistilBERT encoder
-    /// (`config.json`, `model.safetensors`, `tokenizer.json` or `vocab.txt`; sentence-transformers' module files
-    /// give pooling, normalisation and maximal length if they are there).
-    ///
-    /// # Errors
-    /// [`ModelError::Unsupported`], [`ModelError::Exists`], file errors.
-    pub fn import(home: &Path, from: &Path, options: ImportOptions) -> Result<Self, ModelError> {
-        import::import(&home.join(MODELS_FOLDER), from, options)
-    }
-
-    /// Which encoder a Hugging Face directory holds, by its `config.json`.
-    ///
-    /// # Errors
-    /// [`ModelError::Unsupported`], [`ModelError::MissingFile`].
-    pub fn encoder_of(from: &Path) -> Result<(Architecture, Shape), ModelError> {
-        import::encoder_of(from)
-    }
-
     /// Makes a model directory `home/models/NAME` of a given shape with random weights and the tokenizer of
     /// `vocabulary`.
     ///
@@ -202,17 +180,6 @@ impl ModelDir {
     /// [`ModelError::Unsupported`] for a shape that no encoder has, [`ModelError::Exists`], file errors.
     pub fn random(home: &Path, vocabulary: &ModelDir, options: &RandomOptions) -> Result<Self, ModelError> {
         random::random(home, vocabulary, options)
-    }
-
-    /// Writes the model as a Hugging Face directory `target`, which transformers opens, and sentence-transformers
-    /// too if it has a module for the pooling. [`ModelDir::import`] makes the same model of it.
-    ///
-    /// `force` replaces an exported model that is there; any other folder with something in it is left alone.
-    ///
-    /// # Errors
-    /// [`ModelError::Occupied`], [`ModelError::Checksum`] for damaged weights, file errors. Nothing is left then.
-    pub fn export(&self, target: &Path, force: bool) -> Result<Export, ModelError> {
-        export::export(self, target, force)
     }
 
     fn compare(&self, name: &str, got: &FileSum) -> Result<(), ModelError> {
@@ -242,21 +209,6 @@ fn folders(models: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// What [`ModelDir::import`] cannot read from the directory. `None`: read it, else the default.
-#[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct ImportOptions {
-    pub name: Option<String>,
-    pub pooling: Option<Pooling>,
-    pub normalise: Option<bool>,
-    pub max_tokens: Option<usize>,
-    pub licence: Option<String>,
-    pub source: Option<String>,
-    pub prompts: Option<Prompts>,
-    /// Replace a model of this name.
-    pub force: bool,
-}
-
 /// What is wrong with a model directory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -278,8 +230,6 @@ pub enum ModelError {
     Unsupported { path: PathBuf, reason: String },
     #[error("a model named {name:?} exists; choose another --name, or --force to replace it")]
     Exists { name: String },
-    #[error(transparent)]
-    Pull(#[from] PullError),
     #[error("cannot export to {}: {reason}", path.display())]
     Occupied { path: PathBuf, reason: String },
     #[error(
@@ -295,21 +245,21 @@ pub enum ModelError {
 
 impl ModelError {
     /// A file that is not there is told apart: only it has its own way out.
-    fn from_io(path: &Path, source: io::Error) -> Self {
+    pub(crate) fn from_io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::NotFound => ModelError::MissingFile { path },
             _ => ModelError::Io { path, source },
         }
     }
+}
 
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for ModelError {
+    fn kind(&self) -> ErrorKind {
         match self {
             ModelError::NotFound { .. } => ErrorKind::NotFound,
             ModelError::Exists { .. } | ModelError::Occupied { .. } => ErrorKind::Exists,
             ModelError::Unsupported { .. } => ErrorKind::Invalid,
-            ModelError::Pull(error) => error.kind(),
             ModelError::MissingFile { .. }
             | ModelError::Manifest { .. }
             | ModelError::Onnx { .. }
@@ -323,4 +273,4 @@ impl ModelError {
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
-mod tiny;
+pub(crate) mod tiny;

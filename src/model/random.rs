@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, View};
 
 use super::{
     Architecture, MANIFEST_FILE, MANIFEST_FORMAT, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling,
-    Prompts, Shape, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, import::place,
+    Prompts, Shape, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum, create::place,
 };
 use crate::{
     onnx::encoder::{FILE_BYTES_MAX, tensors},
@@ -44,7 +44,7 @@ pub struct RandomOptions {
 #[cfg(test)]
 impl RandomOptions {
     /// Small enough for any test: two layers, 8 wide.
-    pub(super) fn small(name: &str, architecture: Architecture) -> Self {
+    pub(crate) fn small(name: &str, architecture: Architecture) -> Self {
         RandomOptions {
             name: name.to_owned(),
             architecture,

@@ -17,8 +17,8 @@ use crate::random::SplitMix;
 use super::{
     Architecture, FileSum, MANIFEST_FILE, MANIFEST_FORMAT, Manifest, ModelDir, Pooling, Prompts, Shape,
     TOKENIZER_FILE, WEIGHTS_FILE,
-    wordpiece::{Options, tokenizer_json},
 };
+use crate::hub::wordpiece::{Options, tokenizer_json};
 
 const SEED: u64 = 20_240_607;
 const LAYERS: usize = 2;
@@ -208,7 +208,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// `models/tiny` of this repository.
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join("tiny")
 }
 

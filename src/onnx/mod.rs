@@ -15,7 +15,7 @@ pub use pooling::Pooling;
 pub use quantise::Calibration;
 pub use weights::Weights;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 /// Why a model could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +42,8 @@ pub enum OnnxError {
     TooLarge { bytes: usize },
 }
 
-impl OnnxError {
-    /// Always [`ErrorKind::Precondition`]: the model directory must be mended.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for OnnxError {
+    fn kind(&self) -> ErrorKind {
         ErrorKind::Precondition
     }
 }

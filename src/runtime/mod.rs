@@ -11,8 +11,9 @@
 
 use std::path::PathBuf;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
+pub(crate) mod layer8;
 mod library;
 mod operators;
 mod provider;
@@ -103,7 +104,7 @@ impl std::str::FromStr for Precision {
 
 /// Whether this processor multiplies 8-bit integers fast enough that `auto` takes them.
 pub fn has_fast_integers() -> bool {
-    crate::kernel::is_fast()
+    crate::runtime::layer8::is_fast()
 }
 
 /// Where inference runs, and why there.
@@ -150,9 +151,8 @@ pub enum RuntimeError {
     OtherLibrary { loaded: PathBuf, asked: PathBuf },
 }
 
-impl RuntimeError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+impl Fault for RuntimeError {
+    fn kind(&self) -> ErrorKind {
         match self {
             RuntimeError::UnknownDevice { .. } | RuntimeError::UnknownPrecision { .. } => ErrorKind::Invalid,
             RuntimeError::PrecisionUnavailable { .. }

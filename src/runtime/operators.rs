@@ -10,11 +10,8 @@ use ort::{
     value::{DynTensorValueType, TensorElementType},
 };
 
-use crate::{
-    kernel::{self, Buffers, INPUTS_MAX, Layer, Linear, Norm, PackedPooling},
-    onnx::graph::OWN_DOMAIN,
-    simd::Isa,
-};
+use super::layer8::{self, Buffers, INPUTS_MAX, Layer, Linear, Norm, PackedPooling};
+use crate::{onnx::graph::OWN_DOMAIN, simd::Isa};
 
 /// All of them, for one session.
 pub(super) fn domain() -> ort::Result<OperatorDomain> {
@@ -56,7 +53,7 @@ impl Operator for EncoderLayer {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<LayerKernel> {
-        let isa = kernel::best_isa();
+        let isa = layer8::best_isa();
         let heads: i64 = attribute(context, "heads")?;
         let epsilon: f32 = attribute(context, "epsilon")?;
         let norm = |at: usize| -> ort::Result<Norm> {
@@ -168,7 +165,7 @@ impl Kernel for PoolKernel {
         let mut out = context.output(0, shape)?.ok_or_else(|| wrong("there is no output 0"))?;
         let (_, out) = out.try_extract_tensor_mut::<f32>()?;
         if hidden > 0 {
-            kernel::pool(self.kind, tokens, hidden, &self.starts, out);
+            layer8::pool(self.kind, tokens, hidden, &self.starts, out);
         }
         Ok(())
     }

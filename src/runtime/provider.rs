@@ -8,8 +8,8 @@ use ort::{
     session::{Session, builder::SessionBuilder},
 };
 
-use super::{DeviceChoice, DeviceReport, Precision, RuntimeError, library::Loaded, operators};
-use crate::{kernel, onnx::Layout};
+use super::{DeviceChoice, DeviceReport, Precision, RuntimeError, layer8, library::Loaded, operators};
+use crate::onnx::Layout;
 
 /// Version of the plugin wheel that setup installs; also the name of its folder.
 const OPENVINO_VERSION: &str = "1.8.1";
@@ -168,7 +168,7 @@ pub(super) fn resolve(
             cuda_available(loaded).map_err(|reason| refused(&reason))?;
             Ok(cuda(0, true, asked()))
         }
-        (DeviceChoice::Cpu, Precision::Auto) if packable && kernel::is_fast() => Ok((
+        (DeviceChoice::Cpu, Precision::Auto) if packable && layer8::is_fast() => Ok((
             Provider::CpuPacked,
             report(INT8, "asked for, and this processor multiplies 8-bit integers".into()),
         )),
@@ -213,7 +213,7 @@ pub(super) fn resolve(
 fn best_on_cpu(loaded: &mut Loaded, home: &Path, packable: bool) -> (Provider, DeviceReport) {
     let report =
         |device: &str, reason: &str| DeviceReport { device: device.to_owned(), reason: reason.to_owned() };
-    let packed = packable && kernel::is_fast();
+    let packed = packable && layer8::is_fast();
     if if packed { cpu_has_amx() } else { cpu_has_bf16() } {
         match register_openvino(loaded, home) {
             Ok(()) => {

@@ -38,7 +38,6 @@ use super::{
     status,
 };
 use crate::{
-    Error,
     budget::{Budget, BudgetError, Held, Room},
     config::Config,
     engine::{Caller, EngineError},
@@ -85,7 +84,7 @@ impl Gate {
     }
 
     /// Refuses what would be refused anyway once it is here as a whole. A stream gets its place.
-    fn admit(&self, streaming: bool, client: u64) -> Result<Option<OpenStream>, Error> {
+    fn admit(&self, streaming: bool, client: u64) -> Result<Option<OpenStream>, ServerError> {
         if self.draining.is_cancelled() {
             return Err(EngineError::Closing.into());
         }
@@ -93,7 +92,7 @@ impl Gate {
             return Ok(Some(self.streams.open(client)?));
         }
         if self.limits.permits.available_permits() == 0 {
-            return Err(ServerError::TooManyRequests { limit: self.limits.concurrent_max }.into());
+            return Err(ServerError::TooManyRequests { limit: self.limits.concurrent_max });
         }
         Ok(None)
     }
@@ -144,7 +143,7 @@ impl Request {
     ///
     /// # Errors
     /// [`EngineError::Closing`].
-    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, ServerError> {
         Ok(Arc::clone(&self.limits.permits).acquire_owned().await.map_err(|_| EngineError::Closing)?)
     }
 
@@ -158,7 +157,7 @@ impl Request {
     /// Waits for a method's body, no longer than the deadline, and makes it an answer.
     pub(crate) async fn answer<T: Message>(
         &self,
-        work: impl Future<Output = Result<T, Error>>,
+        work: impl Future<Output = Result<T, ServerError>>,
     ) -> Result<Response<T>, Status> {
         self.within_deadline(work).await.map(Response::new).map_err(|error| self.refuse(&error))
     }
@@ -169,8 +168,8 @@ impl Request {
     /// [`EngineError::Expired`], [`BudgetError::AnswerTooLarge`], those of `work`.
     pub(crate) async fn within_deadline<T: Message>(
         &self,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+        work: impl Future<Output = Result<T, ServerError>>,
+    ) -> Result<T, ServerError> {
         let answer = tokio::time::timeout_at(self.deadline.into(), work)
             .await
             .unwrap_or_else(|_| Err(EngineError::Expired.into()))?;
@@ -200,7 +199,7 @@ impl Request {
     }
 
     /// What the client hears of a failure.
-    pub(crate) fn refuse(&self, error: &Error) -> Status {
+    pub(crate) fn refuse(&self, error: &ServerError) -> Status {
         status::of(error, &self.id)
     }
 }

@@ -118,7 +118,7 @@ impl Collections for CollectionsService {
                     size if size <= FIELDS_PAGE_MAX => size,
                     size => {
                         let reason = format!("it must be between 0 and {FIELDS_PAGE_MAX}, got {size}");
-                        return Err(ServerError::field("fields_page_size", reason).into());
+                        return Err(ServerError::field("fields_page_size", reason));
                     }
                 };
                 let fields = FieldsAsked {

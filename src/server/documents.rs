@@ -11,9 +11,10 @@ use tracing::Instrument;
 
 use super::{ServerError, admit, convert, ingest, metrics::Metrics};
 use crate::{
-    collection::{PAGE_BYTES, point::PointId},
+    collection::PAGE_BYTES,
     engine::{Engine, ListingQuery},
     proto::{self, documents_server::Documents},
+    value::PointId,
 };
 
 /// Documents of a page where the client names no number.
@@ -125,14 +126,10 @@ impl Documents for DocumentsService {
                         self.engine.delete_matching(&message.collection, filter).await?
                     }
                     (false, Some(_)) => {
-                        return Err(
-                            ServerError::field("filter", "give either ids or a filter, not both").into()
-                        );
+                        return Err(ServerError::field("filter", "give either ids or a filter, not both"));
                     }
                     (true, None) => {
-                        return Err(
-                            ServerError::field("ids", "say what to delete: give ids or a filter").into()
-                        );
+                        return Err(ServerError::field("ids", "say what to delete: give ids or a filter"));
                     }
                 };
                 Ok(proto::DeleteDocumentsResponse { deleted, hints })

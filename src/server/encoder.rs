@@ -97,7 +97,7 @@ impl Encoder for EncoderService {
             .answer(async {
                 if message.name.is_empty() {
                     let reason = "name a model; Models lists them";
-                    return Err(ServerError::field("name", reason).into());
+                    return Err(ServerError::field("name", reason));
                 }
                 let encoder = self.engine.use_model(&message.name).await?;
                 let model = convert::model_to(encoder.model(), Some(encoder.device()), true);

@@ -31,7 +31,6 @@ use super::{
     status,
 };
 use crate::{
-    Error,
     budget::{Budget, BudgetError, Held, Room},
     engine::EngineError,
     proto::codec::aside,
@@ -126,7 +125,7 @@ pub(super) struct Inbound {
 }
 
 /// Memory that is not free yet.
-type Waiting = Pin<Box<dyn Future<Output = Result<Held, Error>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Held, ServerError>> + Send>>;
 
 /// A message whose length is known.
 struct Begun {
@@ -164,7 +163,7 @@ impl Inbound {
     }
 
     /// The next message, as far as it is here; `None`: more bytes are needed.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ServerError>> {
         let mut begun = match self.begun.take() {
             Some(begun) => begun,
             None => {
@@ -212,14 +211,14 @@ impl Inbound {
         Poll::Ready(Ok(Some(message)))
     }
 
-    fn check_begin(&self, length: u32) -> Result<usize, Error> {
+    fn check_begin(&self, length: u32) -> Result<usize, ServerError> {
         let limit = self.limits.message_bytes_max;
         let bytes = usize::try_from(length).unwrap_or(usize::MAX);
         if bytes > limit {
-            return Err(ServerError::MessageTooLarge { limit }.into());
+            return Err(ServerError::MessageTooLarge { limit });
         }
         if self.whole.is_some() {
-            return Err(ServerError::malformed("a call has one message, and this one has more").into());
+            return Err(ServerError::malformed("a call has one message, and this one has more"));
         }
         Ok(bytes)
     }
@@ -228,7 +227,7 @@ impl Inbound {
         if self.method.writes { WRITE_FACTOR } else { READ_FACTOR }
     }
 
-    fn poll_memory(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<Held, Error>> {
+    fn poll_memory(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<Held, ServerError>> {
         let wanted = bytes * self.factor();
         let waiting = self.waiting.get_or_insert_with(|| {
             let budget = Arc::clone(&self.limits.budget);
@@ -244,7 +243,7 @@ impl Inbound {
     }
 
     /// Measures a message, and reserves what it takes beyond its length.
-    fn pay(&self, message: &Bytes, mut held: Held) -> Result<(), Error> {
+    fn pay(&self, message: &Bytes, mut held: Held) -> Result<(), ServerError> {
         let bytes_max = self.limits.message_bytes_max.saturating_mul(DECODED_FACTOR);
         // A message with the flag of a compression goes to tonic, which refuses it: none was offered.
         if message.first() == Some(&0) {
@@ -262,7 +261,7 @@ impl Inbound {
     }
 
     /// A call is here as a whole: it takes its turn, or is refused.
-    fn begin_call(&self) -> Result<(), Error> {
+    fn begin_call(&self) -> Result<(), ServerError> {
         let permit = Arc::clone(&self.limits.permits).try_acquire_owned();
         let permit =
             permit.map_err(|_| ServerError::TooManyRequests { limit: self.limits.concurrent_max })?;
@@ -286,7 +285,7 @@ impl Inbound {
     }
 
     /// Nothing comes: whether to go on waiting.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<ServerError> {
         let in_a_message = self.begun.is_some() || !self.gathered.is_empty();
         if !in_a_message && self.deadline.is_none() {
             self.patience = None;
@@ -300,11 +299,11 @@ impl Inbound {
         std::task::ready!(patience.as_mut().poll(cx));
         Poll::Ready(match deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             true => EngineError::Expired.into(),
-            false => ServerError::Stalled { seconds: STALL_PATIENCE.as_secs() }.into(),
+            false => ServerError::Stalled { seconds: STALL_PATIENCE.as_secs() },
         })
     }
 
-    fn refuse(&mut self, error: &Error) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn refuse(&mut self, error: &ServerError) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.ended = true;
         Poll::Ready(Some(Err(status::of(error, &self.request_id))))
     }
@@ -352,7 +351,7 @@ impl http_body::Body for Inbound {
                 }
                 Poll::Ready(None) => {
                     if !this.gathered.is_empty() || this.begun.is_some() {
-                        return this.refuse(&ServerError::malformed("it ends in the middle").into());
+                        return this.refuse(&ServerError::malformed("it ends in the middle"));
                     }
                     this.ended = true;
                     if let Some(message) = this.whole.take() {

@@ -23,9 +23,9 @@ use tracing::Instrument;
 
 use super::{ServerError, admit, convert, metrics::Metrics, status};
 use crate::{
-    Error,
     budget::Held,
     engine::{Engine, EngineError},
+    error::Fault,
     proto::{DocumentResult, IngestRequest, IngestResponse, codec::aside},
 };
 
@@ -45,7 +45,7 @@ pub(crate) trait Worker: Send + 'static {
         &mut self,
         request: IngestRequest,
         bytes: usize,
-    ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static;
+    ) -> impl Future<Output = Result<IngestResponse, ServerError>> + Send + 'static;
 }
 
 /// Reads, works, answers, until the stream ends. `answers` has [`ANSWERS`] places.
@@ -91,7 +91,7 @@ pub(crate) async fn pump(
                             }
                             () = passed(unread) => {
                                 let seconds = context.stream_idle_timeout.as_secs_f64();
-                                ending = Some(context.refuse(&ServerError::Unread { seconds }.into()));
+                                ending = Some(context.refuse(&ServerError::Unread { seconds }));
                                 break;
                             }
                         }
@@ -108,7 +108,7 @@ pub(crate) async fn pump(
             }
             () = passed(quiet_since.checked_add(context.stream_idle_timeout)), if pending.is_empty() => {
                 let seconds = context.stream_idle_timeout.as_secs_f64();
-                ending = Some(context.refuse(&ServerError::Idle { seconds }.into()));
+                ending = Some(context.refuse(&ServerError::Idle { seconds }));
                 break;
             }
             () = draining.cancelled(), if reading => {
@@ -154,7 +154,7 @@ async fn passed(deadline: Option<Instant>) {
 /// A request in work. Dropped, it is taken back as far as it has not begun.
 struct Pending {
     ids: HashSet<String>,
-    task: JoinHandle<Result<IngestResponse, Error>>,
+    task: JoinHandle<Result<IngestResponse, ServerError>>,
     context: admit::Request,
 }
 
@@ -214,7 +214,7 @@ impl Worker for Work {
         &mut self,
         request: IngestRequest,
         bytes: usize,
-    ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
+    ) -> impl Future<Output = Result<IngestResponse, ServerError>> + Send + 'static {
         if !request.collection.is_empty() {
             self.collection.clone_from(&request.collection);
         }
@@ -223,7 +223,7 @@ impl Worker for Work {
         async move {
             if collection.is_empty() {
                 let reason = "the first request of the stream must name the collection";
-                return Err(ServerError::field("collection", reason).into());
+                return Err(ServerError::field("collection", reason));
             }
             let work = async {
                 let _turn = context.turn().await?;
@@ -241,11 +241,11 @@ async fn write(
     context: &admit::Request,
     collection: &str,
     (request, bytes): (IngestRequest, usize),
-) -> Result<IngestResponse, Error> {
-    let failed = |id: String, error: Error| {
+) -> Result<IngestResponse, ServerError> {
+    let failed = |id: String, error: &dyn Fault| {
         metrics.document_failed();
-        status::log_if_ours(&error, &context.id);
-        convert::failure_to(id, &error)
+        status::log_if_ours(error, &context.id);
+        convert::failure_to(id, error)
     };
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
@@ -257,7 +257,7 @@ async fn write(
                     documents.push(document);
                     places.push((place, id));
                 }
-                Err(error) => results[place] = failed(id, error),
+                Err(error) => results[place] = failed(id, &error),
             }
         }
     });
@@ -268,7 +268,7 @@ async fn write(
                 metrics.document(&outcome);
                 convert::outcome_to(outcome)
             }
-            Err(error) => failed(id, error),
+            Err(error) => failed(id, &error),
         };
     }
     Ok(IngestResponse { sequence: request.sequence, results })

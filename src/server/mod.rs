@@ -10,6 +10,7 @@ mod connections;
 pub(crate) mod convert;
 mod documents;
 mod encoder;
+mod error;
 mod inbound;
 mod ingest;
 mod metrics;
@@ -41,6 +42,7 @@ use tonic_health::{
 };
 use tower::layer::util::{Identity, Stack};
 
+pub use self::error::ServerError;
 use self::{
     admit::{AdmitLayer, Gate},
     collections::CollectionsService,
@@ -53,7 +55,6 @@ use self::{
 use crate::{
     allocator,
     engine::Engine,
-    error::ErrorKind,
     handles,
     proto::{
         self, collections_server::CollectionsServer, documents_server::DocumentsServer,
@@ -124,11 +125,11 @@ impl Stage {
 ///
 /// # Errors
 /// [`ServerError::Bind`], [`ServerError::NotLoopback`].
-pub async fn start(engine: Arc<Engine>) -> crate::Result<Running> {
+pub async fn start(engine: Arc<Engine>) -> Result<Running, ServerError> {
     let config = &engine.config().server;
     for address in [Some(config.listen), config.metrics_listen].into_iter().flatten() {
         if !address.ip().is_loopback() && !config.allow_remote {
-            return Err(ServerError::NotLoopback { address }.into());
+            return Err(ServerError::NotLoopback { address });
         }
     }
     let (listener, address) = bind(config.listen, "server.listen (--listen)").await?;
@@ -192,7 +193,7 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
 ///
 /// # Errors
 /// [`ServerError::Transport`], which would be a bug.
-pub async fn in_process(engine: Arc<Engine>) -> crate::Result<Channel> {
+pub async fn in_process(engine: Arc<Engine>) -> Result<Channel, ServerError> {
     let Services { router, health, draining, .. } = Services::of(&engine);
     let (pipes, accepted) = mpsc::channel::<io::Result<tokio::io::DuplexStream>>(1);
     let following = health.follow(engine, draining);
@@ -219,7 +220,7 @@ pub async fn in_process(engine: Arc<Engine>) -> crate::Result<Channel> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_with_connector(connector)
         .await
-        .map_err(|e| ServerError::Transport { reason: e.to_string() }.into())
+        .map_err(|e| ServerError::Transport { reason: e.to_string() })
 }
 
 impl Running {
@@ -240,7 +241,7 @@ impl Running {
     /// # Errors
     /// What closing the engine says; [`ServerError::CloseTimeout`]: the process should then exit, since threads that
     /// hang still hold the data folder.
-    pub async fn stop(self) -> crate::Result<()> {
+    pub async fn stop(self) -> Result<(), ServerError> {
         let Running { engine, draining, mut serving, helpers, stopped, cut, metrics, stage, .. } = self;
         let config = &engine.config().server;
         tracing::info!(drain_timeout_s = config.drain_timeout.as_secs_f64(), "draining");
@@ -268,10 +269,10 @@ impl Running {
         }
         stage.enter("closing the data folder");
         let closed = match tokio::time::timeout(config.close_timeout, engine.close()).await {
-            Ok(closed) => closed,
+            Ok(closed) => closed.map_err(ServerError::from),
             Err(_) => {
                 let waited = config.close_timeout;
-                Err(ServerError::CloseTimeout { waited, open: engine.unclosed() }.into())
+                Err(ServerError::CloseTimeout { waited, open: engine.unclosed() })
             }
         };
         stage.enter("waiting for the metrics' listener");
@@ -430,87 +431,5 @@ impl Health {
         for name in Self::NAMES {
             self.reporter.clear_service_status(name).await;
         }
-    }
-}
-
-/// Why the server did not start, or refused a request before the engine saw it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum ServerError {
-    #[error(
-        "cannot listen on {address}: {source}; another server may be running there, choose another with {setting}"
-    )]
-    Bind { address: SocketAddr, setting: &'static str, source: io::Error },
-    #[error(
-        "{address} can be reached from other machines and this server has no authentication; if that is meant, set server.allow_remote (--allow-remote)"
-    )]
-    NotLoopback { address: SocketAddr },
-    #[error("the server stopped: {reason}")]
-    Transport { reason: String },
-    #[error("{field}: {reason}")]
-    Field { field: String, reason: String },
-    #[error(
-        "the message is larger than this server takes ({limit} bytes, limits.message_bytes_max); send less at once"
-    )]
-    MessageTooLarge { limit: usize },
-    #[error("this cannot be read as protobuf: {reason}; send what the .proto files say, with texts in UTF-8")]
-    Malformed { reason: String },
-    #[error(
-        "the message has so many parts that it would take more than {limit} bytes of memory (four times limits.message_bytes_max); send less at once"
-    )]
-    TooManyParts { limit: usize },
-    #[error("nothing more of a message came for {seconds} s; send the rest sooner, or smaller messages")]
-    Stalled { seconds: u64 },
-    #[error(
-        "the stream was ended: no message came for {seconds} s (server.stream_idle_timeout); what was answered is stored, open another to go on"
-    )]
-    Idle { seconds: f64 },
-    #[error(
-        "the stream was ended: its answers were not read for {seconds} s (server.stream_idle_timeout); send what was not answered again, and read while you send"
-    )]
-    Unread { seconds: f64 },
-    #[error(
-        "this client has {limit} streams open already (limits.streams_per_client_max); send more through one, or end some"
-    )]
-    TooManyStreamsOfClient { limit: usize },
-    #[error("there are {limit} streams open already (limits.streams_max); retry later")]
-    TooManyStreams { limit: usize },
-    #[error(
-        "the data folder was not closed within {waited:?} (server.close_timeout); what was acknowledged is on disk; not closed: {open}"
-    )]
-    CloseTimeout { waited: Duration, open: String },
-    #[error("the server works on {limit} requests already (limits.concurrent_requests_max); retry later")]
-    TooManyRequests { limit: usize },
-}
-
-impl ServerError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            ServerError::Bind { .. } => ErrorKind::Unavailable,
-            ServerError::NotLoopback { .. }
-            | ServerError::Field { .. }
-            | ServerError::MessageTooLarge { .. }
-            | ServerError::Malformed { .. }
-            | ServerError::TooManyParts { .. } => ErrorKind::Invalid,
-            ServerError::Transport { .. } | ServerError::CloseTimeout { .. } => ErrorKind::Internal,
-            ServerError::Stalled { .. } | ServerError::Idle { .. } | ServerError::Unread { .. } => {
-                ErrorKind::Timeout
-            }
-            ServerError::TooManyRequests { .. }
-            | ServerError::TooManyStreams { .. }
-            | ServerError::TooManyStreamsOfClient { .. } => ErrorKind::Overloaded,
-        }
-    }
-
-    /// A message that is none.
-    pub(crate) fn malformed(reason: &str) -> Self {
-        ServerError::Malformed { reason: reason.to_owned() }
-    }
-
-    /// A field of a request that is not as it must be.
-    pub(crate) fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        ServerError::Field { field: field.into(), reason: reason.into() }
     }
 }

@@ -1,16 +1,14 @@
-//! [`Error`] -> `tonic::Status`; the only file where a status is made.
+//! Makes a `tonic::Status` of any [`Fault`]; the only file where a status is made.
 //!
 //! Promises: a client that knows only the code can act, one that reads the details can act better
 //! (`ErrorInfo` with the kind, `RequestInfo`, `RetryInfo` where waiting helps, `BadRequest` where a field is to
 //! blame). What is our fault is logged in full and told in one sentence with the request's id.
 
-use std::error::Error as _;
-
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
-    Error, ErrorKind, budget::BudgetError, collection::CollectionError, engine::EngineError,
+    error::{ErrorKind, Fault, with_sources},
     server::ServerError,
 };
 
@@ -21,61 +19,42 @@ pub(crate) const DOMAIN: &str = "distilface";
 const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// What a client hears of a failure. Logs it, if it is ours.
-pub(crate) fn of(error: &Error, request_id: &str) -> Status {
+pub(crate) fn of(error: &dyn Fault, request_id: &str) -> Status {
     let kind = error.kind();
-    let (mut code, reason) = code_and_reason(kind);
-    if is_too_large(error) {
-        // As gRPC libraries say it; unlike RESOURCE_EXHAUSTED nobody retries it.
-        code = Code::OutOfRange;
-    }
-    let message = match kind {
-        // Names a collection and files of the server, which whoever is called needs; nothing of what is stored.
-        ErrorKind::Corrupt if matches!(error, Error::Engine(EngineError::Damaged { .. })) => chain(error),
-        ErrorKind::Internal | ErrorKind::Corrupt => {
-            log_if_ours(error, request_id);
-            let what = if kind == ErrorKind::Corrupt { "stored data is damaged" } else { "internal error" };
-            format!("{what}; the server's log says more under request id {request_id}")
-        }
-        ErrorKind::Invalid
-        | ErrorKind::NotFound
-        | ErrorKind::Exists
-        | ErrorKind::Precondition
-        | ErrorKind::Overloaded
-        | ErrorKind::Unavailable
-        | ErrorKind::Timeout => chain(error),
+    // As gRPC libraries say it; unlike RESOURCE_EXHAUSTED nobody retries it.
+    let code = if error.is_too_large() { Code::OutOfRange } else { code(kind) };
+    let message = if error.is_for_callers() {
+        with_sources(error)
+    } else {
+        log_if_ours(error, request_id);
+        let what = if kind == ErrorKind::Corrupt { "stored data is damaged" } else { "internal error" };
+        format!("{what}; the server's log says more under request id {request_id}")
     };
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, std::collections::HashMap::new()).set_request_info(request_id, "");
+    details
+        .set_error_info(kind.name(), DOMAIN, std::collections::HashMap::new())
+        .set_request_info(request_id, "");
     if let Some(delay) = error.retry_after() {
         details.set_retry_info(Some(delay));
     }
-    if let Some(field) = field(error) {
+    if let Some(field) = error.field() {
         details.add_bad_request_violation(field, cut(&message));
     }
     Status::with_error_details(code, cut(&message), details)
 }
 
-fn is_too_large(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Server(ServerError::MessageTooLarge { .. })
-            | Error::Budget(BudgetError::AnswerTooLarge { .. })
-            | Error::Collection(CollectionError::Budget(BudgetError::AnswerTooLarge { .. }))
-    )
-}
-
 /// What tonic meant when it refused a message before any code of ours saw it. It does so without details, which every
 /// status of ours has; `place` says which message it was.
-pub(crate) fn of_transport(status: &Status, message_bytes_max: usize, place: &str) -> Option<Error> {
+pub(crate) fn of_transport(status: &Status, message_bytes_max: usize, place: &str) -> Option<ServerError> {
     if !status.details().is_empty() {
         return None;
     }
     match status.code() {
-        Code::OutOfRange => Some(ServerError::MessageTooLarge { limit: message_bytes_max }.into()),
+        Code::OutOfRange => Some(ServerError::MessageTooLarge { limit: message_bytes_max }),
         Code::Internal => {
             // What the decoder says names fields and no contents.
             let reason = status.message().trim_start_matches("failed to decode Protobuf message: ");
-            Some(ServerError::Malformed { reason: format!("{place}: {}", cut(reason)) }.into())
+            Some(ServerError::Malformed { reason: format!("{place}: {}", cut(reason)) })
         }
         _ => None,
     }
@@ -108,57 +87,30 @@ pub(crate) fn without_texts(message: &str) -> String {
     }
 }
 
-/// Writes a failure of ours into the log in full; others are the client's to act on.
-pub(crate) fn log_if_ours(error: &Error, request_id: &str) {
-    // What cannot be opened was said when it was tried.
-    if matches!(error, Error::Engine(EngineError::Damaged { .. })) {
-        return;
-    }
-    if let kind @ (ErrorKind::Internal | ErrorKind::Corrupt) = error.kind() {
-        tracing::error!(request_id, kind = code_and_reason(kind).1, error = chain(error), "request failed");
+/// Writes a failure of ours into the log in full; others are the client's to act on, and a damaged collection was said
+/// when it was opened.
+pub(crate) fn log_if_ours(error: &dyn Fault, request_id: &str) {
+    if !error.is_for_callers() {
+        let kind = error.kind().name();
+        tracing::error!(request_id, kind, error = with_sources(error), "request failed");
     }
 }
 
 /// House style, section 4.
-fn code_and_reason(kind: ErrorKind) -> (Code, &'static str) {
+fn code(kind: ErrorKind) -> Code {
     match kind {
-        ErrorKind::Invalid => (Code::InvalidArgument, "INVALID"),
-        ErrorKind::NotFound => (Code::NotFound, "NOT_FOUND"),
-        ErrorKind::Exists => (Code::AlreadyExists, "EXISTS"),
-        ErrorKind::Precondition => (Code::FailedPrecondition, "PRECONDITION"),
-        ErrorKind::Overloaded => (Code::ResourceExhausted, "OVERLOADED"),
-        ErrorKind::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
-        ErrorKind::Timeout => (Code::DeadlineExceeded, "TIMEOUT"),
-        ErrorKind::Corrupt => (Code::DataLoss, "CORRUPT"),
-        ErrorKind::Internal => (Code::Internal, "INTERNAL"),
+        ErrorKind::Invalid => Code::InvalidArgument,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Exists => Code::AlreadyExists,
+        ErrorKind::Precondition => Code::FailedPrecondition,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        ErrorKind::Forbidden => Code::PermissionDenied,
+        ErrorKind::Overloaded => Code::ResourceExhausted,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::Timeout => Code::DeadlineExceeded,
+        ErrorKind::Corrupt => Code::DataLoss,
+        ErrorKind::Internal => Code::Internal,
     }
-}
-
-/// Which field of the request is to blame, where that is known.
-fn field(error: &Error) -> Option<&str> {
-    match error {
-        Error::Server(ServerError::Field { field, .. }) => Some(field),
-        Error::Engine(crate::engine::EngineError::OutOfRange { name, .. }) => Some(name),
-        Error::Engine(EngineError::Cursor(_)) => Some("cursor"),
-        Error::Filter(_) | Error::Collection(CollectionError::Filter(_)) => Some("filter"),
-        Error::Vector(_) | Error::Engine(EngineError::BadVector { .. }) => Some("vector"),
-        _ => None,
-    }
-}
-
-/// A message and the messages of its sources, as far as they add something.
-pub(crate) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn cut(message: &str) -> String {
@@ -197,27 +149,28 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, path::PathBuf};
+    use std::{collections::HashSet, fmt};
 
     use super::*;
-    use crate::{collection::filter::FilterError, encoder::EncoderError, store::StoreError};
+    use crate::{
+        collection::CollectionError, engine::EngineError, store::StoreError, value::filter::FilterError,
+    };
 
-    /// One error of each kind.
-    fn example(kind: ErrorKind) -> Error {
-        match kind {
-            ErrorKind::Invalid => ServerError::field("query", "secret-word is missing").into(),
-            ErrorKind::NotFound => {
-                EngineError::NoCollection { name: "secret-word".into(), known: "none".into() }.into()
-            }
-            ErrorKind::Exists => EngineError::CollectionExists { name: "secret-word".into() }.into(),
-            ErrorKind::Precondition => EngineError::NoEncoder { collection: "secret-word".into() }.into(),
-            ErrorKind::Overloaded => StoreError::DiskFull { path: "secret-word".into() }.into(),
-            ErrorKind::Unavailable => EngineError::Closing.into(),
-            ErrorKind::Timeout => EngineError::Expired.into(),
-            ErrorKind::Corrupt => {
-                StoreError::Corrupt { path: PathBuf::from("secret-word"), reason: "crc".into() }.into()
-            }
-            ErrorKind::Internal => EncoderError::Failed { reason: "secret-word".into() }.into(),
+    /// An error of any kind, with a text that only some callers may read.
+    #[derive(Debug)]
+    struct Of(ErrorKind);
+
+    impl fmt::Display for Of {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("secret-word")
+        }
+    }
+
+    impl std::error::Error for Of {}
+
+    impl Fault for Of {
+        fn kind(&self) -> ErrorKind {
+            self.0
         }
     }
 
@@ -225,13 +178,11 @@ mod tests {
     fn every_kind_has_its_own_code_and_names_itself_and_the_request() {
         let mut codes = HashSet::new();
         for kind in ErrorKind::ALL {
-            let error = example(kind);
-            assert_eq!(error.kind(), kind);
-            let status = of(&error, "r-1");
+            let status = of(&Of(kind), "r-1");
             assert!(codes.insert(status.code()), "{kind:?} shares its code");
             let details = status.get_error_details();
             let info = details.error_info().expect("every failure says its kind");
-            assert_eq!((info.reason.as_str(), info.domain.as_str()), (code_and_reason(kind).1, DOMAIN));
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), (kind.name(), DOMAIN));
             assert_eq!(details.request_info().expect("every failure names its request").request_id, "r-1");
             assert_eq!(details.retry_info().is_some(), kind == ErrorKind::Overloaded);
         }
@@ -240,12 +191,11 @@ mod tests {
     #[test]
     fn what_is_our_fault_is_told_without_its_insides() {
         for kind in ErrorKind::ALL {
-            let message = of(&example(kind), "r-1").message().to_owned();
+            let message = of(&Of(kind), "r-1").message().to_owned();
             match kind {
                 ErrorKind::Internal | ErrorKind::Corrupt => {
                     assert!(!message.contains("secret-word") && message.contains("r-1"), "{message}");
                 }
-                ErrorKind::Unavailable | ErrorKind::Timeout => assert!(!message.is_empty()),
                 _ => assert!(message.contains("secret-word"), "{message}"),
             }
         }
@@ -255,7 +205,7 @@ mod tests {
     fn a_damaged_collection_is_told_with_its_file() {
         let error =
             EngineError::Damaged { name: "a".into(), reason: "/db/x is cut short; restore it".into() };
-        let status = of(&error.into(), "r");
+        let status = of(&error, "r");
         assert_eq!(status.code(), Code::DataLoss);
         assert!(status.message().contains("\"a\" is damaged: /db/x is cut short; restore it"), "{status}");
     }
@@ -263,11 +213,12 @@ mod tests {
     #[test]
     fn a_bad_field_is_named_in_the_details() {
         let filter = FilterError::Syntax { position: 3, message: "no".into() };
+        let of_collection = EngineError::from(CollectionError::from(filter.clone()));
         for (error, field) in [
-            (example(ErrorKind::Invalid), "query"),
+            (ServerError::field("query", "it is missing"), "query"),
             (EngineError::OutOfRange { name: "k", min: 1, max: 2, got: 0 }.into(), "k"),
-            (filter.clone().into(), "filter"),
-            (crate::collection::CollectionError::from(filter).into(), "filter"),
+            (filter.into(), "filter"),
+            (of_collection.into(), "filter"),
         ] {
             let details = of(&error, "r").get_error_details();
             assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
@@ -296,7 +247,7 @@ mod tests {
             assert!(status.message().contains(word), "{status}");
         }
         // A failure of ours that is internal stays so.
-        let ours = of(&example(ErrorKind::Internal), "r");
+        let ours = of(&Of(ErrorKind::Internal), "r");
         assert!(of_transport(&ours, 10, "the request").is_none());
         let large = of_transport(&bare(Code::OutOfRange), 10, "the request").unwrap();
         assert_eq!(of(&large, "r").code(), Code::OutOfRange);
@@ -305,20 +256,20 @@ mod tests {
     #[test]
     fn sources_are_told_once() {
         let source = std::io::Error::other("no such device");
-        let error = Error::from(ServerError::Bind {
+        let error = ServerError::Bind {
             address: ([127, 0, 0, 1], 1).into(),
             setting: "server.listen (--listen)",
             source,
-        });
-        assert_eq!(chain(&error).matches("no such device").count(), 1);
+        };
+        assert_eq!(with_sources(&error).matches("no such device").count(), 1);
         let source = std::io::Error::other("no such device");
-        let error = Error::from(StoreError::Io { path: "f".into(), source });
-        assert!(chain(&error).ends_with(": no such device"), "{}", chain(&error));
+        let error = StoreError::Io { path: "f".into(), source };
+        assert!(with_sources(&error).ends_with(": no such device"), "{}", with_sources(&error));
     }
 
     #[test]
     fn long_messages_are_cut_between_characters() {
-        let status = of(&EngineError::BadRequest { reason: "ä".repeat(MESSAGE_BYTES_MAX) }.into(), "r");
+        let status = of(&EngineError::BadRequest { reason: "ä".repeat(MESSAGE_BYTES_MAX) }, "r");
         assert!(status.message().len() <= MESSAGE_BYTES_MAX + 3 && status.message().ends_with('…'));
     }
 }

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::ErrorKind, model::ModelError};
+use crate::{
+    error::{ErrorKind, Fault},
+    model::ModelError,
+};
 
 /// Why setup failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +57,17 @@ pub enum SetupError {
 }
 
 impl SetupError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+    /// True if another copy of the wheel may help.
+    pub(super) fn is_about_the_wheel(&self) -> bool {
+        matches!(
+            self,
+            SetupError::WheelDamaged { .. } | SetupError::Checksum { .. } | SetupError::Size { .. }
+        )
+    }
+}
+
+impl Fault for SetupError {
+    fn kind(&self) -> ErrorKind {
         match self {
             SetupError::WheelMissing { .. } => ErrorKind::NotFound,
             SetupError::OtherModel { .. } => ErrorKind::Exists,
@@ -73,14 +85,6 @@ impl SetupError {
             SetupError::Io { .. } => ErrorKind::Internal,
             SetupError::Model(e) => e.kind(),
         }
-    }
-
-    /// True if another copy of the wheel may help.
-    pub(super) fn is_about_the_wheel(&self) -> bool {
-        matches!(
-            self,
-            SetupError::WheelDamaged { .. } | SetupError::Checksum { .. } | SetupError::Size { .. }
-        )
     }
 }
 

@@ -25,7 +25,8 @@ use self::{
     pins::{Package, Wheel},
 };
 use crate::{
-    model::{ImportOptions, ModelDir, ModelError},
+    hub::ImportOptions,
+    model::{ModelDir, ModelError},
     regular,
 };
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault as _};
 
 const LIBRARY: &[u8] = b"not really a library";
 const PROVIDER: &[u8] = b"not really a provider";

@@ -5,7 +5,7 @@
 //! type, and so is whatever is not written as a number is: `NaN`, `1_000`, `5 %`.
 
 use super::ValueType;
-use crate::collection::point::Value;
+use crate::value::Value;
 
 /// What a cell looks like.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,12 +11,8 @@ use super::{
     export,
 };
 use crate::{
-    collection::{
-        datetime,
-        payload::{payload_from_json, type_name},
-        point::{Payload, Value},
-    },
     meant,
+    value::{Payload, Value, datetime, json::payload_from_json, type_name},
 };
 
 pub(super) const ID_NAMES: [&str; 3] = ["id", "_id", "doc_id"];

@@ -19,11 +19,7 @@ use std::collections::BTreeMap;
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use super::columns::Form;
-use crate::collection::{
-    datetime,
-    payload::type_name,
-    point::{Payload, Value},
-};
+use crate::value::{Payload, Value, datetime, type_name};
 
 /// A longer block is text.
 const BYTES_MAX: usize = 1 << 18;

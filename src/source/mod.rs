@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use crate::collection::point::Payload;
+use crate::value::Payload;
 
 mod columns;
 mod delimiter;

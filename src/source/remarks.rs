@@ -97,7 +97,7 @@ impl Remarks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collection::point::Value;
+    use crate::value::Value;
 
     #[test]
     fn a_type_for_a_field_that_no_document_has_is_told_with_what_was_meant() {

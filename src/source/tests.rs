@@ -3,7 +3,7 @@ use std::{fs, io::Cursor, path::Path};
 use tempfile::TempDir;
 
 use super::*;
-use crate::collection::point::Value;
+use crate::value::Value;
 
 type Read1 = Result<SourceDocument, SourceError>;
 

@@ -11,7 +11,7 @@ use super::{
     markdown,
     open::{Unmarked, packing, said},
 };
-use crate::collection::point::{Payload, Value};
+use crate::value::{Payload, Value};
 
 /// A first line of at most so many characters is a title.
 const TITLE_CHARS_MAX: usize = 80;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Fault};
 
 mod acknowledged;
 mod catalog;
@@ -45,16 +45,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            StoreError::Locked { .. } | StoreError::NewerFormat { .. } => ErrorKind::Precondition,
-            StoreError::DiskFull { .. } | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
-            StoreError::Io { .. } => ErrorKind::Internal,
-            StoreError::Corrupt { .. } => ErrorKind::Corrupt,
-        }
-    }
-
     /// Whether nothing was done and the same may be tried again later.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, StoreError::DiskFull { .. } | StoreError::NoHandle { .. })
@@ -80,5 +70,16 @@ impl StoreError {
 
     pub(crate) fn corrupt(path: &Path, reason: String) -> Self {
         StoreError::Corrupt { path: path.to_owned(), reason }
+    }
+}
+
+impl Fault for StoreError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            StoreError::Locked { .. } | StoreError::NewerFormat { .. } => ErrorKind::Precondition,
+            StoreError::DiskFull { .. } | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
+            StoreError::Io { .. } => ErrorKind::Internal,
+            StoreError::Corrupt { .. } => ErrorKind::Corrupt,
+        }
     }
 }

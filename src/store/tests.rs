@@ -1,5 +1,6 @@
 //! The store against plain maps, against damage that only it can see, and against sled's habits.
 
+use crate::error::Fault as _;
 use std::{collections::BTreeMap, path::Path, sync::Arc, sync::atomic::Ordering};
 
 use proptest::prelude::*;

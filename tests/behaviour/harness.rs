@@ -213,7 +213,7 @@ pub fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
 }
 
-pub async fn open_engine(config: &Config) -> distilface::Result<Arc<Engine>> {
+pub async fn open_engine(config: &Config) -> Result<Arc<Engine>, distilface::engine::EngineError> {
     let config = config.clone();
     tokio::task::spawn_blocking(move || Engine::open(&config)).await.unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use distilface::error::Fault as _;
 use distilface::{
     ErrorKind,
     proto::{self, search_client::SearchClient, value::Kind},

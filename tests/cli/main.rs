@@ -12,7 +12,7 @@ mod eval;
 mod finetune;
 mod harness;
 #[expect(dead_code, reason = "the unit tests of the pull use the rest")]
-#[path = "../../src/model/pull/tests/hub.rs"]
+#[path = "../../src/hub/pull/tests/hub.rs"]
 mod hub;
 mod ingest;
 mod model;

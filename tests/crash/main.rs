@@ -21,10 +21,11 @@ use distilface::{
     budget::Room,
     collection::{
         Collection, CollectionOptions, CollectionSpec, Query, Threads, Write,
-        point::{ContentHash, Passage, Payload, Point, PointId, Value},
+        point::{ContentHash, Passage, Point},
     },
     index::{IndexKind, IndexParams},
     stop::Stop,
+    value::{Payload, PointId, Value},
     vector::{Dim, Metric, Vector},
 };
 

@@ -123,8 +123,8 @@ fn encode(app: &App, sets: &[StsSet], encoder: &Encoder) -> Result<(Vec<Vec<f64>
     let total = sts::distinct(sets).len();
     let mut progress = app.out.progress(encoder.name(), Some(total as u64));
     let (mut done, mut truncated) = (0, 0);
-    let made = sts::cosines(sets, &mut |texts| {
-        let embeddings = encoder.encode(texts, TextKind::Raw).map_err(crate::Error::from)?;
+    let made = sts::cosines::<crate::eval::EvalError>(sets, &mut |texts| {
+        let embeddings = encoder.encode(texts, TextKind::Raw)?;
         done += texts.len();
         truncated += embeddings.iter().filter(|e| e.truncated).count();
         progress.set(done as u64, &format!("{done} of {total} sentences"));

@@ -9,7 +9,7 @@ use crate::{
     config::EncoderConfig,
     encoder::{
         Encoder,
-        nearness::{COSINE_LEAST_MIN, COSINE_MEAN_MIN, Nearness},
+        tune::nearness::{COSINE_LEAST_MIN, COSINE_MEAN_MIN, Nearness},
     },
     eval::sts,
     model::ModelDir,

@@ -13,7 +13,8 @@ use crate::{
         layout,
         output::{Output, Progress},
     },
-    model::{Hub, ModelDir, ModelError, PullError, PullEvent, Repository},
+    hub::{Hub, PullError, PullEvent, Repository},
+    model::ModelDir,
 };
 
 /// How long nothing may happen: longer than any pause that the hub can ask for, or a sum takes.
@@ -72,7 +73,7 @@ pub(super) async fn run(app: &App, args: PullArgs) -> anyhow::Result<ModelDir> {
 }
 
 fn model_error(error: PullError) -> crate::Error {
-    ModelError::from(error).into()
+    error.into()
 }
 
 /// Events as bars and lines.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     cli::App,
-    encoder::calibrate::calibrate,
+    encoder::tune::calibrate::calibrate,
     eval::read_text,
     model::{FileSum, ModelDir, NewQuantised},
 };

@@ -1,6 +1,7 @@
 //! What is acknowledged is on disk, and what is wrong with the disk is said.
 
 use super::*;
+use crate::error::Fault as _;
 
 fn create(disk: &Arc<FaultyDisk>, dir: &Path) -> Arc<Collection> {
     Collection::create_on(dir, spec(IndexKind::Flat), &options(), Arc::clone(disk) as _).unwrap()

@@ -1,7 +1,10 @@
 //! Every plan gives the right answer, whatever the indexer is doing.
 
 use super::*;
-use crate::index::{IndexError, Neighbor, SearchParams, Slot, Stamp, VectorIndex};
+use crate::{
+    error::Fault as _,
+    index::{IndexError, Neighbor, SearchParams, Slot, Stamp, VectorIndex},
+};
 
 /// A collection of `n` one-passage documents, `doc 0`...
 fn filled(dir: &Path, kind: IndexKind, n: u64, random: &mut Random) -> Arc<Collection> {

@@ -8,7 +8,12 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{encoder::TextKind, error::ErrorKind, model::tests::home_with, vector::cosine};
+use crate::{
+    encoder::TextKind,
+    error::{ErrorKind, Fault as _},
+    model::tests::home_with,
+    vector::cosine,
+};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 

@@ -6,12 +6,13 @@ use super::*;
 use crate::{
     collection::{
         Write,
-        point::{ContentHash, Passage, Payload, Point, PointId},
+        point::{ContentHash, Passage, Point},
     },
-    error::ErrorKind,
+    error::{ErrorKind, Fault as _},
     index::{IndexKind, IndexParams},
     random::SplitMix,
     stop::Stop,
+    value::{Payload, PointId},
     vector::{Metric, Vector},
 };
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::*;
-use crate::config::{DataConfig, EncoderConfig};
+use crate::{
+    config::{DataConfig, EncoderConfig},
+    error::ErrorKind,
+};
 
 const MANY: usize = 200;
 const OPEN_MAX: usize = 4;
@@ -34,7 +37,7 @@ async fn create(engine: &Engine, n: usize) {
     engine.create_collection(new).await.unwrap();
     let document = Document {
         id: "only".into(),
-        payload: [("n".to_owned(), crate::collection::point::Value::Integer(n as i64))].into(),
+        payload: [("n".to_owned(), crate::value::Value::Integer(n as i64))].into(),
         vector: Some(vec![1.0, n as f32]),
         ..Document::default()
     };
@@ -91,7 +94,7 @@ async fn many_alone() {
                 let query = SearchQuery::new(Ask::Vector(vec![1.0, n as f32]), 3);
                 let hits = engine.search(&name(n), query, Caller::default()).await.unwrap().hits;
                 assert_eq!(hits.len(), 1);
-                assert_eq!(hits[0].payload["n"], crate::collection::point::Value::Integer(n as i64));
+                assert_eq!(hits[0].payload["n"], crate::value::Value::Integer(n as i64));
             })
         })
         .collect();

@@ -72,12 +72,12 @@ fn each_distinct_sentence_is_embedded_once_longest_first() {
 #[test]
 fn vectors_that_cannot_be_compared_are_refused() {
     let made = set(&[(1.0, "a", "b"), (2.0, "a", "c")]);
-    let error = made.score(&mut |_| Ok(vec![vec![1.0]])).unwrap_err().to_string();
+    let error = made.score::<EvalError>(&mut |_| Ok(vec![vec![1.0]])).unwrap_err().to_string();
     assert!(error.contains("1 vectors for 3 texts"), "{error}");
-    let error = made.score(&mut |t| Ok(vec![vec![f32::NAN]; t.len()])).unwrap_err().to_string();
+    let error = made.score::<EvalError>(&mut |t| Ok(vec![vec![f32::NAN]; t.len()])).unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
     let error = made
-        .score(&mut |_| Err(EvalError::Vectors { reason: "the model went away".into() }))
+        .score::<EvalError>(&mut |_| Err(EvalError::Vectors { reason: "the model went away".into() }))
         .unwrap_err()
         .to_string();
     assert!(error.contains("went away"), "{error}");

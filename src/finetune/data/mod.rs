@@ -35,7 +35,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::ErrorKind, eval::EvalError};
+use crate::{
+    error::{ErrorKind, Fault},
+    eval::EvalError,
+};
 use documents::SourceDocument;
 use guard::GuardSettings;
 use overlap::{HeldOut, HeldOutIndex};
@@ -269,8 +272,13 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// What the caller can do.
-    pub fn kind(&self) -> ErrorKind {
+    fn line(path: &Path, line: usize, reason: impl Into<String>) -> Self {
+        DataError::Line { path: path.to_owned(), line, reason: reason.into() }
+    }
+}
+
+impl Fault for DataError {
+    fn kind(&self) -> ErrorKind {
         match self {
             DataError::Read { .. } => ErrorKind::Precondition,
             DataError::Line { .. }
@@ -281,10 +289,6 @@ impl DataError {
             | DataError::Refused { .. }
             | DataError::SmallerThanBatch { .. } => ErrorKind::Invalid,
         }
-    }
-
-    fn line(path: &Path, line: usize, reason: impl Into<String>) -> Self {
-        DataError::Line { path: path.to_owned(), line, reason: reason.into() }
     }
 }
 

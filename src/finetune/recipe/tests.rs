@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
 
 use super::{bounds::KEYS, *};
-use crate::finetune::data::{
-    documents::Way,
-    source::{Column, SourceKind},
+use crate::{
+    error::Fault as _,
+    finetune::data::{
+        documents::Way,
+        source::{Column, SourceKind},
+    },
 };
 
 fn source(from: &str) -> Source {

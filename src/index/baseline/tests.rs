@@ -5,7 +5,10 @@ use std::{fs, process::Command};
 use proptest::prelude::*;
 
 use super::*;
-use crate::index::{conformance::clustered, load};
+use crate::{
+    error::Fault as _,
+    index::{conformance::clustered, load},
+};
 
 const METRIC: Metric = Metric::Euclidean;
 const STAMP: Stamp = Stamp([3; 16]);

@@ -1,5 +1,6 @@
 //! The gate in front of a service whose every answer is decided by the test.
 
+use crate::error::Fault as _;
 use std::convert::Infallible;
 
 use http_body::Body as _;
@@ -376,7 +377,7 @@ async fn work_past_the_deadline_is_dropped_and_answered_as_timeout() {
     let (alive, dropped) = oneshot::channel::<()>();
     let work = async move {
         let _alive = alive;
-        std::future::pending::<Result<crate::proto::CountResponse, Error>>().await
+        std::future::pending::<Result<crate::proto::CountResponse, ServerError>>().await
     };
     let status = context.answer(work).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);

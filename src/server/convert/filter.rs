@@ -5,13 +5,12 @@
 
 use super::value::{scalar_from, value_from};
 use crate::{
-    Error,
-    collection::{
-        filter::{Filter, RangeBounds},
-        point::Value,
-    },
     proto::{self, condition::Test, filter::Form},
     server::ServerError,
+    value::{
+        Value,
+        filter::{Filter, RangeBounds},
+    },
 };
 
 const FIELD: &str = "filter";
@@ -19,8 +18,8 @@ const FIELD: &str = "filter";
 /// A filter as it came in, checked.
 ///
 /// # Errors
-/// [`ServerError::Field`] for what is left open; [`Error::Filter`] for the rest.
-pub(crate) fn filter_from(filter: proto::Filter) -> Result<Filter, Error> {
+/// [`ServerError::Field`] for what is left open; [`ServerError::Filter`] for the rest.
+pub(crate) fn filter_from(filter: proto::Filter) -> Result<Filter, ServerError> {
     let filter = unchecked(filter)?;
     filter.validate()?;
     Ok(filter)
@@ -30,12 +29,12 @@ pub(crate) fn filter_from(filter: proto::Filter) -> Result<Filter, Error> {
 ///
 /// # Errors
 /// As [`filter_from`].
-pub(crate) fn optional(filter: Option<proto::Filter>) -> Result<Option<Filter>, Error> {
+pub(crate) fn optional(filter: Option<proto::Filter>) -> Result<Option<Filter>, ServerError> {
     filter.map(filter_from).transpose()
 }
 
 /// The tree as it stands. Its depth is bounded by the decoder, which refuses messages nested deeper than 100.
-fn unchecked(filter: proto::Filter) -> Result<Filter, Error> {
+fn unchecked(filter: proto::Filter) -> Result<Filter, ServerError> {
     match filter.form {
         Some(Form::Expression(text)) => Ok(Filter::parse(&text)?),
         Some(Form::Condition(condition)) => Ok(condition_from(condition)?),
@@ -45,12 +44,11 @@ fn unchecked(filter: proto::Filter) -> Result<Filter, Error> {
         None => Err(ServerError::field(
             FIELD,
             "it has no form; set expression, condition, and, or, not, or leave the filter out",
-        )
-        .into()),
+        )),
     }
 }
 
-fn filters(list: proto::FilterList) -> Result<Vec<Filter>, Error> {
+fn filters(list: proto::FilterList) -> Result<Vec<Filter>, ServerError> {
     list.filters.into_iter().map(unchecked).collect()
 }
 
@@ -88,6 +86,7 @@ fn condition_from(condition: proto::Condition) -> Result<Filter, ServerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Fault as _;
     use crate::{ErrorKind, proto::value::Kind};
 
     fn condition(test: Option<Test>) -> proto::Filter {

@@ -9,7 +9,6 @@ pub(crate) mod value;
 pub(crate) use filter::{filter_from, optional as filter_from_optional};
 
 use crate::{
-    Error, ErrorKind,
     collection::{
         CollectionStats,
         point::{Hit, StoredPoint},
@@ -19,6 +18,7 @@ use crate::{
         Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, PayloadChange, SearchAnswer,
         SearchQuery, WriteStatus,
     },
+    error::{Fault, with_sources},
     index::{IndexKind, IndexParams},
     model::{Architecture, ModelDir},
     proto::{self, search_request},
@@ -45,7 +45,9 @@ fn non_zero(number: u32) -> Option<usize> {
 ///
 /// # Errors
 /// [`ServerError::Field`].
-pub(crate) fn new_collection_from(request: proto::CreateCollectionRequest) -> Result<NewCollection, Error> {
+pub(crate) fn new_collection_from(
+    request: proto::CreateCollectionRequest,
+) -> Result<NewCollection, ServerError> {
     let config = request
         .config
         .ok_or_else(|| ServerError::field("config", "it is missing; give at least the collection's name"))?;
@@ -173,7 +175,7 @@ pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse
 ///
 /// # Errors
 /// [`ServerError::Field`].
-pub(crate) fn document_from(document: proto::Document) -> Result<Document, Error> {
+pub(crate) fn document_from(document: proto::Document) -> Result<Document, ServerError> {
     Ok(Document {
         payload: value::payload_from(&document.id, document.payload)?,
         id: document.id,
@@ -189,7 +191,7 @@ pub(crate) fn document_from(document: proto::Document) -> Result<Document, Error
 /// [`ServerError::Field`].
 pub(crate) fn payload_change_from(
     request: proto::SetPayloadRequest,
-) -> Result<(String, PayloadChange), Error> {
+) -> Result<(String, PayloadChange), ServerError> {
     let set = request.payload.into_iter().map(|(field, value)| {
         let value = value::value_from(value, || format!("payload[{field:?}]"))?;
         Ok((field, value))
@@ -222,12 +224,11 @@ pub(crate) fn outcome_to(outcome: DocumentOutcome) -> proto::DocumentResult {
 }
 
 /// A document of an ingest that failed in its place. What is our fault is told in one sentence.
-pub(crate) fn failure_to(id: String, error: &Error) -> proto::DocumentResult {
-    let error = match error.kind() {
-        ErrorKind::Internal | ErrorKind::Corrupt => {
-            "the server failed on this document; see its log".to_owned()
-        }
-        _ => super::status::chain(error),
+pub(crate) fn failure_to(id: String, error: &dyn Fault) -> proto::DocumentResult {
+    let error = if error.is_for_callers() {
+        with_sources(error)
+    } else {
+        "the server failed on this document; see its log".to_owned()
     };
     proto::DocumentResult { id, status: proto::WriteStatus::Failed.into(), error, ..Default::default() }
 }
@@ -261,7 +262,7 @@ pub(crate) fn stored_to(point: StoredPoint) -> proto::StoredDocument {
 ///
 /// # Errors
 /// [`ServerError::Field`]; filter errors.
-pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, Error> {
+pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, ServerError> {
     use search_request::Query;
     let ask = match request.query {
         Some(Query::Text(text)) => Ask::Text(text),
@@ -269,7 +270,7 @@ pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, Error
         Some(Query::DocumentId(id)) => Ask::Document(id),
         None => {
             let reason = "nothing is searched for; set text, vector or document_id";
-            return Err(ServerError::field("query", reason).into());
+            return Err(ServerError::field("query", reason));
         }
     };
     Ok(Search {
@@ -346,7 +347,7 @@ fn hit_to(hit: Hit) -> proto::Hit {
 ///
 /// # Errors
 /// [`ServerError::Field`].
-pub(crate) fn text_kind_from(kind: i32) -> Result<TextKind, Error> {
+pub(crate) fn text_kind_from(kind: i32) -> Result<TextKind, ServerError> {
     Ok(match enum_from(kind, "kind")? {
         proto::TextKind::Unspecified => TextKind::Raw,
         proto::TextKind::Query => TextKind::Query,

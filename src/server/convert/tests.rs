@@ -4,17 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    collection::{SearchTrace, point::PointId},
+    collection::SearchTrace,
     encoder::{Chunking, EncodeTimes},
     engine::CollectionModel,
+    error::ErrorKind,
     model::Fingerprint,
+    value::PointId,
 };
 
 fn create(config: proto::CollectionConfig) -> proto::CreateCollectionRequest {
     proto::CreateCollectionRequest { config: Some(config), if_not_exists: false }
 }
 
-fn assert_invalid<T: std::fmt::Debug>(result: Result<T, Error>, word: &str) {
+fn assert_invalid<T: std::fmt::Debug>(result: Result<T, ServerError>, word: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains(word), "{error}");
@@ -145,9 +147,9 @@ fn a_search_is_explained_only_if_asked_for() {
 
 #[test]
 fn failures_of_ours_are_not_told_in_full() {
-    let ours = Error::from(crate::engine::EngineError::Panicked { reason: "secret".into() });
+    let ours = crate::engine::EngineError::Panicked { reason: "secret".into() };
     assert!(!failure_to("a".into(), &ours).error.contains("secret"));
-    let theirs = Error::from(crate::engine::EngineError::BadRequest { reason: "too short".into() });
+    let theirs = crate::engine::EngineError::BadRequest { reason: "too short".into() };
     let result = failure_to("a".into(), &theirs);
     assert_eq!(result.status, i32::from(proto::WriteStatus::Failed));
     assert!(result.error.contains("too short"));

@@ -9,9 +9,9 @@ use std::mem::discriminant;
 use prost_types::Timestamp;
 
 use crate::{
-    collection::point::{Payload, Value},
     proto::{self, value::Kind},
     server::ServerError,
+    value::{Payload, Value},
 };
 
 const MICROS_PER_SECOND: i64 = 1_000_000;

@@ -10,7 +10,7 @@ use super::*;
 use crate::proto::Document;
 
 /// Finishes the request of that sequence.
-type Finish = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<(), Error>>>>>;
+type Finish = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<(), ServerError>>>>>;
 
 /// Tells which requests began, and finishes each when the test says so.
 struct Steps {
@@ -23,7 +23,7 @@ impl Worker for Steps {
         &mut self,
         request: IngestRequest,
         _: usize,
-    ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
+    ) -> impl Future<Output = Result<IngestResponse, ServerError>> + Send + 'static {
         let (sender, receiver) = oneshot::channel();
         self.finish.lock().unwrap().insert(request.sequence, sender);
         self.began.send(request.sequence).unwrap();
@@ -70,7 +70,7 @@ impl Stream {
         self.requests.as_ref().unwrap().send(Ok(request)).await.unwrap();
     }
 
-    fn finish(&self, sequence: u64, outcome: Result<(), Error>) {
+    fn finish(&self, sequence: u64, outcome: Result<(), ServerError>) {
         self.finish.lock().unwrap().remove(&sequence).expect("it began").send(outcome).unwrap();
     }
 
@@ -293,7 +293,7 @@ async fn a_panic_in_the_work_is_internal() {
             &mut self,
             _: IngestRequest,
             _: usize,
-        ) -> impl Future<Output = Result<IngestResponse, Error>> + Send + 'static {
+        ) -> impl Future<Output = Result<IngestResponse, ServerError>> + Send + 'static {
             async { panic!("as the test wants it") }
         }
     }
