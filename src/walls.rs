@@ -39,7 +39,7 @@ const FOUNDATION: &[&str] = &[
 const PLAIN: &[&str] =
     &["serde", "serde_json", "thiserror", "tracing", "sha2", "crc32fast", "bytes", "toml", "rayon"];
 
-/// `facade` is `crate::Error` and `crate::Result` in `lib.rs`, which wrap the errors of all others.
+/// `facade` is what `lib.rs` makes of the errors of all others: `crate::Error`, `crate::Result` and `crate::fault_of`.
 const MODULES: &[Module] = &[
     ("allocator", &[], &["libc"]),
     ("budget", &[], &["tokio"]),
@@ -272,7 +272,7 @@ fn sources() -> Vec<Source> {
 /// The part of the crate that a path from its root leads into; `None` for the root itself, as in `pub(crate)`.
 fn part(path: &[String]) -> Option<&str> {
     match path.first()?.as_str() {
-        "Error" | "Result" => Some("facade"),
+        "Error" | "Result" | "fault_of" => Some("facade"),
         "ErrorKind" | "Fault" => Some("error"),
         first => Some(first),
     }
