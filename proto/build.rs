@@ -1,4 +1,5 @@
-//! Turns `proto/` into Rust: the gRPC services with their reflection descriptors, and the ONNX messages.
+//! Turns `proto/` into Rust: the messages of the API with their descriptors, its gRPC clients and services, and the
+//! ONNX messages.
 //! protox parses the files, so no `protoc` is needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
@@ -23,8 +24,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::new();
     // A stable order makes equal messages equal bytes.
     config.btree_map(["."]);
+    config.compile_fds(compiler.file_descriptor_set())?;
+
+    // Clients and services in a file of their own: who knows the messages need not know the wire.
+    let rpc = out.join("rpc");
+    fs::create_dir_all(&rpc)?;
+    let mut config = Config::new();
+    config.extern_path(".distilface.v1", "crate::proto");
     tonic_prost_build::configure()
-        .codec_path("crate::proto::codec::Codec")
+        .codec_path("crate::rpc::codec::Codec")
+        .out_dir(rpc)
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
 
     let onnx = protox::compile(["onnx/onnx.proto"], ["proto"])?;

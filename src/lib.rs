@@ -17,13 +17,14 @@
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
-//! //! | `simd` | a processor | a token for the instructions that it has |
+//! | `simd` | a processor | a token for the instructions that it has |
 //! | [`encoder`] | text | vectors: tokenize, cut, batch |
 //! | [`index`] | a vector | the nearest slots |
 //! | [`store`] | records | bytes on disk that are there after a kill |
 //! | [`collection`] | points | store and index kept in step; filters; search plans |
 //! | [`engine`] | text | hits: encoders and collections; where async begins |
-//! | [`server`] | gRPC | engine calls (with [`cli`], alone names `tonic`) |
+//! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
+//! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], alone names `tonic`) |
 //! | [`source`] | folders, files and standard input | documents, each with the place it was read from |
 //! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
 //! | [`eval`] | judged collections, reference values | measures |
@@ -44,6 +45,7 @@
 //! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
 
 mod allocator;
+mod aside;
 pub mod budget;
 pub mod cli;
 pub mod collection;
@@ -63,6 +65,7 @@ mod priority;
 pub mod proto;
 mod random;
 mod regular;
+pub mod rpc;
 pub mod runtime;
 pub mod server;
 pub mod setup;

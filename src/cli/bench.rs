@@ -26,7 +26,7 @@ use crate::{
     encoder::{Encoder, EncoderCounters, Limits, TextKind},
     engine::{Engine, NewCollection},
     eval::beir::{self, CorpusDocument},
-    proto, server,
+    proto, rpc, server,
 };
 
 pub(super) const COLLECTION: &str = "bench";
@@ -219,7 +219,7 @@ impl Served {
 }
 
 pub(super) async fn send(channel: &Channel, corpus: &[CorpusDocument]) -> anyhow::Result<()> {
-    let mut client = proto::documents_client::DocumentsClient::new(channel.clone());
+    let mut client = rpc::documents_client::DocumentsClient::new(channel.clone());
     let requests: Vec<proto::IngestRequest> = corpus
         .chunks(REQUEST_DOCUMENTS)
         .zip(0..)

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Config,
     engine::Engine,
-    proto::{
+    rpc::{
         collections_client::CollectionsClient, documents_client::DocumentsClient,
         encoder_client::EncoderClient, search_client::SearchClient,
     },

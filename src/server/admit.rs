@@ -38,10 +38,10 @@ use super::{
     status,
 };
 use crate::{
+    aside::aside,
     budget::{Budget, BudgetError, Held, Room},
     config::Config,
     engine::{Caller, EngineError},
-    proto::codec::aside,
 };
 
 /// Metadata that carries a request's id, both ways.

@@ -7,7 +7,8 @@ use tonic::{Request, Response, Status};
 use super::{ServerError, admit, convert};
 use crate::{
     engine::{Engine, FieldsAsked},
-    proto::{self, collections_server::Collections},
+    proto,
+    rpc::collections_server::Collections,
 };
 
 /// Fields in an answer of Stats where the client names no number, and the most it may name: with names of the largest

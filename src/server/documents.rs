@@ -13,7 +13,8 @@ use super::{ServerError, admit, convert, ingest, metrics::Metrics};
 use crate::{
     collection::PAGE_BYTES,
     engine::{Engine, ListingQuery},
-    proto::{self, documents_server::Documents},
+    proto,
+    rpc::documents_server::Documents,
     value::PointId,
 };
 

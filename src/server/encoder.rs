@@ -5,11 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{ServerError, admit, convert, metrics::Metrics};
-use crate::{
-    engine::Engine,
-    model::ModelDir,
-    proto::{self, encoder_server::Encoder},
-};
+use crate::{engine::Engine, model::ModelDir, proto, rpc::encoder_server::Encoder};
 
 /// Texts as vectors.
 #[derive(Debug)]

@@ -31,9 +31,9 @@ use super::{
     status,
 };
 use crate::{
+    aside::aside,
     budget::{Budget, BudgetError, Held, Room},
     engine::EngineError,
-    proto::codec::aside,
 };
 
 /// A message that has begun is given up when nothing of it comes for this time.

@@ -23,10 +23,11 @@ use tracing::Instrument;
 
 use super::{ServerError, admit, convert, metrics::Metrics, status};
 use crate::{
+    aside::aside,
     budget::Held,
     engine::{Engine, EngineError},
     error::Fault,
-    proto::{DocumentResult, IngestRequest, IngestResponse, codec::aside},
+    proto::{DocumentResult, IngestRequest, IngestResponse},
 };
 
 /// Requests of one stream that are worked on at once: one commits, one is encoded, one is tokenised.

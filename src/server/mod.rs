@@ -55,9 +55,9 @@ use self::{
 use crate::{
     allocator,
     engine::Engine,
-    handles,
-    proto::{
-        self, collections_server::CollectionsServer, documents_server::DocumentsServer,
+    handles, proto,
+    rpc::{
+        collections_server::CollectionsServer, documents_server::DocumentsServer,
         encoder_server::EncoderServer, search_server::SearchServer,
     },
 };

@@ -7,7 +7,8 @@ use tonic::{Request, Response, Status};
 use super::{admit, convert, metrics::Metrics};
 use crate::{
     engine::{Engine, SearchAnswer},
-    proto::{self, search_server::Search},
+    proto,
+    rpc::search_server::Search,
 };
 
 /// Ranked hits.

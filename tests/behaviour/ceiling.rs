@@ -7,10 +7,9 @@ use std::{
 };
 
 use distilface::{
-    config,
-    proto::{
-        self, collections_client::CollectionsClient, documents_client::DocumentsClient,
-        search_client::SearchClient,
+    config, proto,
+    rpc::{
+        collections_client::CollectionsClient, documents_client::DocumentsClient, search_client::SearchClient,
     },
 };
 use prost::Message as _;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use distilface::proto::{self, documents_client::DocumentsClient};
+use distilface::{proto, rpc::documents_client::DocumentsClient};
 use tonic::Code;
 use tonic_types::StatusExt;
 

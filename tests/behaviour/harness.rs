@@ -10,9 +10,10 @@ use std::{
 use distilface::{
     config::{self, Config},
     engine::Engine,
-    proto::{
-        self, Document, Value, collections_client::CollectionsClient, documents_client::DocumentsClient,
-        encoder_client::EncoderClient, search_client::SearchClient, value::Kind,
+    proto::{self, Document, Value, value::Kind},
+    rpc::{
+        collections_client::CollectionsClient, documents_client::DocumentsClient,
+        encoder_client::EncoderClient, search_client::SearchClient,
     },
     server::{self, Running},
 };

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use distilface::error::Fault as _;
 use distilface::{
     ErrorKind,
-    proto::{self, search_client::SearchClient, value::Kind},
+    proto::{self, value::Kind},
+    rpc::search_client::SearchClient,
     server,
 };
 use tonic::Code;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use distilface::proto::{IngestRequest, documents_client::DocumentsClient};
+use distilface::{proto::IngestRequest, rpc::documents_client::DocumentsClient};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{

@@ -5,10 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use distilface::proto::{
-    CollectionConfig, CollectionStatsRequest, CreateCollectionRequest, Document, SearchRequest,
-    UpsertRequest, Vector, collections_client::CollectionsClient, documents_client::DocumentsClient,
-    search_client::SearchClient, search_request::Query,
+use distilface::{
+    proto::{
+        CollectionConfig, CollectionStatsRequest, CreateCollectionRequest, Document, SearchRequest,
+        UpsertRequest, Vector, search_request::Query,
+    },
+    rpc::{
+        collections_client::CollectionsClient, documents_client::DocumentsClient, search_client::SearchClient,
+    },
 };
 use tonic::transport::Channel;
 

@@ -11,10 +11,14 @@ use std::{
     time::Duration,
 };
 
-use distilface::proto::{
-    CollectionConfig, CreateCollectionRequest, Document, GetDocumentsRequest, IngestRequest, ScrollRequest,
-    SearchRequest, StoredDocument, collections_client::CollectionsClient, documents_client::DocumentsClient,
-    search_client::SearchClient, search_request::Query,
+use distilface::{
+    proto::{
+        CollectionConfig, CreateCollectionRequest, Document, GetDocumentsRequest, IngestRequest,
+        ScrollRequest, SearchRequest, StoredDocument, search_request::Query,
+    },
+    rpc::{
+        collections_client::CollectionsClient, documents_client::DocumentsClient, search_client::SearchClient,
+    },
 };
 use tonic::transport::{Channel, Endpoint};
 

@@ -31,7 +31,8 @@ use crate::{
         beir::{self, CorpusDocument},
         plot::{LineChart, Series},
     },
-    proto::{self, search_client::SearchClient},
+    proto,
+    rpc::{documents_client::DocumentsClient, search_client::SearchClient},
 };
 
 /// Measure latency under load
@@ -212,7 +213,7 @@ async fn flood(
             .collect();
         Some(proto::IngestRequest { collection: COLLECTION.into(), sequence, documents })
     });
-    let mut client = proto::documents_client::DocumentsClient::new(channel);
+    let mut client = DocumentsClient::new(channel);
     let mut answers = client.ingest(tokio_stream::iter(requests)).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         for result in answer.results {

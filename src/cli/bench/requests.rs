@@ -13,6 +13,7 @@ use crate::{
     encoder::{Class, Encoder, EncoderError, TextKind},
     proto,
     random::SplitMix,
+    rpc,
 };
 
 /// Why a load could not be driven to its end.
@@ -99,7 +100,7 @@ pub struct QueryReport {
 /// # Errors
 /// The server's refusal.
 pub async fn ask(
-    client: &mut proto::search_client::SearchClient<Channel>,
+    client: &mut rpc::search_client::SearchClient<Channel>,
     collection: &str,
     text: String,
     k: u32,
@@ -125,7 +126,7 @@ pub async fn queries(
     k: u32,
     rounds: usize,
 ) -> Result<QueryReport, LoadError> {
-    let mut client = proto::search_client::SearchClient::new(channel);
+    let mut client = rpc::search_client::SearchClient::new(channel);
     let mut timings: [Timings; 7] = std::array::from_fn(|_| Timings::default());
     let mut plans = std::collections::BTreeMap::new();
     let mut device = String::new();
@@ -175,7 +176,7 @@ const EMBEDDINGS: usize = 400;
 /// # Errors
 /// [`LoadError`].
 pub async fn embed(channel: Channel, encoder: Arc<Encoder>) -> Result<EmbedReport, LoadError> {
-    let mut client = proto::encoder_client::EncoderClient::new(channel);
+    let mut client = rpc::encoder_client::EncoderClient::new(channel);
     let (mut grpc, mut bare, mut tokens) = (Timings::default(), Timings::default(), 0);
     let micros = |started: Instant| u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let failed = |reason: &dyn std::fmt::Display| LoadError::Call { reason: reason.to_string() };
@@ -269,7 +270,7 @@ async fn soak_client(
     started: Instant,
     time: Duration,
 ) -> Result<(u64, u64, u64), LoadError> {
-    let mut client = proto::encoder_client::EncoderClient::new(channel);
+    let mut client = rpc::encoder_client::EncoderClient::new(channel);
     let mut random = SplitMix(seed);
     let (mut requests, mut texts, mut refused) = (0, 0, 0);
     while started.elapsed() < time {

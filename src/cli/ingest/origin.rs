@@ -13,9 +13,12 @@ use super::{
     batch::{Batch, Fault, Piece},
     reading::Files,
 };
-use crate::proto::{
-    Condition, CountRequest, DeleteDocumentsRequest, Filter, FilterList, ScrollRequest, Value, ValueList,
-    condition::Test, documents_client::DocumentsClient, filter::Form, value::Kind,
+use crate::{
+    proto::{
+        Condition, CountRequest, DeleteDocumentsRequest, Filter, FilterList, ScrollRequest, Value, ValueList,
+        condition::Test, filter::Form, value::Kind,
+    },
+    rpc::documents_client::DocumentsClient,
 };
 
 /// Payload field with the folder that a whole file was found from: absolute, without links.

@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     cli::{layout, output::Output, output::Progress},
-    proto::{DocumentResult, IngestRequest, IngestResponse, WriteStatus, documents_client::DocumentsClient},
+    proto::{DocumentResult, IngestRequest, IngestResponse, WriteStatus},
+    rpc::documents_client::DocumentsClient,
     source::UnderstoodFiles,
 };
 

@@ -1,29 +1,12 @@
-//! Messages <-> bytes of the wire, as `tonic_prost` does it, but large ones beside the async threads.
-//!
-//! Decoding or writing some megabytes takes milliseconds, in which an async thread serves nobody: such a message is
-//! handled by a thread that tokio takes out of its round meanwhile (`aside`). Small ones, nearly all of them, stay
-//! where they are. Rejected: a pool of our own, since a codec is called in the middle of reading a stream and cannot wait.
+//! Messages <-> bytes of the wire, as `tonic_prost` does it, but large ones beside the async threads ([`aside`]).
 
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::{
     Status,
     codec::{self, BufferSettings, DecodeBuf, EncodeBuf},
 };
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// A message of more bytes than this is handled aside: below, it takes less than the 500 microseconds that async code
-/// may compute.
-const ASIDE_BYTES: usize = 64 << 10;
-
-/// Computes `f`, which handles about `bytes` bytes: here if they are few, else on a thread that tokio replaces.
-pub(crate) fn aside<T>(bytes: usize, f: impl FnOnce() -> T) -> T {
-    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
-    if bytes > ASIDE_BYTES && matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
-        tokio::task::block_in_place(f)
-    } else {
-        f()
-    }
-}
+use crate::aside::aside;
 
 /// Of clients and servers.
 #[derive(Debug)]
