@@ -76,6 +76,7 @@ pub mod stop;
 pub mod store;
 pub mod telemetry;
 mod threads;
+pub mod training;
 pub mod value;
 pub mod vector;
 #[cfg(test)]
@@ -107,6 +108,7 @@ pub enum Error {
     Setup(#[from] setup::SetupError),
     Eval(#[from] eval::EvalError),
     Finetune(#[from] finetune::FinetuneError),
+    Training(#[from] training::TrainingError),
 }
 
 /// `Result` with this crate's [`enum@Error`].
@@ -137,6 +139,7 @@ pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
         server::ServerError,
         setup::SetupError,
         store::StoreError,
+        training::TrainingError,
         value::ValueError,
         value::filter::FilterError,
         vector::VectorError,
@@ -164,6 +167,7 @@ impl Error {
             Error::Setup(e) => e,
             Error::Eval(e) => e,
             Error::Finetune(e) => e,
+            Error::Training(e) => e,
         }
     }
 }

@@ -65,6 +65,7 @@ const MODULES: &[Module] = &[
             "setup",
             "source",
             "telemetry",
+            "training",
         ],
         &[
             "anyhow",
@@ -157,6 +158,7 @@ const MODULES: &[Module] = &[
     ("store", &[], &["bincode", "fs2", "sled", "walkdir", "zstd"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
     ("threads", &[], &[]),
+    ("training", &["config", "encoder", "eval", "finetune", "model", "runtime"], &[]),
     ("value", &[], &["jiff"]),
     ("vector", &[], &[]),
 ];

@@ -1,20 +1,16 @@
 //! `distilface sweep`: the paper's experiments, or any others, as one command.
 
-use std::{fs, path::PathBuf};
-
-use anyhow::Context;
-use serde::Serialize;
+use std::path::PathBuf;
 
 use super::{
     App,
-    failure::{Stop, usage},
-    finetune::{TrainingArgs, prepare, train},
-    layout,
+    failure::Stop,
+    finetune::{Database, Shown, TrainingArgs, in_words},
+    layout, with_signals,
 };
-use crate::finetune::{
-    FinetuneError,
-    run::Ending,
-    sweep::{Cell, CellResult, Factor, best, cells, markdown, plots, rows},
+use crate::{
+    finetune::sweep::{Factor, rows},
+    training::{Sweep, SweepOutcome},
 };
 
 /// Train with every combination of some settings, and compare
@@ -33,87 +29,20 @@ pub struct SweepArgs {
     out: PathBuf,
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    factors: Vec<Factor>,
-    results: Vec<CellResult>,
-    best: Option<Vec<String>>,
-    folder: String,
-}
-
-/// A combination's result, beside its runs.
-const RESULT_FILE: &str = "result.json";
-
+/// Runs the sweep. Ctrl-C is heard once the data is read: until then it ends the process, which has written nothing yet.
 pub fn run(app: &App, args: &SweepArgs) -> anyhow::Result<()> {
-    let recipe = args.training.recipe()?;
-    if recipe.dev.is_none() {
-        return Err(usage(
-            "a sweep compares dev scores: give --dev an STS file, or a folder with stsb-dev.tsv",
-        ));
-    }
-    let failed = |e: crate::finetune::recipe::RecipeError| crate::Error::from(FinetuneError::from(e));
-    let cells = cells(&recipe, &args.over).map_err(failed)?;
-    let prepared = prepare(app, &recipe, &args.training.held_out)?;
-    fs::create_dir_all(&args.out).with_context(|| format!("making the folder {}", args.out.display()))?;
-    let mut results = Vec::with_capacity(cells.len());
-    for (n, cell) in cells.iter().enumerate() {
-        let folder = args.out.join(file_name(&args.over, cell));
-        app.out.note(&format!("{} of {}: {}", n + 1, cells.len(), words(&args.over, cell)));
-        let known = fs::read_to_string(folder.join(RESULT_FILE)).ok();
-        if let Some(result) = known.and_then(|text| serde_json::from_str::<CellResult>(&text).ok()) {
-            results.push(result);
-            continue;
+    let options = args.training.options(app)?;
+    let sweep = Sweep::new(options, args.over.clone(), args.out.clone()).map_err(in_words)?;
+    let mut shown = Shown::new(app);
+    let prepared = sweep.prepare(&mut Database(app), &mut shown).map_err(in_words)?;
+    let outcome = with_signals(app, || sweep.run(&prepared, &mut shown, &|| app.interrupt.is_cancelled()))?;
+    let report = match outcome.map_err(in_words)? {
+        SweepOutcome::Finished(report) => report,
+        SweepOutcome::Interrupted => {
+            app.out.warn("interrupted; the same command goes on from there");
+            return Err(Stop::Interrupted.into());
         }
-        let mut result = CellResult {
-            values: cell.values.clone(),
-            before: f64::NAN,
-            scores: Vec::new(),
-            examples_per_second: 0.0,
-            failure: None,
-        };
-        for &seed in &cell.recipe.seeds {
-            let report = match train(app, &prepared, &cell.recipe, seed, &folder.join(format!("seed-{seed}")))
-            {
-                Ok(report) => report,
-                Err(error) if is_divergence(&error) => {
-                    result.failure = Some(error.to_string());
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
-            if report.ending == Ending::Interrupted {
-                app.out.warn("interrupted; the same command goes on from there");
-                return Err(Stop::Interrupted.into());
-            }
-            result.before = report.score_before.unwrap_or(f64::NAN);
-            result.scores.extend(report.best);
-            result.examples_per_second = report.texts_per_second;
-        }
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join(RESULT_FILE), serde_json::to_string_pretty(&result)?)
-            .with_context(|| format!("writing into {}", folder.display()))?;
-        results.push(result);
-    }
-    let pictures = plots(&args.over, &results);
-    for (name, svg) in &pictures {
-        fs::write(args.out.join(name), svg).with_context(|| format!("writing {name}"))?;
-    }
-    let setting = format!(
-        "{} steps at most, batch {} unless said otherwise, {} examples.\n",
-        recipe.steps.map_or_else(|| format!("{} epochs of", recipe.epochs), |s| s.to_string()),
-        recipe.batch,
-        prepared.loaded.datasets.iter().map(|d| d.examples.len()).sum::<usize>(),
-    );
-    let text = markdown(&recipe, &args.over, &results, &pictures, &setting);
-    fs::write(args.out.join("report.md"), text).context("writing report.md")?;
-    let report = Report {
-        best: best(&results).map(|r| r.values.clone()),
-        factors: args.over.clone(),
-        results,
-        folder: args.out.display().to_string(),
     };
-    fs::write(args.out.join("sweep.json"), serde_json::to_string_pretty(&report)?)
-        .context("writing sweep.json")?;
     app.out.result(&report, |report| {
         let (headers, rows) = rows(&report.factors, &report.results);
         let headers: Vec<String> = headers
@@ -128,23 +57,4 @@ pub fn run(app: &App, args: &SweepArgs) -> anyhow::Result<()> {
             report.folder
         )
     })
-}
-
-fn is_divergence(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref::<crate::Error>(),
-        Some(crate::Error::Finetune(FinetuneError::Diverged { .. }))
-    )
-}
-
-fn words(factors: &[Factor], cell: &Cell) -> String {
-    let words: Vec<String> =
-        factors.iter().zip(&cell.values).map(|(f, v)| format!("{} {v}", f.key)).collect();
-    words.join(", ")
-}
-
-/// Settings as a folder's name.
-fn file_name(factors: &[Factor], cell: &Cell) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
-    words(factors, cell).replace(", ", "_").chars().map(plain).collect()
 }
