@@ -103,7 +103,7 @@ fn a_model_that_differs_from_the_reference_is_an_error() {
     ran.says("differs from the reference values");
 
     place.file("wrong/embeddings.f32", [0u8; 10]);
-    run(place.command().args(["eval", "parity", "wrong"])).code(1).says("do not belong together");
+    run(place.command().args(["eval", "parity", "wrong"])).code(2).says("do not belong together");
     run(place.command().args(["eval", "parity", "nowhere"])).code(1).says("texts.jsonl");
 }
 
@@ -149,10 +149,10 @@ fn the_sample_questions_find_their_answers() {
 fn a_folder_without_judgements_is_refused() {
     let Some(place) = Place::new() else { return };
     place.file("empty/corpus.jsonl", "{\"_id\":\"a\",\"text\":\"rain\"}\n");
-    run(place.command().args(["eval", "retrieval", "empty"])).code(1).says("queries.jsonl");
+    run(place.command().args(["eval", "retrieval", "empty"])).code(2).says("queries.jsonl");
     place.file("empty/queries.jsonl", "{\"_id\":\"q\",\"text\":\"rain\"}\n");
     place.file("empty/qrels.tsv", "query-id\tcorpus-id\tscore\nq\ta\tmuch\n");
-    run(place.command().args(["eval", "retrieval", "empty"])).code(1).says("qrels.tsv, line 2");
+    run(place.command().args(["eval", "retrieval", "empty"])).code(2).says("qrels.tsv, line 2");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn sentence_pairs_give_a_correlation_for_each_set_and_model() {
 #[test]
 fn sentence_pairs_that_cannot_be_scored_are_refused() {
     let Some(place) = Place::new() else { return };
-    let ran = |path: &str| run(place.command().args(["eval", "sts", path])).code(1);
+    let ran = |path: &str| run(place.command().args(["eval", "sts", path])).code(2);
     place.file("few/sts12.tsv", HEADER);
     ran("few").says("it has no sts13.tsv, sts14.tsv");
     for (name, rows, says) in [
@@ -363,7 +363,7 @@ fn two_shapes_are_compared_in_size_and_speed() {
     place.file("texts.txt", "too few");
     let mut command = home_of_its_own(&place);
     run(command.args(["eval", "speed", "small", "wide", "--texts", "texts.txt"]))
-        .code(1)
+        .code(2)
         .says("at least 200");
     run(home_of_its_own(&place).args(["eval", "speed", "small", "nobody"])).code(1).says("nobody");
 }
