@@ -21,7 +21,7 @@
 //! | [`encoder`] | text | vectors: tokenize, cut, batch |
 //! | [`index`] | a vector | the nearest slots |
 //! | [`store`] | records | bytes on disk that are there after a kill |
-//! | [`collection`] | points | store and index kept in step; filters; search plans |
+//! | [`collection`] | points | store and index kept in step; a query as a pipeline of stages: plan, retrieve, fuse, rerank, group, fetch |
 //! | [`engine`] | text | hits: encoders and collections; where async begins |
 //! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
 //! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], alone names `tonic`) |

@@ -8,7 +8,6 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::sync_channel,
     },
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,27 +19,23 @@ use crate::{
         IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _,
         columns::{FieldsAsked, FieldsTold},
     },
-    stop::{Stop, Stopped},
+    stop::Stopped,
     store::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
     threads::Seat,
-    value::{
-        PointId, ValueError,
-        filter::{Filter, FilterError},
-        payload::payload_bytes,
-    },
-    vector::{Dim, Metric, Vector},
+    value::{PointId, ValueError, filter::FilterError, payload::payload_bytes},
+    vector::{Dim, Metric, VectorError},
 };
 
 mod body;
-mod fetch;
+mod document;
 mod indexer;
 mod memory;
+mod query;
 mod read;
 mod recover;
-mod search;
 mod service;
 mod slots;
 #[cfg(test)]
@@ -49,7 +44,8 @@ mod writer;
 
 pub mod point;
 
-pub use fetch::{PAGE_BYTES, Reads};
+pub use document::PAGE_BYTES;
+pub use query::{Ask, Reads, Retrieval, SearchQuery, SearchTrace, Source, Stage, StageTrace};
 
 use point::{Point, StoredPoint};
 pub use service::Threads;
@@ -91,47 +87,6 @@ pub enum Outcome {
 /// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
 pub type WriteDone = Box<dyn FnOnce(Result<Vec<Outcome>, CollectionError>) + Send>;
 
-/// One search.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Query {
-    pub vector: Vector,
-    /// Further ones; the score of a passage or a document is its best over all of them.
-    pub more_vectors: Vec<Vector>,
-    /// At least 1.
-    pub k: usize,
-    pub filter: Option<Filter>,
-    /// `None`: the collection's.
-    pub ef: Option<usize>,
-    pub exact: bool,
-    pub score_threshold: Option<f32>,
-    /// One hit per passage instead of one per document.
-    pub by_passage: bool,
-    /// A document that is never answered.
-    pub exclude: Option<PointId>,
-    pub with_payload: bool,
-    pub with_text: bool,
-    /// When to leave off; looked at between bounded steps.
-    pub stop: Stop,
-}
-
-/// How a search was done.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct SearchTrace {
-    pub filter_time: Duration,
-    pub search_time: Duration,
-    pub fetch_time: Duration,
-    /// `exact`, `graph`, `filtered_exact` or `filtered_graph`.
-    pub plan: &'static str,
-    pub reason: String,
-    pub matching_documents: u64,
-    pub scanned: u64,
-    pub ef: u32,
-    /// What should be said of the filter; see [`fields::FieldIndex::hints`].
-    pub hints: Vec<String>,
-}
-
 /// Counts of a collection.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -152,7 +107,7 @@ pub struct Page {
     pub points: Vec<StoredPoint>,
     /// Last id of the page if there may be more.
     pub next: Option<PointId>,
-    /// What should be said of the filter, with the first page; see [`fields::FieldIndex::hints`].
+    /// What should be said of the filter, with the first page; see [`crate::index::columns::FieldIndex::hints`].
     pub hints: Vec<String>,
 }
 
@@ -591,6 +546,12 @@ impl Write {
 pub enum CollectionError {
     #[error(transparent)]
     Value(#[from] ValueError),
+    #[error(transparent)]
+    Vector(#[from] VectorError),
+    #[error("no document {id:?}")]
+    NoDocument { id: String },
+    #[error("the query's text was not encoded, and nothing here searches by words")]
+    NotEncoded,
     #[error("document id {id:?} stands twice in one request; send each id once")]
     DuplicateId { id: String },
     #[error("document {id:?}: {reason}")]
@@ -627,6 +588,8 @@ impl Fault for CollectionError {
     fn kind(&self) -> ErrorKind {
         match self {
             CollectionError::Value(e) => e.kind(),
+            CollectionError::Vector(e) => e.kind(),
+            CollectionError::NoDocument { .. } => ErrorKind::NotFound,
             CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
             CollectionError::Changed { .. } => ErrorKind::Overloaded,
@@ -635,7 +598,9 @@ impl Fault for CollectionError {
             CollectionError::Closed => ErrorKind::Unavailable,
             CollectionError::Stopped(_) => ErrorKind::Timeout,
             CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
-            CollectionError::Io { .. } | CollectionError::Threads { .. } => ErrorKind::Internal,
+            CollectionError::Io { .. } | CollectionError::Threads { .. } | CollectionError::NotEncoded => {
+                ErrorKind::Internal
+            }
             CollectionError::Budget(e) => e.kind(),
             CollectionError::Index(e) => e.kind(),
             CollectionError::Store(e) => e.kind(),
@@ -645,6 +610,7 @@ impl Fault for CollectionError {
     fn field(&self) -> Option<&str> {
         match self {
             CollectionError::Filter(e) => e.field(),
+            CollectionError::Vector(e) => e.field(),
             _ => None,
         }
     }

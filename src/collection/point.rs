@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::Source;
 use crate::{
     value::{Payload, PointId},
     vector::Vector,
@@ -78,4 +79,6 @@ pub struct Hit {
     pub passage: Arc<str>,
     /// Empty if it was not asked for.
     pub payload: Arc<Payload>,
+    /// Which retrievers found it; at least one.
+    pub sources: Vec<Source>,
 }

@@ -1,4 +1,4 @@
-//! Reading documents: by id, page by page, by filter. Searching is in `search.rs`.
+//! Reading documents: by id, page by page, by filter. Searching is in `query/`.
 //!
 //! What is answered is looked up under the memory's lock, and read from the store after it; a document deleted between
 //! the two is still readable, since its space is not taken back while anybody holds the generation it was found in.
@@ -6,10 +6,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Collection, CollectionError, Page, Query, SearchTrace,
-    fetch::{Opened, PAGE_BYTES, Reads},
+    Collection, CollectionError, Page, Reads, SearchQuery, SearchTrace,
+    document::{Opened, PAGE_BYTES},
     point::{ContentHash, Hit, Passage, Point, StoredPoint},
-    search,
+    query,
 };
 use crate::{
     budget::Room,
@@ -27,13 +27,6 @@ impl Collection {
     /// What is stored under an id was made from this content, if it is there. From memory; no disk.
     pub fn content_hash(&self, id: &PointId) -> Option<ContentHash> {
         self.shared.read_memory().slots.find(id).map(|(_, entry)| entry.hash)
-    }
-
-    /// The vectors of a document's passages, in their order; `None` if it is not there. From memory; no disk.
-    pub fn vectors(&self, id: &PointId) -> Option<Vec<Vec<f32>>> {
-        let memory = self.shared.read_memory();
-        let (_, entry) = memory.slots.find(id)?;
-        entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect()
     }
 
     /// Stored documents in the order asked; `None` for those not there. Each takes its place in `room` before its text
@@ -106,27 +99,22 @@ impl Collection {
         Ok(Some(Point { id, title, text, payload, content_hash, passages }))
     }
 
-    /// The nearest documents, best first. With a filter: min(k, matching documents) hits, always
-    /// (unless a score threshold or `exclude` leaves some out).
+    /// The best documents (or passages), best first: with a filter or without, min(k, documents that may be answered)
+    /// hits, always, unless a score threshold leaves some out. `encoded` is the vector of the query's text, if it is a
+    /// text. Hits take their place in the room of `reads`, and share with other searches of one request what those read.
     ///
     /// # Errors
-    /// [`CollectionError::Filter`] for type mismatches; [`CollectionError::Stopped`] if [`Query::stop`] said so
-    /// meanwhile; store errors.
-    pub fn search(&self, query: &Query) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
-        self.search_sharing(query, &Reads::new(Room::unbounded()))
-    }
-
-    /// [`Collection::search`] as one of several that share what they read, and the room for their answers.
-    ///
-    /// # Errors
-    /// [`CollectionError::Budget`]; as [`Collection::search`].
-    pub fn search_sharing(
+    /// [`CollectionError::NoDocument`]; [`CollectionError::NotEncoded`]; [`CollectionError::Budget`];
+    /// [`CollectionError::Stopped`]; vector, filter and store errors.
+    pub fn search(
         &self,
-        query: &Query,
+        query: &SearchQuery,
+        encoded: Option<&[f32]>,
+        stop: &Stop,
         reads: &Reads,
     ) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
         self.shared.check_open()?;
-        search::search(&self.shared, query, reads)
+        query::run(&self.shared, query, encoded, stop, reads)
     }
 
     /// A page of documents after `after`, ordered by id. It closes early, with at least one document, before it has more

@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Query, Threads, Write,
+    Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Reads, SearchQuery,
+    SearchTrace, Threads, Write,
     memory::Graph,
     point::{ContentHash, Hit, Passage, Point},
 };
@@ -34,15 +35,15 @@ mod searching;
 mod stress;
 
 /// -1 to 1.
-fn unit(random: &mut Random) -> f32 {
+pub(super) fn unit(random: &mut Random) -> f32 {
     (random.next() >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0
 }
 
-fn dim() -> Dim {
+pub(super) fn dim() -> Dim {
     Dim::new(8).unwrap()
 }
 
-fn spec(kind: IndexKind) -> CollectionSpec {
+pub(super) fn spec(kind: IndexKind) -> CollectionSpec {
     CollectionSpec {
         dim: dim(),
         metric: Metric::Cosine,
@@ -50,20 +51,20 @@ fn spec(kind: IndexKind) -> CollectionSpec {
     }
 }
 
-fn options() -> CollectionOptions {
+pub(super) fn options() -> CollectionOptions {
     CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() }
 }
 
-fn id(name: &str) -> PointId {
+pub(super) fn id(name: &str) -> PointId {
     PointId::new(name).unwrap()
 }
 
-fn vector(random: &mut Random) -> Vector {
+pub(super) fn vector(random: &mut Random) -> Vector {
     Vector::new((0..dim().len()).map(|_| unit(random)).collect(), dim(), Metric::Cosine).unwrap()
 }
 
 /// A document of `passages` passages with some text; the hash is of its `version`.
-fn point(name: &str, version: u64, passages: u32, random: &mut Random) -> Point {
+pub(super) fn point(name: &str, version: u64, passages: u32, random: &mut Random) -> Point {
     let text: String = (0..passages).map(|n| format!("{name} v{version} p{n}; ")).collect();
     let mut start = 0;
     let passages = (0..passages)
@@ -90,31 +91,26 @@ fn point(name: &str, version: u64, passages: u32, random: &mut Random) -> Point 
     }
 }
 
-fn upsert(point: Point) -> Write {
+pub(super) fn upsert(point: Point) -> Write {
     Write::Upsert(Box::new(point))
 }
 
-fn query(vector: Vector, k: usize) -> Query {
-    Query {
-        vector,
-        more_vectors: Vec::new(),
-        k,
-        filter: None,
-        ef: None,
-        exact: false,
-        score_threshold: None,
-        by_passage: false,
-        exclude: None,
-        with_payload: false,
-        with_text: false,
-        stop: Stop::default(),
-    }
+pub(super) fn query(vector: Vector, k: usize) -> SearchQuery {
+    let ask = Ask::Vector(vector.as_slice().to_vec());
+    SearchQuery { with_payload: false, with_text: false, ..SearchQuery::new(ask, k) }
 }
 
-fn ids(hits: &[Hit]) -> Vec<&str> {
+pub(super) fn search(
+    collection: &Collection,
+    query: &SearchQuery,
+) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
+    collection.search(query, None, &Stop::default(), &Reads::new(Room::unbounded()))
+}
+
+pub(super) fn ids(hits: &[Hit]) -> Vec<&str> {
     hits.iter().map(|hit| hit.id.as_str()).collect()
 }
 
-fn eq(field: &str, value: Value) -> Filter {
+pub(super) fn eq(field: &str, value: Value) -> Filter {
     Filter::Eq { field: field.to_owned(), value }
 }

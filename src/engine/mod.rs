@@ -41,6 +41,8 @@ mod pools;
 mod search;
 mod vitals;
 
+/// What [`Engine::search`] is asked.
+pub use crate::collection::{Ask, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
 pub use crate::index::columns::FieldsAsked;
 pub(crate) use catalog::FINDINGS_FILE;
@@ -145,48 +147,6 @@ pub enum WriteStatus {
     Inserted,
     Updated,
     Unchanged,
-}
-
-/// What is searched for.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Ask {
-    Text(String),
-    Vector(Vec<f32>),
-    /// Documents like this one, which is left out: a hit's score is its best over all passages of this one.
-    Document(String),
-}
-
-/// One search.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct SearchQuery {
-    pub ask: Ask,
-    pub k: usize,
-    pub filter: Option<Filter>,
-    pub ef: Option<usize>,
-    pub exact: bool,
-    pub score_threshold: Option<f32>,
-    pub by_passage: bool,
-    pub with_payload: bool,
-    pub with_text: bool,
-}
-
-impl SearchQuery {
-    /// The `k` nearest documents with payload and passage text, and nothing special.
-    pub fn new(ask: Ask, k: usize) -> Self {
-        SearchQuery {
-            ask,
-            k,
-            filter: None,
-            ef: None,
-            exact: false,
-            score_threshold: None,
-            by_passage: false,
-            with_payload: true,
-            with_text: true,
-        }
-    }
 }
 
 /// Which documents a page shows.
@@ -729,12 +689,6 @@ fn short(fingerprint: &str) -> String {
 
 fn out_of_range(name: &'static str, min: usize, max: usize, got: usize) -> EngineError {
     EngineError::OutOfRange { name, min: min as u64, max: max as u64, got: got as u64 }
-}
-
-impl Ask {
-    fn text(&self) -> Option<&str> {
-        if let Ask::Text(text) = self { Some(text) } else { None }
-    }
 }
 
 #[cfg(test)]

@@ -3,16 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Ask, Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, encode::Slice, error::Result,
+    Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, encode::Slice, error::Result,
     out_of_range,
 };
 use crate::{
     budget::Room,
-    collection::{Query, Reads},
+    collection::{CollectionError, Reads},
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
     stop::Stop,
-    value::PointId,
-    vector::{Dim, Metric, Vector},
+    vector::{Metric, Vector},
 };
 
 /// Largest `ef` of a search.
@@ -77,7 +76,7 @@ impl Engine {
                 let embedding = encoded.as_mut().map(|(embedding, _)| std::mem::take(embedding));
                 let (reads, kept) = (Arc::clone(&reads), kept.take());
                 self.pools().search(caller.deadline, move |stop| {
-                    let answer = find(&open, query, embedding, stop, &reads);
+                    let answer = find(&open, &query, embedding, &stop, &reads);
                     drop(kept);
                     answer
                 })
@@ -237,49 +236,24 @@ fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
 /// Runs on a search thread.
 fn find(
     open: &Open,
-    query: SearchQuery,
+    query: &SearchQuery,
     embedding: Option<Embedding>,
-    stop: Stop,
+    stop: &Stop,
     reads: &Reads,
 ) -> Result<SearchAnswer> {
-    let (dim, metric) = (Dim::new(open.info.dimension)?, open.info.metric);
     // Open already, as a rule; held, so that it stays open.
     let collection = open.collection()?;
-    let (mut tokens, mut truncated, mut exclude) = (0, false, None);
-    let mut values = match query.ask {
-        Ask::Text(_) => {
-            let embedding = embedding.ok_or(EngineError::Closing)?;
-            (tokens, truncated) = (embedding.tokens, embedding.truncated);
-            vec![embedding.values]
-        }
-        Ask::Vector(values) => vec![values],
-        Ask::Document(id) => {
-            let point_id = PointId::new(id.as_str())?;
-            let passages = collection.vectors(&point_id);
-            exclude = Some(point_id);
-            passages
-                .filter(|passages| !passages.is_empty())
-                .ok_or_else(|| EngineError::NoDocument { collection: open.info.name.clone(), id })?
-        }
+    if query.ask.text().is_some() && embedding.is_none() {
+        return Err(EngineError::Closing);
     }
-    .into_iter()
-    .map(|values| Vector::new(values, dim, metric));
-    let vector = values.next().expect("each of the three gives at least one vector")?;
-    let query = Query {
-        vector,
-        more_vectors: values.collect::<Result<_, _>>()?,
-        k: query.k,
-        filter: query.filter,
-        ef: query.ef,
-        exact: query.exact,
-        score_threshold: query.score_threshold,
-        by_passage: query.by_passage,
-        exclude,
-        with_payload: query.with_payload,
-        with_text: query.with_text,
-        stop,
-    };
-    let (hits, trace) = collection.search_sharing(&query, reads)?;
+    let encoded = embedding.as_ref().map(|embedding| embedding.values.as_slice());
+    let (hits, trace) = collection.search(query, encoded, stop, reads).map_err(|error| match error {
+        CollectionError::NoDocument { id } => {
+            EngineError::NoDocument { collection: open.info.name.clone(), id }
+        }
+        error => error.into(),
+    })?;
+    let (tokens, truncated) = embedding.map(|e| (e.tokens, e.truncated)).unwrap_or_default();
     let (device, encode, total) = Default::default();
     Ok(SearchAnswer { hits, tokens, truncated, device, encode, trace, total })
 }

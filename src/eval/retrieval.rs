@@ -209,7 +209,7 @@ async fn rank(
             ..SearchQuery::new(Ask::Text(text.clone()), K)
         };
         let answer = engine.search(COLLECTION, query, Caller::default()).await?;
-        graph += usize::from(answer.trace.plan == "graph");
+        graph += usize::from(answer.trace.plan() == "graph");
         let ranking: Vec<String> = answer.hits.iter().map(|h| h.id.as_str().to_owned()).collect();
         all.push(measure(&ranking, judgements));
     }

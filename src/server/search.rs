@@ -36,11 +36,11 @@ impl Search for SearchService {
         let (context, message) = admit::Request::open(request);
         context
             .answer(async {
-                let search = convert::search_from(message)?;
-                let queries = vec![(search.collection, search.query)];
+                let explain = message.explain;
+                let queries = vec![convert::search_from(message)?];
                 let mut answers = self.engine.search_batch(queries, context.caller(), context.room()).await?;
                 let answer = answers.pop().expect("one answer per query");
-                Ok(context.convert(|| self.answer(answer, search.explain)))
+                Ok(context.convert(|| self.answer(answer, explain)))
             })
             .await
     }
@@ -54,9 +54,8 @@ impl Search for SearchService {
             .answer(async {
                 let (mut queries, mut explain) = (Vec::new(), Vec::new());
                 for request in message.requests {
-                    let search = convert::search_from(request)?;
-                    explain.push(search.explain);
-                    queries.push((search.collection, search.query));
+                    explain.push(request.explain);
+                    queries.push(convert::search_from(request)?);
                 }
                 let answers = self.engine.search_batch(queries, context.caller(), context.room()).await?;
                 let answers = answers.into_iter().zip(explain);

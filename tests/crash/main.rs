@@ -20,7 +20,7 @@ use std::{
 use distilface::{
     budget::Room,
     collection::{
-        Collection, CollectionOptions, CollectionSpec, Query, Threads, Write,
+        Ask, Collection, CollectionOptions, CollectionSpec, Reads, SearchQuery, Threads, Write,
         point::{ContentHash, Passage, Point},
     },
     index::{IndexKind, IndexParams},
@@ -246,21 +246,15 @@ fn found(collection: &Collection, seed: u64) -> State {
         assert_eq!(stored.content_hash, whole.content_hash);
         assert_eq!(stored.passages, whole.passages.iter().map(|p| p.range.clone()).collect::<Vec<_>>());
         for (ordinal, passage) in (0..).zip(&whole.passages) {
-            let query = Query {
-                vector: passage.vector.clone(),
-                more_vectors: Vec::new(),
-                k: 1,
-                filter: None,
-                ef: None,
+            let query = SearchQuery {
                 exact: true,
-                score_threshold: None,
                 by_passage: true,
-                exclude: None,
                 with_payload: false,
                 with_text: false,
-                stop: Stop::default(),
+                ..SearchQuery::new(Ask::Vector(passage.vector.as_slice().to_vec()), 1)
             };
-            let (hits, _) = collection.search(&query).unwrap();
+            let reads = Reads::new(Room::unbounded());
+            let (hits, _) = collection.search(&query, None, &Stop::default(), &reads).unwrap();
             assert_eq!((&hits[0].id, hits[0].ordinal), (&stored.id, ordinal), "its vector finds another");
             assert!(hits[0].score > 0.999_99, "its vector is another: {}", hits[0].score);
         }

@@ -53,7 +53,7 @@ fn a_failed_sync_makes_the_collection_read_only_until_it_is_opened_again() {
     assert_eq!(disk.syncs.load(Ordering::SeqCst), syncs);
     // Reads go on, and what was not acknowledged is not seen.
     assert_eq!(names(&collection).len(), 1);
-    assert_eq!(collection.search(&query(vector(&mut random), 5)).unwrap().0.len(), 1);
+    assert_eq!(search(&collection, &query(vector(&mut random), 5)).unwrap().0.len(), 1);
     drop(collection);
     let collection = Collection::open(&place, options()).unwrap();
     collection.write(vec![upsert(point("c", 1, 2, &mut random))]).unwrap();
@@ -184,7 +184,7 @@ fn a_closed_collection_says_so() {
         CollectionError::Closed
     ));
     assert!(matches!(
-        collection.search(&query(vector(&mut random), 1)).unwrap_err(),
+        search(&collection, &query(vector(&mut random), 1)).unwrap_err(),
         CollectionError::Closed
     ));
 }
@@ -257,7 +257,7 @@ fn index_files_lost_or_damaged_cost_time_only() {
     collection.write(points).unwrap();
     collection.wait_indexed();
     let query = query(vector(&mut random), 10);
-    let truth = collection.search(&Query { exact: true, ..query.clone() }).unwrap().0;
+    let truth = search(&collection, &SearchQuery { exact: true, ..query.clone() }).unwrap().0;
     collection.close().unwrap();
     drop(collection);
     let index_files = files(&good.join("index"));
@@ -277,9 +277,9 @@ fn index_files_lost_or_damaged_cost_time_only() {
         assert_eq!(kept, matches!(what, Damage::Nothing), "{} {what:?}", file.display());
         collection.wait_indexed();
         assert_eq!(collection.stats().indexed, 350);
-        let (hits, trace) = collection.search(&query).unwrap();
-        assert_eq!((trace.plan, hits.len()), ("graph", 10), "{trace:?}");
-        assert_eq!(collection.search(&Query { exact: true, ..query.clone() }).unwrap().0, truth);
+        let (hits, trace) = search(&collection, &query).unwrap();
+        assert_eq!((trace.plan(), hits.len()), ("graph", 10), "{trace:?}");
+        assert_eq!(search(&collection, &SearchQuery { exact: true, ..query.clone() }).unwrap().0, truth);
     }
 }
 

@@ -13,17 +13,26 @@ impl Model {
     }
 
     /// Every document's or passage's score, best first, ties by id.
-    fn search(&self, query: &Query) -> Vec<(PointId, u32, f32)> {
+    fn search(&self, query: &SearchQuery) -> Vec<(PointId, u32, f32)> {
+        let (asked, vectors): (Option<&Point>, Vec<&[f32]>) = match &query.ask {
+            Ask::Vector(values) => (None, vec![values.as_slice()]),
+            Ask::Document(asked) => {
+                let point = &self.points[&id(asked)];
+                (Some(point), point.passages.iter().map(|p| p.vector.as_slice()).collect())
+            }
+            Ask::Text(_) => unreachable!("nothing here encodes"),
+        };
         let mut found: Vec<(PointId, u32, f32)> = Vec::new();
         for point in self.matching(query.filter.as_ref()) {
-            if query.exclude.as_ref() == Some(&point.id) {
+            if asked.map(|asked| &asked.id) == Some(&point.id) {
                 continue;
             }
             let mut scores: Vec<(u32, f32)> = (0..)
                 .zip(&point.passages)
                 .map(|(n, p)| {
-                    let distance = Metric::Cosine.distance(query.vector.as_slice(), p.vector.as_slice());
-                    (n, Metric::Cosine.score(distance))
+                    let distance = |vector: &&[f32]| Metric::Cosine.distance(vector, p.vector.as_slice());
+                    let scores = vectors.iter().map(|vector| Metric::Cosine.score(distance(vector)));
+                    (n, scores.max_by(f32::total_cmp).unwrap())
                 })
                 .collect();
             scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -91,18 +100,29 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
         assert_eq!(collection.content_hash(wanted), expected.map(|p| p.content_hash));
     }
 
-    let query = Query {
+    let query = SearchQuery {
         filter,
         exact: true,
         score_threshold: (random.below(4) == 0).then_some(0.2),
         by_passage: random.below(3) == 0,
-        exclude: (random.below(3) == 0).then(|| id(&format!("doc {}", random.below(40)))),
         with_text: true,
         with_payload: true,
         ..query(vector(random), 1 + random.below(12) as usize)
     };
+    let like = (random.below(3) == 0).then(|| format!("doc {}", random.below(40)));
+    let query = match like {
+        Some(like) => SearchQuery { ask: Ask::Document(like), ..query },
+        None => query,
+    };
+    if let Ask::Document(like) = &query.ask
+        && !model.points.contains_key(&id(like))
+    {
+        let error = search(collection, &query).unwrap_err();
+        assert!(matches!(&error, CollectionError::NoDocument { id } if id == like), "{error}");
+        return;
+    }
     let expected = model.search(&query);
-    let (hits, trace) = collection.search(&query).unwrap();
+    let (hits, trace) = search(collection, &query).unwrap();
     let got: Vec<_> = hits.iter().map(|h| (h.id.clone(), h.ordinal, h.score)).collect();
     assert_eq!(got, expected, "{query:?} by {trace:?}");
     for hit in hits {

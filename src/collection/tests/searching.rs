@@ -34,11 +34,11 @@ fn each_plan_is_taken_and_agrees_with_the_exact_one() {
     for (filter, plan) in cases {
         let (mut same, mut all) = (0, 0);
         for _ in 0..50 {
-            let query = Query { filter: filter.clone(), ..query(vector(&mut random), 10) };
-            let (hits, trace) = collection.search(&query).unwrap();
-            assert_eq!(trace.plan, plan, "{trace:?}");
-            let (truth, exact) = collection.search(&Query { exact: true, ..query }).unwrap();
-            assert_eq!(exact.plan, if filter.is_some() { "filtered_exact" } else { "exact" });
+            let query = SearchQuery { filter: filter.clone(), ..query(vector(&mut random), 10) };
+            let (hits, trace) = search(&collection, &query).unwrap();
+            assert_eq!(trace.plan(), plan, "{trace:?}");
+            let (truth, exact) = search(&collection, &SearchQuery { exact: true, ..query }).unwrap();
+            assert_eq!(exact.plan(), if filter.is_some() { "filtered_exact" } else { "exact" });
             assert_eq!((hits.len(), truth.len()), (10, 10));
             same += ids(&hits).iter().filter(|id| ids(&truth).contains(id)).count();
             all += truth.len();
@@ -54,8 +54,8 @@ fn a_small_collection_is_scanned() {
     let mut random = Random(12);
     let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 20, &mut random);
     collection.wait_indexed();
-    let (hits, trace) = collection.search(&query(vector(&mut random), 50)).unwrap();
-    assert_eq!((hits.len(), trace.plan, trace.scanned), (20, "exact", 20));
+    let (hits, trace) = search(&collection, &query(vector(&mut random), 50)).unwrap();
+    assert_eq!((hits.len(), trace.plan(), trace.retrievals[0].scanned), (20, "exact", 20));
 }
 
 #[test]
@@ -76,11 +76,11 @@ fn a_filter_always_gives_as_many_as_match() {
     for k in [1, 10, 100, 299, 300, 1000] {
         for filter in &filters {
             let matching = collection.count(Some(filter), &Stop::default()).unwrap() as usize;
-            let query = Query { filter: Some(filter.clone()), ..query(vector(&mut random), k) };
-            let (hits, trace) = collection.search(&query).unwrap();
+            let query = SearchQuery { filter: Some(filter.clone()), ..query(vector(&mut random), k) };
+            let (hits, trace) = search(&collection, &query).unwrap();
             assert_eq!(hits.len(), k.min(matching), "k {k}, {trace:?}");
         }
-        let (hits, _) = collection.search(&query(vector(&mut random), k)).unwrap();
+        let (hits, _) = search(&collection, &query(vector(&mut random), k)).unwrap();
         assert_eq!(hits.len(), k.min(300));
     }
 }
@@ -97,11 +97,11 @@ fn passages_of_one_document_never_crowd_out_others() {
     }
     collection.write(vec![upsert(long)]).unwrap();
     collection.wait_indexed();
-    let (hits, trace) = collection.search(&query(near.clone(), 10)).unwrap();
+    let (hits, trace) = search(&collection, &query(near.clone(), 10)).unwrap();
     assert_eq!(hits.len(), 10, "{trace:?}");
     assert_eq!((hits[0].id.as_str(), hits[0].ordinal), ("long", 0));
     assert_eq!(ids(&hits).iter().filter(|id| **id == "long").count(), 1);
-    let (hits, _) = collection.search(&Query { by_passage: true, ..query(near, 700) }).unwrap();
+    let (hits, _) = search(&collection, &SearchQuery { by_passage: true, ..query(near, 700) }).unwrap();
     assert_eq!(hits.iter().filter(|hit| hit.id.as_str() == "long").count(), 600);
     assert_eq!(hits[..600].iter().map(|hit| hit.ordinal).collect::<Vec<_>>(), (0..600).collect::<Vec<_>>());
 }
@@ -120,7 +120,7 @@ fn equal_scores_are_ordered_by_id() {
     }
     names.sort();
     for k in [1, 7, 50] {
-        let (hits, _) = collection.search(&query(same.clone(), k)).unwrap();
+        let (hits, _) = search(&collection, &query(same.clone(), k)).unwrap();
         assert_eq!(ids(&hits), names[..k]);
     }
 }
@@ -146,14 +146,14 @@ fn a_write_is_found_at_once_and_a_deleted_document_never_again() {
                         .filter(|(_, gone)| gone.load(Ordering::SeqCst))
                         .map(|(i, _)| format!("doc {i}"))
                         .collect();
-                    let query = Query {
+                    let query = SearchQuery {
                         with_text: true,
                         exact: random.below(2) == 0,
                         filter: (random.below(2) == 0).then(|| eq("tag", Value::String("red".into()))),
                         ..query(vector(&mut random), 30)
                     };
                     // Never an error either: what is deleted meanwhile stays readable.
-                    let (hits, _) = collection.search(&query).unwrap();
+                    let (hits, _) = search(&collection, &query).unwrap();
                     assert_eq!(hits.len(), 30);
                     assert!(!ids(&hits).iter().any(|id| gone.iter().any(|gone| gone == id)));
                     collection.scroll(None, None, 20, true, &Stop::default(), &Room::unbounded()).unwrap();
@@ -168,7 +168,7 @@ fn a_write_is_found_at_once_and_a_deleted_document_never_again() {
         let new = point(&format!("new {i}"), 3 * i as u64, 2, &mut random);
         let probe = new.passages[1].vector.clone();
         collection.write(vec![upsert(new)]).unwrap();
-        let (hits, trace) = collection.search(&query(probe, 1)).unwrap();
+        let (hits, trace) = search(&collection, &query(probe, 1)).unwrap();
         assert_eq!((ids(&hits)[0], hits[0].ordinal), (format!("new {i}").as_str(), 1), "{trace:?}");
     }
     stop.store(true, Ordering::SeqCst);
@@ -194,7 +194,7 @@ fn tombstones_are_built_away() {
             assert!(begun.elapsed().as_secs() < 30, "{kind:?}: {:?}", collection.stats());
             std::thread::yield_now();
         }
-        let (hits, _) = collection.search(&query(vector(&mut random), 1000)).unwrap();
+        let (hits, _) = search(&collection, &query(vector(&mut random), 1000)).unwrap();
         assert_eq!(hits.len(), 100);
     }
 }
@@ -238,13 +238,13 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
     collection.wait_indexed();
     collection.shared.write_memory().graph = Some(Graph { index: Arc::new(Broken), indexed: 400 });
     let query = query(vector(&mut random), 5);
-    let (hits, trace) = collection.search(&query).unwrap();
-    assert_eq!(trace.plan, "exact");
-    let (truth, _) = collection.search(&Query { exact: true, ..query.clone() }).unwrap();
+    let (hits, trace) = search(&collection, &query).unwrap();
+    assert_eq!(trace.plan(), "exact");
+    let (truth, _) = search(&collection, &SearchQuery { exact: true, ..query.clone() }).unwrap();
     assert_eq!(hits, truth);
     let begun = std::time::Instant::now();
-    while collection.search(&query).unwrap().1.plan != "graph" {
-        assert!(begun.elapsed().as_secs() < 30, "{:?}", collection.search(&query).unwrap().1);
+    while search(&collection, &query).unwrap().1.plan() != "graph" {
+        assert!(begun.elapsed().as_secs() < 30, "{:?}", search(&collection, &query).unwrap().1);
         std::thread::yield_now();
     }
 }
@@ -253,12 +253,10 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
 fn a_query_of_another_dimension_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let collection = filled(&dir.path().join("c"), IndexKind::Flat, 3, &mut Random(19));
-    let wrong = Vector::new(vec![1.0; 3], Dim::new(3).unwrap(), Metric::Cosine).unwrap();
-    let error = collection.search(&query(wrong, 1)).unwrap_err();
-    assert!(
-        matches!(&error, CollectionError::Index(e) if matches!(**e, IndexError::WrongDim { .. })),
-        "{error}"
-    );
+    let wrong = SearchQuery::new(Ask::Vector(vec![1.0; 3]), 1);
+    let error = search(&collection, &wrong).unwrap_err();
+    assert!(matches!(error, CollectionError::Vector(_)), "{error}");
+    assert_eq!((error.kind(), error.field()), (ErrorKind::Invalid, Some("vector")));
 }
 
 #[test]
@@ -268,23 +266,29 @@ fn with_several_vectors_the_best_score_counts() {
         let mut random = Random(23);
         let collection = filled(&dir.path().join("c"), kind, 500, &mut random);
         collection.write(vec![upsert(point("long", 1, 3, &mut random))]).unwrap();
+        let asked = point("asked", 1, 4, &mut random);
+        collection.write(vec![upsert(asked.clone())]).unwrap();
         collection.wait_indexed();
-        let vectors: Vec<Vector> = (0..4).map(|_| vector(&mut random)).collect();
         for by_passage in [false, true] {
-            let asked = Query { by_passage, exact: true, ..query(vectors[0].clone(), 20) };
+            let alike = SearchQuery {
+                by_passage,
+                exact: true,
+                ..SearchQuery::new(Ask::Document("asked".into()), 20)
+            };
             let mut best: BTreeMap<(PointId, u32), f32> = BTreeMap::new();
-            for vector in &vectors {
-                let alone = Query { vector: vector.clone(), k: 1000, ..asked.clone() };
-                for hit in collection.search(&alone).unwrap().0 {
+            for passage in &asked.passages {
+                let vector = passage.vector.as_slice().to_vec();
+                let alone = SearchQuery { ask: Ask::Vector(vector), k: 1000, ..alike.clone() };
+                for hit in search(&collection, &alone).unwrap().0 {
                     let place = (hit.id, if by_passage { hit.ordinal } else { 0 });
                     let score = best.entry(place).or_insert(hit.score);
                     *score = score.max(hit.score);
                 }
             }
+            best.retain(|(id, _), _| id.as_str() != "asked");
             let mut expected: Vec<_> = best.into_iter().collect();
             expected.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            let together = Query { more_vectors: vectors[1..].to_vec(), ..asked };
-            let hits = collection.search(&together).unwrap().0;
+            let hits = search(&collection, &alike).unwrap().0;
             let got: Vec<_> = hits.iter().map(|hit| (hit.id.as_str(), hit.score)).collect();
             let expected: Vec<_> =
                 expected[..20].iter().map(|((id, _), score)| (id.as_str(), *score)).collect();
@@ -301,9 +305,11 @@ fn a_search_is_left_off_when_it_is_time() {
         let collection = filled(&dir.path().join("c"), kind, 400, &mut random);
         collection.wait_indexed();
         let stop = Stop::at(Some(std::time::Instant::now()));
-        let late = Query { stop: stop.clone(), ..query(vector(&mut random), 3) };
+        let late = query(vector(&mut random), 3);
         for exact in [false, true] {
-            let error = collection.search(&Query { exact, ..late.clone() }).unwrap_err();
+            let late = SearchQuery { exact, ..late.clone() };
+            let reads = Reads::new(Room::unbounded());
+            let error = collection.search(&late, None, &stop, &reads).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         }
         assert_eq!(
@@ -311,6 +317,6 @@ fn a_search_is_left_off_when_it_is_time() {
             ErrorKind::Timeout
         );
         assert!(collection.get(&[id("doc 1")], true, true, &stop, &Room::unbounded()).is_err());
-        collection.search(&query(vector(&mut random), 3)).unwrap();
+        search(&collection, &query(vector(&mut random), 3)).unwrap();
     }
 }

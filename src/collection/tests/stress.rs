@@ -46,12 +46,12 @@ fn load(kind: IndexKind, dir: &Path) {
             scope.spawn(move || {
                 let mut random = Random(100 + n);
                 while Instant::now() < end {
-                    let query = Query {
+                    let query = SearchQuery {
                         exact: n % 3 == 1,
                         filter: (n % 3 == 2).then(|| eq("tag", Value::String("red".into()))),
                         ..query(long_vector(&mut random), 10)
                     };
-                    let (hits, trace) = pool.install(|| collection.search(&query)).unwrap();
+                    let (hits, trace) = pool.install(|| search(collection, &query)).unwrap();
                     assert_eq!(hits.len(), 10, "{trace:?}");
                 }
             });

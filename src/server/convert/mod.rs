@@ -258,11 +258,11 @@ pub(crate) fn stored_to(point: StoredPoint) -> proto::StoredDocument {
 
 // Search
 
-/// A search as it came in, and whether it is to be explained.
+/// The collection and the search that came in.
 ///
 /// # Errors
 /// [`ServerError::Field`]; filter errors.
-pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, ServerError> {
+pub(crate) fn search_from(request: proto::SearchRequest) -> Result<(String, SearchQuery), ServerError> {
     use search_request::Query;
     let ask = match request.query {
         Some(Query::Text(text)) => Ask::Text(text),
@@ -273,54 +273,50 @@ pub(crate) fn search_from(request: proto::SearchRequest) -> Result<Search, Serve
             return Err(ServerError::field("query", reason));
         }
     };
-    Ok(Search {
-        collection: request.collection,
-        explain: request.explain,
-        query: SearchQuery {
-            ask,
-            k: request.k as usize,
-            filter: filter_from_optional(request.filter)?,
-            ef: non_zero(request.ef),
-            exact: request.exact,
-            score_threshold: request.score_threshold,
-            by_passage: request.by_passage,
-            with_payload: !request.without_payload,
-            with_text: !request.without_text,
-        },
-    })
-}
-
-/// A search, where, and whether it is to be explained.
-#[derive(Debug)]
-pub(crate) struct Search {
-    pub(crate) collection: String,
-    pub(crate) query: SearchQuery,
-    pub(crate) explain: bool,
+    let query = SearchQuery {
+        ask,
+        k: request.k as usize,
+        filter: filter_from_optional(request.filter)?,
+        ef: non_zero(request.ef),
+        exact: request.exact,
+        score_threshold: request.score_threshold,
+        by_passage: request.by_passage,
+        with_payload: !request.without_payload,
+        with_text: !request.without_text,
+    };
+    Ok((request.collection, query))
 }
 
 /// Hits as they go out; `explain` on which device, if asked for.
 pub(crate) fn answer_to(answer: SearchAnswer, explain: bool) -> proto::SearchResponse {
     let micros = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
-    let hints = answer.trace.hints;
-    let explain = explain.then(|| proto::Explain {
-        tokenize_us: micros(answer.encode.tokenize),
-        queue_us: micros(answer.encode.queue),
-        encode_us: micros(answer.encode.encode),
-        filter_us: micros(answer.trace.filter_time),
-        search_us: micros(answer.trace.search_time),
-        fetch_us: micros(answer.trace.fetch_time),
-        total_us: micros(answer.total),
-        plan: answer.trace.plan.to_owned(),
-        reason: answer.trace.reason,
-        matching_documents: answer.trace.matching_documents,
-        scanned: answer.trace.scanned,
-        ef: answer.trace.ef,
-        device: answer.device,
-        encode_cached: answer.encode.cached,
+    let SearchAnswer { hits, tokens, truncated, device, encode, mut trace, total } = answer;
+    let hints = std::mem::take(&mut trace.hints);
+    let explain = explain.then(|| {
+        let (filter_us, search_us) = (micros(trace.filter_time), micros(trace.search_time()));
+        let fetch_us = micros(trace.fetch_time());
+        // One retriever looks; what the field tells of several is not decided.
+        let retrieval = trace.retrievals.into_iter().next().unwrap_or_default();
+        proto::Explain {
+            tokenize_us: micros(encode.tokenize),
+            queue_us: micros(encode.queue),
+            encode_us: micros(encode.encode),
+            filter_us,
+            search_us,
+            fetch_us,
+            total_us: micros(total),
+            plan: retrieval.plan.to_owned(),
+            reason: retrieval.reason,
+            matching_documents: trace.matching_documents,
+            scanned: retrieval.scanned,
+            ef: retrieval.ef,
+            device,
+            encode_cached: encode.cached,
+        }
     });
     proto::SearchResponse {
-        hits: answer.hits.into_iter().map(hit_to).collect(),
-        query: Some(proto::QueryInfo { tokens: answer.tokens, truncated: answer.truncated }),
+        hits: hits.into_iter().map(hit_to).collect(),
+        query: Some(proto::QueryInfo { tokens, truncated }),
         explain,
         hints,
     }

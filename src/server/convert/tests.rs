@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    collection::SearchTrace,
+    collection::{Retrieval, SearchTrace, Source, Stage, StageTrace},
     encoder::{Chunking, EncodeTimes},
     engine::CollectionModel,
     error::ErrorKind,
@@ -99,9 +99,8 @@ fn a_search_keeps_every_setting() {
         explain: true,
         filter: None,
     };
-    let search = search_from(request).unwrap();
-    assert_eq!(search.collection, "c");
-    assert!(search.explain);
+    let (collection, query) = search_from(request).unwrap();
+    assert_eq!(collection, "c");
     let expected = SearchQuery {
         ask: Ask::Vector(vec![1.0]),
         k: 3,
@@ -113,7 +112,7 @@ fn a_search_keeps_every_setting() {
         with_payload: false,
         with_text: true,
     };
-    assert_eq!(search.query, expected);
+    assert_eq!(query, expected);
 }
 
 #[test]
@@ -127,21 +126,39 @@ fn a_search_is_explained_only_if_asked_for() {
             range: 3..7,
             passage: "text".into(),
             payload: Arc::default(),
+            sources: vec![Source { retriever: "dense", rank: 1, score: 0.5 }],
         }],
         tokens: 4,
         truncated: true,
         device: "cpu".into(),
         encode: EncodeTimes::default(),
-        trace: SearchTrace { plan: "exact", search_time: Duration::from_micros(12), ..Default::default() },
+        trace: SearchTrace {
+            stages: vec![
+                StageTrace { stage: Stage::Plan, time: Duration::from_micros(7), candidates: 9 },
+                StageTrace { stage: Stage::Retrieve, time: Duration::from_micros(10), candidates: 1 },
+                StageTrace { stage: Stage::Fetch, time: Duration::from_micros(3), candidates: 1 },
+            ],
+            retrievals: vec![Retrieval {
+                plan: "exact",
+                reason: "asked for".into(),
+                scanned: 9,
+                ..Retrieval::default()
+            }],
+            filter_time: Duration::from_micros(5),
+            matching_documents: 9,
+            hints: vec!["a hint".into()],
+        },
         total: Duration::from_millis(1),
     };
     let silent = answer_to(answer.clone(), false);
-    assert_eq!(silent.explain, None);
+    assert_eq!((&silent.explain, silent.hints), (&None, vec!["a hint".to_owned()]));
     assert_eq!(silent.query, Some(proto::QueryInfo { tokens: 4, truncated: true }));
     let passage = silent.hits[0].passage.clone().unwrap();
     assert_eq!((passage.ordinal, passage.start, passage.end, passage.text.as_str()), (2, 3, 7, "text"));
     let explain = answer_to(answer, true).explain.unwrap();
-    assert_eq!((explain.search_us, explain.total_us, explain.plan.as_str()), (12, 1000, "exact"));
+    assert_eq!((explain.filter_us, explain.search_us, explain.fetch_us, explain.total_us), (5, 12, 3, 1000));
+    assert_eq!((explain.plan.as_str(), explain.reason.as_str()), ("exact", "asked for"));
+    assert_eq!((explain.matching_documents, explain.scanned, explain.ef), (9, 9, 0));
     assert_eq!(explain.device, "cpu");
 }
 

@@ -1,9 +1,9 @@
-//! Documents that were found -> what is answered of them, each part counted before it is read.
+//! Last stage: candidates -> hits, each part counted before it is read.
 //!
 //! A document's head says how long its text is, so an answer that would be too large is refused with the limit's name
 //! and its texts stay on disk. [`Reads`] is what the searches of one request have in common: a document that several of
 //! them found is read once, and its hits share title, payload and passage.
-//! Leaves out what is found (`search.rs`) and how it goes over the wire.
+//! Leaves out what is found (the stages before) and how it goes over the wire.
 
 use std::{
     collections::HashMap,
@@ -11,23 +11,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{
-    CollectionError, Query, Shared,
-    body::Body,
-    point::{Hit, StoredPoint},
-    search::Found,
-};
+use super::{SearchQuery, candidate::Candidate};
 use crate::{
     budget::Room,
+    collection::{
+        CollectionError, Shared,
+        document::{FRAME_BYTES, Size, payload_size},
+        point::Hit,
+    },
+    stop::Stop,
     store::Head,
-    value::{Payload, Value},
+    value::Payload,
 };
-
-/// A page of documents closes early at this size, below the 4 MiB that gRPC clients take unless told otherwise.
-pub const PAGE_BYTES: usize = 2 << 20;
-
-/// What every document or hit takes of an answer besides its texts and values.
-const FRAME_BYTES: usize = 16;
 
 /// A document, by its collection's address and its number there. Numbers are never used again.
 type Key = (usize, u32);
@@ -48,13 +43,6 @@ struct Document {
     payload: Option<(Arc<Payload>, Size)>,
     passages: Vec<Range<u32>>,
     head: Head,
-}
-
-/// How much of an answer something takes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Size {
-    pub(super) bytes: usize,
-    pub(super) values: usize,
 }
 
 impl Reads {
@@ -100,21 +88,27 @@ fn key(shared: &Shared, doc: u32) -> Key {
     (std::ptr::from_ref(shared).addr(), doc)
 }
 
-/// The hits of one search, in the order they were found.
-pub(super) fn hits(
+/// The hits of one search, in the order of the candidates.
+///
+/// # Errors
+/// [`CollectionError::Budget`], [`CollectionError::Stopped`]; store errors.
+pub(super) fn fetch(
     shared: &Shared,
-    query: &Query,
-    found: Vec<Found>,
+    query: &SearchQuery,
+    candidates: Vec<Candidate>,
+    stop: &Stop,
     reads: &Reads,
 ) -> Result<Vec<Hit>, CollectionError> {
     // Hits of one document are read one after the other, so that its text is unpacked once, and is the only one.
-    let mut order: Vec<usize> = (0..found.len()).collect();
-    order.sort_by_key(|&place| found[place].doc);
-    let mut hits: Vec<Option<Hit>> = found.iter().map(|_| None).collect();
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by_key(|&place| candidates[place].doc);
+    let mut candidates: Vec<Option<Candidate>> = candidates.into_iter().map(Some).collect();
+    let mut hits: Vec<Option<Hit>> = candidates.iter().map(|_| None).collect();
     let mut text: Option<(u32, String)> = None;
     for place in order {
-        query.stop.check()?;
-        let Found { doc, id, ordinal, score } = found[place].clone();
+        stop.check()?;
+        let Some(candidate) = candidates[place].take() else { continue };
+        let Candidate { doc, id, ordinal, score, sources } = candidate;
         let document = reads.document(shared, doc, query.with_payload)?;
         let range = document.passages.get(ordinal as usize).cloned().unwrap_or(0..0);
         let (payload, size) = match &document.payload {
@@ -146,68 +140,7 @@ pub(super) fn hits(
             }
         };
         let title = Arc::clone(&document.title);
-        hits[place] = Some(Hit { id, score, title, ordinal, range, passage, payload });
+        hits[place] = Some(Hit { id, score, title, ordinal, range, passage, payload, sources });
     }
     Ok(hits.into_iter().flatten().collect())
-}
-
-/// A document whose head was read and whose text was not.
-pub(super) struct Opened {
-    doc: u32,
-    head: Head,
-    body: Body,
-    vector: Option<Vec<f32>>,
-    with_text: bool,
-}
-
-impl Opened {
-    /// Reads the head of a document; its vector was copied from memory.
-    pub(super) fn read(
-        shared: &Shared,
-        doc: u32,
-        with_text: bool,
-        vector: Option<Vec<f32>>,
-    ) -> Result<Self, CollectionError> {
-        let (head, body) = shared.read_head(doc)?;
-        Ok(Opened { doc, head, body, vector, with_text })
-    }
-
-    /// What the whole document takes of an answer.
-    pub(super) fn size(&self) -> Size {
-        let size = payload_size(&self.body.payload);
-        let text_bytes = if self.with_text { self.head.text_bytes() } else { 0 };
-        let vector_bytes = self.vector.as_ref().map_or(0, |vector| size_of_val(vector.as_slice()));
-        let texts = self.body.id.as_str().len() + self.body.title.len() + text_bytes;
-        Size {
-            bytes: FRAME_BYTES + texts + size.bytes + vector_bytes,
-            values: size.values + self.body.passages.len(),
-        }
-    }
-
-    /// The whole document, once it has its place in `room`.
-    pub(super) fn point(self, shared: &Shared, room: &Room) -> Result<StoredPoint, CollectionError> {
-        let Size { bytes, values } = self.size();
-        room.take(bytes, values)?;
-        let text = if self.with_text { shared.store.text(self.doc, &self.head)? } else { String::new() };
-        let Body { id, title, payload, content_hash, passages, updated_at } = self.body;
-        let (payload, vector) = (Arc::new(payload), self.vector);
-        Ok(StoredPoint { id, title, text, payload, content_hash, passages, updated_at, vector })
-    }
-}
-
-/// A lower bound of what a payload takes of an answer.
-fn payload_size(payload: &Payload) -> Size {
-    fn bytes(value: &Value) -> usize {
-        match value {
-            Value::String(text) => text.len(),
-            Value::List(values) => values.iter().map(|value| 4 + bytes(value)).sum(),
-            Value::Float(_) => 8,
-            Value::Integer(_) | Value::Datetime(_) | Value::Bool(_) => 1,
-        }
-    }
-    let values = payload.values().map(|value| if let Value::List(list) = value { list.len() + 1 } else { 1 });
-    Size {
-        bytes: payload.iter().map(|(field, value)| 6 + field.len() + bytes(value)).sum(),
-        values: values.sum(),
-    }
 }

@@ -1,0 +1,142 @@
+//! First stage: a query -> what it is compared with, among which documents, and how many can be answered.
+//!
+//! Everything that needs the collection's lock is done here, on one thread: ids are looked up, the filter is evaluated,
+//! and a snapshot is taken. What comes after reads the snapshot alone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use roaring::RoaringBitmap;
+
+use super::{Ask, SearchQuery, SearchTrace, candidate::Unit};
+use crate::{
+    collection::{
+        CollectionError, Shared,
+        memory::{Memory, View},
+        slots::Table,
+    },
+    index::Slot,
+    stop::Stop,
+    value::PointId,
+    vector::Vector,
+};
+
+/// What all later stages go by.
+pub(super) struct Plan<'a> {
+    pub(super) query: &'a SearchQuery,
+    pub(super) stop: &'a Stop,
+    /// What the query is compared by; a candidate's score is its best over all of them. None where the query is a text
+    /// that was not encoded.
+    pub(super) vectors: Vec<Vector>,
+    pub(super) view: View,
+    pub(super) allowed: Arc<Allowed>,
+    /// Documents, or passages where those are asked for, that could be answered.
+    pub(super) reachable: usize,
+    /// Hits wanted, at most as many as there can be.
+    pub(super) wanted: usize,
+}
+
+/// What may be answered. Owned, since a scan shares it with the threads of its pool.
+pub(super) struct Allowed {
+    pub(super) table: Table,
+    /// `None`: all documents.
+    pub(super) documents: Option<RoaringBitmap>,
+    /// A document that is not answered in any case.
+    pub(super) excluded: Option<u32>,
+}
+
+impl Allowed {
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.table.doc(slot).is_some_and(|doc| self.has_doc(doc))
+    }
+
+    pub(super) fn has_doc(&self, doc: u32) -> bool {
+        Some(doc) != self.excluded && self.documents.as_ref().is_none_or(|docs| docs.contains(doc))
+    }
+
+    /// Documents that could be answered.
+    fn reachable_documents(&self) -> u64 {
+        let matching = self.documents.as_ref().map_or(self.table.documents(), RoaringBitmap::len);
+        let excluded =
+            self.excluded.filter(|doc| self.documents.as_ref().is_none_or(|docs| docs.contains(*doc)));
+        matching - u64::from(excluded.is_some())
+    }
+
+    /// Passages that could be answered.
+    fn reachable_passages(&self) -> u64 {
+        let passages = |doc: u32| self.table.entry(doc).map_or(0, |entry| u64::from(entry.passages));
+        match &self.documents {
+            Some(documents) => documents.iter().filter(|doc| Some(*doc) != self.excluded).map(passages).sum(),
+            None => self.table.live() - self.excluded.map_or(0, passages),
+        }
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Reads all that needs the lock, and lets it go.
+    ///
+    /// # Errors
+    /// [`CollectionError::NoDocument`] where the query names one that is not there; [`CollectionError::NotEncoded`];
+    /// vector, value and filter errors; [`CollectionError::Stopped`].
+    pub(super) fn make(
+        shared: &Shared,
+        query: &'a SearchQuery,
+        encoded: Option<&[f32]>,
+        stop: &'a Stop,
+        trace: &mut SearchTrace,
+    ) -> Result<Self, CollectionError> {
+        stop.check()?;
+        let spec = &shared.spec;
+        let checked = |values| Vector::new(values, spec.dim, spec.metric);
+        let (mut vectors, like) = match &query.ask {
+            Ask::Text(_) => {
+                (encoded.map(|values| checked(values.to_vec())).transpose()?.into_iter().collect(), None)
+            }
+            Ask::Vector(values) => (vec![checked(values.clone())?], None),
+            Ask::Document(id) => (Vec::new(), Some(PointId::new(id.as_str())?)),
+        };
+        let (like, matching, view) = {
+            let memory = shared.read_memory();
+            let like = like.map(|id| document_of(&memory, &id).ok_or(id)).transpose();
+            let like = like.map_err(|id| CollectionError::NoDocument { id: id.as_str().to_owned() })?;
+            let begun = Instant::now();
+            let filter = query.filter.as_ref();
+            let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
+            trace.hints = filter.map(|filter| memory.fields.hints(filter)).unwrap_or_default();
+            trace.filter_time = filter.map_or(Duration::ZERO, |_| begun.elapsed());
+            (like, matching, memory.view())
+        };
+        let mut excluded = None;
+        if let Some((doc, values)) = like {
+            excluded = Some(doc);
+            vectors = values.into_iter().map(checked).collect::<Result<_, _>>()?;
+        }
+        let allowed = Allowed { table: view.table.clone(), documents: matching, excluded };
+        trace.matching_documents =
+            allowed.documents.as_ref().map_or(view.table.documents(), RoaringBitmap::len);
+        let reachable =
+            if query.by_passage { allowed.reachable_passages() } else { allowed.reachable_documents() };
+        let reachable = usize::try_from(reachable).unwrap_or(usize::MAX);
+        let wanted = query.k.min(reachable);
+        Ok(Plan { query, stop, vectors, view, allowed: Arc::new(allowed), reachable, wanted })
+    }
+
+    /// What is answered at most once.
+    pub(super) fn unit(&self) -> Unit {
+        if self.query.by_passage { Unit::Passage } else { Unit::Document }
+    }
+
+    /// Lets everything go but what keeps the documents readable that were found.
+    pub(super) fn into_generation(self) -> Arc<()> {
+        self.view.generation
+    }
+}
+
+/// A document's number and the vectors of its passages; `None` where it is not there.
+fn document_of(memory: &Memory, id: &PointId) -> Option<(u32, Vec<Vec<f32>>)> {
+    let (doc, entry) = memory.slots.find(id)?;
+    let vectors: Vec<_> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect::<Option<_>>()?;
+    (!vectors.is_empty()).then_some((doc, vectors))
+}
