@@ -1,8 +1,8 @@
-//! Every knob with its unit, default and bounds; plain data only.
+//! Every setting with its unit, default and bounds.
 //!
-//! Layers, later wins: defaults, file, `DISTILFACE_*` environment (`__` between levels), flags.
-//! [`Loaded::read`] puts them together and reports every fault at once, [`Config::validate`] knows the bounds.
-//! Nothing here is a live component: a [`Config`] can be printed, compared and sent.
+//! Settings come in layers, of which the later wins: defaults, file, `DISTILFACE_*` environment (`__` between levels),
+//! flags. [`Loaded::read`] merges them and reports every fault at once; [`Config::validate`] checks the bounds.
+//! A [`Config`] is plain data: it can be printed, compared and sent, and it holds no live component.
 
 use std::{
     ffi::OsString,
@@ -23,30 +23,43 @@ mod tests;
 
 pub use layers::{Loaded, Origin, Override};
 
-/// Variables that begin with `DISTILFACE_` and are not settings: where things are, and what tests look at.
+/// Variables that begin with `DISTILFACE_` but are not settings: they name folders, or tests read them.
 pub const RESERVED_VARIABLES: [&str; 4] =
     ["DISTILFACE_HOME", FILE_VARIABLE, "DISTILFACE_SHARED", "DISTILFACE_URL"];
 
-/// The life of the process, without the library of the graph telling its own at every start.
+/// The default of [`LogConfig::filter`]: events of the process, without the messages that the graph library logs at every start.
 pub const LOG_FILTER_DEFAULT: &str = "info,hnsw_rs=warn";
 
 /// All settings of a process.
+///
+/// ```
+/// use distilface::config::Config;
+///
+/// let mut config = Config::default();
+/// config.limits.k_max = 50;
+/// config.validate().unwrap();
+///
+/// config.limits.k_max = 0;
+/// config.limits.batch_max = 0;
+/// let error = config.validate().unwrap_err().to_string();
+/// assert!(error.contains("limits.k_max") && error.contains("limits.batch_max"), "{error}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    #[expect(missing_docs)]
+    /// Where the database, runtime libraries and models are kept, and how many collections are open.
     pub data: DataConfig,
-    #[expect(missing_docs)]
+    /// Addresses and time limits of the server.
     pub server: ServerConfig,
-    #[expect(missing_docs)]
+    /// The model, its device and its queue.
     pub encoder: EncoderConfig,
-    #[expect(missing_docs)]
+    /// What one request may ask for.
     pub limits: LimitsConfig,
-    #[expect(missing_docs)]
+    /// Which log lines are written, and in which form.
     pub log: LogConfig,
 }
 
-/// Where things are kept.
+/// Where the database, runtime libraries and models are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
@@ -57,10 +70,10 @@ pub struct DataConfig {
     /// Memory that the stores of all open collections together may use as a cache; each gets 1 MiB at least.
     /// Default 192 MiB.
     pub store_cache_bytes: u64,
-    /// Collections that may be open at once: the one that was needed least lately is closed for another. Fewer where the
-    /// process may have few files open. Default 64.
+    /// Collections that may be open at once; the least recently used one is closed for another. Fewer are open where the
+    /// process may have only few files open. Default 64.
     pub open_collections_max: usize,
-    /// Seconds after which a collection that nobody needs is closed; it opens again when it is needed. 0: never.
+    /// Seconds after which an unused collection is closed; it opens again when it is needed. 0 means never.
     /// Default 3600.
     #[serde(with = "seconds")]
     pub close_after: Duration,
@@ -72,7 +85,7 @@ pub struct DataConfig {
 pub struct ServerConfig {
     /// gRPC address. Default 127.0.0.1:7700. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Prometheus metrics over HTTP at `/metrics`; `off`: none. Default 127.0.0.1:7701.
+    /// Address of Prometheus metrics over HTTP at `/metrics`; `off` serves none. Default 127.0.0.1:7701.
     #[serde(with = "address_or_off")]
     pub metrics_listen: Option<SocketAddr>,
     /// Must be true for an address that is not loopback: the server has no authentication of its own.
@@ -87,11 +100,11 @@ pub struct ServerConfig {
     /// Nothing that was acknowledged is lost, but graphs may be built again at the next start. Default 60 s.
     #[serde(with = "seconds")]
     pub close_timeout: Duration,
-    /// An Ingest stream that has nothing in work is ended when no message comes for this time. Default 300 s.
+    /// An idle Ingest stream is ended when no message arrives for this time. Default 300 s.
     #[serde(with = "seconds")]
     pub stream_idle_timeout: Duration,
-    /// Time after which a pool, a writer, an encoder or the disk that does not answer a probe makes the health service
-    /// say NOT_SERVING; SERVING again when it answers. Default 30 s.
+    /// The health service reports NOT_SERVING when a pool, a writer, an encoder or the disk does not answer a probe for
+    /// this time, and SERVING again when it answers. Default 30 s.
     #[serde(with = "seconds")]
     pub health_timeout: Duration,
 }
@@ -114,16 +127,16 @@ pub struct EncoderConfig {
     pub batch_tokens_max: usize,
     /// Texts that may wait for the encoder; more are refused as overloaded. Default 4096.
     pub queue_max: usize,
-    /// Queries whose vectors are kept, the least lately asked going first; 4 bytes a dimension and the text each. 0: none.
-    /// Default 10000.
+    /// Queries whose vectors are cached; the least recently used one is dropped first. Each takes 4 bytes a dimension and
+    /// its text. 0 caches none. Default 10000.
     pub query_cache: usize,
-    /// How far the encoding of documents stands back behind queries and other processes: the system's niceness, 0 (not
-    /// at all) to 19. Linux only. Default 10.
+    /// How far the encoding of documents yields to queries and other processes, as the system's niceness: 0 (not at all)
+    /// to 19. Linux only. Default 10.
     pub bulk_niceness: u8,
-    /// Models in memory at once, `model` among them; beyond it the least lately asked one goes. Collections name the
-    /// model they were made with, and it is loaded when they need it. Default 4.
+    /// Models in memory at once, `model` among them; beyond it the least recently used one is unloaded. A collection
+    /// names the model it was made with, which is loaded when the collection needs it. Default 4.
     pub models_max: usize,
-    /// Seconds after which a model that nobody asks leaves memory, `model` excepted. 0: never. Default 600.
+    /// Seconds after which an unused model leaves memory; `model` always stays. 0 means never. Default 600.
     #[serde(with = "seconds")]
     pub unload_after: Duration,
 }
@@ -138,8 +151,8 @@ pub struct LimitsConfig {
     pub batch_max: usize,
     /// Queries in one SearchBatch. Default 256.
     pub queries_max: usize,
-    /// Bytes of a search's text, which is refused beyond it, and of each text of an Embed or Similarity, which goes
-    /// behind the queries beyond it, with the documents. Default 32 KiB.
+    /// Size of a query's text in bytes. A longer text of a search is refused; a longer text of an Embed or Similarity is
+    /// encoded with the priority of documents. Default 32 KiB.
     pub query_bytes_max: usize,
     /// Bytes of one document's text. Default 4 MiB.
     pub text_bytes_max: usize,
@@ -149,12 +162,12 @@ pub struct LimitsConfig {
     pub field_names_max: usize,
     /// Hits of one search. Default 1000.
     pub k_max: usize,
-    /// Requests worked on at once; more are refused as overloaded. An Ingest stream counts only while a message of it is
-    /// written, and waits for its turn. Default 256.
+    /// Requests that run at once; more are refused as overloaded. An Ingest stream counts only while one of its messages
+    /// is written, and waits for its turn. Default 256.
     pub concurrent_requests_max: usize,
-    /// Memory that all requests under way may take together, for what they sent and for their answers; beyond it calls
-    /// are refused as overloaded, and streams wait. Where it is less than ten times `message_bytes_max`, it is that, so
-    /// that every request finds room when it is alone. Default 256 MiB.
+    /// Memory in bytes that all running requests may take together, for their messages and their answers; beyond it calls
+    /// are refused as overloaded, and streams wait. It is never less than ten times `message_bytes_max`, so that every
+    /// request finds room when it is alone. Default 256 MiB.
     pub bytes_in_flight_max: usize,
     /// Ingest streams open at once; more are refused as overloaded. Default 1024.
     pub streams_max: usize,
@@ -258,7 +271,7 @@ pub fn default_home() -> PathBuf {
     home_in(|name| std::env::var_os(name))
 }
 
-/// [`default_home`] in a given environment.
+/// Reads [`default_home`] from a given environment.
 fn home_in(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
     let var = |name| var(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     var("DISTILFACE_HOME")
@@ -267,7 +280,7 @@ fn home_in(var: impl Fn(&str) -> Option<OsString>) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from(".distilface"))
 }
 
-/// A setting, explained.
+/// The explanation of a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explained {
     /// What it is for, with its unit.
@@ -276,7 +289,11 @@ pub struct Explained {
     pub allowed: &'static str,
 }
 
-/// What the setting of this key, `section.name`, is for and what it may be; empty words for a key that does not exist.
+/// Explains the setting with this key, `section.name`; both texts are empty for a key that does not exist.
+///
+/// ```
+/// assert_eq!(distilface::config::explain("encoder.queue_max").allowed, "1 to 1048576");
+/// ```
 pub fn explain(key: &str) -> Explained {
     Explained { meaning: meaning::of(key), allowed: bounds::allowed(key) }
 }
@@ -297,10 +314,22 @@ pub fn own_file() -> Option<PathBuf> {
 
 impl Config {
     /// Layers defaults, `file` (else `$DISTILFACE_CONFIG`, else `$XDG_CONFIG_HOME/distilface/config.toml` where it
-    /// exists), the environment and flags. [`Loaded::read`] also tells where each value came from.
+    /// exists), the environment and flags. [`Loaded::read`] also reports where each value came from.
     ///
     /// # Errors
     /// [`ConfigError::Faults`] with every fault of every layer; [`ConfigError::Read`].
+    ///
+    /// # Example
+    /// ```
+    /// use distilface::config::Config;
+    ///
+    /// let env = [("DISTILFACE_LIMITS__K_MAX".into(), "50".into())];
+    /// assert_eq!(Config::load(None, env, &[]).unwrap().limits.k_max, 50);
+    ///
+    /// let env = [("DISTILFACE_LIMITS__K_MAX".into(), "many".into())];
+    /// let error = Config::load(None, env, &[]).unwrap_err().to_string();
+    /// assert!(error.contains("DISTILFACE_LIMITS__K_MAX"), "{error}");
+    /// ```
     pub fn load(
         file: Option<&Path>,
         env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -320,7 +349,7 @@ impl Config {
     }
 }
 
-/// Durations as a number of seconds, whole or not.
+/// Writes and reads a duration as a number of seconds, whole or not.
 mod seconds {
     use std::time::Duration;
 
@@ -335,7 +364,7 @@ mod seconds {
     }
 }
 
-/// An address, or the word `off`.
+/// Writes and reads an address, or the word `off`.
 mod address_or_off {
     use std::net::SocketAddr;
 
@@ -369,9 +398,9 @@ pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read the configuration file {}", path.display())]
     Read {
-        #[expect(missing_docs)]
+        /// The file.
         path: PathBuf,
-        #[expect(missing_docs)]
+        /// Why it could not be read.
         source: std::io::Error,
     },
 }

@@ -1,7 +1,7 @@
-//! A checked dense vector, and how near two of them are.
+//! Dense vectors that are checked when they are made, and the metrics that compare them.
 //!
 //! A [`Vector`] is finite and of the right dimension from the moment it exists, and of unit length under
-//! [`Metric::Cosine`]: nobody further in checks again.
+//! [`Metric::Cosine`]. No code further in checks again.
 //! Indexes speak distance (smaller is nearer), the API speaks score (larger is better);
 //! [`Metric::score`] is the only conversion.
 
@@ -22,23 +22,25 @@ pub const DIM_MAX: u32 = 8192;
 pub struct Dim(u32);
 
 impl Dim {
+    /// Checks a dimension.
+    ///
     /// # Errors
     /// [`VectorError::DimOutOfRange`] unless 1 <= `dim` <= [`DIM_MAX`].
     pub fn new(dim: u32) -> Result<Self, VectorError> {
         if (1..=DIM_MAX).contains(&dim) { Ok(Dim(dim)) } else { Err(VectorError::DimOutOfRange { got: dim }) }
     }
 
-    /// As a length of slices.
+    /// The dimension as the length of a slice.
     pub fn len(self) -> usize {
         self.0 as usize
     }
 
-    /// Never: a dimension is at least 1. Here because clippy expects it beside `len`.
+    /// Always `false`, since a dimension is at least 1. It exists because clippy expects it beside `len`.
     pub fn is_empty(self) -> bool {
         false
     }
 
-    /// As the number the API shows.
+    /// The dimension as the number that the API shows.
     pub fn as_u32(self) -> u32 {
         self.0
     }
@@ -57,8 +59,8 @@ impl From<Dim> for u32 {
     }
 }
 
-/// Cosine in double precision, so that differences of 1e-7 are seen; equal vectors give 1 exactly, so that pairs of
-/// equal sentences tie.
+/// Cosine similarity of two vectors of one length, -1 to 1. It is computed in double precision, so that differences of
+/// 1e-7 are seen. Equal vectors give exactly 1, so that pairs of equal sentences tie.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut ab, mut aa, mut bb) = (0.0f64, 0.0f64, 0.0f64);
     for (&x, &y) in a.iter().zip(b) {
@@ -70,16 +72,24 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if aa == 0.0 || bb == 0.0 { 0.0 } else { ab / (aa * bb).sqrt() }
 }
 
-/// How near two vectors are.
+/// How near two vectors are. Distance is smaller for nearer vectors, score is larger.
+///
+/// ```
+/// use distilface::vector::Metric;
+///
+/// let distance = Metric::Euclidean.distance(&[0.0, 0.0], &[3.0, 4.0]);
+/// assert_eq!(distance, 25.0, "the squared length");
+/// assert_eq!(Metric::Euclidean.score(distance), 1.0 / 6.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Angle. Vectors are normalised on arrival, so distance is `1 - dot`, clamped to 0 to 2; score is `1 - distance`.
+    /// Cosine of the angle between the vectors. Vectors are normalised on arrival, so distance is `1 - dot`, clamped to 0 to 2; score is `1 - distance`.
     #[default]
     Cosine,
     /// Dot product. Distance is `-dot` (so it may be negative); score is `dot`.
     Dot,
-    /// Straight line. Distance is the *squared* Euclidean distance; score is `1 / (1 + sqrt(distance))`.
+    /// Straight-line distance. Distance is the *squared* Euclidean distance; score is `1 / (1 + sqrt(distance))`.
     Euclidean,
 }
 
@@ -104,22 +114,33 @@ impl Metric {
     }
 }
 
-/// Sum of products. The same bits for the same input on one machine, whichever way round.
+/// Sum of products of two slices of one length. On one machine the same input gives the same bits, also when the two
+/// slices are exchanged.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     (kernels::BEST.dot)(a, b)
 }
 
-/// Sum of squared differences; as [`dot`].
+/// Sum of squared differences of two slices of one length; gives the same bits as [`dot`] does.
 pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
     (kernels::BEST.squared_euclidean)(a, b)
 }
 
-/// Sums overflow for vectors of enormous values: the farthest or nearest there is, then, and never NaN.
+/// Keeps a distance finite. Sums overflow for vectors of enormous values; they become the largest or smallest number,
+/// never NaN.
 fn finite(distance: f32) -> f32 {
     if distance.is_nan() { f32::MAX } else { distance.clamp(f32::MIN, f32::MAX) }
 }
 
 /// A dense vector that was checked when it was made.
+///
+/// ```
+/// use distilface::vector::{Dim, Metric, Vector};
+///
+/// let dim = Dim::new(2).unwrap();
+/// let vector = Vector::new(vec![3.0, 4.0], dim, Metric::Cosine).unwrap();
+/// assert_eq!(vector.as_slice(), [0.6, 0.8], "cosine keeps unit length");
+/// assert!(Vector::new(vec![3.0, f32::NAN], dim, Metric::Cosine).is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vector(Box<[f32]>);
 
@@ -156,7 +177,7 @@ impl Vector {
         Ok(Vector(values))
     }
 
-    /// The values; unit length under cosine.
+    /// The values. They have unit length under cosine.
     pub fn as_slice(&self) -> &[f32] {
         &self.0
     }
@@ -168,7 +189,7 @@ impl AsRef<[f32]> for Vector {
     }
 }
 
-/// Why some numbers are not a vector of a collection.
+/// Why some numbers are not a vector of this collection.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]

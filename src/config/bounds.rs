@@ -1,4 +1,4 @@
-//! The bounds of every setting, and the words that tell them.
+//! The bounds of every setting, and the words that state them.
 //!
 //! [`KEYS`] is the list of all keys with what each allows; a test holds it against [`Config`]'s own fields.
 //! [`faults`] checks values that already have the right type.
@@ -131,8 +131,8 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.0
 }
 
-/// The names that [`crate::runtime::DeviceChoice`] reads; the configuration stands below the runtime, so it has
-/// its own reading, and a test holds the two together.
+/// Whether [`crate::runtime::DeviceChoice`] reads this name. The configuration stands below the runtime, so it parses
+/// names itself, and a test compares the two.
 fn device_is_known(device: &str) -> bool {
     matches!(device, "auto" | "cpu" | "openvino" | "cuda")
         || device.strip_prefix("cuda:").is_some_and(|n| {
@@ -140,7 +140,7 @@ fn device_is_known(device: &str) -> bool {
         })
 }
 
-/// Gathers faults.
+/// Collects faults.
 #[derive(Default)]
 struct Check(Vec<Fault>);
 

@@ -1,8 +1,8 @@
-//! Defaults, file, environment and flags -> one [`Config`], and where each of its values came from.
+//! Merges defaults, file, environment and flags into one [`Config`], and records where each value came from.
 //!
 //! Every value is read by itself against the type of its default, so one bad value does not hide the next.
-//! What is known is what [`Config::default`] serialises to: a new field of the structs is a new key, with nothing to
-//! add here.
+//! The known keys are those that [`Config::default`] serialises to: a new field of the structs is a new key, and nothing
+//! is added here.
 
 use std::{
     collections::BTreeMap,
@@ -25,13 +25,13 @@ const PREFIX: &str = "DISTILFACE_";
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// No layer set it.
     Default,
-    /// A line of a file, from 1.
+    /// A line of a file.
     File {
-        #[expect(missing_docs, reason = "the name says it")]
+        /// The file.
         path: PathBuf,
-        #[expect(missing_docs, reason = "the name says it")]
+        /// Its line, from 1.
         line: usize,
     },
     /// An environment variable.
@@ -56,9 +56,9 @@ impl fmt::Display for Origin {
 pub struct Override {
     /// `section.name`.
     pub key: &'static str,
-    /// As it was typed.
+    /// The value as it was typed.
     pub value: String,
-    /// Which flag, for messages.
+    /// The flag's name, for messages.
     pub flag: &'static str,
 }
 
@@ -69,12 +69,12 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read, if one was.
     pub file: Option<PathBuf>,
-    /// For each key that is not at its default.
+    /// The origin of each key that a layer set.
     pub origins: BTreeMap<String, Origin>,
 }
 
 impl Loaded {
-    /// See [`Config::load`].
+    /// Reads all layers as [`Config::load`] does, and keeps where each value came from.
     ///
     /// # Errors
     /// [`ConfigError::Faults`] with every fault of every layer; [`ConfigError::Read`].
@@ -109,8 +109,8 @@ impl Loaded {
 }
 
 impl LogFormat {
-    /// The form of the log as far as it can be made out, whatever else is wrong with the settings: so that a server that
-    /// does not start says so in that form.
+    /// The form of the log, as far as it can be read whatever else is wrong with the settings, so that a server that does
+    /// not start reports it in that form.
     pub fn told(file: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsString)>) -> LogFormat {
         let env: BTreeMap<OsString, OsString> = env.into_iter().collect();
         let variable = env.iter().find_map(|(name, value)| {
@@ -153,7 +153,7 @@ pub(super) fn own_file(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
 
 /// The values so far.
 struct Layers {
-    /// What every key is at the start: known names and their types.
+    /// The defaults of every key, which give the known names and their types.
     defaults: Table,
     values: Table,
     origins: BTreeMap<String, Origin>,
@@ -313,7 +313,7 @@ impl Layers {
         self.faults.push(format!("{origin}: unknown key {key}; {hint}"));
     }
 
-    /// The known name that `key` may have been meant for: few letters away, or the same name in another section.
+    /// The known key that `key` may be a misspelling of: few letters away, or the same name in another section.
     fn nearest(&self, key: &str) -> Option<String> {
         let candidates: Vec<String> =
             if key.contains('.') { self.keys().collect() } else { self.defaults.keys().cloned().collect() };

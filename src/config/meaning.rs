@@ -1,4 +1,4 @@
-//! What each setting is for, in its unit, for `distilface config` and the file that `config init` writes.
+//! The meaning of each setting with its unit, for `distilface config` and the file that `config init` writes.
 //!
 //! A test holds the list against [`Config`](super::Config)'s own fields, and every default that a sentence names is the
 //! default: it is not repeated here.
@@ -14,7 +14,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ),
     (
         "data.close_after",
-        "Time after which a collection that nobody needs is closed, in seconds; it opens again when needed",
+        "Time after which an unused collection is closed, in seconds; it opens again when needed",
     ),
     ("server.listen", "Address of the gRPC server; port 0 takes a free one"),
     ("server.metrics_listen", "Address of Prometheus metrics over HTTP, at /metrics"),
@@ -48,9 +48,9 @@ const MEANINGS: &[(&str, &str)] = &[
     ("encoder.query_cache", "Queries whose vectors are kept in memory"),
     (
         "encoder.bulk_niceness",
-        "How far the encoding of documents stands back behind queries, as the system's niceness (Linux only)",
+        "How far the encoding of documents yields to queries, as the system's niceness (Linux only)",
     ),
-    ("encoder.models_max", "Models in memory at once; beyond it the least recently used one goes"),
+    ("encoder.models_max", "Models in memory at once; beyond it the least recently used one is unloaded"),
     ("encoder.unload_after", "Time without a request after which a model leaves memory, in seconds"),
     ("limits.message_bytes_max", "Size of one gRPC message, in bytes"),
     ("limits.batch_max", "Documents or texts in one request"),

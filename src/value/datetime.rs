@@ -1,11 +1,12 @@
-//! RFC 3339 text <-> microseconds since 1970-01-01T00:00:00Z; alone names `jiff`.
+//! Converts between RFC 3339 text and microseconds since 1970-01-01T00:00:00Z. Only this file uses `jiff`.
 //!
-//! Read: `2024-01-31` (midnight UTC), `2024-01-31T10:00:00Z`, with an offset, with a fraction of a second (cut after
-//! microseconds), with a space for the `T`. A datetime without an offset is taken as UTC. Written: always UTC, `Z`.
+//! It reads `2024-01-31` (midnight UTC) and `2024-01-31T10:00:00Z`, with an offset, with a fraction of a second (cut
+//! after microseconds) and with a space in place of the `T`. A datetime without an offset is UTC. It always writes UTC
+//! with a `Z`.
 //!
 //! Every date of the years 1 to 9999 can be held, since many use `9999-12-31` for "no end". A datetime whose offset
-//! takes it over either end (`9999-12-31T23:59:59-05:00`) is read as that end. Moments are computed as days of the
-//! calendar: `jiff`'s own timestamps end a day earlier.
+//! takes it past either end (`9999-12-31T23:59:59-05:00`) is read as that end. Moments are computed as days of the
+//! calendar, because `jiff`'s own timestamps end a day earlier.
 
 use jiff::{SignedDuration, civil};
 
@@ -16,12 +17,12 @@ pub const MICROS_MAX: i64 = 253_402_300_799_999_999;
 
 const EPOCH: civil::DateTime = civil::date(1970, 1, 1).at(0, 0, 0, 0);
 
-/// Why a text is no moment that can be held.
+/// Why a text is not a moment that can be held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
     /// It does not look like a date, or names a day or time that does not exist.
     NoDate,
-    /// It is a date, of another year than 1 to 9999.
+    /// It is a date outside the years 1 to 9999.
     OutOfBounds,
 }
 
@@ -34,7 +35,14 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
-/// Reads a date or datetime; `None` if it is none or outside the years 1 to 9999.
+/// Reads a date or datetime, in microseconds since 1970; `None` if it is neither or outside the years 1 to 9999.
+///
+/// ```
+/// use distilface::value::datetime;
+///
+/// let micros = datetime::parse("2024-01-31T10:00:00+01:00").unwrap();
+/// assert_eq!(datetime::format(micros), "2024-01-31T09:00:00Z");
+/// ```
 pub fn parse(text: &str) -> Option<i64> {
     read(text).ok()
 }
@@ -54,7 +62,7 @@ pub fn read(text: &str) -> Result<i64, Unreadable> {
     read_civil(text).ok_or(Unreadable::NoDate)
 }
 
-/// Of a text that begins like a date of the years 1 to 9999.
+/// Reads a text that begins like a date of the years 1 to 9999.
 fn read_civil(text: &str) -> Option<i64> {
     let bytes = text.as_bytes();
     if bytes.len() == 10 {
@@ -105,7 +113,7 @@ fn micros_of(moment: civil::DateTime, offset_seconds: i64) -> i64 {
     micros.clamp(MICROS_MIN, MICROS_MAX)
 }
 
-/// The present moment; 0 on a clock that stands before 1970.
+/// The present moment; 0 if the clock is set before 1970.
 pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

@@ -1,7 +1,7 @@
 //! Conditions on payloads: what they mean, and which of them are refused.
 //!
-//! [`Filter::matches`] is the reference: slow and obvious. [`super::fields::FieldIndex`] answers the same from an index
-//! and is tested against it. The text form is read in `parse` and written by `Display`.
+//! [`Filter::matches`] is the reference implementation: slow and obvious. The payload index answers the same questions
+//! faster and is tested against it. `parse` reads the text form, and `Display` writes it.
 
 use std::cmp::Ordering;
 
@@ -27,58 +27,80 @@ pub const VALUES_MAX: usize = 65_536;
 
 /// A condition on payloads. On a list field a test holds if it holds for any element.
 /// A missing field fails every test but [`Filter::Ne`], `Exists { expected: false }` and [`Filter::Not`].
+///
+/// A filter nests at most [`DEPTH_MAX`] deep and holds at most [`VALUES_MAX`] values. Field names have 1 to
+/// [`FIELD_BYTES_MAX`](super::payload::FIELD_BYTES_MAX) bytes; a field of an object has its dotted name (`a.b`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the field's own")]
 pub enum Filter {
-    /// Every one holds.
+    /// Every part holds. At least one part.
     And(Vec<Filter>),
-    /// At least one holds.
+    /// At least one part holds. At least one part.
     Or(Vec<Filter>),
+    /// The inner condition does not hold.
     Not(Box<Filter>),
-    /// Integers and floats are compared as exact numbers. A string is compared with a datetime as RFC 3339 text.
+    /// The field equals the value. Integers and floats are compared as exact numbers. A string is compared with a
+    /// datetime as RFC 3339 text.
     Eq {
+        /// Name of the field.
         field: String,
+        /// A single value, not a list.
         value: Value,
     },
-    /// Exactly where [`Filter::Eq`] does not hold.
+    /// Holds exactly where [`Filter::Eq`] does not.
     Ne {
+        /// Name of the field.
         field: String,
+        /// A single value, not a list.
         value: Value,
     },
-    /// Equal to one of the values.
+    /// The field equals one of the values.
     In {
+        /// Name of the field.
         field: String,
+        /// Single values, at least one.
         values: Vec<Value>,
     },
     /// One and the same element lies within all the bounds.
     Range {
+        /// Name of the field.
         field: String,
+        /// The bounds, at least one.
         range: RangeBounds,
     },
-    /// An empty list is there, too.
+    /// The field is present, or absent. An empty list counts as present.
     Exists {
+        /// Name of the field.
         field: String,
+        /// `true` to ask for presence, `false` to ask for absence.
         expected: bool,
     },
-    /// Strings only; upper and lower case differ.
+    /// The field is a string that begins with this text; case matters.
     Prefix {
+        /// Name of the field.
         field: String,
+        /// The beginning; an empty one matches every string.
         prefix: String,
     },
-    /// A list has this element, or a string has this part; upper and lower case differ.
+    /// A list has this element, or a string has this part; case matters.
     Contains {
+        /// Name of the field.
         field: String,
+        /// A single value, not a list.
         value: Value,
     },
 }
 
-/// Bounds of a range; at least one is set and all are of one type (integers and floats are both numbers).
+/// Bounds of a range. At least one bound is set and all are of one type (integers and floats are both numbers).
+/// Booleans and lists have no order, so they cannot be bounds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the field's own")]
 pub struct RangeBounds {
+    /// The field is greater than this. Default: no bound.
     pub gt: Option<Value>,
+    /// The field is greater than or equal to this. Default: no bound.
     pub gte: Option<Value>,
+    /// The field is less than this. Default: no bound.
     pub lt: Option<Value>,
+    /// The field is less than or equal to this. Default: no bound.
     pub lte: Option<Value>,
 }
 
@@ -120,18 +142,38 @@ impl Fault for FilterError {
 impl Filter {
     /// Reads the text form: `year >= 2000 and (lang = "en" or tags contains "draft") and not exists(retracted)`.
     ///
-    /// `or` binds weaker than `and`, `and` weaker than `not`; keywords in any case. Tests: `=`, `!=`, `<`, `<=`, `>`,
-    /// `>=`, `in [a, b]`, `exists(field)`, `prefix "text"`, `contains value`. `year >= 2000 and < 2010` is one range.
-    /// Fields are bare (letters, digits, `_`, `-`, `.`) or in backquotes. Values: "text" or 'text' with `\` escapes,
-    /// integers, floats, `true`, `false`, dates (`2024-01-31`) and datetimes (`2024-01-31T10:00:00Z`).
+    /// `or` binds weaker than `and`, `and` weaker than `not`; keywords are read in any case. The tests are `=`, `!=`,
+    /// `<`, `<=`, `>`, `>=`, `in [a, b]`, `exists(field)`, `prefix "text"` and `contains value`.
+    /// `year >= 2000 and < 2010` is one range. A field is bare (letters, digits, `_`, `-`, `.`) or in backquotes. A value
+    /// is "text" or 'text' with `\` escapes, an integer, a float, `true`, `false`, a date (`2024-01-31`) or a datetime
+    /// (`2024-01-31T10:00:00Z`). The text has at most [`EXPRESSION_BYTES_MAX`] bytes.
     ///
     /// # Errors
     /// [`FilterError::Syntax`] with the position, what was found and what may stand there.
+    ///
+    /// # Example
+    /// ```
+    /// use distilface::value::filter::{Filter, FilterError};
+    ///
+    /// let filter = Filter::parse("year >= 2000 and < 2010").unwrap();
+    /// assert!(matches!(&filter, Filter::Range { field, .. } if field == "year"));
+    /// assert_eq!(Filter::parse(&filter.to_string()).unwrap(), filter, "the text form reads back");
+    ///
+    /// let error = Filter::parse("year >= ").unwrap_err();
+    /// assert!(matches!(error, FilterError::Syntax { position: 9, .. }), "{error}");
+    /// ```
     pub fn parse(text: &str) -> Result<Filter, FilterError> {
         parse::parse(text)
     }
 
     /// Checks what the text form cannot get wrong but a structured filter can.
+    ///
+    /// ```
+    /// use distilface::value::filter::{Filter, RangeBounds};
+    ///
+    /// let range = RangeBounds::default();
+    /// assert!(Filter::Range { field: "year".into(), range }.validate().is_err(), "no bound is set");
+    /// ```
     ///
     /// # Errors
     /// [`FilterError::Malformed`]: a range without bounds or with bounds of several types, an empty `in`, `and` or
@@ -182,6 +224,18 @@ impl Filter {
     }
 
     /// Whether a payload satisfies this filter. Types that cannot be compared do not match.
+    ///
+    /// # Example
+    /// ```
+    /// use distilface::value::{Payload, Value, filter::Filter};
+    ///
+    /// let payload = Payload::from([
+    ///     ("year".to_owned(), Value::Integer(2004)),
+    ///     ("tags".to_owned(), Value::List(vec![Value::String("draft".into())])),
+    /// ]);
+    /// assert!(Filter::parse("year > 2000 and tags contains 'draft'").unwrap().matches(&payload));
+    /// assert!(!Filter::parse("exists(retracted)").unwrap().matches(&payload));
+    /// ```
     pub fn matches(&self, payload: &Payload) -> bool {
         let any = |field: &str, test: &dyn Fn(&Value) -> bool| match payload.get(field) {
             None => false,
@@ -213,7 +267,7 @@ impl Filter {
     }
 }
 
-/// How a stored scalar lies to a given one; `None` if they cannot be compared.
+/// Compares a stored scalar with a given one; `None` if they cannot be compared.
 fn compare(stored: &Value, given: &Value) -> Option<Ordering> {
     match (stored, given) {
         (Value::String(a), Value::String(b)) => Some(a.as_str().cmp(b)),

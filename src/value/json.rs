@@ -1,4 +1,4 @@
-//! Payloads from JSON, and as JSON.
+//! Reads payloads from JSON and writes them as JSON.
 //!
 //! JSON has no datetimes: they are written as RFC 3339 text, and text that looks like one stays text when read.
 
@@ -8,13 +8,24 @@ use serde_json::Map;
 
 use super::{Payload, Value, compare_exactly, datetime, type_name};
 
-/// Reads a JSON object. Digits alone are an integer of 64 bits, other numbers are floats; `null` (also in lists) is left out; objects
-/// are flattened with dots (`{"a": {"b": 1}}` becomes `a.b`); lists hold scalars of one type, of integers and floats
-/// mixed become floats.
+/// Reads a JSON object. Digits alone are an integer of 64 bits; other numbers are floats. `null` is left out, also in
+/// lists. Objects are flattened with dots (`{"a": {"b": 1}}` becomes `a.b`). Lists hold scalars of one type; a list of
+/// both integers and floats becomes a list of floats.
 ///
 /// # Errors
 /// The field and why it cannot be kept: an integer beyond 64 bits, a list that mixes types or holds lists or objects, a
-/// name that stands twice after flattening.
+/// name that occurs twice after flattening.
+///
+/// # Example
+/// ```
+/// use distilface::value::{Value, json::payload_from_json};
+///
+/// let object = serde_json::from_str(r#"{"year": 2004, "author": {"name": "Ada"}, "note": null}"#).unwrap();
+/// let payload = payload_from_json(&object).unwrap();
+/// assert_eq!(payload["year"], Value::Integer(2004));
+/// assert_eq!(payload["author.name"], Value::String("Ada".into()));
+/// assert_eq!(payload.len(), 2, "null is left out");
+/// ```
 pub fn payload_from_json(object: &Map<String, serde_json::Value>) -> Result<Payload, (String, String)> {
     let mut payload = Payload::new();
     flatten_into(&mut payload, "", object)?;
@@ -57,7 +68,7 @@ pub fn value_from_json(value: &serde_json::Value) -> Result<Option<Value>, Strin
     }))
 }
 
-/// Why an integer beyond 64 bits is not kept, and what to write instead; of many digits the first are shown.
+/// Says why an integer beyond 64 bits is not kept, and what to write instead; it shows the first of many digits.
 pub fn integer_out_of_bounds(digits: &str) -> String {
     let shown: String = digits.chars().take(40).collect();
     format!(
@@ -67,7 +78,7 @@ pub fn integer_out_of_bounds(digits: &str) -> String {
     )
 }
 
-/// Digits alone are an integer, and one that does not fit is refused: as a float it would be another number.
+/// Reads a number. Digits alone are an integer, and one that does not fit is refused: as a float it would be another number.
 fn number_from_json(number: &serde_json::Number) -> Result<Value, String> {
     if let Some(integer) = number.as_i64() {
         return Ok(Value::Integer(integer));
@@ -127,7 +138,7 @@ pub fn value_to_json(value: &Value) -> serde_json::Value {
     }
 }
 
-/// Writes a payload as a JSON object, names as they are.
+/// Writes a payload as a JSON object. Dotted names stay dotted.
 pub fn payload_to_json(payload: &Payload) -> Map<String, serde_json::Value> {
     payload.iter().map(|(field, value)| (field.clone(), value_to_json(value))).collect()
 }

@@ -1,4 +1,4 @@
-//! What documents carry: their ids, and typed fields that filters test.
+//! Document ids and payloads: what documents carry, and what filters test.
 //!
 //! Nothing here knows a collection, an index or a store.
 
@@ -18,13 +18,22 @@ mod tests;
 /// Longest [`PointId`] in bytes.
 pub const ID_BYTES_MAX: usize = 512;
 
-/// The user's name of a document: 1 to [`ID_BYTES_MAX`] bytes of UTF-8, no control characters.
+/// The user's name for a document: 1 to [`ID_BYTES_MAX`] bytes of UTF-8 without control characters.
+///
+/// ```
+/// use distilface::value::PointId;
+///
+/// assert_eq!(PointId::new("manual/chapter-3").unwrap().as_str(), "manual/chapter-3");
+/// assert!(PointId::new("").is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PointId(Arc<str>);
 
 impl PointId {
+    /// Checks an id.
+    ///
     /// # Errors
-    /// [`ValueError::BadId`] if empty, too long or with control characters.
+    /// [`ValueError::BadId`] if it is empty, too long or has control characters.
     pub fn new(id: impl Into<Arc<str>>) -> Result<Self, ValueError> {
         let id: Arc<str> = id.into();
         let reason = if id.is_empty() {
@@ -54,24 +63,24 @@ impl fmt::Display for PointId {
 /// One typed payload value. A list holds scalars of one type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
-    #[expect(missing_docs)]
+    /// Text of any length that the payload's limit allows.
     String(String),
-    #[expect(missing_docs)]
+    /// A signed integer of 64 bits.
     Integer(i64),
-    /// Always finite.
+    /// A finite number in double precision.
     Float(f64),
-    #[expect(missing_docs)]
+    /// `true` or `false`.
     Bool(bool),
-    /// Microseconds since 1970-01-01T00:00:00Z.
+    /// Microseconds since 1970-01-01T00:00:00Z, from [`datetime::MICROS_MIN`] to [`datetime::MICROS_MAX`].
     Datetime(i64),
-    #[expect(missing_docs)]
+    /// Scalars of one type, in order; may be empty. Lists do not nest.
     List(Vec<Value>),
 }
 
 /// Typed fields of a document, by name.
 pub type Payload = BTreeMap<String, Value>;
 
-/// What users call the type of a value: `string`, `integer`, `float`, `bool`, `datetime`, `list`.
+/// The name of a value's type for users: `string`, `integer`, `float`, `bool`, `datetime` or `list`.
 pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "string",
@@ -83,7 +92,7 @@ pub fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// How an integer lies to a float as exact numbers: 2^53 + 1 is larger than 2^53, which it would become as a float.
+/// Compares an integer with a float as exact numbers: 2^53 + 1 is larger than 2^53, which it would become as a float.
 /// `None` for NaN.
 pub(crate) fn compare_exactly(integer: i64, float: f64) -> Option<Ordering> {
     /// 2^63, one more than the largest integer; exact as a float.

@@ -1,4 +1,4 @@
-//! Which payloads are refused, and how large one is.
+//! Checks payloads, and measures how large they are.
 
 use super::{Payload, Value, ValueError, datetime, type_name};
 
@@ -7,7 +7,7 @@ pub const FIELD_BYTES_MAX: usize = 256;
 /// Most fields of one document.
 pub const FIELDS_MAX: usize = 1000;
 
-/// Bytes that a payload counts for: its names and texts, 8 for a number or datetime, 1 for a bool.
+/// Size that a payload counts for, in bytes: its names and texts, 8 for a number or datetime, 1 for a bool.
 pub fn payload_bytes(payload: &Payload) -> usize {
     fn of(value: &Value) -> usize {
         match value {
@@ -20,7 +20,7 @@ pub fn payload_bytes(payload: &Payload) -> usize {
     payload.iter().map(|(field, value)| field.len() + of(value)).sum()
 }
 
-/// Checks what a collection is about to keep.
+/// Checks a payload before a collection keeps it.
 ///
 /// # Errors
 /// [`ValueError::BadPayload`]: a field name that is empty, longer than [`FIELD_BYTES_MAX`] or has control

@@ -1,9 +1,9 @@
-//! Dot product and squared distance of two slices of one length, as wide as this machine computes.
+//! Dot product and squared distance of two slices of one length, in the widest registers of this machine.
 //!
 //! The best of AVX-512F, AVX2 with FMA, and a portable form (which the compiler vectorises for the build's target)
 //! is chosen once, at the first call. The forms add in different orders, so their results differ in the last bits;
 //! on one machine the same input always gives the same bits, and so does exchanging the two slices.
-//! Where the lengths differ, the longer one's tail is passed over.
+//! Where the lengths differ, the tail of the longer slice is ignored.
 
 #![expect(unsafe_code, reason = "instructions beyond the build's target, chosen at run time")]
 
@@ -20,11 +20,11 @@ pub(super) struct Kernels {
     pub squared_euclidean: fn(&[f32], &[f32]) -> f32,
 }
 
-/// What works everywhere, and what the others are tested against.
+/// The kernels that work on every machine; the others are tested against them.
 pub(super) const PORTABLE: Kernels =
     Kernels { name: "portable", dot: portable_dot, squared_euclidean: portable_squared_euclidean };
 
-/// The sets of instructions that there are kernels for, fastest last.
+/// The instruction sets that have kernels here, fastest last.
 const SETS: &[Set] = &[
     Set::Portable,
     #[cfg(target_arch = "x86_64")]
@@ -33,10 +33,10 @@ const SETS: &[Set] = &[
     Set::Avx512,
 ];
 
-/// The fastest that this machine has.
+/// The fastest kernels that this machine can run.
 pub(super) static BEST: LazyLock<Kernels> = LazyLock::new(|| *available().last().unwrap_or(&PORTABLE));
 
-/// All that this machine can run, fastest last.
+/// All kernels that this machine can run, fastest last.
 pub(super) fn available() -> Vec<Kernels> {
     Isa::available(SETS).into_iter().map(of).collect()
 }
@@ -71,7 +71,7 @@ fn portable_squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
     fold16(a, b, |x, y| (x - y) * (x - y))
 }
 
-/// In 16 partial sums that the compiler keeps in SIMD registers.
+/// Adds in 16 partial sums that the compiler keeps in SIMD registers.
 #[inline(always)]
 fn fold16(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut sums = [0.0f32; 16];

@@ -1,7 +1,7 @@
-//! [`Filter`] -> its text form, such that reading it back gives an equal filter.
+//! Writes a [`Filter`] in its text form, such that reading it back gives an equal filter.
 //!
 //! Two shapes have no text of their own and read back as what they mean: an `and` or `or` of one part reads back as
-//! that part. Filters that [`Filter::validate`] refuses are written for the eye only.
+//! that part. A filter that [`Filter::validate`] refuses is written for people only and may not read back.
 
 use std::fmt::{self, Display, Formatter, Write};
 

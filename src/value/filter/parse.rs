@@ -1,4 +1,4 @@
-//! Text form -> [`Filter`]: tokens, then recursive descent of bounded depth.
+//! Reads the text form of a [`Filter`]: a lexer makes tokens, and a recursive descent of bounded depth parses them.
 //!
 //! ```text
 //! or      = and { "or" and }
@@ -9,7 +9,7 @@
 //! sign    = "<" | "<=" | ">" | ">="
 //! ```
 //!
-//! `not exists(f)` is one condition (`expected: false`), not a negation. A sign right after `and` goes on with the range
+//! `not exists(f)` is one condition (`expected: false`), not a negation. A sign right after `and` continues the range
 //! before it, so that one element of a list has to satisfy both bounds.
 
 use std::{fmt, iter::Peekable, str::CharIndices};
@@ -17,7 +17,7 @@ use std::{fmt, iter::Peekable, str::CharIndices};
 use super::{EXPRESSION_BYTES_MAX, Filter, FilterError, RangeBounds};
 use crate::value::{Value, datetime};
 
-/// Parentheses and `not`s around one another. Text made by `Display` from a filter of the allowed depth needs fewer.
+/// Deepest nesting of parentheses and `not`s. Text that `Display` writes for a filter of the allowed depth needs less.
 const RECURSION_MAX: usize = 2 * super::DEPTH_MAX;
 
 const EXPECTED_CONDITION: &str = "a field name, `exists(field)`, `not` or `(`";
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
     Ok(filter)
 }
 
-/// Words that are no bare field names.
+/// Words that cannot be bare field names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keyword {
     And,
@@ -72,7 +72,7 @@ impl Keyword {
     }
 }
 
-/// Whether a field may be written without backquotes (if it is no [`Keyword`]).
+/// Whether a field may be written without backquotes (unless it is a [`Keyword`]).
 pub(super) fn is_bare_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(starts_name) && chars.all(continues_name)
@@ -120,7 +120,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// Enough of a text to find it again.
+/// The beginning of a text, long enough to find it again.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -136,7 +136,7 @@ fn syntax<T>(position: usize, message: impl Into<String>) -> Result<T, FilterErr
 struct Lexer<'a> {
     text: &'a str,
     chars: Peekable<CharIndices<'a>>,
-    /// Of the next character, from 1.
+    /// Position of the next character, from 1.
     position: usize,
 }
 
@@ -253,7 +253,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// What stands after a backslash at `position`.
+    /// Reads the rest of an escape whose backslash stands at `position`.
     fn escape(&mut self, position: usize) -> Result<char, FilterError> {
         match self.bump() {
             Some(c @ ('"' | '\'' | '\\' | '/' | '`')) => Ok(c),
