@@ -6,32 +6,41 @@
 //! comes back as hits.
 //!
 //! ```text
-//! main -> cli -> server -> engine -> collection -> index, store --> vector, config, error
+//! main -> cli -> server -> engine -> collection -> index, store -> vector, value, error
 //!          |                  \----> encoder -> model, onnx, runtime
-//!          \---> finetune, eval, source, setup ---> engine, encoder, model, onnx, runtime
+//!          \---> training -> finetune, eval, engine
 //! ```
 //!
 //! | module | turns | into |
 //! |---|---|---|
-//! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
+//! | [`cli`] | arguments | all of it; the only module that prints |
+//! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], alone names `tonic`) |
+//! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
+//! | [`training`] | a recipe or a judged collection | a job that any caller starts, watches and stops |
+//! | [`engine`] | text | hits: encoders and collections; where async begins |
+//! | [`collection`] | points | store and index kept in step; a query as a pipeline of stages: plan, retrieve, fuse, rerank, group, fetch |
+//! | [`store`] | records | bytes on disk that are there after a kill |
+//! | [`index`] | a vector | the nearest slots |
+//! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
+//! | [`eval`] | judged collections, reference values | measures; whatever embeds or searches is handed in |
+//! | [`encoder`] | text | vectors: tokenize, cut, batch |
+//! | [`source`] | folders, files and standard input | documents and rows, each with the place it was read from |
+//! | [`hub`] | names on the hub, other programs' folders | models pulled, imported and exported |
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
+//! | [`config`] | file, environment, flags | settings, checked all at once |
+//! | [`telemetry`] | spans and events | a log |
+//! | [`value`] | JSON and text | ids, values, payloads and filters |
+//! | [`vector`] | numbers | a vector, and distances |
+//! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
+//! | [`stop`] | a deadline, an asker who may leave | the sign to leave off |
+//! | `threads` | the cores | named pools, shared by the whole process |
 //! | `simd` | a processor | a token for the instructions that it has |
-//! | [`encoder`] | text | vectors: tokenize, cut, batch |
-//! | [`index`] | a vector | the nearest slots |
-//! | [`store`] | records | bytes on disk that are there after a kill |
-//! | [`collection`] | points | store and index kept in step; a query as a pipeline of stages: plan, retrieve, fuse, rerank, group, fetch |
-//! | [`engine`] | text | hits: encoders and collections; where async begins |
-//! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
-//! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], alone names `tonic`) |
-//! | [`source`] | folders, files and standard input | documents, each with the place it was read from |
-//! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
-//! | [`eval`] | judged collections, reference values | measures |
-//! | [`cli`] | arguments | all of it; the only module that prints |
 //!
 //! `encoder`, `index` and `store` are siblings and do not know each other. `collection` sees vectors, never the encoder.
-//! Nothing below `server` knows the wire. A test reads the sources and checks these walls.
+//! `eval` and `finetune` see no engine. Nothing below `server` knows the wire. A test reads the sources, checks these
+//! walls and prints the map of who names whom: `cargo test --lib walls -- --nocapture`.
 //!
 //! # The invariants
 //!

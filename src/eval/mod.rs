@@ -1,6 +1,7 @@
 //! How good, how sure and how fast: reference values, sentence similarity, judged collections, speed; and plots.
 //!
-//! Nothing here prints; the command line shows what these functions answer.
+//! Nothing here prints, and nothing knows the engine: what embeds or searches is handed in ([`sts::Embed`],
+//! [`retrieval::Retrieve`]).
 
 pub mod beir;
 pub mod bootstrap;
@@ -19,7 +20,6 @@ use std::{
 
 use crate::{
     encoder::{EncoderError, OpenError},
-    engine::EngineError,
     error::{ErrorKind, Fault},
     model::ModelError,
     onnx::OnnxError,
@@ -47,8 +47,6 @@ pub enum EvalError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    #[error(transparent)]
-    Engine(#[from] EngineError),
 }
 
 /// A file of text, whole; packed with gzip or zstd, or in UTF-16 with its mark, as documents may be.
@@ -78,7 +76,6 @@ impl Fault for EvalError {
             EvalError::Open(e) => e.kind(),
             EvalError::Model(e) => e.kind(),
             EvalError::Onnx(e) => e.kind(),
-            EvalError::Engine(e) => e.kind(),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Retrieval quality of the whole path (cut, encode, index, search) on a judged collection, and of two models on it.
-
-use std::{path::Path, sync::Arc, time::Instant};
+//! Quality of search on a judged collection, exact and by an index, and of two models on it.
+//!
+//! Whatever answers queries with a ranking can be measured ([`Retrieve`]): this module asks it every query of the set and
+//! makes a report of the rankings. Where documents are kept and how they are searched is not known here.
 
 use serde::Serialize;
 
@@ -10,24 +11,67 @@ use super::{
     bootstrap::{Difference, Estimate, Resampling},
     measures::{Measures, OfEach, differences, intervals, mean, measure},
 };
-use crate::{
-    config::Config,
-    engine::{Ask, Caller, Document, Engine, FieldsAsked, NewCollection, SearchQuery},
-};
 
 /// Documents answered per query: what recall@100 needs.
-const K: usize = 100;
-const COLLECTION: &str = "eval";
+pub const K: usize = 100;
 
-/// How the collection is made for an evaluation.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Options {
-    pub chunking_disabled: bool,
-    pub ef: Option<usize>,
-    /// Compare every vector, and leave the index's own searches out.
-    pub exact_only: bool,
-    pub resampling: Resampling,
+/// How a ranking is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// Every vector is compared.
+    Exact,
+    /// As the collection's index answers.
+    Index,
+}
+
+/// The answer to a query.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ranking {
+    /// Ids of documents, the best first; none twice.
+    pub ids: Vec<String>,
+    /// Whether a graph was walked; else every vector was compared.
+    pub by_graph: bool,
+}
+
+/// Answers queries over the documents of a set.
+pub trait Retrieve {
+    /// Why a query has no answer.
+    type Error;
+
+    /// The `k` best documents for a query, or fewer where there are fewer.
+    fn retrieve(
+        &self,
+        query: &str,
+        k: usize,
+        search: Search,
+    ) -> impl Future<Output = Result<Ranking, Self::Error>> + Send;
+}
+
+/// The rankings of all queries of a set, measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranked {
+    /// In the order of the set's queries.
+    pub of_each: Vec<Measures>,
+    /// How many of the queries a graph answered.
+    pub by_graph: usize,
+}
+
+/// Asks `retrieve` every query of the set, one after another.
+///
+/// # Errors
+/// The first that `retrieve` answers.
+pub async fn rank<R: Retrieve>(
+    set: &JudgedCollection,
+    retrieve: &R,
+    search: Search,
+) -> Result<Ranked, R::Error> {
+    let mut ranked = Ranked { of_each: Vec::with_capacity(set.queries.len()), by_graph: 0 };
+    for (_, text, judgements) in &set.queries {
+        let ranking = retrieve.retrieve(text, K, search).await?;
+        ranked.by_graph += usize::from(ranking.by_graph);
+        ranked.of_each.push(measure(&ranking.ids, judgements));
+    }
+    Ok(ranked)
 }
 
 /// What one query got.
@@ -105,115 +149,62 @@ pub fn compare(
     Ok(RetrievalComparison { report: second, difference })
 }
 
-/// Ingests `set` into a collection of a fresh database under `dir` and measures exact and indexed search. `None` if
-/// `stopped` came first. The database is closed either way.
-///
-/// # Errors
-/// Engine errors.
-pub async fn evaluate(
-    set: &JudgedCollection,
-    config: &Config,
-    dir: &Path,
-    options: Options,
-    stopped: impl Future<Output = ()>,
-) -> Result<Option<RetrievalReport>, EvalError> {
-    let mut config = config.clone();
-    dir.clone_into(&mut config.data.dir);
-    let opened = tokio::task::spawn_blocking(move || Engine::open(&config)).await;
-    let engine = opened.map_err(|e| EvalError::Folder { path: dir.to_owned(), reason: e.to_string() })??;
-    let result = tokio::select! {
-        result = run(set, &engine, options) => result.map(Some),
-        () = stopped => Ok(None),
-    };
-    engine.close().await?;
-    result
+/// What was searched, and what it cost to get there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Searched {
+    /// The encoder's name.
+    pub model: String,
+    /// Where the encoder ran.
+    pub device: String,
+    /// Passages that the documents were cut into.
+    pub passages: u64,
+    /// Whether long documents were cut into passages.
+    pub chunking: bool,
+    /// From the first document to the last one acknowledged.
+    pub ingest_seconds: f64,
 }
 
-async fn run(
-    set: &JudgedCollection,
-    engine: &Arc<Engine>,
-    options: Options,
-) -> Result<RetrievalReport, EvalError> {
-    let encoder = engine.encoder().ok_or(crate::engine::EngineError::EncoderOff)?;
-    let new = NewCollection {
-        name: COLLECTION.into(),
-        chunking_disabled: options.chunking_disabled,
-        ..NewCollection::default()
-    };
-    engine.create_collection(new).await?;
-    let started = Instant::now();
-    for some in set.corpus.chunks(engine.config().limits.batch_max) {
-        let documents = some
-            .iter()
-            // Two documents of one judged collection are empty in their source too; nothing can find them.
-            .filter(|d| !(d.title.trim().is_empty() && d.text.trim().is_empty()))
-            .map(|d| Document {
-                id: d.id.clone(),
-                title: d.title.clone(),
-                text: d.text.clone(),
-                ..Document::default()
-            })
-            .collect();
-        engine.upsert(COLLECTION, documents, Caller::default()).await?;
-    }
-    let ingest_seconds = started.elapsed().as_secs_f64();
-    let (exact_all, _) = rank(set, engine, options, true).await?;
-    let exact = mean(&exact_all);
-    let (mut indexed, mut index_all) = (None, None);
-    if !options.exact_only {
-        engine.wait_indexed(COLLECTION).await?;
-        let (all, graph_searches) = rank(set, engine, options, false).await?;
-        let index = mean(&all);
-        indexed = Some(Indexed {
-            index,
-            index_intervals: intervals(&all, &options.resampling),
-            index_loss: exact.ndcg_at_10 - index.ndcg_at_10,
-            graph_searches,
+impl RetrievalReport {
+    /// What the rankings of a set's queries come to; `index` where it was searched by an index, too.
+    pub fn new(
+        set: &JudgedCollection,
+        searched: Searched,
+        exact: &Ranked,
+        index: Option<&Ranked>,
+        plan: &Resampling,
+    ) -> Self {
+        let mean_exact = mean(&exact.of_each);
+        let indexed = index.map(|ranked| {
+            let index = mean(&ranked.of_each);
+            Indexed {
+                index,
+                index_intervals: intervals(&ranked.of_each, plan),
+                index_loss: mean_exact.ndcg_at_10 - index.ndcg_at_10,
+                graph_searches: ranked.by_graph,
+            }
         });
-        index_all = Some(all);
-    }
-    let per_query = set.queries.iter().zip(&exact_all).enumerate().map(|(i, ((id, _, _), &exact))| {
-        QueryMeasures { query: id.clone(), exact, index: index_all.as_ref().map(|all| all[i]) }
-    });
-    Ok(RetrievalReport {
-        set: set.name.clone(),
-        model: encoder.name().to_owned(),
-        device: encoder.device().device.clone(),
-        documents: set.corpus.len(),
-        passages: engine.stats(COLLECTION, FieldsAsked::default()).await?.passages,
-        queries: set.queries.len(),
-        chunking: !options.chunking_disabled,
-        exact,
-        exact_intervals: intervals(&exact_all, &options.resampling),
-        indexed,
-        ingest_seconds,
-        documents_per_second: set.corpus.len() as f64 / ingest_seconds,
-        per_query: per_query.collect(),
-    })
-}
-
-async fn rank(
-    set: &JudgedCollection,
-    engine: &Engine,
-    options: Options,
-    exact: bool,
-) -> Result<(Vec<Measures>, usize), EvalError> {
-    let mut all = Vec::with_capacity(set.queries.len());
-    let mut graph = 0;
-    for (_, text, judgements) in &set.queries {
-        let query = SearchQuery {
-            ef: options.ef,
+        let per_query = set.queries.iter().zip(&exact.of_each).enumerate();
+        let per_query = per_query.map(|(i, ((id, _, _), &exact))| QueryMeasures {
+            query: id.clone(),
             exact,
-            with_payload: false,
-            with_text: false,
-            ..SearchQuery::new(Ask::Text(text.clone()), K)
-        };
-        let answer = engine.search(COLLECTION, query, Caller::default()).await?;
-        graph += usize::from(answer.trace.plan() == "graph");
-        let ranking: Vec<String> = answer.hits.iter().map(|h| h.id.as_str().to_owned()).collect();
-        all.push(measure(&ranking, judgements));
+            index: index.map(|ranked| ranked.of_each[i]),
+        });
+        RetrievalReport {
+            set: set.name.clone(),
+            model: searched.model,
+            device: searched.device,
+            documents: set.corpus.len(),
+            passages: searched.passages,
+            queries: set.queries.len(),
+            chunking: searched.chunking,
+            exact: mean_exact,
+            exact_intervals: intervals(&exact.of_each, plan),
+            indexed,
+            ingest_seconds: searched.ingest_seconds,
+            documents_per_second: set.corpus.len() as f64 / searched.ingest_seconds,
+            per_query: per_query.collect(),
+        }
     }
-    Ok((all, graph))
 }
 
 #[cfg(test)]
@@ -262,5 +253,72 @@ mod tests {
         let (first, second) = (report(&[("a", 0.5)]), report(&[("b", 0.5)]));
         let error = compare(&first, second, &Resampling::default()).unwrap_err().to_string();
         assert!(error.contains("cannot be compared"), "{error}");
+    }
+
+    /// Knows a ranking for each query, and answers at most two documents by the graph.
+    struct Known;
+
+    impl Retrieve for Known {
+        type Error = String;
+
+        async fn retrieve(&self, query: &str, k: usize, search: Search) -> Result<Ranking, String> {
+            assert_eq!(k, K);
+            let mut ids: Vec<String> = match query {
+                "rain" => ["x", "wet", "cloud"].map(str::to_owned).into(),
+                "sun" => vec!["dry".to_owned()],
+                other => return Err(format!("nothing is known of {other}")),
+            };
+            if search == Search::Index {
+                ids.truncate(1);
+            }
+            Ok(Ranking { ids, by_graph: search == Search::Index && query == "rain" })
+        }
+    }
+
+    fn set(queries: &[(&str, &str)]) -> JudgedCollection {
+        let judged = |&(query, document): &(&str, &str)| {
+            (query.to_owned(), query.to_owned(), [(document.to_owned(), 1.0)].into())
+        };
+        let queries = queries.iter().map(judged).collect();
+        JudgedCollection { name: "made".into(), corpus: Vec::new(), queries }
+    }
+
+    fn now<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn whatever_ranks_is_measured_query_by_query() {
+        let set = set(&[("rain", "wet"), ("sun", "dry")]);
+        let exact = now(rank(&set, &Known, Search::Exact)).unwrap();
+        let index = now(rank(&set, &Known, Search::Index)).unwrap();
+        assert_eq!((exact.by_graph, index.by_graph), (0, 1));
+        // The relevant document second and first; by the index not at all and first.
+        let mrr = |ranked: &Ranked| ranked.of_each.iter().map(|m| m.mrr_at_10).collect::<Vec<_>>();
+        assert_eq!((mrr(&exact), mrr(&index)), (vec![0.5, 1.0], vec![0.0, 1.0]));
+
+        let searched = Searched {
+            model: "m".into(),
+            device: "cpu".into(),
+            passages: 3,
+            chunking: true,
+            ingest_seconds: 2.0,
+        };
+        let plan = Resampling::default();
+        let report = RetrievalReport::new(&set, searched.clone(), &exact, Some(&index), &plan);
+        assert_eq!(report.exact.mrr_at_10, 0.75);
+        let indexed = report.indexed.unwrap();
+        assert_eq!((indexed.index.mrr_at_10, indexed.graph_searches), (0.5, 1));
+        // A relevant document in the second place is worth 1 / log2(3).
+        assert!((indexed.index_loss - 0.5 / 3f64.log2()).abs() < 1e-12, "{}", indexed.index_loss);
+        assert_eq!(report.per_query[0].index.unwrap().mrr_at_10, 0.0);
+        let report = RetrievalReport::new(&set, searched, &exact, None, &plan);
+        assert!(report.indexed.is_none() && report.per_query[0].index.is_none());
+    }
+
+    #[test]
+    fn a_query_without_an_answer_ends_it() {
+        let error = now(rank(&set(&[("rain", "wet"), ("snow", "x")]), &Known, Search::Exact)).unwrap_err();
+        assert_eq!(error, "nothing is known of snow");
     }
 }

@@ -9,9 +9,11 @@
 //! | [`mod@prepare`] | models opened; data read, guarded and counted |
 //! | [`mod@job`] | one recipe, a run for each seed, and a model of the best of them |
 //! | [`mod@sweep`] | runs over combinations of settings, compared |
+//! | [`mod@evaluate`] | a model on a judged collection, through the whole engine |
 //!
 //! The runs themselves (steps, checkpoints, evaluations) are [`finetune`](crate::finetune)'s.
 
+pub mod evaluate;
 pub mod job;
 pub mod prepare;
 pub mod sweep;
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     encoder::OpenError,
+    engine::EngineError,
     error::{ErrorKind, Fault},
     eval::EvalError,
     finetune::{
@@ -38,6 +41,7 @@ use crate::{
     runtime::RuntimeError,
 };
 
+pub use evaluate::RetrievalOptions;
 pub use job::{Job, NewModel, Outcome, Report};
 pub use prepare::{Options, Prepared};
 pub use sweep::{Sweep, SweepOutcome, SweepReport};
@@ -118,6 +122,8 @@ pub enum TrainingError {
     #[error(transparent)]
     Finetune(#[from] FinetuneError),
     #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
     Eval(#[from] EvalError),
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -147,6 +153,7 @@ impl Fault for TrainingError {
             // Only a path that is not UTF-8 cannot be written so.
             TrainingError::Toml(_) | TrainingError::Json(_) => ErrorKind::Precondition,
             TrainingError::Finetune(e) => e.kind(),
+            TrainingError::Engine(e) => e.kind(),
             TrainingError::Eval(e) => e.kind(),
             TrainingError::Model(e) => e.kind(),
             TrainingError::Open(e) => e.kind(),

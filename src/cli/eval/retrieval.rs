@@ -17,8 +17,9 @@ use crate::{
         beir::{self, JudgedCollection},
         bootstrap::{Estimate, Resampling},
         measures::OfEach,
-        retrieval::{self, Options, RetrievalComparison, RetrievalReport},
+        retrieval::{self, RetrievalComparison, RetrievalReport},
     },
+    training::{RetrievalOptions, evaluate},
 };
 
 /// nDCG@10, recall@100 and MRR@10 on judged collections in BEIR layout, exact and by the index
@@ -63,7 +64,7 @@ pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
         return Err(usage("retrieval needs an encoder: name a model instead of \"none\""));
     }
     let plan = Resampling::from(&args.resampling);
-    let options = Options {
+    let options = RetrievalOptions {
         chunking_disabled: args.no_chunking,
         ef: args.ef,
         exact_only: args.exact_only,
@@ -84,7 +85,7 @@ pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
         let comparison = match &second {
             Some(config) => {
                 // The index tells nothing more about the encoder.
-                let report = measure(app, &set, config, Options { exact_only: true, ..options })?;
+                let report = measure(app, &set, config, RetrievalOptions { exact_only: true, ..options })?;
                 Some(retrieval::compare(&first, report, &plan)?)
             }
             None => None,
@@ -98,12 +99,12 @@ fn measure(
     app: &App,
     set: &JudgedCollection,
     config: &Config,
-    options: Options,
+    options: RetrievalOptions,
 ) -> anyhow::Result<RetrievalReport> {
     let folder = Scratch::new("eval")?;
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     let stopped = app.interrupt.cancelled();
-    let report = runtime.block_on(retrieval::evaluate(set, config, &folder.0, options, stopped))?;
+    let report = runtime.block_on(evaluate::retrieval(set, config, &folder.0, options, stopped))?;
     report.ok_or_else(|| Stop::Interrupted.into())
 }
 
