@@ -52,45 +52,50 @@ pub const TITLE_SHARE: usize = 4;
 const PARALLEL_TEXTS_MIN: usize = 8;
 const PARALLEL_BYTES_MIN: usize = 4 << 10;
 
-/// Which of the model's prompts goes in front.
+/// Which of the model's prompts goes in front of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum TextKind {
+    /// No prompt.
     Raw,
+    /// The prompt for queries.
     Query,
+    /// The prompt for documents.
     Document,
 }
 
-/// Queries go before bulk.
+/// The priority of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Class {
+    /// A person waits for it: it goes before bulk.
     Query,
+    /// Documents, which yield to queries.
     Bulk,
 }
 
 /// A text as a vector.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Embedding {
-    #[expect(missing_docs)]
+    /// The vector: as many values as the model's dimension, of unit length if the model normalises.
     pub values: Vec<f32>,
-    /// Of the whole text, special tokens included.
+    /// Tokens of the whole text, special tokens included.
     pub tokens: u32,
-    /// Tokens past the model's limit were not encoded.
+    /// Whether tokens beyond the model's limit were not encoded.
     pub truncated: bool,
     /// Words of the whole text that are one unknown token each: the vocabulary cannot spell them, or they have more than
     /// 100 characters.
     pub unknown: u32,
 }
 
-/// Where the time of one request went.
+/// How one request's time was spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct EncodeTimes {
+    /// Time to tokenize the texts.
     pub tokenize: Duration,
+    /// Time in the queue.
     pub queue: Duration,
+    /// Time to compute the vectors.
     pub encode: Duration,
-    /// The vectors were known from before: nothing was tokenized, queued or encoded.
+    /// The vectors were in the cache: nothing was tokenized, queued or encoded.
     pub cached: bool,
 }
 
@@ -490,16 +495,17 @@ fn tuned(home: &Path, config: &EncoderConfig, packable: bool) -> Option<(Encoder
     Some((chosen, reason))
 }
 
-/// Until when a queued request is worth its cost, whose it is, and what is kept of it.
+/// A queued request's deadline, client, and where its vectors are kept.
 #[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Limits {
+    /// Time after which the request is refused instead of encoded. Default: none.
     pub deadline: Option<Instant>,
+    /// Becomes true when nobody waits for the request any more. Default: none.
     pub cancelled: Option<Arc<std::sync::atomic::AtomicBool>>,
-    /// Whose request it is: clients are served in turn.
+    /// Number of the client, since clients are served in turn. Default 0.
     pub client: u64,
-    /// Keeps each vector as it comes, so that a request that ends early can go on when it is sent again; from
-    /// [`Encoder::unfinished`].
+    /// Keeps each vector as it is computed, so that a request that ends early can continue when it is sent
+    /// again; from [`Encoder::unfinished`]. Default: none.
     pub unfinished: Option<Arc<Unfinished>>,
 }
 

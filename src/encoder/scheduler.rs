@@ -36,19 +36,22 @@ use waiting::{Item, Waiting};
 
 /// Counters since the start, for metrics and benches.
 #[derive(Debug, Default)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct EncoderCounters {
+    /// Texts encoded.
     pub texts: AtomicU64,
-    /// Real tokens computed.
+    /// Tokens encoded, padding excluded.
     pub tokens: AtomicU64,
-    /// Tokens computed, padding included.
+    /// Tokens encoded, padding included.
     pub padded_tokens: AtomicU64,
+    /// Batches run.
     pub batches: AtomicU64,
+    /// Time spent in inference, in microseconds.
     pub busy_micros: AtomicU64,
     /// Texts that wait now.
     pub waiting: AtomicU64,
-    /// Queries whose vector was known, and those whose was not.
+    /// Queries whose vector was in the cache.
     pub cache_hits: AtomicU64,
+    /// Queries whose vector was not.
     pub cache_misses: AtomicU64,
 }
 

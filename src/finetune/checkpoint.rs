@@ -76,21 +76,24 @@ pub struct RunState {
 /// The best evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Best {
+    /// Its dev score, 0 to 100.
     #[serde(with = "exact")]
     pub score: f64,
+    /// The step after which it was made, from 1.
     pub step: u64,
 }
 
-/// All that a run goes on from.
+/// Everything that a run continues from.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the types say it")]
 pub struct Checkpoint {
+    /// Step, random numbers and sums.
     pub state: RunState,
+    /// The weights.
     pub parameters: Parameters,
+    /// The optimizer's moments.
     pub optimizer: OptimizerState,
-    /// Further tensors that the run holds.
+    /// Further tensors of the run.
     pub extra: Parameters,
 }
 

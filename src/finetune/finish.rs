@@ -22,20 +22,24 @@ use crate::{
 /// What PEFT puts before every name of a model it wraps.
 const PEFT_PREFIX: &str = "base_model.model.";
 
-/// What a new model is made of.
+/// The run and model that a new model is made from.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Finish<'a> {
+    /// The home folder; the model appears under its `models`.
     pub home: &'a Path,
+    /// The new model's name: 1 to 64 letters, digits, `.`, `_` and `-`.
     pub name: &'a str,
     /// Replace a model of this name.
     pub force: bool,
+    /// The recipe that was run.
     pub recipe: &'a Recipe,
+    /// The model that training began from.
     pub base: &'a ModelDir,
     /// The run's folder.
     pub folder: &'a Path,
+    /// The run's result.
     pub report: &'a RunReport,
-    /// Lines about data and settings.
+    /// Lines about data and settings, for the manifest.
     pub lineage: Vec<String>,
 }
 

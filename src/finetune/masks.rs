@@ -29,11 +29,11 @@ const STEPS: u32 = 1 << 16;
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 const FACTORS: [u64; 2] = [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
 
-/// A probability that is not one.
+/// A number that is not a dropout probability.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("dropout {got}: allowed is 0 (none) to below 1")]
 pub struct ProbabilityError {
-    #[expect(missing_docs)]
+    /// The number; 0 to below 1 is allowed.
     pub got: f64,
 }
 

@@ -29,7 +29,7 @@ pub struct Parameter {
 /// All tensors of a model, in one order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parameters {
-    #[expect(missing_docs)]
+    /// The tensors, each name once.
     pub list: Vec<Parameter>,
 }
 

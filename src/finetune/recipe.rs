@@ -105,7 +105,7 @@ pub struct Recipe {
     /// Steps between two lines of `metrics.jsonl`. 1 to 1000000000. Default 10.
     pub log_every: u64,
 
-    #[expect(missing_docs)]
+    /// Dropout of hidden states and attention. Default: see [`DropoutRates`].
     pub dropout: DropoutRates,
     /// Train an adapter instead of the weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,9 +217,10 @@ impl Default for Recipe {
 
 /// A setting, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Fault {
+    /// The setting's name.
     pub key: String,
+    /// What is wrong with its value.
     pub message: String,
 }
 

@@ -66,11 +66,14 @@ pub struct Largest {
 
 /// How far an implementation is from reference values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct ReferenceReport {
+    /// Folder of the reference values.
     pub folder: String,
+    /// The device that computed.
     pub device: String,
+    /// The largest difference of each kind of value, by the kind's name.
     pub largest: BTreeMap<String, Largest>,
+    /// Whether every difference is within its limit.
     pub passed: bool,
 }
 

@@ -47,46 +47,62 @@ const VIEWS: u64 = 1;
 const ORDER: u64 = 2;
 const WEIGHTS: u64 = 3;
 
-/// What is trained on what, where, and where it goes.
+/// What is trained on which data, and where the result is written.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Plan<'a> {
+    /// The settings of the training.
     pub recipe: &'a Recipe,
+    /// The model that training begins from.
     pub base: &'a ModelDir,
-    /// Only [`recipe::Objective::Distil`] asks it.
+    /// The model to learn from; only [`recipe::Objective::Distil`] needs it.
     pub teacher: Option<&'a Encoder>,
+    /// The training examples, at least one set.
     pub datasets: &'a [Dataset],
-    /// Their mean score chooses the best weights; none: the last ones are taken.
+    /// Sets whose mean score chooses the best weights; if empty, the last weights are taken.
     pub dev: &'a [StsSet],
+    /// Seed of all random draws.
     pub seed: u64,
+    /// Folder of the run's checkpoints and metrics.
     pub folder: &'a Path,
+    /// Where training runs.
     pub machine: &'a Machine,
 }
 
-/// What happened in a run.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Event {
-    /// It goes on from a checkpoint.
+    /// The run continues from a checkpoint.
     Resumed {
+        /// Steps that were made before.
         step: u64,
     },
-    /// So many steps are made; figures since the last report.
+    /// Steps are made; the figures are those since the last report.
     Stepped {
+        /// Steps made so far.
         step: u64,
+        /// Steps of the whole run.
         total: u64,
+        /// Mean loss.
         loss: f64,
+        /// Learning rate of the last step.
         rate: f64,
+        /// Texts per second.
         texts_per_second: f64,
+        /// Expected time until the last step.
         left: Duration,
     },
-    /// Score 0 to 100.
+    /// The dev sets were scored.
     Evaluated {
+        /// Steps made so far.
         step: u64,
+        /// Mean dev score, 0 to 100.
         score: f64,
+        /// Whether it is the best so far.
         best: bool,
     },
+    /// A checkpoint was written.
     Saved {
+        /// Steps made so far.
         step: u64,
     },
 }
@@ -105,21 +121,28 @@ pub enum Ending {
 
 /// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct RunReport {
+    /// Seed of the run.
     pub seed: u64,
+    /// How the run ended.
     pub ending: Ending,
+    /// Steps made.
     pub steps: u64,
+    /// Steps of the whole run.
     pub steps_planned: u64,
+    /// The device that training ran on.
     pub device: String,
-    /// Dev score of the base, 0 to 100.
+    /// Dev score of the base, 0 to 100; `None` without dev sets.
     pub score_before: Option<f64>,
+    /// Best dev score, 0 to 100; `None` without one.
     pub best: Option<f64>,
+    /// Step of the best dev score; `None` without one.
     pub best_step: Option<u64>,
-    /// Mean of the last report.
+    /// Mean loss since the last report.
     pub loss: f64,
-    /// Of this process.
+    /// Duration in seconds; time before an interruption does not count.
     pub seconds: f64,
+    /// Texts per second.
     pub texts_per_second: f64,
 }
 

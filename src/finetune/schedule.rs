@@ -30,9 +30,10 @@ pub enum Warmup {
 
 /// The course of the learning rate over a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "the types say it")]
 pub struct Schedule {
+    /// How the rate falls after the warm-up.
     pub decline: Decline,
+    /// How long the rate rises from 0.
     pub warmup: Warmup,
 }
 

@@ -29,12 +29,14 @@ use crate::{
 /// Widths are rounded up to a multiple of this, so that the runtime's arena sees few different shapes.
 const WIDTH_STEP: usize = 8;
 
-/// Texts as token numbers, filled up to one width. Row-major `[rows, width]`.
+/// Token ids of several texts, padded to one width. Row-major, `[rows, width]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Tokens {
+    /// Number of texts.
     pub rows: usize,
+    /// Tokens of each row, padding included; a multiple of 8.
     pub width: usize,
+    /// Token ids, row-major; 0 where there is padding.
     pub ids: Vec<i64>,
     /// 1 for tokens, 0 for padding.
     pub mask: Vec<i64>,
@@ -76,13 +78,13 @@ impl Tokens {
 /// The gradient of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TensorGradient {
-    /// Of the tensor's shape.
+    /// The gradient of every value, in the tensor's shape.
     Dense(Vec<f32>),
-    /// Of a table of rows: one row for each token, to be added where a number occurs twice.
+    /// The gradient of a table, by its rows: one row for each token, to be added where an id occurs twice.
     Rows {
-        #[expect(missing_docs)]
+        /// Row number of each gradient row.
         ids: Vec<i64>,
-        /// Row-major, as wide as the table.
+        /// The gradient rows, row-major, as wide as the table.
         rows: Vec<f32>,
     },
 }
@@ -97,10 +99,10 @@ impl TensorGradient {
     }
 }
 
-/// What a step found.
+/// The result of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    #[expect(missing_docs)]
+    /// Mean loss over the batch.
     pub loss: f32,
     /// One for each parameter; `None` for those that are frozen or that the loss does not depend on.
     pub gradients: Vec<Option<TensorGradient>>,
@@ -134,11 +136,12 @@ pub type FillMask<'a> = &'a dyn Fn(MaskRequest, &mut [f32]);
 
 /// Where training runs.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Machine {
+    /// The home folder, with the runtime's libraries.
     pub home: PathBuf,
+    /// The device that training is asked to run on.
     pub device: DeviceChoice,
-    /// 0: all cores.
+    /// Threads of one computation; 0 means all cores.
     pub threads: usize,
 }
 

@@ -13,9 +13,10 @@ use crate::eval::plot::{HeatMap, LineChart, Series};
 
 /// A setting and the values that it takes in turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Factor {
+    /// Name of the setting, such as `temperature` or `dropout.hidden`.
     pub key: String,
+    /// Its values as text, at least one and none twice.
     pub values: Vec<String>,
 }
 
@@ -80,15 +81,16 @@ pub fn cells(recipe: &Recipe, factors: &[Factor]) -> Result<Vec<Cell>, RecipeErr
 
 /// The result of one combination.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct CellResult {
+    /// The value of each factor, in the order of the factors.
     pub values: Vec<String>,
-    /// Dev score of the base under this combination's pooling.
+    /// Dev score of the base model under this combination's pooling, 0 to 100.
     pub before: f64,
-    /// Best dev score of each seed.
+    /// Best dev score of each seed, 0 to 100.
     pub scores: Vec<f64>,
+    /// Training examples per second.
     pub examples_per_second: f64,
-    /// Why there is no score, where training fell apart.
+    /// Why there is no score, if training failed.
     pub failure: Option<String>,
 }
 

@@ -44,17 +44,24 @@ impl ModelDir {
     }
 }
 
-/// What [`ModelDir::import`] cannot read from the directory. `None`: read it, else the default.
+/// What [`ModelDir::import`] cannot read from the directory. `None` means that the directory's value is used,
+/// or else the default.
 #[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct ImportOptions {
+    /// Name of the new model: letters, digits, `.`, `_` and `-`. Without it the directory's own name is used.
     pub name: Option<String>,
+    /// How token vectors become one vector.
     pub pooling: Option<Pooling>,
+    /// Whether every vector is scaled to unit length.
     pub normalise: Option<bool>,
+    /// Longest text in tokens, special tokens included.
     pub max_tokens: Option<usize>,
+    /// Licence of the weights.
     pub licence: Option<String>,
+    /// Where the weights come from.
     pub source: Option<String>,
+    /// Text put in front of queries and documents.
     pub prompts: Option<Prompts>,
-    /// Replace a model of this name.
+    /// Replace a model of this name. Default: no.
     pub force: bool,
 }

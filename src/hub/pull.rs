@@ -59,15 +59,26 @@ pub struct Hub {
     pause: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
-/// What is going on, for whoever shows it.
+/// Progress of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum PullEvent {
-    /// Bytes of `file`.
-    Downloading { file: String, done: u64, total: u64 },
+    /// Bytes of a file arrive.
+    Downloading {
+        /// Path in the repository.
+        file: String,
+        /// Bytes that are in the cache.
+        done: u64,
+        /// Size of the file in bytes.
+        total: u64,
+    },
     /// The hub is busy or the connection broke; we ask again after `pause`.
-    Waiting { reason: String, pause: Duration },
+    Waiting {
+        /// The error that the last attempt met.
+        reason: String,
+        /// Time until the next attempt.
+        pause: Duration,
+    },
 }
 
 /// A model in the cache, whole and checked.

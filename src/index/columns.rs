@@ -55,7 +55,7 @@ pub struct FieldsTold {
 }
 
 impl FieldIndex {
-    #[expect(missing_docs)]
+    /// Makes an empty index.
     pub fn new() -> Self {
         Self::default()
     }

@@ -64,7 +64,7 @@ pub enum IndexKind {
 /// How an index is built and searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexParams {
-    #[expect(missing_docs)]
+    /// Which implementation. Default [`IndexKind::HnswRs`].
     pub kind: IndexKind,
     /// M: links per node and layer, 2 to 128. Default 16.
     pub m: u16,

@@ -10,17 +10,20 @@ use crate::onnx::Weights;
 
 /// What a new model is made of.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct NewModel<'a> {
+    /// The new model's name: 1 to 64 letters, digits, `.`, `_` and `-`.
     pub name: &'a str,
     /// Gives architecture, shape, tokenizer, prompts, normalisation and licence.
     pub base: &'a ModelDir,
+    /// How token vectors become one vector.
     pub pooling: Pooling,
     /// A whole safetensors file.
     pub weights: Vec<u8>,
+    /// Where the weights come from, for the manifest.
     pub source: String,
+    /// Lines about data and settings, for the manifest; may be empty.
     pub lineage: Vec<String>,
-    /// For weights in fewer bits than the base's.
+    /// How the weights were rounded; `None` for weights in the base's precision.
     pub quantised: Option<Quantised>,
     /// Replace a model of this name.
     pub force: bool,

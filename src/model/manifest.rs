@@ -23,9 +23,10 @@ pub const MAX_TOKENS_LEAST: usize = 3;
 /// Text put in front of what is encoded.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Prompts {
+    /// Goes in front of a query. Default: empty.
     pub query: String,
+    /// Goes in front of a document. Default: empty.
     pub document: String,
 }
 
@@ -49,48 +50,57 @@ impl Precision {
     }
 }
 
-/// How a model came to fewer bits. The scales themselves stand in `model.safetensors`, under its checksum.
+/// How a model was rounded to fewer bits. The scales themselves stand in `model.safetensors`, under its
+/// checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantised {
-    #[expect(missing_docs)]
+    /// The numbers that its weights are kept in.
     pub precision: Precision,
     /// Name of the model in full precision.
     pub from: String,
-    /// Of that model.
+    /// Fingerprint of the model in full precision.
     pub from_fingerprint: Fingerprint,
-    /// How many texts the scales were calibrated on, and what they were.
+    /// Number of texts that the scales were calibrated on.
     pub calibration_texts: usize,
-    /// SHA-256 of those texts, each with a line feed behind it.
+    /// SHA-256 of those texts, each followed by a line feed, in hex.
     pub calibration_sha256: String,
 }
 
-/// `model.toml`.
+/// The contents of `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Manifest {
-    /// Version of this file's form; [`MANIFEST_FORMAT`].
+    /// Version of this file's form: [`MANIFEST_FORMAT`].
     pub format: u32,
+    /// Name of the model: 1 to 64 letters, digits, `.`, `_` and `-`.
     pub name: String,
+    /// Which encoder the weights are for.
     pub architecture: Architecture,
+    /// Values of one vector, 1 to [`DIM_MAX`](crate::vector::DIM_MAX).
     pub dimension: u32,
+    /// How token vectors become one vector.
     pub pooling: Pooling,
+    /// Whether every vector is scaled to unit length.
     pub normalise: bool,
-    /// Special tokens included.
+    /// Longest text in tokens, special tokens included; at least [`MAX_TOKENS_LEAST`].
     pub max_tokens: usize,
+    /// Licence of the weights.
     pub licence: String,
     /// Where the weights come from.
     pub source: String,
+    /// Lines about the data and settings of training. Default: empty.
     #[serde(default)]
     pub lineage: Vec<String>,
+    /// Layers and sizes of the encoder.
     pub shape: Shape,
+    /// Text put in front of queries and documents. Default: none.
     #[serde(default)]
     pub prompts: Prompts,
-    /// Only of a model made by `distilface model quantise`.
+    /// How the weights were rounded; set only for a model made by `distilface model quantise`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantised: Option<Quantised>,
-    /// What `model.safetensors` and `tokenizer.json` must be.
+    /// Size and checksum of `model.safetensors` and `tokenizer.json`.
     pub files: BTreeMap<String, FileSum>,
 }
 

@@ -44,12 +44,23 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Folder of the models under the home folder.
 pub(crate) const MODELS_FOLDER: &str = "models";
 
-/// An opened model directory whose manifest was read and whose files are there with the right sizes.
+/// An opened model directory. Its manifest was read, and its files exist with the right sizes.
+///
+/// ```
+/// use distilface::model::ModelDir;
+///
+/// let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
+/// let model = ModelDir::open(tiny.as_ref()).unwrap();
+/// model.verify().unwrap();
+/// assert!(model.manifest.dimension > 0);
+/// ```
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct ModelDir {
+    /// The directory.
     pub path: PathBuf,
+    /// What `model.toml` says.
     pub manifest: Manifest,
+    /// Identifies the vectors that this model makes; see [`Fingerprint`].
     pub fingerprint: Fingerprint,
 }
 

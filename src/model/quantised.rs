@@ -11,15 +11,15 @@ use std::path::Path;
 /// What a model in 8 bits is made of.
 #[derive(Debug)]
 pub struct NewQuantised<'a> {
-    #[expect(missing_docs)]
+    /// The new model's name: 1 to 64 letters, digits, `.`, `_` and `-`.
     pub name: &'a str,
     /// The model in full precision.
     pub base: &'a ModelDir,
-    /// Of that model.
+    /// Measured on that model.
     pub calibration: &'a Calibration,
-    /// How many texts it was calibrated on.
+    /// Number of texts that the model was calibrated on.
     pub texts: usize,
-    /// As [`Quantised::calibration_sha256`].
+    /// Hash of those texts; see [`Quantised::calibration_sha256`].
     pub texts_sha256: String,
     /// Replace a model of this name.
     pub force: bool,

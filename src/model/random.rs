@@ -25,17 +25,22 @@ const POSITIONS: usize = 512;
 const TYPES: usize = 2;
 const LAYER_NORM_EPS: f32 = 1e-12;
 
-/// What to make.
+/// The model to make.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct RandomOptions {
+    /// The new model's name: 1 to 64 letters, digits, `.`, `_` and `-`.
     pub name: String,
+    /// Which encoder to make.
     pub architecture: Architecture,
+    /// Transformer layers, at least 1.
     pub layers: usize,
+    /// Width of the hidden states, a multiple of `heads`.
     pub hidden: usize,
+    /// Attention heads of each layer, at least 1.
     pub heads: usize,
-    /// `None`: four times `hidden`.
+    /// Width of the feed-forward layers. `None` means four times `hidden`.
     pub intermediate: Option<usize>,
+    /// Seed of the weights; the same options give the same weights.
     pub seed: u64,
     /// Replace a model of this name.
     pub force: bool,

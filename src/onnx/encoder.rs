@@ -64,25 +64,32 @@ impl Layout {
 /// Which encoder the weights are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Architecture {
+    /// BERT (Devlin et al. 2018).
     Bert,
+    /// DistilBERT (Sanh et al. 2019): BERT without token types.
     Distilbert,
 }
 
 /// Shape of the encoder, as in Hugging Face's `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names are the field's own")]
 pub struct Shape {
+    /// Transformer layers, at least 1.
     pub layers: usize,
+    /// Width of the hidden states, a multiple of `heads`.
     pub hidden: usize,
+    /// Attention heads of each layer, at least 1.
     pub heads: usize,
+    /// Width of the feed-forward layers, at least 1.
     pub intermediate: usize,
+    /// Rows of the token table, at least 1.
     pub vocabulary: usize,
+    /// Rows of the position table, at least 1: the longest text in tokens.
     pub positions: usize,
-    /// 0 for DistilBERT, which has none.
+    /// Rows of the token type table; 0 for DistilBERT, which has none.
     pub type_vocabulary: usize,
+    /// Epsilon of the layer norms, above 0 and below 1.
     pub layer_norm_eps: f32,
 }
 
@@ -128,14 +135,14 @@ impl Shape {
     }
 }
 
-/// What to write.
+/// The encoder to write.
 #[derive(Debug, Clone)]
 pub struct EncoderGraph<'a> {
-    #[expect(missing_docs)]
+    /// Which encoder.
     pub architecture: Architecture,
-    #[expect(missing_docs)]
+    /// Its layers and sizes.
     pub shape: &'a Shape,
-    #[expect(missing_docs)]
+    /// How token vectors become one vector.
     pub pooling: Pooling,
     /// Scale every embedding to unit length.
     pub normalise: bool,

@@ -62,11 +62,14 @@ pub enum Axis {
 
 /// An attribute of a node.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Attribute {
+    /// An integer.
     Int(i64),
+    /// A list of integers.
     Ints(Vec<i64>),
+    /// A number in single precision.
     Float(f32),
+    /// A string.
     Text(&'static str),
 }
 

@@ -19,11 +19,11 @@ use super::{
 /// What a training graph is written for.
 #[derive(Debug, Clone)]
 pub struct TrainingGraph<'a> {
-    #[expect(missing_docs)]
+    /// Which encoder.
     pub architecture: Architecture,
-    #[expect(missing_docs)]
+    /// Its layers and sizes.
     pub shape: &'a Shape,
-    #[expect(missing_docs)]
+    /// How token vectors become one vector.
     pub pooling: Pooling,
     /// Masks behind norms and linear layers.
     pub hidden_dropout: bool,
@@ -56,9 +56,10 @@ pub struct Head {
 /// An input that holds a dropout mask, float32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskInput {
-    #[expect(missing_docs)]
+    /// Name of the graph's input.
     pub name: String,
-    /// `[batch, heads, sequence, sequence]`; else `[batch * sequence, hidden]`.
+    /// Whether it masks attention, with shape `[batch, heads, sequence, sequence]`; otherwise the shape is
+    /// `[batch * sequence, hidden]`.
     pub attention: bool,
 }
 

@@ -22,13 +22,24 @@ mod session;
 pub use library::inspect;
 pub use session::{Output, Plan, Session, TensorView};
 
-/// Where inference runs, as asked for.
+/// The device that inference is asked to run on. The text form is `auto`, `cpu`, `openvino`, `cuda` or
+/// `cuda:N`.
+///
+/// ```
+/// use distilface::runtime::DeviceChoice;
+///
+/// assert_eq!("cuda:1".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(1));
+/// assert!("gpu".parse::<DeviceChoice>().is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum DeviceChoice {
+    /// The fastest device that exists.
     Auto,
+    /// The processor, with ONNX Runtime's own kernels.
     Cpu,
+    /// The processor, with Intel's OpenVINO provider.
     OpenVino,
+    /// The NVIDIA GPU of this number, from 0.
     Cuda(u32),
 }
 
@@ -116,13 +127,16 @@ pub struct DeviceReport {
     pub reason: String,
 }
 
-/// What the doctor tells about the runtime.
+/// The runtime's libraries and providers, for `distilface doctor`.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct RuntimeReport {
+    /// Path of ONNX Runtime's library, or why it cannot be loaded.
     pub library: Result<PathBuf, String>,
+    /// Version of ONNX Runtime; `None` where the library cannot be loaded.
     pub version: Option<String>,
+    /// Path of Intel's provider, or why it cannot be used.
     pub openvino: Result<PathBuf, String>,
+    /// A sentence saying that the CUDA provider loads, or why it cannot be used.
     pub cuda: Result<String, String>,
 }
 

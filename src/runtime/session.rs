@@ -19,10 +19,21 @@ use crate::onnx::Layout;
 
 /// A tensor that is lent to a run; row-major.
 #[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum TensorView<'a> {
-    F32 { shape: &'a [usize], values: &'a [f32] },
-    I64 { shape: &'a [usize], values: &'a [i64] },
+    /// Numbers in single precision.
+    F32 {
+        /// Length of each axis.
+        shape: &'a [usize],
+        /// The values; as many as the product of the lengths.
+        values: &'a [f32],
+    },
+    /// Integers, such as token ids.
+    I64 {
+        /// Length of each axis.
+        shape: &'a [usize],
+        /// The values; as many as the product of the lengths.
+        values: &'a [i64],
+    },
 }
 
 /// An output of a run: shape and values, row-major.

@@ -4,30 +4,35 @@
 
 use serde::Serialize;
 
-/// What the machine has.
+/// The machine's processor and memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Machine {
+    /// Operating system, such as `linux`.
     pub system: String,
+    /// Processor architecture, such as `x86_64`.
     pub architecture: String,
-    /// As the processor names itself.
+    /// The processor's own name; `None` where it cannot be read.
     pub processor: Option<String>,
-    /// That this process may use.
+    /// Cores that this process may use.
     pub cores: usize,
+    /// Memory of the machine in bytes; `None` where it cannot be read.
     pub memory_bytes: Option<u64>,
+    /// Memory that is free or can be freed, in bytes; `None` where it cannot be read.
     pub memory_available_bytes: Option<u64>,
-    /// Limit of the container or service, where there is one.
+    /// Memory limit of the container or service in bytes, if there is one.
     pub memory_limit_bytes: Option<u64>,
-    /// Features that make the encoder or the index faster, and whether they are there.
+    /// Processor features that make the encoder or the index faster, and whether they are present.
     pub features: Vec<Feature>,
 }
 
 /// A processor feature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Feature {
+    /// Its name for people.
     pub name: &'static str,
+    /// Whether this processor has it.
     pub present: bool,
+    /// What it makes faster.
     pub serves: &'static str,
 }
 

@@ -80,21 +80,47 @@ impl Options {
     }
 }
 
-/// What is going on, for whoever shows it. Bytes of `done` never pass `total` by more than the last block.
+/// Progress of a setup. `done` passes `total` by at most the last block.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Event<'a> {
     /// Another run holds the lock.
-    Waiting { holder: &'a str },
-    /// pip works; `done` is what it has fetched so far, as far as that can be seen.
-    Downloading { package: &'a str, done: u64, total: u64 },
-    /// Files are unpacked and their sums compared.
-    Unpacking { package: &'a str, done: u64, total: u64 },
-    /// Installed files are read again for their sums.
-    Checking { package: &'a str, done: u64, total: u64 },
+    Waiting {
+        /// The process that holds it.
+        holder: &'a str,
+    },
+    /// pip downloads a package.
+    Downloading {
+        /// Name of the package.
+        package: &'a str,
+        /// Bytes that it has fetched so far, as far as that can be seen.
+        done: u64,
+        /// Size of the wheel in bytes.
+        total: u64,
+    },
+    /// Files are unpacked and their checksums compared.
+    Unpacking {
+        /// Name of the package.
+        package: &'a str,
+        /// Bytes unpacked so far.
+        done: u64,
+        /// Bytes of all files used.
+        total: u64,
+    },
+    /// Installed files are read again and their checksums compared.
+    Checking {
+        /// Name of the package.
+        package: &'a str,
+        /// Bytes read so far.
+        done: u64,
+        /// Bytes of all files used.
+        total: u64,
+    },
     /// The model's ONNX file is written from its weights.
-    Graph { package: &'a str },
+    Graph {
+        /// Name of the package.
+        package: &'a str,
+    },
     /// The package is done.
     Done(&'a Item),
 }
@@ -115,18 +141,24 @@ pub enum Status {
 
 /// One package in the [`Report`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Item {
+    /// Name of the package.
     pub package: String,
+    /// Its pinned version.
     pub version: String,
+    /// What it is for.
     pub role: Role,
+    /// Its licence.
     pub licence: String,
+    /// What this run did with it.
     pub status: Status,
+    /// Its folder under the home folder.
     pub path: PathBuf,
-    /// On disk, with what was generated from it.
+    /// Size on disk in bytes, generated files included.
     pub bytes: u64,
     /// Bytes that this run downloaded.
     pub downloaded_bytes: u64,
+    /// Why an optional package failed; `None` otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -138,15 +170,18 @@ impl Item {
     }
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Report {
+    /// The home folder.
     pub home: PathBuf,
+    /// Every package, in the order of the pins.
     pub items: Vec<Item>,
-    /// Of everything that is in place now.
+    /// Size on disk in bytes of everything that is installed now.
     pub bytes: u64,
+    /// Bytes that this run downloaded.
     pub downloaded_bytes: u64,
+    /// Duration of the run in seconds.
     pub seconds: f64,
 }
 

@@ -27,19 +27,25 @@ use crate::{
 /// Encoded to prove that model and runtime work together.
 const SENTENCE: &str = "The quick brown fox jumps over the lazy dog.";
 
-/// All that the doctor knows.
+/// All that the doctor finds.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Survey {
+    /// Version of this program.
     pub version: &'static str,
+    /// Processor and memory.
     pub machine: Machine,
+    /// The home folder, with runtime libraries and models.
     pub home: PathBuf,
+    /// The data folder.
     pub data: Data,
+    /// ONNX Runtime and its providers.
     pub runtime: Runtime,
+    /// The models under the home folder.
     pub models: Vec<Model>,
-    /// The configured model at work; `None`: none is configured, or it does not work and a finding says why.
+    /// The configured model's trial; `None` if no model is configured, or if it does not work and a finding
+    /// says why.
     pub encoder: Option<Trial>,
-    /// Worst first.
+    /// What is wrong, worst first.
     pub findings: Vec<Finding>,
 }
 
@@ -68,25 +74,29 @@ impl Survey {
 
 /// The data folder.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Data {
+    /// The folder.
     pub path: PathBuf,
+    /// Whether it exists.
     pub exists: bool,
-    /// Or can be made.
+    /// Whether files can be made in it, or the folder itself can be made.
     pub writable: bool,
-    /// Who has it open, where somebody has.
+    /// The process that has it open, if one does.
     pub locked_by: Option<String>,
 }
 
 /// ONNX Runtime and its providers.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Runtime {
+    /// Path of ONNX Runtime's library, or why it cannot be loaded.
     #[serde(serialize_with = "outcome")]
     pub library: Result<PathBuf, String>,
+    /// Version of ONNX Runtime; `None` where the library cannot be loaded.
     pub version: Option<String>,
+    /// Path of Intel's provider, or why it cannot be used.
     #[serde(serialize_with = "outcome")]
     pub openvino: Result<PathBuf, String>,
+    /// A sentence saying that the CUDA provider loads, or why it cannot be used.
     #[serde(serialize_with = "outcome")]
     pub cuda: Result<String, String>,
 }
@@ -101,29 +111,39 @@ fn outcome<T: Serialize, S: Serializer>(result: &Result<T, String>, to: S) -> Re
 
 /// A model under the home folder.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Model {
+    /// Name of the model.
     pub name: String,
+    /// Its directory.
     pub path: PathBuf,
+    /// Values of one vector.
     pub dimension: u32,
+    /// Longest text in tokens, special tokens included.
     pub max_tokens: usize,
+    /// Licence of the weights.
     pub licence: String,
+    /// Identifies the vectors that it makes, in hex.
     pub fingerprint: String,
 }
 
-/// One sentence, encoded.
+/// The configured model, tried on one sentence.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Trial {
+    /// Name of the model.
     pub model: String,
-    /// As configured.
+    /// The device as configured.
     pub asked: String,
+    /// The device that it ran on.
     pub device: String,
+    /// Why that device was chosen.
     pub reason: String,
+    /// Values of the vector.
     pub dimension: usize,
+    /// Tokens of the sentence, special tokens included.
     pub tokens: u32,
+    /// Time to load the model, in seconds.
     pub load_seconds: f64,
-    /// The second of two calls: the first one warms up.
+    /// Time of the second of two calls, in seconds; the first one warms up.
     pub encode_seconds: f64,
 }
 
@@ -137,11 +157,12 @@ pub enum Severity {
     Warning,
 }
 
-/// Something that is not as it should be.
+/// A problem that the doctor found.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Finding {
+    /// How bad it is.
     pub severity: Severity,
+    /// The problem, as a sentence.
     pub what: String,
     /// The command or deed that mends it.
     pub mend: Option<String>,

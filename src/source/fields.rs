@@ -29,28 +29,33 @@ pub(super) const PAYLOAD_NAMES: [&str; 2] = ["metadata", "payload"];
 /// an object `types` may stand, as exports have it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldMap {
-    #[expect(missing_docs)]
+    /// Field with the id. Default: the first of `id`, `_id` and `doc_id`, else a hash of the record.
     pub id: Option<String>,
-    #[expect(missing_docs)]
+    /// Field with the title. Default: `title`.
     pub title: Option<String>,
-    #[expect(missing_docs)]
+    /// Field with the text. Default: the first of `text`, `body`, `content` and `abstract`.
     pub text: Option<String>,
-    #[expect(missing_docs)]
+    /// Field with the vector, a list of numbers. Default: `vector`.
     pub vector: Option<String>,
-    /// Payload fields that must have a type; a record whose value cannot be read as that is an error.
+    /// Payload fields that must have a type; a record whose value cannot be read as that type is an error.
+    /// Default: none.
     pub types: BTreeMap<String, ValueType>,
-    /// Leaves the payload out, unread: whatever stands in it is no error. Off by default.
+    /// Ignores the payload, so that nothing in it is an error. Default: off.
     pub without_payload: bool,
 }
 
 /// A type that a payload field is read as; in a list, every element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum ValueType {
+    /// Text.
     String,
+    /// An integer of 64 bits.
     Integer,
+    /// A number in double precision.
     Float,
+    /// `true` or `false`.
     Bool,
+    /// A date or datetime in RFC 3339 form; see [`crate::value::datetime`].
     Datetime,
 }
 

@@ -54,15 +54,15 @@ pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// A document as a file gives it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceDocument {
-    /// Never empty. From the file, else its relative path, else a hash of the content.
+    /// The document's id, never empty: from the file, else its relative path, else a hash of the content.
     pub id: String,
-    /// May be empty.
+    /// The title; may be empty.
     pub title: String,
-    /// Empty only where there is a title or a vector.
+    /// The text; empty only if there is a title or a vector.
     pub text: String,
-    #[expect(missing_docs)]
+    /// The typed fields; may be empty.
     pub payload: Payload,
-    #[expect(missing_docs)]
+    /// The vector that the file gives; `None` if the document is to be encoded. It is not checked here.
     pub vector: Option<Vec<f32>>,
     /// `file:line`, for messages.
     pub place: String,
@@ -72,13 +72,13 @@ pub struct SourceDocument {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}{}: {reason}", line.map(|line| format!(":{line}")).unwrap_or_default())]
 pub struct SourceError {
-    /// As the user gave it, or found below a folder that the user gave.
+    /// The file as the user gave it, or as it was found below a folder that the user gave.
     pub file: String,
-    /// From 1; none where the fault is not in a line.
+    /// The line, from 1; `None` if the error is not in a line.
     pub line: Option<u64>,
-    #[expect(missing_docs)]
+    /// What is wrong, for the user.
     pub reason: String,
-    /// Whether the only source cannot be read as the options say: nothing was, and nothing more will be.
+    /// Whether the options do not fit the only source: no document was read, and none will be.
     pub wrong_use: bool,
 }
 

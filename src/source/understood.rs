@@ -26,22 +26,27 @@ pub struct Understood {
 /// One column of a table or field of a JSON record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnderstoodColumn {
-    /// As the file writes it.
+    /// Its name in the file.
     pub name: String,
-    #[expect(missing_docs)]
+    /// What the column is taken for.
     pub role: Role,
-    /// The one type of a payload column of a table, or the one that was told; `None` where each value has its own.
+    /// The type of a table's payload column, or the type that the user gave; `None` where each value has its
+    /// own.
     pub kind: Option<ValueType>,
 }
 
 /// What a column is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Role {
+    /// The document's id.
     Id,
+    /// The document's title.
     Title,
+    /// The document's text.
     Text,
+    /// The document's vector.
     Vector,
+    /// A payload field.
     Payload,
 }
 

@@ -27,10 +27,12 @@ const TEXTS: usize = 64;
 /// Cosines of vectors in 8 bits to those in full precision.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Nearness {
+    /// Number of texts that were compared.
     pub texts: usize,
+    /// Mean cosine, -1 to 1.
     pub cosine_mean: f64,
+    /// Smallest cosine of any text, -1 to 1.
     pub cosine_least: f64,
 }
 

@@ -6,12 +6,14 @@ use serde_json::Value;
 
 use crate::model::FileSum;
 
-/// A setting that differs; `none` where only the other has it.
+/// A setting that differs; `none` stands for a setting that one side lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Change {
+    /// Name of the setting.
     pub key: String,
+    /// Its value when the checkpoint was written.
     pub old: String,
+    /// Its value now.
     pub new: String,
 }
 

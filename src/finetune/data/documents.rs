@@ -75,7 +75,7 @@ pub const DEFAULT_WAYS: [Way; 3] = [Way::Title, Way::Neighbours, Way::InverseClo
 /// A document that examples are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceDocument {
-    #[expect(missing_docs)]
+    /// The document's id.
     pub id: String,
     /// Empty if it has none.
     pub title: String,

@@ -77,12 +77,14 @@ impl Kind {
     }
 }
 
-/// One example; which fields are there follows from the data set's [`Kind`].
+/// One example. The data set's [`Kind`] says which fields are set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the field's own")]
 pub struct Example {
+    /// The text that is compared.
     pub anchor: String,
+    /// A text that is near the anchor in meaning; set for pairs and triplets.
     pub positive: Option<String>,
+    /// A text that is far from it; set for triplets.
     pub negative: Option<String>,
 }
 
@@ -127,11 +129,11 @@ impl Example {
 /// Examples of one kind from one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    #[expect(missing_docs)]
+    /// Its name in reports.
     pub name: String,
-    #[expect(missing_docs)]
+    /// What each example consists of.
     pub kind: Kind,
-    #[expect(missing_docs)]
+    /// The examples, in the order of the source.
     pub examples: Vec<Example>,
     /// Share of the batches that come from here, relative to the others.
     pub weight: f64,
@@ -147,12 +149,12 @@ impl Dataset {
     }
 }
 
-/// What [`load`] gives.
+/// The data sets that [`load`] reads, and a report about them.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Loaded {
-    /// In the order of the sources.
+    /// One for each source, in the order of the sources.
     pub datasets: Vec<Dataset>,
+    /// What was read, kept and left out.
     pub report: DataReport,
 }
 

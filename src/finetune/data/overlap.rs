@@ -29,9 +29,10 @@ pub struct HeldOut {
 
 /// How many texts a set holds out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct HeldOutCount {
+    /// Name of the set.
     pub name: String,
+    /// Number of texts that it holds out.
     pub texts: usize,
 }
 

@@ -17,26 +17,27 @@ const SAMPLES: usize = 3;
 /// Characters of a text that a sample shows.
 const SAMPLE_CHARS: usize = 80;
 
-/// What a run was given to learn from.
+/// A report about a run's training data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct DataReport {
+    /// One for each source, in the recipe's order.
     pub sources: Vec<SourceReport>,
     /// Sets whose texts training texts were compared with.
     pub held_out: Vec<HeldOutCount>,
+    /// The settings of the guards that looked at the examples.
     pub guards: GuardSettings,
 }
 
 /// One source. `made = not_drawn + kept + everything in dropped`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SourceReport {
-    #[expect(missing_docs)]
+    /// Its name in reports.
     pub name: String,
     /// As the recipe names it.
     pub from: String,
-    #[expect(missing_docs)]
+    /// What each example consists of.
     pub kind: Kind,
-    #[expect(missing_docs)]
+    /// Share of the batches, relative to the other sources.
     pub weight: f64,
     /// As the recipe states it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +52,7 @@ pub struct SourceReport {
     pub made: BTreeMap<Way, usize>,
     /// Examples that a limit left out.
     pub not_drawn: usize,
-    #[expect(missing_docs)]
+    /// Examples that remain for training.
     pub kept: usize,
     /// Examples left out, by reason.
     pub dropped: BTreeMap<Reason, Found>,
@@ -65,11 +66,12 @@ pub struct SourceReport {
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct FileReport {
+    /// Path of the file.
     pub path: PathBuf,
-    /// As it lies there, packed or not.
+    /// Size in bytes, packed or not as it is on disk.
     pub bytes: u64,
+    /// Checksum of those bytes, in hex.
     pub sha256: String,
 }
 
@@ -107,11 +109,12 @@ impl Reason {
     }
 }
 
-/// How many, and the first few.
+/// A count, and the first few samples of what was counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Found {
+    /// How many there are.
     pub count: usize,
+    /// The first few.
     pub samples: Vec<Sample>,
 }
 
@@ -145,13 +148,18 @@ pub(super) fn shortened(text: &str) -> String {
 
 /// Lengths of texts, in words separated by white space. A percentile is the smallest length that so many do not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Words {
+    /// Number of texts.
     pub texts: usize,
+    /// Mean length in words.
     pub mean: f64,
+    /// Median length in words.
     pub p50: u32,
+    /// 95th percentile of the lengths in words.
     pub p95: u32,
+    /// 99th percentile of the lengths in words.
     pub p99: u32,
+    /// Largest length in words.
     pub max: u32,
 }
 

@@ -33,7 +33,7 @@ pub struct Source {
     /// A file, a folder in BEIR layout, or the name of a collection. `collection:NAME` is always a collection, and what
     /// begins with `./` always a file or folder.
     pub from: String,
-    #[expect(missing_docs)]
+    /// What the source is. Default [`SourceKind::Auto`].
     #[serde(default)]
     pub kind: SourceKind,
     /// What it is called in reports; by default the last part of `from`.
@@ -86,7 +86,7 @@ pub enum SourceKind {
     Text,
     /// Pairs. Of triplets the negative is left out.
     Pairs,
-    #[expect(missing_docs)]
+    /// Anchor, positive and negative.
     Triplets,
     /// A folder in BEIR layout; only its documents are read, never its queries or judgements.
     Beir,
@@ -99,11 +99,14 @@ pub enum SourceKind {
 /// What a column of a table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Column {
+    /// The text that is compared.
     Anchor,
+    /// A text that is near the anchor in meaning.
     Positive,
+    /// A text that is far from it.
     Negative,
+    /// A column that is not read.
     Skip,
 }
 
@@ -285,11 +288,11 @@ pub const COLLECTION_MARK: &str = "collection:";
 /// What a source's `from` turns out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    #[expect(missing_docs)]
+    /// A file.
     File,
-    #[expect(missing_docs)]
+    /// A folder in BEIR layout.
     Folder,
-    #[expect(missing_docs)]
+    /// A collection of the database.
     Collection,
 }
 
