@@ -63,14 +63,14 @@ const ENTRY_BYTES: usize = 160;
 
 type TextKey = (TextKind, [u8; 32]);
 
-/// Embeddings of large requests, so that one that ran out of time goes on where it was when it is sent again.
+/// Embeddings of large requests, so that a request that ran out of time continues where it was when it is sent again.
 #[derive(Debug)]
 pub(super) struct UnfinishedCache {
     entries: Mutex<LruCache<TextKey, Embedding>>,
 }
 
 impl UnfinishedCache {
-    /// For vectors of `dim` values.
+    /// Makes a cache for vectors of `dim` values.
     pub(super) fn new(dim: usize) -> Self {
         let capacity = UNFINISHED_BYTES / (dim * size_of::<f32>() + ENTRY_BYTES);
         UnfinishedCache {

@@ -1,4 +1,4 @@
-//! Long text -> passages with their place in it.
+//! Chunking cuts a long text into passages with their place in it.
 //!
 //! Passages are made of whole sentences (Unicode Standard Annex 29), packed greedily up to a number of tokens;
 //! each begins with the last sentences of the one before, up to the overlap.

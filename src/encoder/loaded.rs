@@ -1,9 +1,8 @@
 //! The encoders of one process: a model is loaded when something first needs it, shared by all who do, and dropped when
 //! nobody has needed it for a while.
 //!
-//! They are told apart by fingerprint, so a model that was made anew under an old name is another one, and both can be
-//! loaded at once. Whoever has an encoder keeps it: dropping it here, or putting another in the default's place, ends no
-//! request.
+//! They are distinguished by fingerprint, so a new model under an old name is another one, and both can be loaded at
+//! once. A caller that holds an encoder keeps it: dropping it here, or replacing the default, ends no request.
 
 use std::{
     collections::HashMap,
@@ -32,7 +31,8 @@ struct Inner {
     config: EncoderConfig,
     common: Arc<Common>,
     state: Mutex<State>,
-    /// Held while a model is loaded: whoever needs the same one at that time waits for it instead of loading it again.
+    /// Held while a model is loaded: a caller that needs the same one meanwhile waits for it instead of loading it
+    /// again.
     loading: Mutex<()>,
 }
 

@@ -1,4 +1,4 @@
-//! Text -> vector: the one way in.
+//! The encoder turns text into vectors; this module is its one entrance.
 
 use std::{
     borrow::Cow,
@@ -99,7 +99,7 @@ pub struct EncodeTimes {
     pub cached: bool,
 }
 
-/// How long texts are cut into passages.
+/// Limits for cutting long texts into passages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunking {
     /// Tokens per passage, special tokens not counted; clamped to what the model takes.
@@ -108,7 +108,17 @@ pub struct Chunking {
     pub overlap_tokens: usize,
 }
 
-/// A loaded model: tokenizer, session and scheduler. Cheap to share (`Arc`), safe from any thread.
+/// A loaded model: tokenizer, session and scheduler. It is cheap to share (`Arc`) and safe to use from any thread.
+///
+/// ```no_run
+/// use distilface::{config::Config, encoder::{Encoder, TextKind}, model::ModelDir};
+///
+/// let config = Config::default();
+/// let model = ModelDir::find(&config.data.home, &config.encoder.model).unwrap();
+/// let encoder = Encoder::open(&model, &config.data.home, &config.encoder).unwrap();
+/// let embeddings = encoder.encode(&["Where is the station?"], TextKind::Query).unwrap();
+/// assert_eq!(embeddings[0].values.len(), encoder.dim().len());
+/// ```
 #[derive(Debug)]
 pub struct Encoder {
     model: ModelDir,
@@ -215,17 +225,17 @@ impl Encoder {
         &self.model.manifest.name
     }
 
-    /// What a collection records.
+    /// The model's fingerprint, which a collection records.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.model.fingerprint
     }
 
-    /// Length of its vectors.
+    /// The dimension of its vectors.
     pub fn dim(&self) -> Dim {
         self.dim
     }
 
-    /// Special tokens included.
+    /// The model's limit in tokens, special tokens included.
     pub fn max_tokens(&self) -> usize {
         self.model.manifest.max_tokens
     }
@@ -235,7 +245,7 @@ impl Encoder {
         self.tokenizer.room()
     }
 
-    /// Where it runs and why there.
+    /// The device that it runs on, and why.
     pub fn device(&self) -> &DeviceReport {
         &self.device
     }
@@ -469,8 +479,8 @@ impl Encoder {
     }
 }
 
-/// `config` with what was measured on this machine in the place of `auto`, and that in words; `None` where nothing was,
-/// or the user chose.
+/// `config` with what was measured on this machine in place of `auto`, and a sentence that says so; `None` where
+/// nothing was measured or the user chose.
 fn tuned(home: &Path, config: &EncoderConfig, packable: bool) -> Option<(EncoderConfig, String)> {
     if config.device != "auto" || config.precision != "auto" {
         return None;

@@ -1,7 +1,8 @@
-//! Many small requests -> few full batches; owns the sessions and their threads.
+//! The scheduler packs many small requests into few full batches; it owns the sessions and their threads.
 //!
 //! Two classes, queries and bulk, each with a lane of its own on the processor: a thread and a session. The bulk lane's
-//! threads stand back in the system's scheduler, so a query that comes while a large batch runs has the processor at
+//! threads have low priority in the system's scheduler, so a query that comes while a large batch runs has the
+//! processor at
 //! once instead of waiting for the batch. On a device where sessions cannot take turns like that there is one lane,
 //! which does queries first. The query lane loads its session when the first query comes.
 //!
@@ -77,7 +78,7 @@ pub(super) struct Lanes {
     pub(super) open: Box<dyn Fn() -> Result<Session, RuntimeError> + Send + Sync>,
     /// Whether queries get a lane of their own.
     pub(super) query_lane: bool,
-    /// How far the bulk lane stands back: the system's niceness, 0 to 19.
+    /// How far the bulk lane yields: the system's niceness, 0 to 19.
     pub(super) bulk_niceness: u8,
     pub(super) dim: usize,
     pub(super) batch_tokens_max: usize,
@@ -130,7 +131,7 @@ impl Scheduler {
         scheduler.threads.push(spawn(
             "encoder-bulk",
             Box::new(move || {
-                // The session's own threads are started by this one and stand back with it.
+                // The session's own threads are started by this one and inherit its niceness.
                 if lanes.query_lane {
                     priority::stand_back(niceness);
                 }

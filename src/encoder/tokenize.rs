@@ -1,4 +1,5 @@
-//! Text -> token ids, special tokens included, cut at the model's limit and counted before the cut.
+//! The tokenizer turns text into token ids, special tokens included, cut at the model's limit and counted before the
+//! cut.
 //!
 //! A long text goes through the library piece by piece ([`super::pieces`]), so that it needs little memory and stops
 //! soon when nobody waits for it any more; the tokens are the same as those of the whole text.
@@ -32,7 +33,7 @@ pub(crate) struct Tokenizer {
 /// A text ready for the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tokens {
-    /// At most the model's limit, special tokens included.
+    /// The token ids, at most the model's limit, special tokens included.
     pub(crate) ids: Vec<u32>,
     /// Before the cut, special tokens included.
     pub(crate) count: usize,

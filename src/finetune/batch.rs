@@ -1,4 +1,4 @@
-//! Examples of one batch -> what a step takes: tokens, and the inputs of its objective.
+//! The examples of one batch become what a step takes: tokens, and the inputs of its objective.
 
 use std::collections::HashMap;
 

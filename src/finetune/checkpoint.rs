@@ -1,4 +1,4 @@
-//! The state of a run <-> a folder of checkpoints, from which a killed run goes on bit for bit.
+//! A folder of checkpoints holds the state of a run; a killed run continues from it bit for bit.
 //!
 //! ```text
 //! FOLDER/checkpoint-00000007/parameters.safetensors   as they are in memory: rows that are behind in decay stay behind

@@ -1,4 +1,4 @@
-//! The weights that a run kept -> a model directory with its lineage; of an adapter also the small files of its own.
+//! The weights that a run kept become a model directory with its lineage; an adapter also gets its own small files.
 //!
 //! An adapter is saved as PEFT has it (`adapter_config.json`, `adapter_model.safetensors`), so that `peft` opens it, and
 //! merged into the weights of the model: `W + scale B A` (Hu et al. 2021, section 4.1), so that serving costs nothing.

@@ -1,8 +1,8 @@
-//! A seed and a place in the run -> dropout masks of 0 and `1/(1-p)`.
+//! Dropout masks of 0 and `1/(1-p)` follow from a seed and a place in the run.
 //!
 //! The generator is counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): an element is a
 //! pure function of seed, step, micro-batch, mask and its number, so any part of any mask can be made again, by any
-//! number of threads, and a run that goes on needs no generator's state.
+//! number of threads, and a run that continues needs no generator's state.
 //!
 //! The function is SplitMix64's (Steele, Lea & Flood 2014): a 64-bit counter times the golden ratio, through the
 //! finaliser, which passes BigCrush. SplitMix64 alone would make all masks windows of one sequence, which may overlap; so

@@ -1,4 +1,4 @@
-//! What a run reports -> `metrics.jsonl`, and from there the curves.
+//! A run reports its metrics to `metrics.jsonl`, and the curves are drawn from there.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -1,4 +1,5 @@
-//! Texts and a base model -> a new model directory: contrastive training on the runtime that serves.
+//! Fine-tuning makes a new model directory from texts and a base model: contrastive training on the runtime that
+//! serves.
 //!
 //! A training step is one ONNX graph (forward, loss, backward; `onnx::training`), run by `runtime`; what moves the
 //! weights is plain Rust. What it writes, `encoder` opens with no special case.

@@ -1,4 +1,4 @@
-//! Parameters and their gradients -> moved parameters: AdamW, with clipping and with a sparse form for word embeddings.
+//! The optimizer moves parameters by their gradients: AdamW, with clipping and with a sparse form for word embeddings.
 //!
 //! Kingma & Ba 2015 (Adam, algorithm 1, arXiv 1412.6980) with the decoupled decay of Loshchilov & Hutter 2019 (AdamW,
 //! algorithm 2, arXiv 1711.05101), as PyTorch has it: the decay is multiplied by the learning rate.
@@ -190,7 +190,7 @@ impl AdamW {
         AdamW::resume(parameters, config, settings, OptimizerState { steps: 0, moments })
     }
 
-    /// Goes on from a saved state.
+    /// Continues from a saved state.
     ///
     /// # Errors
     /// [`OptimizerError::Length`] if the state is not of these parameters and settings.

@@ -1,4 +1,4 @@
-//! A recipe file -> every setting of a training run, with its unit, default and bounds; plain data only.
+//! A recipe holds every setting of a training run, with its unit, default and bounds. It is plain data.
 //!
 //! [`Recipe::find`] opens one of the recipes that come with the program or a file, [`Recipe::set`] lays a flag over it,
 //! [`Recipe::validate`] reports everything that is wrong at once. Whether files and models that it names are there is
@@ -29,11 +29,22 @@ pub const BUILT_IN: [(&str, &str); 4] = [
     ("distil", include_str!("../../models/recipes/distil.toml")),
 ];
 
-/// Settings of which a run that goes on may have others than it began with: they change no number. Base and teacher
+/// Settings that may change when a run continues, since they change no number. Base and teacher
 /// are held by their fingerprints, not by what they are called.
 pub const FREE_ON_RESUME: [&str; 4] = ["log_every", "checkpoint_every", "base", "teacher"];
 
-/// All settings of a run.
+/// All settings of a run. A key that a file leaves out has its default.
+///
+/// ```
+/// use distilface::finetune::recipe::Recipe;
+///
+/// let recipe = Recipe::parse("mine", "batch = 32").unwrap();
+/// assert_eq!((recipe.batch, recipe.temperature), (32, 0.05));
+/// assert!(Recipe::parse("mine", "bach = 32").is_err(), "no such setting");
+///
+/// let domain = Recipe::find("domain").unwrap();
+/// assert_ne!(domain, recipe);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
@@ -146,9 +157,9 @@ pub enum Head {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DropoutRates {
-    /// Behind norms and linear layers. 0 to 0.9. Default 0.1.
+    /// Rate behind norms and linear layers. 0 to 0.9. Default 0.1.
     pub hidden: f64,
-    /// Of the attention's shares. 0 to 0.9. Default 0.1.
+    /// Rate of the attention's shares. 0 to 0.9. Default 0.1.
     pub attention: f64,
 }
 

@@ -1,4 +1,4 @@
-//! A folder of reference values -> how far this implementation is from them.
+//! Compares this implementation with a folder of reference values.
 //!
 //! The folder holds a Hugging Face model (`config.json`, `model.safetensors`) and `reference.safetensors` with
 //! `input_ids`, `attention_mask`, `pair_input_ids`, `pair_attention_mask` (int64 `[rows, width]`) and, as far as they

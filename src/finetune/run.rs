@@ -115,7 +115,7 @@ pub enum Ending {
     Finished,
     /// The dev score had not risen for as many evaluations as the recipe allows.
     NoGain,
-    /// It was asked to stop; the same plan goes on from here.
+    /// It was asked to stop; the same plan continues from here.
     Interrupted,
 }
 
@@ -202,7 +202,7 @@ pub fn beginning(base: &ModelDir, graph: &TrainingGraph<'_>, seed: u64) -> Resul
 
 /// Trains until the plan is done, nothing is gained any more, or `cancelled` says so (asked after each step).
 ///
-/// Goes on from the newest checkpoint in the folder, if there is one.
+/// Continues from the newest checkpoint in the folder, if there is one.
 ///
 /// # Errors
 /// [`FinetuneError::Diverged`] when loss or gradients are no numbers any more: checkpoints and best weights stay;

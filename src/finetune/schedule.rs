@@ -1,4 +1,4 @@
-//! A step's number -> the share of the learning rate that it is made with.
+//! The schedule gives the share of the learning rate for each step.
 //!
 //! As the `get_*_schedule_with_warmup` of Hugging Face's transformers: a linear rise from 0, so the very first step of a
 //! warmup moves nothing, then constant, linear to 0, or half a cosine to 0 (Loshchilov & Hutter 2017, SGDR, equation 5,
@@ -29,6 +29,14 @@ pub enum Warmup {
 }
 
 /// The course of the learning rate over a run.
+///
+/// ```
+/// use distilface::finetune::schedule::{Decline, Schedule, Warmup};
+///
+/// let schedule = Schedule { decline: Decline::Linear, warmup: Warmup::Steps(10) };
+/// assert_eq!(schedule.share(5, 100), 0.5);
+/// assert_eq!(schedule.share(55, 100), 0.5);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// How the rate falls after the warm-up.

@@ -1,4 +1,5 @@
-//! Factors and their values -> one run for each combination, and their results as a table, plots and a report.
+//! A sweep makes one run for each combination of its factors' values, and reports the results as a table, plots and a
+//! report.
 //!
 //! The paper's questions are factors of a recipe: pooling, temperature, batch (beyond 256 by `micro_batch`), dropout,
 //! learning rate. Every combination sees the same data in the same order of the same seeds. What is compared is the
@@ -12,6 +13,13 @@ use super::recipe::{Recipe, RecipeError};
 use crate::eval::plot::{HeatMap, LineChart, Series};
 
 /// A setting and the values that it takes in turn.
+///
+/// ```
+/// use distilface::finetune::sweep::Factor;
+///
+/// let factor: Factor = "temperature=0.02,0.05".parse().unwrap();
+/// assert_eq!((factor.key.as_str(), factor.values.len()), ("temperature", 2));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Factor {
     /// Name of the setting, such as `temperature` or `dropout.hidden`.

@@ -1,4 +1,4 @@
-//! A model directory -> a Hugging Face directory, for transformers and sentence-transformers.
+//! Writes a model directory as a Hugging Face directory, for transformers and sentence-transformers.
 //!
 //! `config.json`, `model.safetensors` and the tokenizer's files are for both; the module files are
 //! sentence-transformers', and only written where it has a module for the pooling: with half of them it would make

@@ -55,7 +55,7 @@ impl Exported {
         }
     }
 
-    /// Of a directory; `None` where another tool made it.
+    /// Reads the file of a directory; `None` where another tool made the directory.
     ///
     /// # Errors
     /// [`ModelError::Damaged`] for a file that is not of this form, [`ModelError::Unsupported`] for a newer one.

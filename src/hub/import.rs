@@ -1,4 +1,4 @@
-//! A Hugging Face directory -> a model directory.
+//! Makes a model directory from a Hugging Face directory.
 //!
 //! Reads `config.json`, `model.safetensors`, `tokenizer.json` (or `vocab.txt`), and what sentence-transformers puts
 //! beside them, and `distilface.json` of an exported model. What the encoder could not do faithfully is refused by name, never approximated. Config and weights

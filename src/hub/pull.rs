@@ -1,4 +1,5 @@
-//! A model of a Hugging Face hub -> the folder of its files in the hub's cache, checked, and from there a model directory.
+//! A pull downloads a model of a Hugging Face hub into the hub's cache, checks its files, and imports them as a model
+//! directory.
 //!
 //! The hub's own tools share the cache. All files are of one commit; the weights come last, after the small files have
 //! shown that the encoder is one we can run. Promises: a download that was cut goes on where it was, in this pull or the
@@ -41,11 +42,11 @@ use self::{
 use super::{ImportOptions, import};
 use crate::model::{ModelDir, ModelError, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum};
 
-/// How often one thing is asked for.
+/// Attempts for one request.
 const ATTEMPTS: u32 = 5;
 /// Before the second attempt; doubled before each further one, unless the hub names a time.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest wait that we take on; a hub that asks for more is told to the user.
+/// The longest pause that we accept; a longer one that a hub asks for is reported to the user.
 const PAUSE_MAX: Duration = Duration::from_secs(90);
 const SHA256_DIGITS: usize = 64;
 
@@ -97,7 +98,7 @@ impl Pulled {
     /// the options say otherwise.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`ModelDir::import`].
     pub fn import(&self, home: &Path, options: ImportOptions) -> Result<ModelDir, ModelError> {
         let name = options.name.or_else(|| Some(self.repository.name().to_owned()));
         let source = options.source.or_else(|| Some(format!("{}@{}", self.repository.id, self.commit)));
@@ -139,7 +140,7 @@ impl Hub {
         }
         import::check_encoder(&fetch.folder)?;
         fetch.file(&wanted.weights, tell)?;
-        // Only now: whoever finds the revision in the cache finds all of it.
+        // Only now, so that a revision in the cache is always complete.
         Cache::new(self.cache.clone())
             .repo(repo(repository, &repository.revision))
             .create_ref(&commit)

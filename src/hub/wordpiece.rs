@@ -1,4 +1,5 @@
-//! `vocab.txt` -> `tokenizer.json`: the WordPiece tokenizer of BERT, for directories that only have the old form.
+//! Builds `tokenizer.json` from `vocab.txt`: the WordPiece tokenizer of BERT, for directories that only have the old
+//! form.
 //!
 //! Schuster & Nakajima 2012; Devlin et al. 2018, section 3. Truncation and padding are left out: the encoder owns both.
 
@@ -49,7 +50,7 @@ impl Default for Options {
 /// One piece a line, the line's number (from 0) its id.
 ///
 /// # Errors
-/// In words: a special token that the vocabulary lacks.
+/// A sentence that names a special token that the vocabulary lacks.
 pub(crate) fn tokenizer_json(vocabulary: &str, options: &Options) -> Result<String, String> {
     let mut ids = Map::new();
     for (id, piece) in vocabulary.lines().enumerate() {

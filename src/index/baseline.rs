@@ -78,7 +78,7 @@ const RUN_MAX: usize = 64;
 /// How long [`VectorIndex::try_search`] waits for an insert.
 const PATIENCE: Duration = Duration::from_millis(3);
 
-/// How long a waiting search sleeps between looks at the lock, and an insert stands back for it.
+/// Time that a waiting search sleeps before it tries the lock again, and that an insert yields to it.
 const GLANCE: Duration = Duration::from_micros(100);
 
 /// The most vectors that room is reserved for at once.
@@ -94,15 +94,15 @@ const NODES_FILE: &str = "graph.nodes";
 /// Where `level_scale` (f64) stands in a graph file: after the magic number (u32), the mode (u8) and M (u8).
 const LEVEL_SCALE_OFFSET: u64 = 6;
 
-/// A graph of `hnsw_rs`, kept from harming anybody. See the module's documentation.
+/// A graph of `hnsw_rs`, guarded against the faults that the module's documentation lists.
 pub struct HnswRsIndex {
     params: IndexParams,
     dim: Dim,
     metric: Metric,
     graph: RwLock<Graph>,
-    /// Vectors inside, to be told without waiting for an insert.
+    /// Number of vectors inside, readable without waiting for an insert.
     len: AtomicUsize,
-    /// Searches that want the lock; an insert stands back for them between runs.
+    /// Searches that want the lock; an insert yields to them between runs.
     waiting: AtomicUsize,
     /// Why the graph can no longer be trusted.
     failed: OnceLock<String>,

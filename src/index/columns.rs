@@ -1,4 +1,4 @@
-//! Payloads -> an inverted index in memory -> the documents that match a filter.
+//! An inverted index in memory holds the payloads and finds the documents that match a filter.
 //!
 //! For every field and type the distinct values are kept in order, each with the documents that have it: equality,
 //! `in`, ranges and prefixes are look-ups, `contains` on text scans the distinct texts. The answer is always that of
@@ -32,14 +32,14 @@ pub struct FieldIndex {
     fields: BTreeMap<Box<str>, Named>,
 }
 
-/// Which fields statistics tell of: those after a name, in the order of their names.
+/// Which fields statistics report: those after a name, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FieldsAsked {
-    /// Beginning of the names; empty: all.
+    /// Beginning of the names. Default: empty, which selects all.
     pub prefix: String,
-    /// The last name that was told before; empty: from the first.
+    /// The last name of the previous page. Default: empty, which begins at the first name.
     pub after: String,
-    /// At most so many; 0 tells none and counts none.
+    /// Fields reported at most. Default 0, which reports and counts none.
     pub limit: usize,
 }
 
@@ -48,9 +48,9 @@ pub struct FieldsAsked {
 pub struct FieldsTold {
     /// Field, the types it holds, documents that have it; by name.
     pub fields: Vec<(String, Vec<&'static str>, u64)>,
-    /// Fields with the prefix, told or not.
+    /// Number of fields with the prefix, reported or not.
     pub total: u64,
-    /// Whether there are more after the last one told.
+    /// Whether more fields follow the last one reported.
     pub more: bool,
 }
 
@@ -82,7 +82,7 @@ impl FieldIndex {
         }
     }
 
-    /// How many names there are.
+    /// The number of names.
     pub fn names(&self) -> usize {
         self.fields.len()
     }

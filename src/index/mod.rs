@@ -1,10 +1,10 @@
-//! Vector -> nearest slots.
+//! Vector indexes find the slots whose vectors are nearest to a query.
 //!
-//! An index is a cache of the store: it may be thrown away and rebuilt. It knows slots and vectors, nothing else:
-//! what is deleted, the caller hides with [`SearchParams::allow`].
+//! An index is a cache of the store: it may be thrown away and rebuilt. It knows slots and vectors, nothing else; the
+//! caller hides deleted slots with [`SearchParams::allow`].
 //!
-//! Saved files carry a [`Stamp`] that their owner chose, so that files of another state are never taken for those
-//! of this one. Every byte is checked before any of it is believed.
+//! Saved files carry a [`Stamp`] that their owner chose, so that files of another state are never mistaken for those of
+//! this one. Every byte is checked before any of it is used.
 
 use std::{fmt::Debug, path::Path, sync::Arc};
 
@@ -26,7 +26,7 @@ mod manifest;
 pub use baseline::HnswRsIndex;
 pub use flat::{FlatIndex, SharedAllow};
 
-/// Number of one stored vector in its collection. Never reused.
+/// Number of one stored vector in its collection. It is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u32);
 
@@ -46,7 +46,7 @@ impl Neighbor {
     }
 }
 
-/// Says which state of its owner saved files belong to; their owner chooses it, and [`load`] refuses any other.
+/// Identifies the state of the owner that saved files belong to. The owner chooses it, and [`load`] refuses any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Stamp(pub [u8; 16]);
 
@@ -54,7 +54,7 @@ pub struct Stamp(pub [u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IndexKind {
-    /// Exact scan.
+    /// An exact scan of all vectors.
     Flat,
     /// The graph of the `hnsw_rs` crate (Malkov & Yashunin 2018, arXiv 1603.09320).
     #[default]
@@ -107,7 +107,18 @@ impl IndexParams {
     }
 }
 
-/// Makes an empty index that expects about `capacity` vectors (it takes more).
+/// Makes an empty index that reserves room for about `capacity` vectors; it accepts more.
+///
+/// ```
+/// use distilface::index::{IndexKind, IndexParams, SearchParams, Slot, create};
+/// use distilface::vector::{Dim, Metric};
+///
+/// let params = IndexParams { kind: IndexKind::Flat, ..IndexParams::default() };
+/// let index = create(&params, Dim::new(2).unwrap(), Metric::Euclidean, 2).unwrap();
+/// index.insert(&[(Slot(0), &[0.0, 0.0]), (Slot(1), &[1.0, 1.0])]).unwrap();
+/// let found = index.search(&[0.9, 0.9], &SearchParams { k: 1, ef: 1, allow: None }).unwrap();
+/// assert_eq!(found[0].slot, Slot(1));
+/// ```
 ///
 /// # Errors
 /// [`IndexError::Param`], [`IndexError::Failed`].
@@ -124,7 +135,7 @@ pub fn create(
     })
 }
 
-/// Loads what [`VectorIndex::save`] wrote into `dir`. Whatever is wrong, the store has everything: rebuild.
+/// Loads what [`VectorIndex::save`] wrote into `dir`. After any error the index can be rebuilt from the store.
 /// [`VectorIndex::highest`] of the loaded index says from which slot on vectors are missing.
 ///
 /// # Errors
@@ -160,34 +171,34 @@ pub fn load(
     })
 }
 
-/// Which slots may be answered.
+/// Says which slots may be answered.
 pub type Allow<'a> = &'a (dyn Fn(Slot) -> bool + Sync);
 
-/// One search.
+/// The options of one search.
 pub struct SearchParams<'a> {
     /// Hits wanted, at least 1.
     pub k: usize,
-    /// Candidates kept by a graph, at least `k`.
+    /// Candidates that a graph keeps while it searches, at least `k`.
     pub ef: usize,
-    /// Slots that may be answered; `None`: all.
+    /// Slots that may be answered; `None` allows all.
     pub allow: Option<Allow<'a>>,
 }
 
 /// What every index can do. Vectors are already checked ([`crate::vector::Vector`]) and of the index's dimension.
 pub trait VectorIndex: Send + Sync + Debug {
-    /// Which implementation this is.
+    /// The kind of this implementation.
     fn kind(&self) -> IndexKind;
 
-    /// Length of its vectors.
+    /// The dimension of its vectors.
     fn dim(&self) -> Dim;
 
-    /// How nearness is measured.
+    /// The metric that measures nearness.
     fn metric(&self) -> Metric;
 
-    /// Vectors inside, deleted ones included. Never waits for an insert.
+    /// The number of vectors inside, deleted ones included. This never waits for an insert.
     fn len(&self) -> usize;
 
-    /// Whether nothing was inserted yet.
+    /// Whether nothing has been inserted yet.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -224,7 +235,7 @@ pub trait VectorIndex: Send + Sync + Debug {
     /// To be called when all that there is was inserted. An approximate index looks for vectors that a search would not
     /// find and sees to it that it does; where little was inserted since the last time, that takes no time. Searches go
     /// on meanwhile. Works on the calling thread only, for minutes where there are millions of vectors. Left off when
-    /// `stop` says so, which is no error: the next call begins anew.
+    /// `stop` says so, which is no error: the next call begins again.
     ///
     /// # Errors
     /// [`IndexError::Failed`], as [`VectorIndex::insert`].

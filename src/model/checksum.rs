@@ -1,4 +1,4 @@
-//! Files -> SHA-256 and size, streamed: memory stays constant however large the weights are.
+//! SHA-256 and size of files, streamed: memory stays constant however large the weights are.
 
 use std::{
     fs::File,
@@ -41,7 +41,7 @@ impl FileSum {
         }
     }
 
-    /// Of bytes in memory.
+    /// The checksum of bytes in memory.
     pub fn of_bytes(content: &[u8]) -> Self {
         FileSum { sha256: hex(&Sha256::digest(content)), bytes: content.len() as u64 }
     }

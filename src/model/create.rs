@@ -1,4 +1,4 @@
-//! Trained weights -> a model directory like that of the model they began as.
+//! Trained weights become a model directory like that of the model they began as.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -4,10 +4,11 @@
 //! float16, `-packed-VERSION` for the one that takes texts one behind the other), or, where that cannot be written (a read-only
 //! volume), the same name in the user's cache folder, or at last in the system's folder for temporary files.
 //! Beside it lies `.sum` with its size and CRC-32, and both are compared whenever a process asks for the path
-//! (about 10 ms for 90 MB), so that a truncated or damaged file is written anew, never loaded.
+//! (about 10 ms for 90 MB), so that a truncated or damaged file is written again, never loaded.
 //!
 //! Several processes may do this at once: each writes under a name of its own and renames, and equal weights give
-//! equal bytes. Files of other versions or weights in the model directory are removed; whoever has one open keeps it.
+//! equal bytes. Files of other versions or weights in the model directory are removed; a process that has one open
+//! keeps it.
 
 use std::{
     fs::{self, File},

@@ -8,7 +8,7 @@ use crate::onnx::{encoder::tensors, weights::PREFIXES};
 
 /// Bytes in front of the header: its length.
 const LENGTH_BYTES: usize = 8;
-/// Where the tensors must begin at a multiple of.
+/// Tensors begin at a multiple of this.
 const ALIGNMENT: usize = 8;
 
 /// Header and tensors of a whole file; `None` if it is not one.
@@ -32,7 +32,7 @@ pub(crate) fn join(header: &str, tensors: &[u8]) -> Vec<u8> {
 /// `None` if `header` is that already. Tensors that are not the encoder's keep their names.
 ///
 /// # Errors
-/// In words: it is not JSON.
+/// A sentence, if it is not JSON.
 pub(crate) fn for_transformers(
     header: &str,
     architecture: Architecture,

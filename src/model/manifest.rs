@@ -1,4 +1,4 @@
-//! `model.toml` <-> [`Manifest`]: what a model directory says about itself, checked when it is read.
+//! The [`Manifest`] is what a model directory says about itself in `model.toml`; it is checked when it is read.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -30,7 +30,7 @@ pub struct Prompts {
     pub document: String,
 }
 
-/// In which numbers an encoder keeps and multiplies its weights.
+/// The numbers that an encoder keeps and multiplies its weights in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -141,12 +141,12 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// As the text of a `model.toml`.
+    /// Writes the text of a `model.toml`.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a manifest is plain strings, numbers and tables")
     }
 
-    /// In which numbers it keeps its weights.
+    /// The numbers that it keeps its weights in.
     pub fn precision(&self) -> Precision {
         self.quantised.as_ref().map_or(Precision::Full, |quantised| quantised.precision)
     }

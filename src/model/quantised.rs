@@ -1,4 +1,4 @@
-//! A model in full precision and its calibration -> a model directory with weights in 8 bits.
+//! A model in full precision and its calibration become a model directory with weights in 8 bits.
 //!
 //! The new model has a name and a fingerprint of its own, since its vectors differ, and is opened like any other.
 //! It serves; training it is refused, because its weights are rounded.
@@ -8,7 +8,7 @@ use crate::onnx::{Calibration, quantise::quantise};
 
 use std::path::Path;
 
-/// What a model in 8 bits is made of.
+/// The parts that a model in 8 bits is made from.
 #[derive(Debug)]
 pub struct NewQuantised<'a> {
     /// The new model's name: 1 to 64 letters, digits, `.`, `_` and `-`.

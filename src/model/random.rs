@@ -1,9 +1,9 @@
-//! A shape and a tokenizer -> a model directory with random weights: to measure size and speed of an architecture
-//! that nobody has weights for here, and to train from nothing.
+//! A shape and a tokenizer become a model directory with random weights. It serves to measure size and speed of an
+//! architecture without published weights, and to train from nothing.
 //!
-//! Weights as BERT's are before training (Devlin et al. 2018): normal with standard deviation 0.02, biases 0, norms 1
-//! and 0. The row of the padding token is drawn like any other, since the mask keeps it from mattering. The same
-//! options give the same bytes on one platform; what the last bit of a logarithm is, platforms may see differently.
+//! Weights are those of BERT before training (Devlin et al. 2018): normal with standard deviation 0.02, biases 0, norms
+//! 1 and 0. The row of the padding token is drawn like any other, since the mask removes its effect. The same options
+//! give the same bytes on one platform; platforms may differ in the last bit of a logarithm.
 
 use std::{borrow::Cow, collections::BTreeMap, f64::consts::TAU, fs, path::Path};
 

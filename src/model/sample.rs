@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 const SAMPLE: &str = include_str!("../../models/sample/documents.jsonl");
 
-/// Its texts.
+/// The texts of the sample corpus.
 pub fn sample_texts() -> Vec<String> {
     #[derive(Deserialize)]
     struct Sample {

@@ -1,4 +1,4 @@
-//! BERT and DistilBERT: weights -> the encoder as an ONNX model, pooling and normalisation inside.
+//! Writes BERT and DistilBERT encoders as ONNX models from their weights, pooling and normalisation included.
 //!
 //! Inputs `input_ids` and `attention_mask`, int64 `[batch, sequence]`; output `embedding`, float32
 //! `[batch, hidden]`. Position numbers and token types (all of type 0) are made inside.
@@ -213,7 +213,7 @@ pub(super) fn encode(model: &ModelProto) -> Result<Vec<u8>, OnnxError> {
     Ok(model.encode_to_vec())
 }
 
-/// Where each architecture keeps the tensors of one layer.
+/// The names of one layer's tensors in each architecture.
 pub(super) struct LayerNames {
     pub(super) query: String,
     pub(super) key: String,

@@ -27,7 +27,7 @@ pub const IR_VERSION: i64 = 10;
 
 /// Operators of our own (`runtime/operators.rs`).
 pub const OWN_DOMAIN: &str = "ai.distilface";
-/// Their version.
+/// The version of these operators.
 pub const OWN_OPSET: i64 = 1;
 
 /// Shortest length that normalisation divides by, as in PyTorch's `normalize`.

@@ -1,4 +1,5 @@
-//! Token vectors -> one vector a text: the poolings of the paper and its neighbours, as nodes of a graph.
+//! Pooling makes one vector a text from its token vectors: the poolings of the paper and its neighbours, as nodes of a
+//! graph.
 //!
 //! The same nodes serve inference and training. Only real tokens count, and a text without any gives zeros, never NaN.
 //! Reimers & Gurevych 2019 (cls, mean, max), Su et al. 2021, arXiv 2103.15316 (first and last, last two layers),

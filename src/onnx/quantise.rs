@@ -1,4 +1,4 @@
-//! An encoder's weights and the ranges of its activations -> the same weights in 8 bits, for a graph that multiplies
+//! Quantisation rounds an encoder's weights to 8 bits, by the ranges of its activations, for a graph that multiplies
 //! integers.
 //!
 //! What becomes int8: the weight of every linear layer, one scale for each of its outputs, and the word embeddings, one
@@ -76,7 +76,16 @@ fn points(architecture: Architecture, shape: &Shape) -> Vec<Point> {
     all
 }
 
-/// Least and largest value of each channel of what goes into the linear layers, over every token seen.
+/// Least and largest value of each input channel of the linear layers, over every token seen.
+///
+/// ```
+/// use distilface::{model::ModelDir, onnx::Calibration};
+///
+/// let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
+/// let manifest = ModelDir::open(tiny.as_ref()).unwrap().manifest;
+/// let mut calibration = Calibration::new(manifest.architecture, &manifest.shape);
+/// assert!(calibration.observe(&[]).is_err(), "outputs of another graph are refused");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     points: Vec<Point>,
@@ -86,7 +95,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Of an encoder that has seen nothing yet.
+    /// The calibration of an encoder that has seen no text yet.
     pub fn new(architecture: Architecture, shape: &Shape) -> Self {
         let points = points(architecture, shape);
         let filled = |with: f32| points.iter().map(|p| vec![with; p.width]).collect();

@@ -66,7 +66,7 @@ pub struct MaskInput {
 /// A written forward pass.
 #[derive(Debug)]
 pub struct Tape {
-    /// To be continued.
+    /// The graph, to be continued.
     pub graph: Graph,
     /// Pooled (and behind the head), not normalised: `[batch, dimension]`.
     pub embedding: Value,
@@ -77,7 +77,7 @@ pub struct Tape {
     pub words: Value,
     /// Every weight that is an input, in the order of [`TrainingGraph::parameters`].
     pub parameters: Vec<Value>,
-    /// In the order in which they are to be given.
+    /// The mask inputs, in the order in which a run gives them.
     pub masks: Vec<MaskInput>,
 }
 

@@ -1,4 +1,4 @@
-//! `model.safetensors` -> tensors as an ONNX initializer wants them: float32, little-endian, row-major.
+//! Reads the tensors of `model.safetensors` as an ONNX initializer needs them: float32, little-endian, row-major.
 //!
 //! Every tensor is checked against the shape it is asked for, so that a config and weights that do not belong
 //! together are found by name. Names are found with and without the prefix that a task head's file puts before
@@ -107,7 +107,7 @@ impl Weights {
     }
 }
 
-/// Float32, little-endian -> numbers.
+/// Reads float32 numbers from little-endian bytes.
 pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect()
 }
@@ -117,7 +117,7 @@ fn widen(stored: &[u8], to_f32: impl Fn([u8; 2]) -> f32) -> Bytes {
     pairs.iter().flat_map(|&bits| to_f32(bits).to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
-/// `[rows, columns]` of float32 -> `[columns, rows]`.
+/// Transposes `[rows, columns]` of float32 to `[columns, rows]`.
 fn transpose(stored: &[u8], rows: usize, columns: usize) -> Bytes {
     let (values, _) = stored.as_chunks::<4>();
     let mut turned = vec![[0u8; 4]; values.len()];

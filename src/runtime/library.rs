@@ -72,7 +72,7 @@ pub(super) fn with_runtime<T>(
 
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
     match level {
-        // Whoever cancelled it knows, and nothing is wrong.
+        // The caller cancelled it, so nothing is wrong.
         LogLevel::Error if is_cancelled(message) => {
             tracing::debug!(category, location, text = message, "onnxruntime");
         }
@@ -83,7 +83,7 @@ fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str
     }
 }
 
-/// What the library says of a run that was told to stop.
+/// The library's message for a run that was stopped.
 fn is_cancelled(message: &str) -> bool {
     message.contains("terminate flag")
 }

@@ -1,6 +1,6 @@
 //! ONNX Runtime: library, providers, threads, sessions.
 //!
-//! [`Session::open`] turns an ONNX file and a [`DeviceChoice`] into something that runs; [`inspect`] tells what there is.
+//! [`Session::open`] opens an ONNX file on a [`DeviceChoice`]; [`inspect`] reports which libraries are installed.
 //!
 //! What ONNX Runtime and `ort` can do to us, and the guard:
 //! - `ort` panics lazily if its library cannot be loaded: the file is checked and loaded before anything else is called.
@@ -73,7 +73,7 @@ impl std::fmt::Display for DeviceChoice {
     }
 }
 
-/// In which numbers the encoder computes, as asked for.
+/// The numbers that the encoder is asked to compute in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// The fastest that keeps a vector's cosine to full precision above 0.998.
@@ -118,12 +118,12 @@ pub fn has_fast_integers() -> bool {
     crate::runtime::layer8::is_fast()
 }
 
-/// Where inference runs, and why there.
+/// The device that inference runs on, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceReport {
     /// `cpu`, `openvino` or `cuda:N`, with the precision: `openvino (bf16)`.
     pub device: String,
-    /// In words.
+    /// Why it was chosen, as a sentence.
     pub reason: String,
 }
 

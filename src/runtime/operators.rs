@@ -23,7 +23,7 @@ const INPUT_I64: TensorElementType = TensorElementType::Int64;
 const INPUT_I8: TensorElementType = TensorElementType::Int8;
 
 /// One transformer layer over the tokens of many texts: `x` f32 `[tokens, hidden]` and `starts` i64 `[texts + 1]`, then
-/// the weights in the order of [`LAYER_WEIGHTS`] -> f32 `[tokens, hidden]`.
+/// the weights in the order of [`LAYER_WEIGHTS`]. It gives f32 `[tokens, hidden]`.
 struct EncoderLayer;
 
 /// Of queries and keys, of values, of attention's output, its norm, the inner layer, the outer one, its norm.
@@ -118,7 +118,7 @@ impl Kernel for LayerKernel {
     }
 }
 
-/// Token vectors -> one vector a text: `tokens` f32 `[tokens, hidden]` and `starts` i64 `[texts + 1]` -> f32
+/// Pools token vectors to one vector a text: from `tokens` f32 `[tokens, hidden]` and `starts` i64 `[texts + 1]` to f32
 /// `[texts, hidden]`, by `kind`: `first`, `mean` or `max`.
 struct PackedPool;
 

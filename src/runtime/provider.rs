@@ -81,7 +81,7 @@ fn cpu_has_amx() -> bool {
     }
 }
 
-/// AMX cannot be asked for with a stable macro yet; Linux tells it among the processor's flags.
+/// No stable macro detects AMX yet; Linux lists it among the processor's flags.
 #[cfg(target_arch = "x86_64")]
 fn cpu_flag(flag: &str) -> bool {
     std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
@@ -89,7 +89,7 @@ fn cpu_flag(flag: &str) -> bool {
     })
 }
 
-/// What a choice comes to on this machine.
+/// The provider that a choice resolves to on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Provider {
     Cpu,

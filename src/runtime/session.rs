@@ -48,8 +48,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What `device` and `precision` come to on this machine with the libraries in `home`; `packable` says whether a
-    /// packed graph can be written for the model.
+    /// Resolves `device` and `precision` on this machine with the libraries in `home`; `packable` says whether a packed
+    /// graph can be written for the model.
     ///
     /// # Errors
     /// Everything of [`RuntimeError`] but `Load` and `Run`.
@@ -69,7 +69,7 @@ impl Plan {
         self.provider.layout()
     }
 
-    /// Where it will run and why there.
+    /// The device that it will run on, and why.
     pub fn report(&self) -> &DeviceReport {
         &self.report
     }
@@ -127,7 +127,7 @@ impl Session {
         build(plan, Path::new(name), threads, true, |mut builder| builder.commit_from_memory(model))
     }
 
-    /// Where it runs and why there.
+    /// The device that it runs on, and why.
     pub fn report(&self) -> &DeviceReport {
         &self.report
     }

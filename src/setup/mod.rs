@@ -1,4 +1,5 @@
-//! Pinned packages -> a home folder with everything that serving needs: ONNX Runtime, Intel's provider, a model.
+//! Setup installs pinned packages into a home folder with everything that serving needs: ONNX Runtime, Intel's
+//! provider, a model.
 //!
 //! What is fetched, and the size and SHA-256 of every file used, stands in `models/default.toml` ([`Pins`]).
 //! Promises: nothing whose sum differs is installed; a folder appears whole or not at all; what is there already is
@@ -48,19 +49,19 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(600);
 pub struct Options {
     /// Folder that receives `runtime/` and `models/`.
     pub home: PathBuf,
-    /// A folder of wheels; `None`: pip downloads them.
+    /// A folder of wheels. Default: none, so pip downloads them.
     pub from: Option<PathBuf>,
-    /// Install again what is there.
+    /// Installs again what is there. Default: no.
     pub force: bool,
-    /// Compare sums, not only sizes, of what is there.
+    /// Compares checksums, not only sizes, of what is there. Default: no.
     pub verify: bool,
-    /// Leave Intel's provider out.
+    /// Leaves Intel's provider out. Default: no.
     pub no_openvino: bool,
-    /// Only this part.
+    /// Sets up only this part. Default: all parts.
     pub only: Option<Role>,
-    /// The Python whose pip downloads; `None`: `python3`, else `python`.
+    /// The Python whose pip downloads. Default: `python3`, else `python`.
     pub python: Option<PathBuf>,
-    /// How long to wait for another run; see [`LOCK_WAIT`].
+    /// Time to wait for another run. Default [`LOCK_WAIT`].
     pub lock_wait: Duration,
 }
 
@@ -125,17 +126,17 @@ pub enum Event<'a> {
     Done(&'a Item),
 }
 
-/// What became of a package.
+/// What a run did with a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It was there; nothing was done.
+    /// It was installed already; nothing was done.
     Present,
     /// It was fetched and installed.
     Installed,
     /// It was not asked for, or does not exist for this machine.
     Skipped,
-    /// It is optional and could not be had; `note` says why.
+    /// It is optional and could not be installed; `note` says why.
     Failed,
 }
 
@@ -185,7 +186,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// Brings `options.home` to the state that `pins` describes, telling `watch` on the way.
+/// Brings `options.home` to the state that `pins` describes, and reports progress to `watch`.
 ///
 /// # Errors
 /// [`SetupError`]; whatever was installed before the failure stays, the failed package leaves nothing behind.
@@ -508,7 +509,7 @@ fn import_model(
         force: true,
         ..ImportOptions::default()
     };
-    // The first start shall not wait for the graph to be written.
+    // The first start should not wait for the graph to be written.
     let written = ModelDir::import(home, from, options).and_then(|dir| dir.onnx_path());
     written.map(drop).map_err(|e| match e {
         ModelError::Io { path, source } => io_error("write", &path, source),

@@ -1,4 +1,5 @@
-//! `models/default.toml` -> which wheels exist for this machine, and which of their files belong where.
+//! Pins say which wheels exist for this machine and where each of their files belongs; `models/default.toml` holds
+//! them.
 //!
 //! Promises: unknown keys and unsafe paths are refused. Leaves out: fetching and checking.
 
@@ -16,7 +17,7 @@ const DEFAULT: &str = include_str!("../../models/default.toml");
 pub struct Pins {
     /// Version of the file's form; 1.
     format: u32,
-    /// In the order in which they are installed.
+    /// The packages, in the order in which they are installed.
     #[serde(rename = "package")]
     pub(super) packages: Vec<Package>,
 }
@@ -30,7 +31,7 @@ impl Pins {
     /// Reads pins from their TOML form.
     ///
     /// # Errors
-    /// In words, where the text is not of that form.
+    /// A sentence, where the text is not of that form.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let pins: Pins = toml::from_str(text).map_err(|e| e.to_string())?;
         if pins.format != 1 {
@@ -51,7 +52,7 @@ impl Pins {
         Ok(pins)
     }
 
-    /// Under the home folder, of the package with this role.
+    /// The folder, under the home folder, of the package with this role.
     pub(super) fn folder(&self, role: Role) -> Option<&Path> {
         self.packages.iter().find(|p| p.role == role).map(|p| p.folder.as_path())
     }
@@ -81,7 +82,7 @@ pub(super) struct Package {
     pub(super) version: String,
     pub(super) role: Role,
     pub(super) required: bool,
-    /// Under the home folder.
+    /// Its folder under the home folder.
     pub(super) folder: PathBuf,
     pub(super) licence: String,
     #[serde(rename = "wheel")]
@@ -134,9 +135,9 @@ impl Wheel {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilePin {
-    /// In the wheel.
+    /// Path in the wheel.
     pub(super) path: String,
-    /// Under the package's folder.
+    /// Path under the package's folder.
     pub(super) target: PathBuf,
     pub(super) bytes: u64,
     sha256: Sums,

@@ -1,4 +1,4 @@
-//! A package's name -> its wheel in a folder, by a child process of pip.
+//! A child process of pip downloads a package's wheel into a folder.
 //!
 //! pip's own settings apply (mirrors, proxies, certificates, credentials): nothing here overrides them but what is
 //! asked for. The wheel of the pinned Python and platform is asked for by name, so any Python with pip will do.

@@ -1,7 +1,8 @@
-//! What is there, what is chosen and why, and what is missing with the command that mends it: the doctor's view.
+//! The doctor's survey: what is installed, what is chosen and why, and what is missing with the command that repairs
+//! it.
 //!
 //! Promises: changes nothing but a probe file that it removes again; a broken part is a finding, not an end.
-//! Leaves out: the server, which tells its own health.
+//! Leaves out: the server, which reports its own health.
 
 use std::{
     fs::File,
@@ -164,7 +165,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The problem, as a sentence.
     pub what: String,
-    /// The command or deed that mends it.
+    /// The command or action that repairs it; `None` where there is none.
     pub mend: Option<String>,
 }
 
@@ -189,7 +190,7 @@ fn look_at_runtime(home: &Path, machine: &Machine, findings: &mut Vec<Finding>) 
 /// Intel's provider is worth a word only where it exists, and where it would run.
 fn openvino_finding(machine: &Machine, installed: bool, reason: &str) -> Option<Finding> {
     let exists = machine.system == "linux" && machine.architecture == "x86_64";
-    // It takes processors of its maker only, so elsewhere there is nothing to mend.
+    // It takes processors of its maker only, so elsewhere there is nothing to repair.
     let intel = machine.processor.as_ref().is_some_and(|name| name.contains("Intel"));
     if !exists || !intel {
         return None;

@@ -1,4 +1,4 @@
-//! A wheel (a zip archive) -> the pinned files in it, checked. Alone names `zip`.
+//! Unpacks the pinned files of a wheel (a zip archive) and checks them. Only this file uses `zip`.
 //!
 //! What `zip` can do to us: a damaged archive makes it fail at open or while reading, never panic; sizes in its
 //! directory may lie, so what was really read is counted and summed.

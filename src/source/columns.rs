@@ -1,4 +1,4 @@
-//! The cells of a column -> its one type.
+//! Finds the one type of a column from its cells.
 //!
 //! A column is of the narrowest type that all its cells have: bool, integer, float, else text. So one zip code `01067`
 //! makes its whole column text, and a filter finds all of them or none. Datetimes are text unless the user tells the
@@ -73,7 +73,7 @@ impl Survey {
         Survey { any: false, bools: true, integers: true, numbers: true }
     }
 
-    /// Takes in a cell; an empty one tells nothing.
+    /// Takes in a cell; an empty one says nothing about the type.
     pub(super) fn see(&mut self, cell: &str) {
         if cell.is_empty() || (self.any && !self.bools && !self.numbers) {
             return;

@@ -1,4 +1,4 @@
-//! The beginning of a CSV file -> what separates its cells: `,`, `;`, a tab or `|`.
+//! The beginning of a CSV file shows what separates its cells: `,`, `;`, a tab or `|`.
 //!
 //! Spreadsheets write CSV with `;` where the comma is the decimal point. The delimiter is the one by which the header has
 //! two cells or more and the rows have as many; where several do, the comma.
@@ -11,7 +11,7 @@ use super::{
     records::Records,
 };
 
-/// In the order in which they are preferred.
+/// The delimiters, in the order in which they are preferred.
 const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 /// Records that are looked at.
 const RECORDS: usize = 50;

@@ -1,4 +1,4 @@
-//! A record's fields -> id, title, text, vector and payload.
+//! A record's fields become id, title, text, vector and payload.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -360,7 +360,7 @@ impl FieldMap {
     }
 }
 
-/// Why a type cannot be told for what a document consists of.
+/// Why a type cannot be given for the id, the title or the text.
 fn never_typed(role: &str) -> String {
     format!(
         "it is the document's {role}, which is always text and no field that a filter asks for; leave this --type out"

@@ -1,4 +1,4 @@
-//! The front matter of a Markdown file -> title and payload; alone names `saphyr_parser`.
+//! The front matter of a Markdown file gives its title and payload. Only this file uses `saphyr_parser`.
 //!
 //! YAML between two lines `---` (the second may be `...`), or TOML between two lines `+++`, at the very beginning. YAML's
 //! types are those of its core schema: `2020` is an integer, `true` a bool, what is quoted is text; besides, a date or
@@ -9,7 +9,8 @@
 //!
 //! A rule `---` with prose behind it is no front matter, and stays text. Where the first line that says something begins
 //! with a key of one word, or the fence is `+++`, a block is meant: if it has no end or cannot be read, all of it stays in
-//! the text, and that is told. A value such as `Foo: bar`, which YAML allows in quotes only, is read as if it had them.
+//! the text, and that is reported. A value such as `Foo: bar`, which YAML allows in quotes only, is read as if it had
+//! them.
 //!
 //! What the library can do to us: an alias stands for any number of nodes. The guard is that copies count like what is
 //! written out, up to [`NODES_MAX`].

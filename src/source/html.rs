@@ -1,4 +1,4 @@
-//! HTML -> readable text and a title; alone names `html5ever`.
+//! HTML pages give readable text and a title. Only this file uses `html5ever`.
 //!
 //! The tokens are read in one pass, without a tree: nesting of any depth is a short stack of the elements that matter.
 //! Blocks stand in lines of their own, paragraphs with a blank line between, cells and the links of a menu with blanks;
@@ -23,7 +23,7 @@ const LOOK_BACK: usize = 64;
 
 /// What a page says.
 pub(super) struct Page {
-    /// Of `<title>`, else of the first `<h1>`; one line, may be empty.
+    /// The text of `<title>`, else of the first `<h1>`; one line, may be empty.
     pub(super) title: String,
     pub(super) text: String,
 }

@@ -1,4 +1,4 @@
-//! JSON lines, or a JSON file of objects -> documents.
+//! Reads documents from JSON lines or from a JSON file of objects.
 //!
 //! In JSON lines a broken line is an error and the next one is read. A JSON file (a list of objects, or objects one
 //! after another over several lines) is read whole, and ends at its first broken value: there is no telling where the

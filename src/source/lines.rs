@@ -1,5 +1,8 @@
-//! Bytes -> lines of UTF-8, numbered from 1, of bounded length. A line that is no UTF-8 or too long is an error, and
-//! the next one is read as if nothing had been. `\r\n` ends a line like `\n`; where there is no `\n` at all, `\r` does.
+//! Reads lines of UTF-8, numbered from 1, of bounded length. A line that is not UTF-8 or is too long is an error, and
+//! the next one is read normally. `\r
+//! ` ends a line like `
+//! `; where there is no `
+//! ` at all, `\r` does.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -23,7 +26,7 @@ pub(super) struct LineError {
 pub(super) struct Lines {
     reader: BufReader<Box<dyn Read + Send>>,
     number: u64,
-    /// Of the next line in the file.
+    /// Number of the next line in the file.
     offset: u64,
     bytes_max: usize,
     /// What ends a line: `\n`, and in what an old spreadsheet wrote `\r`.

@@ -1,4 +1,4 @@
-//! Integers beyond 64 bits in JSON -> their digits as text, each with its field's name.
+//! Integers beyond 64 bits in JSON are read as text of their digits, each with its field's name.
 //!
 //! serde_json reads such an integer as the nearest float, so two ids become one. Its feature `arbitrary_precision` would
 //! change how every crate of this build reads numbers; so the few texts that hold one are read once more, by
@@ -12,7 +12,7 @@ use super::fields::PAYLOAD_NAMES;
 
 /// An integer of fewer characters fits.
 const FITS: usize = 18;
-/// As deep as serde_json reads.
+/// The depth that serde_json reads.
 const DEPTH_MAX: usize = 127;
 
 /// Whether a JSON text holds an integer beyond 64 bits with sign. Of text that is no JSON the answer may be either.

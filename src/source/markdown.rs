@@ -1,4 +1,4 @@
-//! Markdown -> a title and the text as it is written; alone names `pulldown_cmark`.
+//! Markdown gives a title and the text as it is written. Only this file uses `pulldown_cmark`.
 //!
 //! What is kept is the source itself, with its headings, lists, line breaks and code: an encoder and a reader get along
 //! with `#` and `*`. Only what says nothing is cut out of it, where CommonMark says that it is that: comments, the
@@ -11,7 +11,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 /// What a text says.
 #[derive(Debug, PartialEq)]
 pub(super) struct Markdown {
-    /// Of the first heading, without its markup; may be empty.
+    /// The first heading, without its markup; may be empty.
     pub(super) title: String,
     pub(super) text: String,
 }

@@ -1,4 +1,4 @@
-//! Paths -> a lazy sequence of documents, each with the place it was read from.
+//! Sources read paths as a lazy sequence of documents, each with the place it was read from.
 //!
 //! Folders, text, Markdown, HTML, JSON, CSV and TSV, standard input; each also packed with gzip or zstd. What cannot be
 //! read is a [`SourceError`] in the sequence, with file and line, and reading goes on behind it. Memory holds one line or
@@ -103,12 +103,12 @@ pub enum Format {
     Json,
     /// A header row, then a document per row; cells separated by `,`, or by `;`, tabs or `|` where the file shows that.
     Csv,
-    /// The same with tabs and without quotes.
+    /// A header row, then a document per row; cells separated by tabs, without quotes.
     Tsv,
 }
 
 impl Format {
-    /// By how a file begins whose name does not tell.
+    /// The format of a file whose name does not say it, by how the file begins.
     fn of_head(head: &[u8]) -> Format {
         let head = String::from_utf8_lossy(&head[..head.len().min(1 << 10)]);
         let text = head.trim_start();
@@ -126,7 +126,7 @@ impl Format {
         }
     }
 
-    /// By a file name's extension, in lower case.
+    /// The format for a file name's extension, in lower case.
     fn of_extension(extension: &str) -> Option<Format> {
         Some(match extension {
             "txt" | "text" => Format::Text,
@@ -171,7 +171,7 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// What the user said about the files.
+/// The user's options for reading files.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
     /// For standard input (where it is required) and files named one by one. Where absent, found by the extension; of a
@@ -184,6 +184,20 @@ pub struct SourceOptions {
 }
 
 /// The documents of all paths, in order: paths as given, folders by name.
+///
+/// ```
+/// use distilface::source::{SourceOptions, Sources};
+///
+/// let dir = tempfile::tempdir().unwrap();
+/// let path = dir.path().join("films.jsonl");
+/// std::fs::write(&path, r#"{"id": "1", "text": "A whale hunts.", "year": 1956}"#).unwrap();
+///
+/// let mut sources = Sources::open(&[path], SourceOptions::default()).unwrap();
+/// let document = sources.next().unwrap().unwrap();
+/// assert_eq!((document.id.as_str(), document.text.as_str()), ("1", "A whale hunts."));
+/// assert!(document.payload.contains_key("year"));
+/// assert!(sources.next().is_none());
+/// ```
 pub struct Sources {
     waiting: VecDeque<Result<Input, SourceError>>,
     current: Option<Documents>,
@@ -216,7 +230,7 @@ struct Input {
     name: String,
     /// Below the folder that was given, with `/`; a single file's name; empty for standard input.
     relative: String,
-    /// `None`: told by how it begins.
+    /// `None` means that its beginning decides.
     format: Option<Format>,
 }
 
@@ -263,7 +277,7 @@ impl Sources {
     }
 
     /// How the columns of tables and the fields of JSON were understood; filled while the sequence is read, and shared
-    /// with whoever tells it. A file's entry is there before its first document.
+    /// with the code that reports it. A file's entry exists before its first document.
     pub fn understood(&self) -> Arc<UnderstoodFiles> {
         Arc::clone(&self.understood)
     }

@@ -1,5 +1,5 @@
-//! Raw bytes -> the bytes of a text: unpacked, decoded from UTF-16, without its byte order mark. What is no text is
-//! refused here by what it is. Alone names `flate2`, and `zstd` beside the store.
+//! Raw bytes become the bytes of a text: they are unpacked, decoded from UTF-16, and lose their byte order mark. Bytes
+//! that are no text are refused with what they are. Only this file uses `flate2`, and, beside the store, `zstd`.
 //!
 //! What is packed is known by its first bytes, not by its name; a name that ends in `.gz` or `.zst` must keep its word.
 //! What the libraries can do to us: a few packed bytes become any number of zeros. The guards are [`Unpacked`], and the
@@ -143,12 +143,13 @@ fn begin(mut raw: Bytes, wait: bool) -> Result<(Vec<u8>, Bytes), Refused> {
     Ok((head, Box::new(start.chain(rest))))
 }
 
-/// An error in words. The decoders here say for themselves what is wrong with the bytes, by the kind `InvalidData`.
+/// Describes an error for people. The decoders here describe what is wrong with the bytes themselves, by the kind
+/// `InvalidData`.
 pub(super) fn said(e: &io::Error) -> String {
     if e.kind() == io::ErrorKind::InvalidData { e.to_string() } else { format!("cannot read it: {e}") }
 }
 
-/// Tells an error that came while looking ahead.
+/// Reports an error that occurred while looking ahead.
 struct Failed(Option<io::Error>);
 
 impl Read for Failed {
@@ -214,7 +215,7 @@ impl Read for Unpacked {
     }
 }
 
-/// UTF-16 -> UTF-8, its byte order mark included.
+/// Decodes UTF-16 to UTF-8, its byte order mark included.
 struct Utf16 {
     inner: BufReader<Bytes>,
     unit: fn([u8; 2]) -> u16,

@@ -1,4 +1,4 @@
-//! Lines -> the records of a table, each with the line it begins in.
+//! Reads the records of a table from its lines, each with the line it begins in.
 //!
 //! CSV as RFC 4180 has it: a cell that begins with `"` ends at the next `"` that is not doubled, and may hold line ends
 //! (which become `\n`). TSV has no quotes: a tab ends a cell and a line end a record, whatever stands in between.

@@ -1,5 +1,5 @@
-//! What a person should know of the files of a run that is no fault: front matter that stayed text, and types that were
-//! told for fields that no document has.
+//! Remarks on the files of a run that are no errors: front matter that stayed text, and types that were given for
+//! fields that no document has.
 //!
 //! Filled while the files are read, and asked when they are all read.
 
@@ -16,7 +16,7 @@ const REMARKS_MAX: usize = 1000;
 /// Names of fields that are kept to find what was meant.
 const NAMES_MAX: usize = 1000;
 
-/// Shared with whoever tells it.
+/// Shared with the code that reports them.
 #[derive(Debug, Default)]
 pub struct Remarks(Mutex<Noted>);
 

@@ -1,4 +1,4 @@
-//! CSV or TSV with a header row -> documents.
+//! Reads documents from CSV or TSV with a header row.
 //!
 //! A table is read twice: first for the type of each column and for what the columns are, which holds for the whole
 //! file; then for its rows. What can be read only once (standard input, a pipe) is kept in memory up to
@@ -84,7 +84,7 @@ impl Table {
         Records::new(lines, delimiter, self.kind == Kind::Csv, self.bytes_max)
     }
 
-    /// The type of each column. Rows that cannot be read are told when they are read for good.
+    /// The type of each column. Rows that cannot be read are reported on the second reading.
     fn survey(&self, mut records: Records) -> Vec<Survey> {
         let Some(Ok(header)) = records.next() else { return Vec::new() };
         let mut surveys = vec![Survey::new(); header.cells.len()];

@@ -1,4 +1,4 @@
-//! A text, Markdown or HTML file -> one document: its path as id, a title, and the path, type and size as payload.
+//! A text, Markdown or HTML file becomes one document: its path is the id, and path, type and size are the payload.
 
 use std::io::Read;
 

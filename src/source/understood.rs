@@ -7,7 +7,7 @@ use std::{fmt, sync::Mutex};
 
 use super::ValueType;
 
-/// Most descriptions that wait to be told.
+/// Most descriptions that wait to be reported.
 const FILES_MAX: usize = 100;
 /// Payload columns that [`Understood`] names when it is written out.
 const COLUMNS_SHOWN: usize = 12;
@@ -88,7 +88,7 @@ impl fmt::Display for Understood {
     }
 }
 
-/// Descriptions that were noted and not yet told.
+/// Descriptions that were noted and not yet reported.
 #[derive(Debug, Default)]
 pub struct UnderstoodFiles {
     files: Mutex<Noted>,

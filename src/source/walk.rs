@@ -1,4 +1,4 @@
-//! Paths -> the files to read, in order.
+//! Finds the files to read from paths, in order.
 //!
 //! From a folder all files of a known kind are taken, by name, those packed with gzip or zstd among them; hidden ones are
 //! left out. A file that is named is taken whatever its name. A folder in BEIR layout (`corpus.jsonl` beside

@@ -28,7 +28,7 @@ pub(super) struct Queue {
     pub(super) query_lane: bool,
 }
 
-/// What the lanes share with whoever submits.
+/// What the lanes share with the threads that submit.
 pub(super) struct Shared {
     pub(super) queue: Mutex<Queue>,
     pub(super) wake_query: Condvar,
@@ -132,7 +132,7 @@ impl Shared {
         }
     }
 
-    /// Answers every text of the batch. An error is that of all of them, for whoever looks at the lane.
+    /// Answers every text of the batch. An error is the error of all of them, and is kept for the health probe.
     fn run_batch(
         &self,
         session: &mut Session,

@@ -21,9 +21,9 @@ use crate::{
 /// Part of a layer's work.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
-    /// In words.
+    /// The stage's name for people.
     pub name: &'static str,
-    /// Of the layer's time.
+    /// Share of the layer's time.
     pub share: f64,
     /// Products that it adds up on one core, 10^9 a second, where that is what it does.
     pub gmacs: Option<f64>,
@@ -50,7 +50,7 @@ pub fn peak(encoder: &Encoder, home: &Path, config: &EncoderConfig) -> Result<f6
     }
 }
 
-/// Where the time of one layer goes on one core, for texts of these lengths; `None` for an encoder whose layers are the
+/// The time of one layer by stage on one core, for texts of these lengths; `None` for an encoder whose layers are the
 /// runtime's.
 pub fn profile(encoder: &Encoder, lengths: &[usize]) -> Option<Vec<Part>> {
     if encoder.layout.pads() {

@@ -1,4 +1,4 @@
-//! Texts -> the ranges of a model's activations, by which its weights are rounded to 8 bits.
+//! Calibration finds the ranges of a model's activations on texts; its weights are rounded to 8 bits by them.
 //!
 //! The graph in full precision runs on the CPU, one text after another, so that there is no padding to leave out; it
 //! gives only the least and the largest value of each channel, so that memory does not grow with the texts.

@@ -91,7 +91,7 @@ fn path(home: &Path) -> PathBuf {
     home.join("tuned.toml")
 }
 
-/// Processor and cores, in words.
+/// Describes processor and cores.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

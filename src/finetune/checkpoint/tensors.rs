@@ -1,4 +1,4 @@
-//! Named tensors <-> a safetensors file.
+//! Writes named tensors to a safetensors file and reads them back.
 //!
 //! Written piece by piece, so that saving a model needs no second copy of it in memory; read with the crate.
 

@@ -1,4 +1,4 @@
-//! Documents -> examples that nobody had to label: a title with its body, neighbouring passages, a sentence with the
+//! Makes examples from documents without labels: a title with its body, neighbouring passages, a sentence with the
 //! passage it stands in; or just sentences or passages.
 //!
 //! A document's text is cut into sentences and these are packed into passages again, whatever passages it came in:

@@ -1,4 +1,4 @@
-//! Examples -> those worth training on, and for every other one the reason.
+//! Guards keep the examples that are worth training on, and give the reason for every other one.
 //!
 //! In this order, each example stopping at the first that holds: a text is empty; two sides are the same; a text
 //! overlaps held-out data; the example was there before; one nearly the same was there before. Over-long texts are

@@ -1,4 +1,4 @@
-//! Files and collections -> training examples: read, made, guarded, counted, and put in an order.
+//! Training examples come from files and collections: they are read, made, guarded, counted, and put in an order.
 //!
 //! | file | job |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Shingles of a text -> an earlier text that shares nearly all of them: MinHash (Broder 1997, "On the resemblance and
+//! Finds an earlier text that shares nearly all shingles of a text: MinHash (Broder 1997, "On the resemblance and
 //! containment of documents") with banded locality-sensitive hashing (Leskovec, Rajaraman & Ullman, "Mining of Massive
 //! Datasets", section 3.4).
 //!

@@ -1,4 +1,4 @@
-//! Texts that a model will be judged on -> which of them stands in a training text.
+//! Finds held-out texts, on which a model will be judged, in training texts.
 //!
 //! A training text overlaps a held-out one if, looking at letters and digits only and ignoring case,
 //!

@@ -1,4 +1,4 @@
-//! Token ids -> the same with some repeated: ESimCSE's word repetition (Wu et al. 2022, arXiv 2109.04380,
+//! Repeats some of a text's token ids: ESimCSE's word repetition (Wu et al. 2022, arXiv 2109.04380,
 //! section 3.1), so that the two views of a text differ in length and the encoder does not learn to match lengths.
 
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! What was read, made, dropped and kept -> numbers and a table; part of a model's lineage.
+//! The data report counts what was read, made, dropped and kept; it is part of a model's lineage.
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
@@ -33,13 +33,13 @@ pub struct DataReport {
 pub struct SourceReport {
     /// Its name in reports.
     pub name: String,
-    /// As the recipe names it.
+    /// The source as the recipe names it.
     pub from: String,
     /// What each example consists of.
     pub kind: Kind,
     /// Share of the batches, relative to the other sources.
     pub weight: f64,
-    /// As the recipe states it.
+    /// The licence as the recipe states it; `None` where it states none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
     /// None for a collection of the database.
@@ -60,7 +60,7 @@ pub struct SourceReport {
     pub found: BTreeMap<Reason, Found>,
     /// Examples, of those kept, with a text above [`GuardSettings::long_words`].
     pub over_long: usize,
-    /// Of the texts kept.
+    /// Lengths of the texts kept.
     pub words: Words,
 }
 

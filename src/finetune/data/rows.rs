@@ -1,4 +1,5 @@
-//! A file of rows -> examples: one sentence a line (`.txt`), JSON objects or arrays (`.jsonl`), or columns separated
+//! Reads examples from a file of rows: one sentence a line (`.txt`), JSON objects or arrays (`.jsonl`), or columns
+//! separated
 //! by tabs (`.tsv`); each also packed (`.gz`, `.zst`).
 //!
 //! White space around a text is cut, and nothing else about it is changed. A row that cannot be read is an error that

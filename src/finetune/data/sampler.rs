@@ -1,5 +1,5 @@
-//! A step's number -> the examples of its batch: a pure function of data sets, batch size and seed, so that a run that
-//! was interrupted goes on at any step as if it had not been.
+//! The sampler gives the examples of each step's batch. It is a pure function of data sets, batch size and seed, so
+//! that an interrupted run continues at any step as if it had not been interrupted.
 //!
 //! Each batch comes from one data set: in-batch negatives of another kind of text would be told apart by their kind.
 //! Which one is drawn by weight from a low-discrepancy sequence (multiples of the golden ratio): after any number of
@@ -35,7 +35,7 @@ pub struct Batch {
     pub repeated: usize,
 }
 
-/// Tells batches. Holds no texts.
+/// Chooses the examples of each batch. It holds no texts.
 #[derive(Debug)]
 pub struct Sampler {
     sets: Vec<Set>,

@@ -1,4 +1,4 @@
-//! A recipe's `[[data]]` table -> where its examples are, and the examples.
+//! A recipe's `[[data]]` table says where examples are; this file finds and reads them.
 //!
 //! ```toml
 //! [[data]]

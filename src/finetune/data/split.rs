@@ -1,4 +1,4 @@
-//! A data set -> a part to train on and a part to watch it by.
+//! Splits a data set into a part to train on and a part to watch the training by.
 //!
 //! Sides are chosen by content, not by place: the same example falls on the same side whatever was added, dropped or
 //! sorted in between (for a fraction; a number of examples moves the border with the size of the whole).

@@ -1,4 +1,4 @@
-//! A text -> hashes of its words and shingles: letters and digits only, case ignored, so that two spellings of one
+//! Hashes the words and shingles of a text: letters and digits only, case ignored, so that two spellings of one
 //! sentence that differ in punctuation, case or spacing give the same.
 //!
 //! A word is a run of letters and digits; in scripts that are written without spaces (Han, kana) each character counts
@@ -13,7 +13,7 @@ use std::{
 /// A text's words, as hashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Words {
-    /// In order.
+    /// The words, in order.
     pub(super) words: Vec<u64>,
     /// Of all letters and digits in a row, word borders ignored: equal for "e-mail" and "email".
     pub(super) letters: u64,

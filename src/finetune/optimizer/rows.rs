@@ -1,4 +1,4 @@
-//! Gradients of single rows, the same row many times -> one gradient for each row that has any.
+//! Adds up the gradients of single rows, so that each row that has any gets one.
 //!
 //! Rows of the same number are added in the order in which they stand, so the sum has the same bits whatever the
 //! number of threads.

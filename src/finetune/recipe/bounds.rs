@@ -1,4 +1,4 @@
-//! The bounds of every setting of a recipe, what settings ask of each other, and the words that tell it.
+//! The bounds of every setting of a recipe, what settings require of each other, and the words that state it.
 //!
 //! [`KEYS`] is the list of all keys with what each allows; a test holds it against [`Recipe`]'s own fields.
 

@@ -1,4 +1,4 @@
-//! `tokenizer.json` -> the older files that transformers and other tools read beside it.
+//! Writes the older tokenizer files that transformers and other tools read beside `tokenizer.json`.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ const WORD_CHARS_MAX: u64 = 100;
 #[derive(Debug)]
 pub(super) struct Tokenizer {
     values: Value,
-    /// By transformers' names, such as `cls_token`.
+    /// The special tokens by transformers' names, such as `cls_token`.
     special: Vec<(&'static str, String)>,
 }
 
@@ -19,7 +19,7 @@ impl Tokenizer {
     /// Reads the text of a `tokenizer.json`.
     ///
     /// # Errors
-    /// In words: it is not JSON.
+    /// A sentence, if it is not JSON.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let values: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let added = |token: &str| {

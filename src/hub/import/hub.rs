@@ -1,4 +1,4 @@
-//! The files that Hugging Face's and sentence-transformers' directories are made of -> what a manifest needs.
+//! Reads what a manifest needs from the files of Hugging Face's and sentence-transformers' directories.
 //!
 //! Each file is read leniently (unknown keys are other tools' business) but each value that changes the vectors is
 //! either understood or refused.
@@ -269,7 +269,7 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Two files that say different things: whoever changed one of them must say which is right.
+    /// The error for two files that contradict each other: the user must say which is right.
     fn check_against(&self, exported: &Exported, from: &Path) -> Result<(), ModelError> {
         let pooling = self.pooling.filter(|pooling| *pooling != exported.pooling);
         let normalise = self.normalise.filter(|normalise| *normalise != exported.normalise);

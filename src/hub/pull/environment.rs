@@ -1,4 +1,4 @@
-//! The environment variables of Hugging Face's own tools -> where the hub and its cache are.
+//! The environment variables of Hugging Face's own tools say where the hub and its cache are.
 
 use std::{fs, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! hf-hub's errors -> what went wrong, and whether asking again may help.
+//! hf-hub's errors are sorted by what went wrong and whether a retry may help.
 
 use std::{io, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `OWNER/NAME@REVISION` -> a repository, and which of its files make a model.
+//! A repository is named `OWNER/NAME@REVISION`; this file chooses which of its files make a model.
 
 use std::str::FromStr;
 
@@ -44,7 +44,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Without the owner.
+    /// The name without the owner.
     pub fn name(&self) -> &str {
         self.id.rsplit('/').next().unwrap_or(&self.id)
     }
@@ -76,7 +76,7 @@ impl FromStr for Repository {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listed {
     pub path: String,
-    /// Of files that are kept outside of git, such as weights.
+    /// SHA-256 of a file that is kept outside of git, such as weights.
     pub sha256: Option<String>,
     pub bytes: Option<u64>,
 }

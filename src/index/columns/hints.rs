@@ -1,4 +1,4 @@
-//! A filter and what is stored -> remarks on why it may find less than was meant.
+//! Hints explain why a filter may find less than was meant, given what is stored.
 //!
 //! A filter is valid whose field no document has, and one whose value can be compared with some of a field's values
 //! only: the digits of `01067` are a text and those of `10115` an integer where nobody said otherwise. Both find less

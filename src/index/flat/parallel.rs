@@ -1,9 +1,9 @@
-//! One scan over several threads of a pool, none of which ever takes up other work while it waits.
+//! A parallel scan uses several threads of a pool, none of which starts other work while it waits.
 //!
-//! A join of `rayon` on a worker takes up whatever else waits for the pool, on the same stack: another search, and
-//! another in that one, as many as clients ask for. So the chunks of a scan are handed out by a counter instead.
-//! Whoever scans takes chunks until none are left; helpers that the pool has time for take some of them; at the end
-//! only chunks that a helper is in the middle of are waited for. A helper that comes too late finds nothing to do.
+//! A `rayon` join on a worker starts any other task of the pool on the same stack: another search, and another in that
+//! one, as many as clients ask for. So a counter hands out the chunks of a scan instead. The calling thread takes
+//! chunks until none are left, and helpers on idle threads of the pool take some of them. At the end it waits only for
+//! chunks that a helper has begun. A helper that starts too late finds nothing to do.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

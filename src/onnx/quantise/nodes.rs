@@ -1,4 +1,4 @@
-//! Weights in 8 bits -> the nodes that multiply them.
+//! Writes the nodes that multiply weights in 8 bits.
 //!
 //! Rounding and its reverse are written with the standard's QuantizeLinear and DequantizeLinear around a plain MatMul.
 //! ONNX Runtime's CPU provider makes one integer product of the four (`MatMulIntegerToFloat`) and still fuses bias with
@@ -101,7 +101,7 @@ pub(in crate::onnx) fn words(
     Ok(graph.mul(name, &rows, &scales))
 }
 
-/// `[rows, columns]` of single bytes -> `[columns, rows]`.
+/// Transposes `[rows, columns]` of single bytes to `[columns, rows]`.
 fn transpose(stored: &[u8], rows: usize, columns: usize) -> Bytes {
     let mut turned = vec![0u8; stored.len()];
     for (row, line) in stored.chunks_exact(columns).enumerate() {

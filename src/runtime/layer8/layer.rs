@@ -33,9 +33,10 @@ pub(crate) struct Norm {
 pub(crate) struct Layer {
     pub(crate) isa: Isa,
     pub(crate) heads: usize,
-    /// Hidden -> queries and keys, side by side.
+    /// Projects hidden states to queries and keys, side by side.
     pub(crate) queries_keys: Linear,
-    /// Hidden -> values. Apart, since their weights are much smaller on the channels where those of queries and keys are
+    /// Projects hidden states to values. It is separate, since their weights are much smaller on the channels where
+    /// those of queries and keys are
     /// large, so that no one smoothing suits them both: together, the cosine to full precision is 4e-4 less.
     pub(crate) values: Linear,
     pub(crate) attention_output: Linear,

@@ -1,4 +1,4 @@
-//! A linear layer in 8 bits: rows of float32 -> rows of float32, integers in between.
+//! A linear layer in 8 bits: rows of float32 go in and come out, and the products between are of integers.
 //!
 //! Weights are i8 with one scale for each output. A row that goes in is rounded to u8 with a scale and a zero point of
 //! its own, from its least and its largest value, so that a token never meets its neighbours. Sums are exact in i32.
@@ -26,7 +26,7 @@ pub(crate) struct Linear {
     outputs: usize,
     /// `[panels][groups][64 outputs][4 inputs]`, zeros beyond the ends.
     weights: Vec<Line>,
-    /// By output, zeros up to whole panels.
+    /// One for each output; zeros fill whole panels.
     scale: Vec<f32>,
     bias: Vec<f32>,
     /// Sum of each output's weights: what a step of a zero point adds.

@@ -1,5 +1,5 @@
-//! The arithmetic of an encoder layer, made for processors that multiply 8-bit integers: tokens of many texts one
-//! behind the other -> the same tokens after the layer.
+//! The arithmetic of an encoder layer, for processors that multiply 8-bit integers. It takes the tokens of many texts,
+//! one text behind the other, through the layer.
 //!
 //! ONNX Runtime runs it as an operator of its own (`runtime/operators.rs`). Why not the runtime's own operators: they
 //! want texts padded to one length; their 8-bit product takes the activations' scale from the whole batch, or from a

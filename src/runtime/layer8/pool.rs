@@ -1,6 +1,6 @@
-//! Token vectors of texts one behind the other -> one vector a text.
+//! Pools the token vectors of consecutive texts to one vector a text.
 
-/// How; the poolings over several layers are made of these.
+/// The kind of pooling; poolings over several layers combine these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PackedPooling {
     First,

@@ -38,7 +38,7 @@ impl Stage {
         Stage::Gathering,
     ];
 
-    /// In words.
+    /// The stage's name for people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Stage::Rounding => "rounding to 8 bits",

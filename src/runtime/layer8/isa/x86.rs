@@ -223,7 +223,8 @@ fn lanes() -> __m512i {
 /// Numbers of a query or key that are turned together.
 const TURNED: usize = 32;
 
-/// Eight words of each of sixteen tokens -> for each of the eight, the sixteen tokens' side by side.
+/// Transposes eight words of each of sixteen tokens, so that for each of the eight the sixteen tokens' words lie side
+/// by side.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn turn(block: &[[__m128i; 2]; LANES]) -> [__m512i; 8] {
