@@ -22,26 +22,26 @@ use crate::{
 
 mod cache;
 mod chunk;
-mod loaded;
 mod pieces;
 mod pulse;
+mod registry;
 mod scheduler;
+mod ticket_lock;
 mod tokenize;
 pub mod tune;
-mod turns;
 
 use crate::{model::ModelError, onnx::OnnxError, runtime::RuntimeError};
 pub use cache::Unfinished;
 use cache::{QueryCache, UnfinishedCache};
 pub use chunk::sentences;
-pub use loaded::Encoders;
 use pieces::PIECE_BYTES;
+pub use registry::Encoders;
 pub use scheduler::{CancelOnDrop, EncoderCounters};
 use scheduler::{Lanes, Scheduler, Text, Texts};
+use ticket_lock::TicketLock;
 use tokenize::TokenPlaces;
 pub(crate) use tokenize::Tokenizer;
-use tune::{nearness::Nearness, tuned::Tuned};
-use turns::Turns;
+use tune::{fidelity::Fidelity, tuned::Tuned};
 
 /// Most tokens of a title that are encoded in front of each passage.
 pub const TITLE_TOKENS_MAX: usize = 64;
@@ -136,8 +136,8 @@ pub struct Encoder {
 #[derive(Debug, Default)]
 struct Common {
     counters: EncoderCounters,
-    queries: Turns,
-    bulk: Turns,
+    queries: TicketLock,
+    bulk: TicketLock,
 }
 
 impl Encoder {
@@ -180,7 +180,7 @@ impl Encoder {
         }
         // Only what the user asked for by name goes unchecked.
         if plan.layout() == Layout::Packed && (precision == Precision::Auto || tuned.is_some()) {
-            let near = Nearness::of(model, home, config)?;
+            let near = Fidelity::of(model, home, config)?;
             if !near.is_enough() {
                 plan = Plan::new(home, place, Precision::Auto, false)?;
                 device = plan.report().clone();

@@ -8,7 +8,7 @@
 //!
 //! A lane never waits for company: while one batch runs, the next one gathers ([`waiting`]).
 //! Expired and cancelled requests leave before they cost anything. Lanes of several encoders take turns
-//! ([`super::turns`]).
+//! ([`super::ticket_lock`]).
 
 use std::{
     sync::{Arc, Condvar, Mutex, atomic::AtomicU64, atomic::Ordering, mpsc},

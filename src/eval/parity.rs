@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvalError, read_text};
 use crate::{
-    encoder::{Encoder, TextKind, tune::nearness},
+    encoder::{Encoder, TextKind, tune::fidelity},
     model::Precision,
     random::SplitMix,
     vector::cosine,
@@ -109,7 +109,7 @@ impl Reference {
         let (cosine_floor, batch_deviation_ceiling) =
             match (encoder.model().manifest.precision(), device.starts_with("cpu")) {
                 // What `auto` asks of a model before it rounds; the same bits in any company.
-                (Precision::Full, true) if device.ends_with("(int8)") => (nearness::COSINE_LEAST_MIN, 1e-12),
+                (Precision::Full, true) if device.ends_with("(int8)") => (fidelity::COSINE_LEAST_MIN, 1e-12),
                 (Precision::Full, true) => (0.999_99, 1e-5),
                 // Eight bits turn a vector by some degrees. The scales do not depend on the batch, so neither does that.
                 (Precision::Int8, true) => (0.97, 1e-5),

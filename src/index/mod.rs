@@ -16,14 +16,14 @@ use crate::{
     vector::{Dim, Metric},
 };
 
-mod baseline;
 pub mod columns;
 #[cfg(test)]
 mod conformance;
 mod flat;
+mod hnsw_rs;
 mod manifest;
 
-pub use baseline::HnswRsIndex;
+pub use self::hnsw_rs::HnswRsIndex;
 pub use flat::{FlatIndex, SharedAllow};
 
 /// Number of one stored vector in its collection. It is never reused.

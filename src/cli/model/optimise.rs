@@ -9,7 +9,7 @@ use crate::{
     config::EncoderConfig,
     encoder::{
         Encoder,
-        tune::nearness::{COSINE_LEAST_MIN, COSINE_MEAN_MIN, Nearness},
+        tune::fidelity::{COSINE_LEAST_MIN, COSINE_MEAN_MIN, Fidelity},
     },
     eval::sts,
     model::ModelDir,
@@ -35,7 +35,7 @@ struct Report {
     padded_bytes: u64,
     packed_bytes: u64,
     #[serde(flatten)]
-    nearness: Nearness,
+    nearness: Fidelity,
     cosine_mean_min: f64,
     cosine_least_min: f64,
     /// Averages over the sets: full precision, 8 bits.
@@ -57,7 +57,7 @@ pub(super) fn run(app: &App, args: &OptimiseArgs) -> anyhow::Result<()> {
         Ok(std::fs::metadata(path)?.len())
     };
     let (padded_bytes, packed_bytes) = (size(Layout::Padded)?, size(Layout::Packed)?);
-    let nearness = Nearness::of(&model, home, config)?;
+    let nearness = Fidelity::of(&model, home, config)?;
     let sts = match &args.sts {
         None => None,
         Some(dir) => {

@@ -141,8 +141,8 @@ impl Shared {
         batch: &[Item],
         input: &mut Input,
     ) -> Result<(), EncoderError> {
-        let turns = if lane == Class::Query { &self.common.queries } else { &self.common.bulk };
-        let turn = self.in_turn.then(|| turns.wait());
+        let lock = if lane == Class::Query { &self.common.queries } else { &self.common.bulk };
+        let turn = self.in_turn.then(|| lock.lock());
         let started = Instant::now();
         for item in batch {
             item.request.start(started);

@@ -1,6 +1,6 @@
-//! What is measured once on a machine, so that the encoder is fast on it and its 8 bits are near enough.
+//! Tuning measures once on a machine which settings are fast, and whether a model's 8 bits are accurate enough.
 
 pub mod arithmetic;
 pub mod calibrate;
-pub mod nearness;
+pub mod fidelity;
 pub mod tuned;

@@ -406,7 +406,7 @@ fn quiet_and_in_its_own_pool() {
 
 #[test]
 fn it_prints_nothing_and_starts_no_global_pool() {
-    let name = "index::baseline::tests::quiet_and_in_its_own_pool";
+    let name = "index::hnsw_rs::tests::quiet_and_in_its_own_pool";
     let output = Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .output()

@@ -1,14 +1,15 @@
-//! Turns at the processor: several encoders, one set of cores.
+//! A ticket lock shares the processor among several encoders in the order in which they ask.
 //!
 //! Each session computes on all the threads it was given. Two at once would ask for twice the cores, and both would end
-//! later than the second does when they go one after the other. So the lanes of one class take turns, batch by batch, in
-//! the order they asked: a model that has much to do does not keep another from its next batch.
+//! later than the second does when they run one after the other. So the lanes of one class take turns, batch by batch:
+//! a busy model does not keep another from its next batch.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// First come, first served. A [`Mutex`] alone gives no order: who has just let go may well be the next.
+/// A lock that is first come, first served. A [`Mutex`] alone gives no order: the thread that has just released it may
+/// well be the next.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct TicketLock {
     numbers: Mutex<Numbers>,
     called: Condvar,
 }
@@ -19,30 +20,30 @@ struct Numbers {
     now: u64,
 }
 
-/// Its holder's turn, until it is dropped.
+/// Holds the lock until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Turns);
+pub(super) struct TicketGuard<'a>(&'a TicketLock);
 
-impl Turns {
-    /// Waits until everyone who asked before is through.
-    pub(super) fn wait(&self) -> Turn<'_> {
-        let mut numbers = self.lock();
+impl TicketLock {
+    /// Waits until every earlier caller has released the lock.
+    pub(super) fn lock(&self) -> TicketGuard<'_> {
+        let mut numbers = self.numbers();
         let mine = numbers.next;
         numbers.next += 1;
         while numbers.now != mine {
             numbers = self.called.wait(numbers).unwrap_or_else(PoisonError::into_inner);
         }
-        Turn(self)
+        TicketGuard(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Numbers> {
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TicketGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock().now += 1;
+        self.0.numbers().now += 1;
         self.0.called.notify_all();
     }
 }
@@ -55,18 +56,18 @@ mod tests {
 
     #[test]
     fn who_asked_first_is_first() {
-        let turns = Arc::new(Turns::default());
+        let lock = Arc::new(TicketLock::default());
         let order = Arc::new(Mutex::new(Vec::new()));
-        let mine = turns.wait();
+        let mine = lock.lock();
         let threads: Vec<_> = (0..8)
             .map(|who| {
-                let (others, order) = (Arc::clone(&turns), Arc::clone(&order));
+                let (others, order) = (Arc::clone(&lock), Arc::clone(&order));
                 let thread = std::thread::spawn(move || {
-                    let _turn = others.wait();
+                    let _turn = others.lock();
                     order.lock().unwrap().push(who);
                 });
                 // The next one asks only when this one has.
-                while turns.lock().next < who + 2 {
+                while lock.numbers().next < who + 2 {
                     std::thread::yield_now();
                 }
                 thread
@@ -80,13 +81,13 @@ mod tests {
 
     #[test]
     fn a_turn_ends_also_when_its_holder_panics() {
-        let turns = Arc::new(Turns::default());
-        let other = Arc::clone(&turns);
+        let lock = Arc::new(TicketLock::default());
+        let other = Arc::clone(&lock);
         let panicked = std::thread::spawn(move || {
-            let _turn = other.wait();
+            let _turn = other.lock();
             panic!("on purpose");
         });
         assert!(panicked.join().is_err());
-        drop(turns.wait());
+        drop(lock.lock());
     }
 }

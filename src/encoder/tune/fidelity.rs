@@ -1,9 +1,9 @@
-//! Whether a model's vectors in 8 bits are near enough to those in full precision for `auto` to take them.
+//! Fidelity says whether a model's vectors in 8 bits are near enough to those in full precision for `auto` to choose them.
 //!
-//! Rounding suits most encoders and ruins a few: one whose activations are ruled by a few huge channels loses what the
-//! rest say. So it is measured, once for each model, when `auto` would choose 8 bits for the first time or
-//! `distilface model optimise` is asked to: the sample texts in both precisions. What came out is kept beside the graph
-//! it is about, in `.near`.
+//! Rounding suits most encoders and ruins a few: an encoder whose activations are dominated by a few huge channels loses
+//! the information of the others. So fidelity is measured once for each model, when `auto` would choose 8 bits for the
+//! first time or `distilface model optimise` asks for it: the sample texts are encoded in both precisions. The result is
+//! kept beside the graph that it is about, in `.near`.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// Mean cosine below which `auto` stays with full precision.
 pub const COSINE_MEAN_MIN: f64 = 0.998;
-/// Least cosine of any text below which it does.
+/// Smallest cosine of any text below which `auto` stays with full precision.
 pub const COSINE_LEAST_MIN: f64 = 0.99;
 /// Texts that are compared.
 const TEXTS: usize = 64;
@@ -27,7 +27,7 @@ const TEXTS: usize = 64;
 /// Cosines of vectors in 8 bits to those in full precision.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nearness {
+pub struct Fidelity {
     /// Number of texts that were compared.
     pub texts: usize,
     /// Mean cosine, -1 to 1.
@@ -36,8 +36,8 @@ pub struct Nearness {
     pub cosine_least: f64,
 }
 
-impl Nearness {
-    /// What was kept, or else what is measured now and kept.
+impl Fidelity {
+    /// Reads the kept result, or else measures it now and keeps it.
     ///
     /// # Errors
     /// Those of opening both encoders and of encoding; that it could not be kept is only logged.
@@ -48,9 +48,9 @@ impl Nearness {
             return Ok(known);
         }
         let texts: Vec<String> = sample_texts().into_iter().take(TEXTS).collect();
-        let nearness = Self::measure(model, home, config, &texts)?;
-        nearness.keep(&path);
-        Ok(nearness)
+        let fidelity = Self::measure(model, home, config, &texts)?;
+        fidelity.keep(&path);
+        Ok(fidelity)
     }
 
     /// Measures it on the texts given.
@@ -72,7 +72,7 @@ impl Nearness {
         let (full, rounded) = (encode("fp32")?, encode("int8")?);
         let cosines: Vec<f64> =
             full.iter().zip(&rounded).map(|(a, b)| cosine(&a.values, &b.values)).collect();
-        Ok(Nearness {
+        Ok(Fidelity {
             texts: cosines.len(),
             cosine_mean: cosines.iter().sum::<f64>() / cosines.len().max(1) as f64,
             cosine_least: cosines.iter().copied().fold(1.0, f64::min),
@@ -106,15 +106,15 @@ mod tests {
     fn it_is_measured_once_and_what_was_kept_decides() {
         let (_home, model) = tiny_copy();
         let config = EncoderConfig { threads: 1, ..EncoderConfig::default() };
-        let nearness = Nearness::of(&model, &default_home(), &config).unwrap();
-        assert!(nearness.is_enough() && nearness.texts == TEXTS, "{nearness:?}");
+        let fidelity = Fidelity::of(&model, &default_home(), &config).unwrap();
+        assert!(fidelity.is_enough() && fidelity.texts == TEXTS, "{fidelity:?}");
         let file = path(&model).unwrap();
-        assert_eq!(toml::from_str::<Nearness>(&std::fs::read_to_string(&file).unwrap()).unwrap(), nearness);
+        assert_eq!(toml::from_str::<Fidelity>(&std::fs::read_to_string(&file).unwrap()).unwrap(), fidelity);
 
         // A model that rounding ruins stays in full precision under `auto`, and says why.
-        let ruined = Nearness { cosine_mean: 0.9, ..nearness };
+        let ruined = Fidelity { cosine_mean: 0.9, ..fidelity };
         ruined.keep(&file);
-        assert_eq!(Nearness::of(&model, &default_home(), &config).unwrap(), ruined);
+        assert_eq!(Fidelity::of(&model, &default_home(), &config).unwrap(), ruined);
         let open = |precision: &str| {
             let config =
                 EncoderConfig { device: "cpu".into(), precision: precision.into(), ..config.clone() };
