@@ -1,8 +1,9 @@
-//! Embeddings that need not be made again, the least lately used going first: of queries that were asked before, and of
-//! the texts of large requests, which may run out of time before they are answered.
+//! Caches keep embeddings so that they need not be computed again; the least recently used one is dropped first. One
+//! cache holds repeated queries, the other the texts of large requests, which may run out of time before they are
+//! answered.
 //!
 //! A cache belongs to one loaded model, so its fingerprint need not be part of the key. A query's key is the text
-//! itself: two texts are never taken for one. A text of a large request has the SHA-256 of it for a key.
+//! itself, so two texts are never mistaken for one. The key of a text of a large request is its SHA-256.
 //! Texts that were only to be encoded are forgotten with their answer. Passages of documents are kept until newer ones
 //! need their room, since their request may yet run out of time while it is written; once it is written, the documents
 //! are recognised by their content's hash and do not come here again.
@@ -34,7 +35,7 @@ impl QueryCache {
         Some(QueryCache { entries: Mutex::new(LruCache::new(NonZero::new(capacity)?)) })
     }
 
-    /// The embeddings of all of them, or nothing.
+    /// The embeddings of all texts, or nothing.
     pub(super) fn get(&self, kind: TextKind, texts: &[impl AsRef<str>]) -> Option<Vec<Embedding>> {
         let mut entries = self.lock();
         texts.iter().map(|text| entries.get(&(kind, text.as_ref().into())).cloned()).collect()
@@ -58,7 +59,7 @@ impl QueryCache {
 /// Memory of [`UnfinishedCache`]: more than the passages of one request of 16 MiB in 384 dimensions.
 const UNFINISHED_BYTES: usize = 64 << 20;
 
-/// What an entry takes beside its values.
+/// Bytes that an entry takes beside its values.
 const ENTRY_BYTES: usize = 160;
 
 type TextKey = (TextKind, [u8; 32]);
@@ -84,7 +85,7 @@ impl UnfinishedCache {
     }
 }
 
-/// One request of many texts: what it has so far is kept, also when it ends early.
+/// A request of many texts: the vectors that it has so far are kept, also when it ends early.
 #[derive(Debug)]
 pub struct Unfinished {
     cache: Arc<UnfinishedCache>,

@@ -48,7 +48,7 @@ pub const TITLE_TOKENS_MAX: usize = 64;
 /// The share of a passage that its title may take: one in so many tokens.
 pub const TITLE_SHARE: usize = 4;
 
-/// Fewer texts than this, or fewer bytes, are tokenized on the calling thread alone.
+/// Fewer texts than this, or fewer bytes, are tokenized on the calling thread only.
 const PARALLEL_TEXTS_MIN: usize = 8;
 const PARALLEL_BYTES_MIN: usize = 4 << 10;
 
@@ -132,7 +132,7 @@ pub struct Encoder {
     scheduler: Scheduler,
 }
 
-/// What the encoders of one process have in common: their counts, and the processor that they compute on in turn.
+/// What the encoders of one process share: their counters, and the processor that they use in turn.
 #[derive(Debug, Default)]
 struct Common {
     counters: EncoderCounters,
@@ -255,12 +255,12 @@ impl Encoder {
         &self.model
     }
 
-    /// Why it does no good, if a lane of it hangs, fails or is gone. Only looks.
+    /// Why the encoder is not healthy, if one of its lanes hangs, fails or is gone. This never waits.
     pub(crate) fn fault(&self, patience: Duration) -> Option<String> {
         self.scheduler.fault(patience)
     }
 
-    /// Counts since the start, those of the encoders beside it in [`Encoders`] included.
+    /// Counters since the start, shared with the other encoders of its [`Encoders`].
     pub fn counters(&self) -> &EncoderCounters {
         &self.common.counters
     }
@@ -274,12 +274,12 @@ impl Encoder {
         Ok((tokens.ids, tokens.count))
     }
 
-    /// For [`Limits::unfinished`] of a request of many texts.
+    /// Makes the value of [`Limits::unfinished`] for a request of many texts.
     pub fn unfinished(&self) -> Arc<Unfinished> {
         Arc::new(Unfinished::new(Arc::clone(&self.unfinished)))
     }
 
-    /// The vectors of queries that were all asked before.
+    /// The cached vectors of queries, if all of them are cached.
     fn known(&self, texts: &[impl AsRef<str>], kind: TextKind) -> Option<(Vec<Embedding>, EncodeTimes)> {
         let cache = self.queries.as_ref()?;
         let embeddings = cache.get(kind, texts);
@@ -352,7 +352,7 @@ impl Encoder {
         }
     }
 
-    /// [`Encoder::submit`] as bulk, waiting; one embedding per text, in order. Never call it from async code.
+    /// Encodes texts as bulk and waits for them; gives one embedding per text, in order. Never call it from async code.
     ///
     /// # Errors
     /// [`EncoderError`].
@@ -364,7 +364,7 @@ impl Encoder {
         self.encode_as(texts, kind, Class::Bulk)
     }
 
-    /// [`Encoder::encode`] in a class of one's choice.
+    /// Encodes as [`Encoder::encode`] does, with the given priority.
     ///
     /// # Errors
     /// [`EncoderError`].
@@ -377,7 +377,7 @@ impl Encoder {
         self.encode_timed(texts, kind, class).map(|(embeddings, _)| embeddings)
     }
 
-    /// [`Encoder::encode_as`], and where the time went.
+    /// Encodes as [`Encoder::encode_as`] does, and measures where the time went.
     ///
     /// # Errors
     /// [`EncoderError`].
@@ -401,7 +401,8 @@ impl Encoder {
         receive.recv().map_err(|_| EncoderError::Closed)?
     }
 
-    /// What is encoded for a passage: the title in front, as retrieval benchmarks do (BEIR, Thakur et al. 2021).
+    /// The text that is encoded for a passage: the title stands in front, as in retrieval benchmarks (BEIR, Thakur et
+    /// al. 2021).
     /// `title` is what [`Encoder::short_title`] leaves of it, so that there is room for the passage.
     pub fn passage_text<'a>(title: &str, passage: &'a str) -> Cow<'a, str> {
         if title.is_empty() || passage.starts_with(title) {

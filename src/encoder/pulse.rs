@@ -1,11 +1,11 @@
-//! What a lane of an encoder is doing, for those who ask whether it hangs.
+//! A pulse records what a lane of an encoder is doing, so that a health probe sees whether it hangs.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Since when a lane has been at a batch, and how the last one went.
+/// The time when a lane began its batch, and the outcome of its last one.
 #[derive(Debug, Default)]
 pub(super) struct Pulse(Mutex<State>);
 
@@ -30,7 +30,8 @@ impl Pulse {
         *self.lock() = State { busy_since: None, fault: fault.map(|fault| (Instant::now(), fault)) };
     }
 
-    /// Why the lane does no good, if so: it has been at one batch for longer than `patience`, or its last batch failed
+    /// Why the lane is not healthy, if so: it has been at one batch for longer than `patience`, or its last batch
+    /// failed
     /// no longer ago than that. (An old failure says nothing: while health keeps clients away there is no other batch.)
     pub(super) fn fault(&self, patience: Duration) -> Option<String> {
         let state = self.lock();

@@ -1,5 +1,5 @@
-//! The encoders of one process: a model is loaded when something first needs it, shared by all who do, and dropped when
-//! nobody has needed it for a while.
+//! The registry holds the encoders of one process. A model is loaded when something first needs it, shared by all
+//! callers that do, and dropped when none has needed it for a while.
 //!
 //! They are distinguished by fingerprint, so a new model under an old name is another one, and both can be loaded at
 //! once. A caller that holds an encoder keeps it: dropping it here, or replacing the default, ends no request.
@@ -17,7 +17,7 @@ use crate::{
     model::{Fingerprint, ModelDir, ModelError},
 };
 
-/// The loaded encoders. All methods but those that say so only look and never wait.
+/// The loaded encoders. No method waits unless its documentation says so.
 #[derive(Debug)]
 pub struct Encoders {
     inner: Arc<Inner>,
@@ -39,7 +39,7 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     default: Arc<Encoder>,
-    /// All but the default.
+    /// All encoders but the default.
     others: HashMap<Fingerprint, Loaded>,
 }
 
@@ -65,17 +65,17 @@ impl Encoders {
         Ok(Encoders { inner, _unloading: unloading.transpose()? })
     }
 
-    /// What serves where no model is named.
+    /// The default encoder, which serves where no model is named.
     pub fn default_encoder(&self) -> Arc<Encoder> {
         Arc::clone(&self.inner.lock().default)
     }
 
-    /// One that is loaded.
+    /// The loaded encoder with this fingerprint.
     pub fn loaded(&self, fingerprint: &Fingerprint) -> Option<Arc<Encoder>> {
         self.inner.loaded(fingerprint)
     }
 
-    /// All that are loaded: the default, then the others by name.
+    /// All loaded encoders: the default, then the others by name.
     pub fn all(&self) -> Vec<Arc<Encoder>> {
         let state = self.inner.lock();
         let mut others: Vec<_> = state.others.values().map(|l| Arc::clone(&l.encoder)).collect();
@@ -83,13 +83,13 @@ impl Encoders {
         std::iter::once(Arc::clone(&state.default)).chain(others).collect()
     }
 
-    /// Why one of them does no good, if so. Only looks.
+    /// Why one of them is not healthy, if so. This never waits.
     pub(crate) fn fault(&self, patience: Duration) -> Option<String> {
         let all = self.all();
         all.iter().find_map(|e| e.fault(patience).map(|fault| format!("model {}: {fault}", e.name())))
     }
 
-    /// Counts of all of them, also of those that were unloaded.
+    /// Counters of all encoders, unloaded ones included.
     pub fn counters(&self) -> &EncoderCounters {
         &self.inner.common.counters
     }
@@ -196,7 +196,7 @@ impl Inner {
         Ok(encoder)
     }
 
-    /// Drops what nobody holds and nobody asked for since `unload_after`.
+    /// Drops encoders that no caller holds and none has asked for since `unload_after`.
     fn unload(&self, unload_after: Duration) {
         let mut state = self.lock();
         let is_idle = |_: &Fingerprint, loaded: &mut Loaded| {

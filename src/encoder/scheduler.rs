@@ -1,10 +1,10 @@
 //! The scheduler packs many small requests into few full batches; it owns the sessions and their threads.
 //!
-//! Two classes, queries and bulk, each with a lane of its own on the processor: a thread and a session. The bulk lane's
-//! threads have low priority in the system's scheduler, so a query that comes while a large batch runs has the
-//! processor at
-//! once instead of waiting for the batch. On a device where sessions cannot take turns like that there is one lane,
-//! which does queries first. The query lane loads its session when the first query comes.
+//! There are two classes, queries and bulk, each with its own lane on the processor: a thread and a session. The bulk
+//! lane's
+//! threads have low priority in the system's scheduler, so a query that arrives while a large batch runs gets the
+//! processor at once instead of waiting for the batch. On a device where sessions cannot take turns like that there is
+//! one lane, which serves queries first. The query lane loads its session when the first query arrives.
 //!
 //! A lane never waits for company: while one batch runs, the next one gathers ([`waiting`]).
 //! Expired and cancelled requests leave before they cost anything. Lanes of several encoders take turns
@@ -56,14 +56,14 @@ pub struct EncoderCounters {
     pub cache_misses: AtomicU64,
 }
 
-/// A text on its way in.
+/// A text on its way into the queue.
 pub(super) enum Text {
     Tokens(Tokens),
     /// Its vector is known already.
     Known(Embedding),
 }
 
-/// Texts that come back together.
+/// Texts that are answered together.
 pub(super) struct Texts {
     pub(super) texts: Vec<Text>,
     /// Where each vector is kept as it comes.
@@ -71,7 +71,7 @@ pub(super) struct Texts {
     pub(super) tokenize: Duration,
 }
 
-/// What the lanes are made of.
+/// The parts that lanes are made from.
 pub(super) struct Lanes {
     pub(super) layout: Layout,
     /// Loads the session of a lane, on its thread.
@@ -213,7 +213,7 @@ impl Scheduler {
 }
 
 impl Scheduler {
-    /// Why a lane does no good, if one hangs, fails or is gone.
+    /// Why a lane is not healthy, if one hangs, fails or is gone.
     pub(super) fn fault(&self, patience: Duration) -> Option<String> {
         let lanes = [("query", &self.shared.query_pulse), ("bulk", &self.shared.bulk_pulse)];
         let fault = lanes

@@ -4,7 +4,8 @@
 //! A long text goes through the library piece by piece ([`super::pieces`]), so that it needs little memory and stops
 //! soon when nobody waits for it any more; the tokens are the same as those of the whole text.
 //!
-//! Alone names `tokenizers`. What that crate can do to us: a `tokenizer.json` may carry padding and truncation of its
+//! Only this file uses `tokenizers`. What that crate can do to us: a `tokenizer.json` may carry padding and truncation
+//! of its
 //! own (the default model's says 128), which would silently change vectors: both are switched off, and cutting is ours.
 
 use std::{ops::Range, path::Path};
@@ -26,7 +27,7 @@ pub(crate) struct Tokenizer {
     tokens_max: usize,
     /// What a word becomes that the vocabulary has no pieces for.
     unknown: Option<u32>,
-    /// Where a long text may be cut; `None`: nowhere, since the tokenizer is not BERT's.
+    /// Where a long text may be cut; `None` means nowhere, since the tokenizer is not BERT's.
     borders: Option<Borders>,
 }
 
@@ -35,7 +36,7 @@ pub(crate) struct Tokenizer {
 pub(crate) struct Tokens {
     /// The token ids, at most the model's limit, special tokens included.
     pub(crate) ids: Vec<u32>,
-    /// Before the cut, special tokens included.
+    /// Number of tokens before the cut, special tokens included.
     pub(crate) count: usize,
     /// Words that the vocabulary cannot spell, or that are longer than the tokenizer reads (100 characters), each of
     /// which is one unknown token; before the cut.

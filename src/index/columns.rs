@@ -25,7 +25,7 @@ mod hints;
 #[cfg(test)]
 mod tests;
 
-/// Which documents have which payload values. Documents are numbers that the collection gives out.
+/// The documents that have each payload value. Documents are numbers that the collection assigns.
 #[derive(Debug, Default)]
 pub struct FieldIndex {
     all: RoaringBitmap,
@@ -72,7 +72,7 @@ impl FieldIndex {
         }
     }
 
-    /// Takes a document out; `payload` is the one it was inserted with.
+    /// Removes a document; `payload` is the one it was inserted with.
     pub fn remove(&mut self, doc: u32, payload: &Payload) {
         self.all.remove(doc);
         for (name, value) in payload {
@@ -197,7 +197,7 @@ enum Test<'a> {
 }
 
 impl Test<'_> {
-    /// What was given, for an error message.
+    /// The given values, for an error message.
     fn describe(&self, field: &Field) -> String {
         let (what, value) = match self {
             Test::Prefix(_) => return "a prefix, which only strings have".into(),
@@ -211,7 +211,7 @@ impl Test<'_> {
     }
 }
 
-/// What a name stands for. One document is nearly all that a name has where there are very many names, and needs a
+/// The values of a name. One document is nearly all that a name has where there are very many names, and needs a
 /// seventh of the memory.
 #[derive(Debug)]
 enum Named {
@@ -362,9 +362,9 @@ impl Field {
 struct Values {
     strings: BTreeMap<Box<str>, Documents>,
     integers: BTreeMap<i64, Documents>,
-    /// By [`float_key`].
+    /// Floats, by [`float_key`].
     floats: BTreeMap<i64, Documents>,
-    /// Those with `false`, those with `true`.
+    /// The documents with `false` and those with `true`.
     bools: [RoaringBitmap; 2],
     datetimes: BTreeMap<i64, Documents>,
 }

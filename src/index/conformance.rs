@@ -1,4 +1,4 @@
-//! What every index owes its callers, run over every implementation and every metric.
+//! Conformance tests state what every index owes its callers; they run over every implementation and every metric.
 
 use std::{
     collections::HashSet,

@@ -1,4 +1,4 @@
-//! Exact scan: the truth the other indexes are measured by.
+//! An exact scan of all vectors: the truth that other indexes are measured by.
 //!
 //! Vectors lie contiguously in chunks of about [`CHUNK_BYTES`]. Full chunks never change again and are shared by
 //! `Arc`, so a search reads them without any lock while vectors are appended; only the last, growing chunk is
@@ -35,13 +35,13 @@ pub use parallel::SharedAllow;
 /// Size of a full chunk: small enough to scan under a lock in well under a millisecond.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Values to read from which on a search is worth splitting over threads.
+/// Number of values from which on a search is worth splitting over threads.
 const PARALLEL_VALUES_MIN: usize = 4 << 20;
 
 /// The file of a saved index: little-endian slots (u32), then rows (f32) in the same order.
 const FILE: &str = "vectors.bin";
 
-/// Every vector, compared with every query.
+/// An index that compares every vector with every query.
 #[derive(Debug)]
 pub struct FlatIndex {
     dim: Dim,

@@ -27,7 +27,7 @@
 //! | log much | the `log` crate, `info` and below | left to the subscriber's filter (`hnsw_rs=warn`); it installs no logger itself |
 //! | keep borrowing its loader | a loaded graph borrows the loader, mapped or not | the loader, a path and some numbers, is leaked: under 1 KB per load |
 //!
-//! A caught panic still prints through the process's panic hook; that is the owner of the process's to change.
+//! A caught panic still prints through the process's panic hook, which only the owner of the process may change.
 
 use std::{
     fs::{File, OpenOptions},
@@ -112,9 +112,9 @@ struct Graph {
     /// `Some` until dropped.
     hnsw: Option<Hnsw<'static, f32, GraphDistance>>,
     levels: Levels,
-    /// Points that are not on level 0, as foretold.
+    /// The predicted levels of the points to come.
     raised: usize,
-    /// The foretelling failed: insert one by one.
+    /// A predicted level was wrong, so points are inserted one by one.
     alone: bool,
     highest: Option<Slot>,
     twins: Twins,
@@ -531,7 +531,7 @@ impl Drop for Graph {
     }
 }
 
-/// [`Metric::distance`] as `hnsw_rs` can bear it.
+/// [`Metric::distance`] in a form that `hnsw_rs` accepts.
 #[derive(Debug, Clone, Copy)]
 struct GraphDistance(Metric);
 
@@ -575,7 +575,7 @@ fn failure(reason: String) -> IndexError {
     IndexError::Failed { kind: IndexKind::HnswRs, reason }
 }
 
-/// The message of the panic, if `f` panics.
+/// Runs `f` and gives the message of its panic, if it panics.
 fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());

@@ -1,4 +1,5 @@
-//! The small file that makes a folder of index files one thing: what they are, of which state, and a checksum each.
+//! The manifest is the small file that joins a folder of index files: it says what they are, of which state, and gives
+//! a checksum of each.
 //!
 //! `manifest.json` is written last, under a temporary name, and renamed into place: without it a folder is no saved
 //! index. Its first line is `distilface-index VERSION CRC32`, the CRC being that of the JSON that follows, so a
@@ -136,7 +137,7 @@ impl Manifest {
     }
 }
 
-/// The whole of a file that [`open`] has checked.
+/// Reads the whole of a file that [`open`] has checked.
 pub(super) fn read_file(dir: &Path, _checked: &Manifest, name: &str) -> Result<Vec<u8>, IndexError> {
     let path = dir.join(name);
     regular::read(&path, u64::MAX).map_err(|e| missing_is_damage(path, e))

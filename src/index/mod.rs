@@ -232,9 +232,10 @@ pub trait VectorIndex: Send + Sync + Debug {
         self.insert(items)
     }
 
-    /// To be called when all that there is was inserted. An approximate index looks for vectors that a search would not
-    /// find and sees to it that it does; where little was inserted since the last time, that takes no time. Searches go
-    /// on meanwhile. Works on the calling thread only, for minutes where there are millions of vectors. Left off when
+    /// Call this when everything was inserted. An approximate index looks for vectors that a search would not
+    /// find and makes sure that it finds them; where little was inserted since the last time, that takes no time.
+    /// Searches continue meanwhile. It works on the calling thread only, for minutes where there are millions of
+    /// vectors. It stops when
     /// `stop` says so, which is no error: the next call begins again.
     ///
     /// # Errors
@@ -251,7 +252,8 @@ pub trait VectorIndex: Send + Sync + Debug {
     /// As [`VectorIndex::insert`].
     fn search(&self, query: &[f32], params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError>;
 
-    /// [`VectorIndex::search`], or `None` if inserting keeps the index busy for longer than a few milliseconds.
+    /// Searches as [`VectorIndex::search`] does, or gives `None` if inserting keeps the index busy for more than a few
+    /// milliseconds.
     fn try_search(
         &self,
         query: &[f32],
@@ -261,14 +263,14 @@ pub trait VectorIndex: Send + Sync + Debug {
     }
 
     /// Writes its files into an existing empty directory and syncs them. Each is checksummed by the manifest beside
-    /// them, which is written last. [`load`] is the way back.
+    /// them, which is written last. [`load`] reads them back.
     ///
     /// # Errors
     /// [`IndexError::Io`], [`IndexError::Failed`].
     fn save(&self, dir: &Path, stamp: Stamp) -> Result<(), IndexError>;
 }
 
-/// Why an index failed. The store is never harmed by it.
+/// Why an index failed. The store is never damaged by it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]

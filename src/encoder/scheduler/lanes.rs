@@ -18,7 +18,7 @@ use crate::{
     runtime::{RuntimeError, Session, TensorView},
 };
 
-/// What waits for both lanes.
+/// The texts that wait for both lanes.
 pub(super) struct Queue {
     pub(super) query: Waiting,
     pub(super) bulk: Waiting,

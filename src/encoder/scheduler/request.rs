@@ -1,4 +1,4 @@
-//! A request: its texts come back together, or its failure does, once.
+//! A request is answered once: with all of its texts, or with one failure.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,7 +11,7 @@ use std::{
 
 use super::super::{Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, cache::UnfinishedPart};
 
-/// One request: its texts come back together.
+/// One request, whose texts are answered together.
 pub(super) struct Request {
     pub(super) state: Mutex<Progress>,
     pub(super) unfinished: Option<UnfinishedPart>,

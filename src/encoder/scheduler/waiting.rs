@@ -1,8 +1,8 @@
-//! Which texts make up the next batch: the queue of one class.
+//! The queue of one class decides which texts make up the next batch.
 //!
 //! A batch is made up of clients in turn. Where the graph pads, it takes texts of one length bucket (padding is at most
 //! [`BUCKET_TOKENS`]` - 1` tokens a text), the bucket of the client's longest-waiting text; where it does not, whatever
-//! comes next, up to a budget of tokens. Knows no threads and no sessions.
+//! comes next, up to a budget of tokens. This file knows no threads and no sessions.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -42,7 +42,7 @@ impl Waiting {
         Waiting { layout, clients: BTreeMap::new(), turn: 0, texts: 0 }
     }
 
-    /// Texts that wait.
+    /// The number of texts that wait.
     pub(super) fn len(&self) -> usize {
         self.texts
     }

@@ -1,5 +1,5 @@
-//! How much an encoder computes, how much of that the machine could do at most, and where the rest of the time goes: for
-//! benchmarks.
+//! Counts how much an encoder computes, measures how much the machine could compute at most, and finds where the rest
+//! of the time goes, for benchmarks.
 
 use std::{path::Path, time::Instant};
 

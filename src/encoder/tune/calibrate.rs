@@ -2,7 +2,8 @@
 //!
 //! The graph in full precision runs on the CPU, one text after another, so that there is no padding to leave out; it
 //! gives only the least and the largest value of each channel, so that memory does not grow with the texts.
-//! Prompts stand in front by turns, as they will when the model serves. Texts need no labels, and should be of the kind
+//! The two prompts stand in front in turn, as they will when the model serves. Texts need no labels, and should be of
+//! the kind
 //! that will be encoded; never take the test texts of a benchmark.
 
 use std::path::Path;

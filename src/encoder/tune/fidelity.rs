@@ -92,7 +92,7 @@ impl Fidelity {
     }
 }
 
-/// Beside the packed graph, which has the model's fingerprint and its own version in its name.
+/// The path beside the packed graph, which has the model's fingerprint and its own version in its name.
 fn path(model: &ModelDir) -> Result<PathBuf, OpenError> {
     Ok(model.onnx_path_of(Layout::Packed)?.with_extension("near"))
 }

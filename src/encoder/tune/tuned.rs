@@ -1,8 +1,8 @@
-//! What `distilface bench encode --save` found out about this machine, for `auto` to go by.
+//! Settings that `distilface bench encode --save` measured on this machine, for `auto` to follow.
 //!
-//! `HOME/tuned.toml`. It counts only on the machine it was measured on, with the runtime it was measured with: another
-//! processor, another number of cores or another version of distilface, and it is passed over. So is a file that cannot
-//! be read, with a warning: it only ever costs speed.
+//! They are kept in `HOME/tuned.toml` and hold only on the machine and for the version that measured them: with another
+//! processor, another number of cores or another version of distilface the file is ignored. A file that cannot be read
+//! is ignored with a warning, since that only costs speed.
 
 use std::{
     io,
@@ -34,7 +34,7 @@ pub struct Tuned {
 }
 
 impl Tuned {
-    /// For the file; `version` and `machine` are filled in.
+    /// Makes an entry for the file; `version` and `machine` are filled in.
     pub fn here(device: &str, precision: &str, threads: usize, batch_tokens_max: usize) -> Self {
         Tuned {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -48,7 +48,7 @@ impl Tuned {
         }
     }
 
-    /// What was kept, if it is of this machine and version.
+    /// Reads what was kept, if it is of this machine and version.
     pub fn load(home: &Path) -> Option<Self> {
         let path = path(home);
         let text = match crate::regular::read_text(&path) {

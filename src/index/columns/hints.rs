@@ -103,7 +103,7 @@ impl<'a> Hints<'a> {
     }
 }
 
-/// Where a test reaches some of the types that a field holds, but not all.
+/// Notes a test that reaches some of the types that a field holds, but not all.
 fn partly_comparable(name: &str, field: &Field, test: &Test<'_>) -> Option<String> {
     let held = either(field.scalars.held(), field.elements.held());
     if held == [false; 5] {
@@ -153,7 +153,7 @@ fn partly_comparable(name: &str, field: &Field, test: &Test<'_>) -> Option<Strin
     Some(format!("field {:?} holds {}; {what} {compared}{remedy}", shortened(name), names(held)))
 }
 
-/// What would reach the values that are missed.
+/// The condition that would reach the values that are missed.
 pub(super) fn remedy(value: &Value, missed: [bool; 5]) -> &'static str {
     let [strings, integers, floats, _, datetimes] = missed;
     match value {

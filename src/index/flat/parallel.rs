@@ -106,7 +106,7 @@ impl Scan {
     }
 }
 
-/// What one thread does of a scan; reported when dropped, also by a panic.
+/// One thread's part of a scan; it reports when it is dropped, also by a panic.
 struct Part<'a> {
     scan: &'a Scan,
     nearest: Option<Nearest>,

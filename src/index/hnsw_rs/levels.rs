@@ -1,4 +1,4 @@
-//! The level each next point of an `hnsw_rs` graph will get, known before it is inserted.
+//! Predicts the level of each next point of an `hnsw_rs` graph before it is inserted.
 //!
 //! `hnsw_rs` draws levels inside `insert`, from a generator with a constant seed, so the sequence is the same in
 //! every graph of one M and can be repeated here. Its adapter needs it: points above level 0 must be inserted alone.

@@ -1,9 +1,10 @@
-//! Points of the graph that a search for their own vector does not find; they are scanned exactly beside the graph.
+//! Strays are points of the graph that a search for their own vector does not find; they are scanned exactly beside the
+//! graph.
 //!
 //! `hnsw_rs` keeps of a point's links the nearest ones, whatever lies beyond. Groups that arrive one after another lose
-//! their only links from elsewhere that way, and near copies close themselves off. Nothing of that can be repaired
-//! from outside, but it can be found out: a point that belongs to the nearest of its own vector and is not answered is
-//! a stray. A pass over the graph looks for them, and a small part of every insert does; both are described at
+//! their only links from elsewhere that way, and near copies close themselves off. None of that can be repaired from
+//! outside, but it can be detected: a point that belongs to the nearest of its own vector and is not answered is a
+//! stray. A pass over the graph looks for strays, and so does a small part of every insert; both are described at
 //! [`HnswRsIndex::look_for_strays`].
 //!
 //! Rejected: `keep_pruned` and `extend_candidates` of `hnsw_rs`. With the first, 1,300 of 2,500 vectors (400 near

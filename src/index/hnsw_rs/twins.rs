@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::Slot;
 
-/// What stands for the bits of a vector.
+/// Identifies the bits of a vector.
 pub(super) type Digest = [u8; 16];
 
 /// The digest of a vector's bits; 0 and -0 differ.
@@ -42,7 +42,7 @@ pub(super) struct Twins {
     nodes: HashMap<Digest, Slot>,
     /// Slots of a node beyond its own, ascending.
     further: HashMap<Slot, Vec<Slot>>,
-    /// Number of those.
+    /// Number of those slots.
     extra: usize,
 }
 
@@ -91,7 +91,7 @@ impl Twins {
         Ok(())
     }
 
-    /// The way back from [`Twins::write`].
+    /// Reads what [`Twins::write`] wrote.
     pub(super) fn read(from: &mut impl Read) -> io::Result<Self> {
         let mut twins = Twins::default();
         // Not reserved for: what the file says of itself is not believed before it was read.

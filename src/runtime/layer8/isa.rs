@@ -16,7 +16,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// The sets of instructions that there are functions for here, fastest last.
+/// The instruction sets that have functions here, fastest last.
 const SETS: &[Set] = &[
     Set::Portable,
     #[cfg(target_arch = "x86_64")]
@@ -27,7 +27,7 @@ const SETS: &[Set] = &[
 
 static BEST: LazyLock<Isa> = LazyLock::new(|| *available().last().unwrap_or(&Isa::PORTABLE));
 
-/// All that this machine can run, fastest last.
+/// All instruction sets that this machine can run, fastest last.
 pub(crate) fn available() -> Vec<Isa> {
     Isa::available(SETS)
 }

@@ -1,4 +1,4 @@
-//! In plain Rust, for every machine.
+//! The inner functions in plain Rust, for every machine.
 
 use super::{GELU, GELU_END};
 use crate::runtime::layer8::{

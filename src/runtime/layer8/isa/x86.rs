@@ -1,4 +1,4 @@
-//! In AVX-512 with VNNI, and with BF16 where there is one.
+//! The inner functions in AVX-512 with VNNI, and with BF16 where the processor has it.
 //!
 //! Pointers and masks: what is masked out is neither read nor written, so a mask with a bit for each value that is
 //! there makes the ends of rows safe. Lengths were checked by the callers that each SAFETY comment names.
