@@ -31,8 +31,8 @@ impl Pulse {
     }
 
     /// Why the lane is not healthy, if so: it has been at one batch for longer than `patience`, or its last batch
-    /// failed
-    /// no longer ago than that. (An old failure says nothing: while health keeps clients away there is no other batch.)
+    /// failed no longer ago than that. (An old failure says nothing: while the health service keeps clients away there
+    /// is no other batch.)
     pub(super) fn fault(&self, patience: Duration) -> Option<String> {
         let state = self.lock();
         let busy = state.busy_since.map(|since| since.elapsed()).filter(|busy| *busy > patience);

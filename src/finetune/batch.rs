@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{encoder::Tokenizer, random::mixed};
 
-/// What a data set's batches are trained for.
+/// The objective that a data set's batches are trained for.
 ///
 /// Single texts go by the recipe's objective; what has partners is trained for these, whatever the recipe's objective:
 /// that is supervised replay.
@@ -55,7 +55,7 @@ pub fn texts<'a>(set: &'a Dataset, examples: &[usize], objective: &Objective) ->
 /// of the same texts.
 ///
 /// # Errors
-/// What the tokenizer refuses.
+/// The errors of the tokenizer.
 pub(crate) fn tokens(
     tokenizer: &Tokenizer,
     texts: &[&str],

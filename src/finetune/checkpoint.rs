@@ -52,7 +52,7 @@ const PARAMETERS_FILE: &str = "parameters.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const EXTRA_FILE: &str = "extra.safetensors";
 
-/// Where a run is, beside its tensors.
+/// The state of a run beside its tensors.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
@@ -62,9 +62,9 @@ pub struct RunState {
     pub epoch: u64,
     /// Batches of this pass that were used.
     pub batch: u64,
-    /// From which masks, order and draws follow.
+    /// Seed of masks, order and draws.
     pub seed: u64,
-    /// Of the evaluations so far.
+    /// The best of the evaluations so far.
     pub best: Option<Best>,
     /// Evaluations in a row that were not better than the best.
     pub without_gain: u64,
@@ -372,7 +372,7 @@ fn is_complete(path: &Path) -> bool {
     path.join(STATE_FILE).is_file()
 }
 
-/// What an optimizer remembers, as tensors; nothing for frozen parameters.
+/// Writes an optimizer's moments as tensors; nothing for frozen parameters.
 fn moments<'a>(parameters: &'a Parameters, optimizer: &'a OptimizerState) -> Vec<Tensor<'a>> {
     let mut all = Vec::new();
     for (Parameter { name, shape, .. }, moments) in parameters.list.iter().zip(&optimizer.moments) {

@@ -46,7 +46,7 @@ impl Fault for ProbabilityError {
 /// Which mask of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskPlace {
-    /// Of the optimizer, from 0.
+    /// Step of the optimizer, from 0.
     pub step: u64,
     /// Part of the step's batch, from 0.
     pub micro_batch: u32,
@@ -58,7 +58,7 @@ pub struct MaskPlace {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
     seed: u64,
-    /// Of [`STEPS`] values, how many are dropped.
+    /// Number of values dropped, of [`STEPS`].
     dropped: u32,
     scale: f32,
 }

@@ -20,7 +20,7 @@ pub struct Line {
     /// Mean since the last line with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// Of the last step.
+    /// Learning rate of the last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// Before clipping; mean since the last line with one.

@@ -1,8 +1,8 @@
-//! What training makes smaller: losses over a batch's embeddings, written as nodes of a graph.
+//! Objectives are losses over a batch's embeddings, which training minimises; they are written as nodes of a graph.
 //!
 //! An objective reads `embedding`, `[groups * n, dimension]`, not normalised: n anchors, then what they are compared
 //! with, group after group in the same order. It declares the inputs that it needs beside that, and gives one number.
-//! The same nodes stand behind the encoder in one graph, or alone in a graph of their own (GradCache).
+//! The same nodes follow the encoder in one graph, or stand in a graph of their own (GradCache).
 //!
 //! - [`Objective::Contrastive`]: `-1/n sum_i log softmax_j(cos(a_i, c_j) / temperature)_i`, InfoNCE (van den Oord et
 //!   al. 2018, equation 4; SimCSE, Gao et al. 2021, equation 1, and equation 5 with hard negatives). For an encoder
@@ -29,7 +29,7 @@ pub const TEACHER: &str = "objective.teacher";
 /// Input: float32 `[queue, teacher's dimension]`, unit length.
 pub const QUEUE: &str = "objective.queue";
 
-/// What training makes smaller.
+/// The loss that training minimises.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Objective {
     /// In-batch negatives, with hard negatives if `groups` is 3.
@@ -203,7 +203,7 @@ fn mean(graph: &mut Graph, mut losses: Vec<Value>) -> Value {
     graph.mul(&format!("{name}.over_all"), &sum, &share)
 }
 
-/// What a batch gives an objective beside its embeddings.
+/// The inputs of an objective beside a batch's embeddings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ObjectiveInputs {
     /// Name, shape and values of each input.

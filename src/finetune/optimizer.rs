@@ -28,7 +28,7 @@ use rows::RowSums;
 
 /// Values in one piece of work: large enough to be worth handing to a thread, small enough to stay in its cache.
 const PIECE: usize = 1 << 14;
-/// What PyTorch's `clip_grad_norm_` adds to the norm before it divides.
+/// Added to the norm before dividing, as in PyTorch's `clip_grad_norm_`.
 const CLIP_EPS: f64 = 1e-6;
 /// Beyond it the square of a gradient may leave float32.
 const NORM_MAX: f64 = 1e18;
@@ -37,7 +37,7 @@ const PRODUCT_MIN: f64 = 1e-100;
 /// Ends of the names of the attention's key biases, in BERT and DistilBERT.
 const KEY_BIASES: [&str; 2] = ["attention.self.key.bias", "attention.k_lin.bias"];
 
-/// What is the same for all parameters.
+/// The settings that are the same for all parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWConfig {
     /// How much of the first and the second moment stays at a step, each in [0, 1). Default 0.9 and 0.999.
@@ -54,7 +54,7 @@ impl Default for AdamWConfig {
     }
 }
 
-/// How one parameter is treated.
+/// The treatment of one parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParameterSettings {
     /// Whether it decays.
@@ -83,7 +83,7 @@ impl ParameterSettings {
 pub enum Gradient<'a> {
     /// None was computed; only for a frozen parameter.
     Absent,
-    /// One number for each of the parameter's.
+    /// One number for each value of the parameter.
     Dense(&'a [f32]),
     /// Of some rows of a matrix; rows of the same number are added, in the order in which they stand.
     Rows {
@@ -94,7 +94,7 @@ pub enum Gradient<'a> {
     },
 }
 
-/// What a step saw.
+/// The statistics of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
     /// Euclidean length of all gradients together, before clipping.
@@ -121,7 +121,7 @@ pub struct Moments {
 pub struct OptimizerState {
     /// Steps made.
     pub steps: u64,
-    /// In the parameters' order.
+    /// One for each parameter, in their order.
     pub moments: Vec<Moments>,
 }
 
@@ -214,12 +214,12 @@ impl AdamW {
         Ok(AdamW { config, settings, state })
     }
 
-    /// What has to be saved to go on from here.
+    /// The state to be saved, so that a run can continue from here.
     pub fn state(&self) -> &OptimizerState {
         &self.state
     }
 
-    /// How each parameter is treated.
+    /// The treatment of each parameter.
     pub fn settings(&self) -> &[ParameterSettings] {
         &self.settings
     }

@@ -50,7 +50,7 @@ pub const FREE_ON_RESUME: [&str; 4] = ["log_every", "checkpoint_every", "base", 
 pub struct Recipe {
     /// Model that training starts from: a name under `home/models`, or a path. Default `minilm-l6`.
     pub base: String,
-    /// What is learnt. Default `simcse`.
+    /// The objective that training minimises. Default `simcse`.
     pub objective: Objective,
     /// Model that `distil` learns from: a name or a path. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub struct Recipe {
     pub teacher_temperature: f64,
     /// Embeddings of earlier texts that `distil` compares with. 0 to 1048576. Default 16384.
     pub queue: usize,
-    /// How token vectors become one. Default: as the base model.
+    /// How token vectors become one. Default: the base model's pooling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
     /// A layer between pooling and loss. Default none.
@@ -121,13 +121,13 @@ pub struct Recipe {
     /// Train an adapter instead of the weights. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
-    /// What examples may not be.
+    /// Guards of the training data. Default: see [`GuardSettings`].
     pub guards: GuardSettings,
-    /// Where examples come from.
+    /// Sources of training examples, `[[data]]` in the file. Default: none.
     pub data: Vec<Source>,
 }
 
-/// What is learnt.
+/// The objective that training minimises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {

@@ -58,13 +58,13 @@ pub struct Largest {
     pub error: f64,
     /// Which tensor.
     pub tensor: String,
-    /// What it may be.
+    /// The largest difference that passes.
     pub limit: f64,
     /// Tensors compared.
     pub compared: usize,
 }
 
-/// How far an implementation is from reference values.
+/// The differences of this implementation from reference values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ReferenceReport {
     /// Folder of the reference values.

@@ -1,4 +1,4 @@
-//! One training run: batches, steps, evaluations, checkpoints; what it leaves is in one folder.
+//! A training run consists of batches, steps, evaluations and checkpoints; its results are in one folder.
 //!
 //! ```text
 //! FOLDER/metrics.jsonl     one line for every report: loss, learning rate, gradient norm, speed, dev score
@@ -157,7 +157,7 @@ struct Settings<'a> {
     examples: BTreeMap<&'a str, usize>,
 }
 
-/// Where the best weights of a run lie.
+/// The path of a run's best weights.
 pub fn best_path(folder: &Path) -> PathBuf {
     folder.join("best.safetensors")
 }

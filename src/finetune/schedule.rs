@@ -1,12 +1,13 @@
 //! The schedule gives the share of the learning rate for each step.
 //!
-//! As the `get_*_schedule_with_warmup` of Hugging Face's transformers: a linear rise from 0, so the very first step of a
+//! It is that of `get_*_schedule_with_warmup` in Hugging Face's transformers: a linear rise from 0, so the very first
+//! step of a
 //! warmup moves nothing, then constant, linear to 0, or half a cosine to 0 (Loshchilov & Hutter 2017, SGDR, equation 5,
-//! without restarts). Nothing is remembered: a run that goes on asks for its step.
+//! without restarts). It keeps no state: a run that continues asks for its step.
 
 use serde::{Deserialize, Serialize};
 
-/// What follows the warmup.
+/// The course of the rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decline {
@@ -19,10 +20,10 @@ pub enum Decline {
     Cosine,
 }
 
-/// How long the rate rises.
+/// The length of the warm-up, in which the rate rises.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Warmup {
-    /// So many steps.
+    /// This number of steps.
     Steps(u64),
     /// This share of all steps, rounded up.
     Ratio(f64),

@@ -1,4 +1,4 @@
-//! One training step on the runtime: tokens and weights in, loss and gradients out.
+//! A training step on the runtime takes tokens and weights, and gives loss and gradients.
 //!
 //! [`Stepper::run`] is one graph: forward, loss, backward. [`Stepper::run_cached`] gives the same loss and gradients
 //! for a batch that does not fit: GradCache (Gao et al. 2021, arXiv 2101.06983, section 3.2) encodes micro-batches,
@@ -90,7 +90,7 @@ pub enum TensorGradient {
 }
 
 impl TensorGradient {
-    /// As the optimizer takes it.
+    /// The gradient in the form that the optimizer takes.
     pub fn view(&self) -> Gradient<'_> {
         match self {
             TensorGradient::Dense(values) => Gradient::Dense(values),
@@ -109,7 +109,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// As the optimizer takes them.
+    /// The gradients in the form that the optimizer takes.
     pub fn views(&self) -> Vec<Gradient<'_>> {
         views(&self.gradients)
     }
@@ -127,14 +127,14 @@ pub struct MaskRequest {
     pub micro_batch: usize,
     /// Number of the mask in the encoder.
     pub index: usize,
-    /// On attention's shares, else on hidden states.
+    /// Whether it masks attention's shares; otherwise it masks hidden states.
     pub attention: bool,
 }
 
 /// Fills a dropout mask with 0 and `1/(1-p)`; must fill the same place alike when it is asked again.
 pub type FillMask<'a> = &'a dyn Fn(MaskRequest, &mut [f32]);
 
-/// Where training runs.
+/// The device and threads that training runs on.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// The home folder, with the runtime's libraries.
@@ -298,7 +298,7 @@ impl<'a> Stepper<'a> {
         Ok(outputs.remove(0).1)
     }
 
-    /// Where it runs, once something was opened.
+    /// The device that it runs on, once a session was opened.
     pub fn device(&self) -> Option<&DeviceReport> {
         [&self.whole, &self.encode, &self.encode_plain]
             .into_iter()

@@ -52,7 +52,7 @@ impl std::str::FromStr for Factor {
     }
 }
 
-/// One combination.
+/// One combination of values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
     /// A value for each factor, in the factors' order.

@@ -23,7 +23,7 @@ use crate::model::{
 };
 use tokenizer::Tokenizer;
 
-/// What was written.
+/// The result of an export.
 #[derive(Debug, Clone, Serialize)]
 pub struct Export {
     /// The directory.

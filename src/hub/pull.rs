@@ -2,11 +2,12 @@
 //! directory.
 //!
 //! The hub's own tools share the cache. All files are of one commit; the weights come last, after the small files have
-//! shown that the encoder is one we can run. Promises: a download that was cut goes on where it was, in this pull or the
+//! shown that the encoder is one we can run. Promises: an interrupted download continues where it was, in this pull or
+//! the
 //! next; no file whose SHA-256 or size is not what the hub says stays in the cache; every wait is bounded. Leaves out:
 //! uploads, datasets, weights in other forms.
 //!
-//! What `hf-hub` 0.4 does to us. It ends in a panic for an endpoint that is no URL (`environment` refuses those) and
+//! What `hf-hub` 0.4 can do to us: it panics for an endpoint that is no URL (`environment` refuses those) and
 //! for a redirect without a target. It compares no sums: we do. It takes a partial file that is already whole, or too
 //! long, for an error: we delete it and ask again. It has no time limit on a silent connection: the caller must be able
 //! to walk away, and nothing is lost when it does. It takes a proxy from the environment, but heeds no `NO_PROXY`. It takes names in the cache from the hub's headers, and shows the
@@ -85,7 +86,7 @@ pub enum PullEvent {
 /// A model in the cache, whole and checked.
 #[derive(Debug, Clone)]
 pub struct Pulled {
-    /// What was asked for.
+    /// The repository that was asked for.
     pub repository: Repository,
     /// Which commit that is.
     pub commit: String,

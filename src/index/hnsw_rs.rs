@@ -112,7 +112,7 @@ struct Graph {
     /// `Some` until dropped.
     hnsw: Option<Hnsw<'static, f32, GraphDistance>>,
     levels: Levels,
-    /// The predicted levels of the points to come.
+    /// Number of points that are predicted to be above level 0.
     raised: usize,
     /// A predicted level was wrong, so points are inserted one by one.
     alone: bool,

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What a file must be, as recorded when it was put there.
+/// Size and checksum that a file must have, as recorded when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileSum {
@@ -25,7 +25,7 @@ impl FileSum {
     /// Reads a file to its end.
     ///
     /// # Errors
-    /// What reading it gives.
+    /// Those of reading the file.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut hasher = Sha256::new();

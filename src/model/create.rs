@@ -8,7 +8,7 @@ use super::{
 };
 use crate::onnx::Weights;
 
-/// What a new model is made of.
+/// The parts that a new model is made from.
 #[derive(Debug)]
 pub struct NewModel<'a> {
     /// The new model's name: 1 to 64 letters, digits, `.`, `_` and `-`.

@@ -47,7 +47,8 @@ pub(crate) const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
 /// Most bytes of weights.
 pub(crate) const WEIGHTS_BYTES_MAX: u64 = 16 << 30;
 
-/// Reads a file of somebody else's. A symbolic link is followed, as a hub's cache needs it, but only a regular file is
+/// Reads a file that another program wrote. A symbolic link is followed, as a hub's cache needs it, but only a regular
+/// file is
 /// read: a device or a pipe would be read until memory ends.
 ///
 /// # Errors
@@ -135,7 +136,7 @@ pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!("{TEMPORARY}{}-{count}-{name}", process::id()))
 }
 
-/// Whether something unfinished is so old that nobody works on it any more.
+/// Whether an unfinished file or folder is so old that no process works on it any more.
 pub(crate) fn is_remains(entry: &DirEntry) -> bool {
     let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
     entry.file_name().to_string_lossy().starts_with(TEMPORARY) && age().is_some_and(|age| age > REMAINS_AGE)

@@ -151,7 +151,7 @@ impl Manifest {
         self.quantised.as_ref().map_or(Precision::Full, |quantised| quantised.precision)
     }
 
-    /// What vectors of this model are recorded under.
+    /// The fingerprint that vectors of this model are recorded under.
     pub fn fingerprint(&self) -> Fingerprint {
         let Manifest { pooling, normalise, .. } = self;
         let mut hasher = Sha256::new();
@@ -163,7 +163,7 @@ impl Manifest {
         Fingerprint(hex(&hasher.finalize()))
     }
 
-    /// What one of the two files must be.
+    /// Size and checksum that one of the two files must have.
     pub(super) fn file(&self, name: &str) -> &FileSum {
         self.files.get(name).expect("a manifest is checked to name both files")
     }

@@ -220,7 +220,7 @@ fn folders(models: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// What is wrong with a model directory.
+/// Why a model directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -255,7 +255,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// A file that is not there is told apart: only it has its own way out.
+    /// Distinguishes a missing file, since only that has its own way out.
     pub(crate) fn from_io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {

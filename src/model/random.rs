@@ -20,7 +20,7 @@ use crate::{
 };
 
 const DEVIATION: f64 = 0.02;
-/// As in all of BERT's published shapes.
+/// The positions of all of BERT's published shapes.
 const POSITIONS: usize = 512;
 const TYPES: usize = 2;
 const LAYER_NORM_EPS: f32 = 1e-12;

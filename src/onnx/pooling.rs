@@ -81,7 +81,7 @@ impl Pooling {
 /// (int64 `[batch, sequence]`) names: float32 `[batch, dimension]`, the value `pooled`.
 ///
 /// # Panics
-/// With fewer than [`Pooling::layers_min`] layers.
+/// If there are fewer than [`Pooling::layers_min`] layers.
 pub(super) fn pool(graph: &mut Graph, pooling: Pooling, states: &[Value], mask: &Value) -> Value {
     let weights = graph.unsqueeze("pool.mask", mask, &[2]);
     let weights = graph.cast("pool.mask.float", &weights, DataType::Float);

@@ -89,7 +89,7 @@ fn points(architecture: Architecture, shape: &Shape) -> Vec<Point> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     points: Vec<Point>,
-    /// By point and channel.
+    /// Smallest values, by point and channel.
     least: Vec<Vec<f32>>,
     most: Vec<Vec<f32>>,
 }
@@ -232,7 +232,7 @@ struct InputScale {
 }
 
 impl InputScale {
-    /// Of a range, which is widened to hold 0, so that 0 stays exactly 0.
+    /// The rounding of a range, which is widened to hold 0, so that 0 stays exactly 0.
     fn of(least: f32, most: f32) -> Self {
         let (least, most) = (least.min(0.0), most.max(0.0));
         let scale = (most - least) / INPUT_STEPS;

@@ -77,7 +77,7 @@ impl Machine {
         }
     }
 
-    /// Is there a feature of this name?
+    /// Whether the processor has a feature of this name.
     pub fn has(&self, feature: &str) -> bool {
         self.features.iter().any(|f| f.name == feature && f.present)
     }

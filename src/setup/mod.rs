@@ -1,7 +1,7 @@
 //! Setup installs pinned packages into a home folder with everything that serving needs: ONNX Runtime, Intel's
 //! provider, a model.
 //!
-//! What is fetched, and the size and SHA-256 of every file used, stands in `models/default.toml` ([`Pins`]).
+//! `models/default.toml` ([`Pins`]) lists the packages, and the size and SHA-256 of every file used.
 //! Promises: nothing whose sum differs is installed; a folder appears whole or not at all; what is there already is
 //! neither downloaded nor written again; an interrupted run continues where it was; two runs do not meet.
 //! Leaves out: any network code. Packages come through pip, so its mirrors, proxies and credentials apply, or from a
@@ -41,10 +41,10 @@ pub mod survey;
 mod tests;
 mod wheel;
 
-/// How long a run waits for another one to finish.
+/// The time that a run waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(600);
 
-/// What to set up, and from where.
+/// Options of a setup: what is installed, and from where.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folder that receives `runtime/` and `models/`.
@@ -231,7 +231,7 @@ pub fn install(
     })
 }
 
-/// What is in a package's place.
+/// The state of a package's folder.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Whole,

@@ -63,7 +63,7 @@ impl Pins {
     }
 }
 
-/// What a package is for.
+/// The purpose of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -152,7 +152,7 @@ impl FilePin {
         }
     }
 
-    /// For messages.
+    /// The expected checksum, for messages.
     pub(super) fn expected(&self) -> String {
         match &self.sha256 {
             Sums::One(one) => one.clone(),
@@ -169,7 +169,7 @@ enum Sums {
     Any(Vec<String>),
 }
 
-/// What [`ModelDir::import`](crate::model::ModelDir::import) is told about the model.
+/// What is passed to [`ModelDir::import`](crate::model::ModelDir::import) about the model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Import {

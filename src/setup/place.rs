@@ -78,7 +78,7 @@ pub(super) fn sweep(home: &Path) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Are all files of the wheel in `folder`, with the right sizes and, if `verify`, sums?
+/// Whether all files of the wheel are in `folder`, with the right sizes and, if `verify`, checksums.
 pub(super) fn matches(
     folder: &Path,
     wheel: &Wheel,
@@ -180,7 +180,7 @@ fn copy(mut from: impl Read, mut to: impl Write, progress: &mut dyn FnMut(u64)) 
     Ok(Sum { bytes, sha256 })
 }
 
-/// All files in a folder, as far as they can be seen: somebody may remove them meanwhile.
+/// All files in a folder, as far as they can be seen: another process may remove them meanwhile.
 pub(super) fn folder_bytes(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

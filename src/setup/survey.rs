@@ -154,7 +154,7 @@ pub struct Trial {
 pub enum Severity {
     /// Serving does not work without it.
     Missing,
-    /// Serving works, but not as it could or as somebody may expect.
+    /// Serving works, but not as well as it could or not as a user may expect.
     Warning,
 }
 
@@ -301,7 +301,7 @@ fn look_at_data(path: &Path, findings: &mut Vec<Finding>) -> Data {
     Data { path: path.to_owned(), exists: path.is_dir(), writable, locked_by: locked_by(path) }
 }
 
-/// What the engine wrote down when it last opened the data folder: damaged collections and the like.
+/// What the engine recorded when it last opened the data folder, such as damaged collections.
 fn found_at_the_last_start(data: &Path) -> Vec<Finding> {
     let text = regular::read_text(&data.join(FINDINGS_FILE)).unwrap_or_default();
     let finding = |line: &str| {

@@ -7,7 +7,7 @@
 use super::ValueType;
 use crate::value::Value;
 
-/// What a cell looks like.
+/// The type that a cell looks like.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Form {
     Bool(bool),

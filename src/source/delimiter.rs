@@ -18,7 +18,7 @@ const RECORDS: usize = 50;
 /// Percent of the rows that must have as many cells as the header.
 const PERCENT_ALIKE_MIN: usize = 90;
 
-/// What separates the cells of a table that begins with `head`.
+/// Finds what separates the cells of a table that begins with `head`.
 pub(super) fn of(head: &[u8]) -> char {
     // The last line may be cut.
     let head = match head.iter().rposition(|byte| *byte == b'\n') {

@@ -29,7 +29,7 @@ const NODES_MAX: usize = 10_000;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 32;
 
-/// What stands in front of a text.
+/// The front matter of a text.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct FrontMatter {
     /// Empty if it has none.
@@ -41,7 +41,7 @@ pub(super) struct FrontMatter {
 /// Front matter that cannot be read: it is text.
 #[derive(Debug, PartialEq)]
 pub(super) struct Unread {
-    /// As written, with its fences; empty where it has no end, since all is the text then.
+    /// The block as written, with its fences; empty where it has no end, since all is the text then.
     pub(super) block: String,
     pub(super) fault: Broken,
 }
@@ -95,7 +95,7 @@ pub(super) fn split(content: &str) -> Result<(FrontMatter, &str), Broken> {
     Ok((front, body))
 }
 
-/// What is said of a block that stays text.
+/// The remark on a block that stays text.
 fn told(line: u64, why: &str, remedy: &str) -> Broken {
     let reason = format!(
         "the front matter cannot be read: {why}; it is kept as text, and gives no title and no fields; {remedy}"
@@ -110,7 +110,7 @@ fn fence(content: &str) -> Option<(&'static str, &str)> {
     Some((fence, rest))
 }
 
-/// What stands within, and what behind.
+/// The text within the fences, and the text behind them.
 fn block<'a>(fence: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     let mut at = 0;
     for line in rest.split_inclusive('\n') {
@@ -126,7 +126,7 @@ fn block<'a>(fence: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     None
 }
 
-/// Whether what stands behind a fence is meant as front matter.
+/// Whether the text behind a fence is meant as front matter.
 fn is_meant(fence: &str, behind: &str) -> bool {
     let says = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     fence == "+++" || behind.lines().find(says).is_some_and(is_key)
@@ -156,7 +156,7 @@ fn line_of(block: &str, field: &str) -> u64 {
 /// A value, or several.
 #[derive(Debug, Clone, PartialEq)]
 enum Node {
-    /// As written, and what it means; `None` is null.
+    /// The scalar as written, and its value; `None` is null.
     Scalar {
         text: String,
         value: Option<Result<Value, String>>,
@@ -166,7 +166,7 @@ enum Node {
 }
 
 impl Node {
-    /// How many nodes it is, itself among them.
+    /// The number of nodes, itself included.
     fn size(&self) -> usize {
         match self {
             Node::Scalar { .. } => 1,

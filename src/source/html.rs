@@ -21,7 +21,7 @@ const OPEN_MAX: usize = 1 << 16;
 /// Open elements that are looked through for one that a start tag closes.
 const LOOK_BACK: usize = 64;
 
-/// What a page says.
+/// The title and text of a page.
 pub(super) struct Page {
     /// The text of `<title>`, else of the first `<h1>`; one line, may be empty.
     pub(super) title: String,
@@ -48,7 +48,7 @@ pub(super) fn read(html: &str, keep_menus: bool) -> Page {
     Page { title: title.unwrap_or_default(), text: trimmed(&state.text).to_owned() }
 }
 
-/// Without blank lines around; blanks that begin the first line of `<pre>` stay.
+/// Removes blank lines around the text; blanks that begin the first line of `<pre>` stay.
 fn trimmed(text: &str) -> &str {
     text.trim_end().trim_start_matches(['\n', '\r'])
 }
@@ -74,7 +74,7 @@ impl TokenSink for Reader {
     }
 }
 
-/// What stands between the text so far and the text to come.
+/// The separator between the text so far and the text to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Gap {
     #[default]
@@ -85,12 +85,12 @@ enum Gap {
     Paragraph,
 }
 
-/// What becomes of the text within an element.
+/// How the text within an element is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Kept,
     LeftOut,
-    /// Of a page's header only the headings are kept.
+    /// The page's header, of which only the headings are kept.
     Header,
 }
 
@@ -105,13 +105,13 @@ struct State {
     text: String,
     gap: Gap,
     open: Vec<Open>,
-    /// How many elements of a name are open.
+    /// The number of open elements of each name.
     counts: HashMap<LocalName, usize>,
     left_out: usize,
     headers: usize,
     in_title: bool,
     title: String,
-    /// Of the first `<h1>`, and where it begins in the text.
+    /// The text of the first `<h1>`, and where it begins in the text.
     heading: String,
     heading_start: Option<usize>,
     /// A link or button ended, and no text came since.
@@ -323,7 +323,7 @@ fn attribute<'a>(tag: &'a Tag, name: &str) -> Option<&'a str> {
     tag.attrs.iter().find(|attribute| &*attribute.name.local == name).map(|attribute| &*attribute.value)
 }
 
-/// What stands before and behind an element.
+/// The separators before and behind an element.
 fn gap(name: &str) -> Gap {
     match name {
         "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "blockquote" | "pre" | "ul" | "ol" | "dl"
@@ -341,7 +341,7 @@ fn gap(name: &str) -> Gap {
     }
 }
 
-/// What is closed where an element begins, and what bounds that.
+/// The elements that are closed where an element begins, and what bounds that.
 fn closed_by(name: &str) -> Vec<(&'static [&'static str], &'static [&'static str])> {
     const LISTS: &[&str] = &["ul", "ol", "menu", "table", "nav"];
     const CELLS: &[&str] = &["table"];

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-/// What a text says.
+/// The title and text of a Markdown file.
 #[derive(Debug, PartialEq)]
 pub(super) struct Markdown {
     /// The first heading, without its markup; may be empty.

@@ -1,7 +1,8 @@
 //! Sources read paths as a lazy sequence of documents, each with the place it was read from.
 //!
 //! Folders, text, Markdown, HTML, JSON, CSV and TSV, standard input; each also packed with gzip or zstd. What cannot be
-//! read is a [`SourceError`] in the sequence, with file and line, and reading goes on behind it. Memory holds one line or
+//! read is a [`SourceError`] in the sequence, with file and line, and reading continues behind it. Memory holds one
+//! line or
 //! one text file at a time, each of at most [`RECORD_BYTES_MAX`]. Nothing is printed here; whether the document suits a
 //! collection is decided by the engine.
 
@@ -88,7 +89,7 @@ impl SourceError {
     }
 }
 
-/// How a file is read.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One document per file; the first short line is its title.
@@ -162,7 +163,7 @@ impl std::str::FromStr for Format {
     }
 }
 
-/// How far reading has come, for a progress bar.
+/// The progress of reading, for a progress bar.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Grows while the sequence is read; ahead of the documents by what is buffered.
@@ -174,7 +175,8 @@ pub struct Progress {
 /// The user's options for reading files.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
-    /// For standard input (where it is required) and files named one by one. Where absent, found by the extension; of a
+    /// The format of standard input (where it is required) and of files named one by one. Default: by the extension; of
+    /// a
     /// file that is named and has none that is known, by how it begins.
     pub format: Option<Format>,
     /// Which fields of JSON and CSV are what.
@@ -226,9 +228,9 @@ type Documents = Box<dyn Iterator<Item = Result<SourceDocument, SourceError>> + 
 struct Input {
     /// `None`: standard input.
     path: Option<PathBuf>,
-    /// For messages.
+    /// Its name in messages.
     name: String,
-    /// Below the folder that was given, with `/`; a single file's name; empty for standard input.
+    /// The path below the folder that was given, with `/`; a single file's name; empty for standard input.
     relative: String,
     /// `None` means that its beginning decides.
     format: Option<Format>,

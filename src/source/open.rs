@@ -44,7 +44,7 @@ pub(super) struct Refused {
     pub(super) in_text: bool,
 }
 
-/// What a file's name says that it is packed with.
+/// The packing that a file's name promises.
 pub(super) fn packing(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     ["gz", "zst"].into_iter().find(|ending| name.ends_with(&format!(".{ending}")))
@@ -294,7 +294,7 @@ impl Read for Utf16 {
 /// Why a whole text could not be read.
 #[derive(Debug)]
 pub(crate) struct NotText {
-    /// From 1; none where the fault is not in a line.
+    /// The line, from 1; `None` where the fault is not in a line.
     pub(crate) line: Option<u64>,
     pub(crate) reason: String,
 }

@@ -31,7 +31,7 @@ pub(super) enum Kind {
     Tsv,
 }
 
-/// What is needed to begin a table.
+/// The inputs of a table reader.
 pub(super) struct Table {
     pub(super) file: String,
     pub(super) kind: Kind,

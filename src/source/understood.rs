@@ -1,4 +1,5 @@
-//! How the columns of a file were understood: which is the id, the title, the text, and of which type the others are.
+//! Records how the columns of a file were understood: which is the id, the title and the text, and which type the
+//! others have.
 //!
 //! A reader notes it before a file's first document. It is kept once for all files that are understood alike, and for at
 //! most [`FILES_MAX`] kinds of files, so that a folder of many files neither floods a terminal nor fills memory.
@@ -12,14 +13,14 @@ const FILES_MAX: usize = 100;
 /// Payload columns that [`Understood`] names when it is written out.
 const COLUMNS_SHOWN: usize = 12;
 
-/// How one file was understood, and all later files of the same columns.
+/// How one file was understood, and with it all later files of the same columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Understood {
     /// The first file, as the user gave it or found below a folder.
     pub file: String,
     /// What separates the cells of a table; `None` for JSON.
     pub delimiter: Option<char>,
-    /// In the order of the file; of JSON, the fields of its first record.
+    /// The columns in the order of the file; for JSON, the fields of its first record.
     pub columns: Vec<UnderstoodColumn>,
 }
 

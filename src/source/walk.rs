@@ -151,7 +151,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = Result<(String, DirEntry), Sou
 
 /// Leaves out what links would give a second time. Without links it asks the system nothing.
 struct Once {
-    /// Without links.
+    /// Real path of the folder, without links.
     root: PathBuf,
     /// Real paths of what was reached by links. Empty until the first link is followed.
     reached: HashSet<PathBuf>,

@@ -32,7 +32,7 @@ pub struct WalkedFolder {
 #[derive(Debug)]
 struct WholeFile {
     folder: Arc<str>,
-    /// As it stands in messages.
+    /// Its name in messages.
     name: String,
 }
 
@@ -54,7 +54,7 @@ impl WholeFiles {
         self.by_id.get(id).is_some_and(|file| &*file.folder == folder)
     }
 
-    /// How many files were found from this folder.
+    /// The number of files that were found from this folder.
     pub fn count(&self, folder: &str) -> u64 {
         self.by_id.values().filter(|file| &*file.folder == folder).count() as u64
     }

@@ -27,7 +27,7 @@ const SENTENCE_WORDS_MIN: usize = 4;
 /// How often the query stays in its passage: 1 - the masking rate of Lee et al. 2019, section 4.
 const IN_PLACE_PERCENT: u64 = 10;
 
-/// What an example was made of.
+/// The way in which an example is made from a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
@@ -56,7 +56,7 @@ impl Way {
         }
     }
 
-    /// As it stands in a recipe.
+    /// Its name in a recipe.
     pub fn name(self) -> &'static str {
         match self {
             Way::Row => "row",

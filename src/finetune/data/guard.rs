@@ -1,7 +1,7 @@
 //! Guards keep the examples that are worth training on, and give the reason for every other one.
 //!
-//! In this order, each example stopping at the first that holds: a text is empty; two sides are the same; a text
-//! overlaps held-out data; the example was there before; one nearly the same was there before. Over-long texts are
+//! Guards check in this order, and the first that holds decides: a text is empty; two sides are the same; a text
+//! overlaps held-out data; the example occurred before; one nearly the same occurred before. Over-long texts are
 //! counted and stay: the encoder cuts them. One pass, in linear time, the costly part on all threads of the pool.
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -19,7 +19,7 @@ use super::{
 /// Examples that are prepared at once, before they are gone through in order.
 const CHUNK: usize = 16_384;
 
-/// What to do with what a guard finds.
+/// What is done with an example that a guard finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -28,11 +28,11 @@ pub enum Action {
     Drop,
     /// Do not train.
     Refuse,
-    /// Only report it.
+    /// Keep it and report it.
     Keep,
 }
 
-/// How the guards judge.
+/// The settings of the guards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardSettings {
@@ -90,11 +90,11 @@ impl GuardSettings {
     }
 }
 
-/// What is left.
+/// The examples that remain.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) examples: Vec<Example>,
-    /// As [`super::Dataset::groups`].
+    /// Their groups; see [`super::Dataset::groups`].
     pub(super) groups: Vec<u32>,
 }
 

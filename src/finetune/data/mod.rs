@@ -108,7 +108,7 @@ impl Example {
         Example { negative: Some(negative.into()), ..Example::pair(anchor, positive) }
     }
 
-    /// What its fields make it.
+    /// The kind that its fields make it.
     pub fn kind(&self) -> Kind {
         match (&self.positive, &self.negative) {
             (None, _) => Kind::Texts,
@@ -231,7 +231,7 @@ struct Made {
 }
 
 impl Made {
-    /// Where an example comes from, in words.
+    /// Describes where an example comes from.
     fn place(&self, origin: u32) -> String {
         match self.documents.get(origin as usize) {
             Some(id) => format!("document {id}"),

@@ -27,7 +27,7 @@ pub struct HeldOut {
     sets: Vec<(String, Vec<String>)>,
 }
 
-/// How many texts a set holds out.
+/// The number of texts that a set holds out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HeldOutCount {
     /// Name of the set.
@@ -93,7 +93,7 @@ impl HeldOut {
         Ok(())
     }
 
-    /// Of each set.
+    /// The counts of each set.
     pub fn counts(&self) -> Vec<HeldOutCount> {
         let count =
             |(name, texts): &(String, Vec<String>)| HeldOutCount { name: name.clone(), texts: texts.len() };
@@ -139,7 +139,7 @@ pub(super) struct HeldOutIndex<'a> {
     shingle_words: usize,
 }
 
-/// What was found.
+/// An overlap that was found.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Overlap<'a> {
     pub(super) set: &'a str,
@@ -147,13 +147,13 @@ pub(super) struct Overlap<'a> {
     pub(super) how: How,
 }
 
-/// In which way two texts overlap.
+/// The way in which two texts overlap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum How {
     Equal,
-    /// In a run of so many words.
+    /// They share a run of so many words.
     Run(usize),
-    /// With this Jaccard similarity.
+    /// Their shingles have this Jaccard similarity.
     Near(f64),
 }
 

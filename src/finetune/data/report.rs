@@ -89,9 +89,9 @@ pub enum Reason {
     NegativeIsAnchor,
     /// It overlaps held-out data.
     TestOverlap,
-    /// The same example, but for white space, was there before.
+    /// The same example, but for white space, occurred before.
     Duplicate,
-    /// Nearly the same example was there before.
+    /// Nearly the same example occurred before.
     NearDuplicate,
 }
 
@@ -118,14 +118,14 @@ pub struct Found {
     pub samples: Vec<Sample>,
 }
 
-/// One of them.
+/// A sample of the examples that were counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Sample {
     /// Line or document.
     pub at: String,
     /// Beginnings of its texts.
     pub texts: Vec<String>,
-    /// What it was found to be like; empty where that is nothing.
+    /// The text that it resembles; empty where there is none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub like: String,
 }
@@ -236,7 +236,7 @@ impl SourceReport {
         Ok(())
     }
 
-    /// What examples were lost to, in words; `None` if none was.
+    /// Describes why examples were left out; `None` if none was.
     pub(super) fn losses(&self) -> Option<String> {
         let dropped =
             self.dropped.iter().map(|(reason, found)| format!("{} {}", found.count, reason.words()));

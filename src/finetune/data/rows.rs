@@ -24,7 +24,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// By the ending of the name, `.gz` and `.zst` set aside.
+    /// The form for the name's ending, without `.gz` or `.zst`.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_lowercase();
         let unpacked = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
@@ -53,7 +53,7 @@ pub(super) struct Rows {
     pub(super) kind: Kind,
     pub(super) examples: Vec<Example>,
     pub(super) lines: Vec<u32>,
-    /// Without blank lines and the header.
+    /// Number of rows, without blank lines and the header.
     pub(super) rows: usize,
     pub(super) blank: usize,
 }

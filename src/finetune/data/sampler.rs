@@ -1,7 +1,7 @@
 //! The sampler gives the examples of each step's batch. It is a pure function of data sets, batch size and seed, so
 //! that an interrupted run continues at any step as if it had not been interrupted.
 //!
-//! Each batch comes from one data set: in-batch negatives of another kind of text would be told apart by their kind.
+//! Each batch comes from one data set: in-batch negatives of another kind of text would be distinguished by their kind.
 //! Which one is drawn by weight from a low-discrepancy sequence (multiples of the golden ratio): after any number of
 //! steps the shares are as near to the weights as whole batches allow, so a small share of labelled data is replayed
 //! at even distances.
@@ -17,7 +17,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use super::{DataError, Dataset, Example, Kind, split::content_hash};
 use crate::random::{SplitMix, mixed};
 
-/// How many times its size a batch looks ahead for examples that share nothing.
+/// Lookahead, in batch sizes, for examples that share nothing with the batch.
 const LOOK_AHEAD: usize = 8;
 /// 2^64 divided by the golden ratio.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -53,7 +53,7 @@ struct Set {
     end: u64,
     /// Hashes of each example's texts; empty if no two examples share one.
     texts: Vec<Vec<u64>>,
-    /// As [`Dataset::groups`]; empty if too few to keep apart.
+    /// Groups as in [`Dataset::groups`]; empty if there are too few to keep apart.
     groups: Vec<u32>,
     /// The epoch that was asked for last, in order.
     order: Option<(u64, Vec<u32>)>,

@@ -36,10 +36,10 @@ pub struct Source {
     /// What the source is. Default [`SourceKind::Auto`].
     #[serde(default)]
     pub kind: SourceKind,
-    /// What it is called in reports; by default the last part of `from`.
+    /// Its name in reports. Default: the last part of `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How examples are made of documents; by default all three ways that make pairs.
+    /// How examples are made of documents. Default [`super::documents::DEFAULT_WAYS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "one_or_many")]
     pub make: Vec<Way>,
     /// Words that a passage may have when examples are made of documents.
@@ -48,7 +48,7 @@ pub struct Source {
     /// Share of the batches, relative to the other sources.
     #[serde(default = "weight")]
     pub weight: f64,
-    /// At most so many examples, drawn at random before the guards look at them; all by default.
+    /// Examples taken at most, drawn at random before the guards look at them. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Seed of that draw, and of every other choice made while examples are made.
@@ -79,7 +79,8 @@ pub struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
-    /// A folder is one in BEIR layout, a file is told by its name and its first row, and what is neither is a collection.
+    /// A folder is one in BEIR layout, a file is recognised by its name and its first row, and any other name is a
+    /// collection.
     #[default]
     Auto,
     /// Single texts. Of pairs and triplets every text is taken by itself.
@@ -167,7 +168,7 @@ impl Source {
         }
     }
 
-    /// What its `from` is taken for; `None` where that cannot be read at all.
+    /// What its `from` is resolved to; `None` where it cannot be read at all.
     pub fn origin(&self) -> Option<Origin> {
         // Also one that no examples can be made of: its name may be meant for a collection's.
         if self.kind == SourceKind::Auto && Path::new(&self.from).is_dir() {
@@ -191,7 +192,7 @@ impl Source {
         self.from.strip_prefix(COLLECTION_MARK).unwrap_or(&self.from)
     }
 
-    /// What it is called in reports and errors.
+    /// Its name in reports and errors.
     pub fn name(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
@@ -282,10 +283,10 @@ fn keep<T>(list: &mut Vec<T>, which: &[bool]) {
     list.shrink_to_fit();
 }
 
-/// In front of the name of a collection, where it could be taken for a file's.
+/// Stands in front of the name of a collection that could be mistaken for a file's.
 pub const COLLECTION_MARK: &str = "collection:";
 
-/// What a source's `from` turns out to be.
+/// What a source's `from` is resolved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// A file.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{DataError, Dataset};
 use crate::random::SplitMix;
 
-/// How much is held out.
+/// The part that is held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HeldOutSize {
     /// About this share of the examples; above 0 and below 1.
@@ -75,7 +75,7 @@ impl Dataset {
     }
 }
 
-/// Of texts in a row, white space made one blank; the same on every machine and in every version.
+/// Hashes consecutive texts, with white space reduced to one blank; the same on every machine and in every version.
 pub(super) fn content_hash<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
     let mut hasher = Sha256::new();
     for text in texts {

@@ -15,7 +15,7 @@ use std::{
 pub(super) struct Words {
     /// The words, in order.
     pub(super) words: Vec<u64>,
-    /// Of all letters and digits in a row, word borders ignored: equal for "e-mail" and "email".
+    /// Hash of all letters and digits, word borders ignored: equal for "e-mail" and "email".
     pub(super) letters: u64,
 }
 

@@ -7,7 +7,7 @@ use super::{Hub, PullError};
 const ENDPOINT: &str = "https://huggingface.co";
 
 impl Hub {
-    /// By `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_HUB_OFFLINE`, with the
+    /// Reads `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_HUB_OFFLINE`, with the
     /// meanings and defaults that they have in `huggingface_hub`; `variable` gives the value of one, if it is set.
     ///
     /// # Errors

@@ -81,7 +81,7 @@ pub(super) struct Listed {
     pub bytes: Option<u64>,
 }
 
-/// What of a repository is fetched.
+/// The files of a repository that are fetched.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub small: Vec<Listed>,

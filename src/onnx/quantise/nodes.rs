@@ -82,7 +82,7 @@ fn input(
 /// that are asked for are widened.
 ///
 /// # Errors
-/// As [`product`].
+/// Multiplies as [`product`] does.
 pub(in crate::onnx) fn words(
     graph: &mut Graph,
     weights: &Weights,

@@ -18,7 +18,7 @@ pub(super) struct Head {
     pub(super) values_at: usize,
 }
 
-/// What is kept between the steps; reused from head to head.
+/// Buffers between the steps; reused from head to head.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// In 8 bits, zero being 128: `[tokens][width]`.

@@ -47,7 +47,7 @@ pub(crate) struct Layer {
     pub(crate) output_norm: Norm,
 }
 
-/// What is kept between the steps; reused from call to call.
+/// Buffers between the steps; reused from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     /// `[tokens][3 hidden]`
@@ -56,7 +56,7 @@ pub(crate) struct Buffers {
     context: Vec<f32>,
 }
 
-/// What one thread needs for its share.
+/// Buffers of one thread for its share.
 #[derive(Debug, Default)]
 struct Scratch {
     rows: Rows,

@@ -67,7 +67,7 @@ impl Stage {
     }
 }
 
-/// What takes the time of each stage, or does not.
+/// Measures the time of each stage, or does nothing.
 pub(super) trait Clock: Sync {
     type Mark: Copy;
 
