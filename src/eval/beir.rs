@@ -14,20 +14,23 @@ use super::{EvalError, measures::Judgements, read_text};
 
 /// One document of a corpus.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "the names are BEIR's")]
 pub struct CorpusDocument {
+    /// The document's id.
     #[serde(rename = "_id")]
     pub id: String,
+    /// The title. Default: empty.
     #[serde(default)]
     pub title: String,
+    /// The text.
     pub text: String,
 }
 
 /// A judged collection.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct JudgedCollection {
+    /// Name of the set: its folder's.
     pub name: String,
+    /// All documents.
     pub corpus: Vec<CorpusDocument>,
     /// Queries with at least one relevant judgement: id, text, judgements; by id.
     pub queries: Vec<(String, String, Judgements)>,

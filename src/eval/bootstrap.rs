@@ -1,4 +1,5 @@
-//! How sure a measured figure is: resamples of the items it was measured on -> intervals and p-values.
+//! Bootstrap resampling says how sure a measured figure is: it resamples the items that were measured and gives
+//! intervals and p-values.
 //!
 //! Every resample draws as many items as there are, with replacement, from a generator of its own that follows from
 //! the seed, so that the answer is the same on any number of threads. Intervals are percentile intervals
@@ -13,7 +14,14 @@ use serde::Serialize;
 
 use crate::random::SplitMix;
 
-/// How to resample.
+/// How to resample. Default: 1000 resamples, a confidence of 0.95, seed 1.
+///
+/// ```
+/// use distilface::eval::bootstrap::Resampling;
+///
+/// let estimate = Resampling::default().mean(&[0.2, 0.4, 0.6, 0.8]);
+/// assert!(estimate.low < estimate.value && estimate.value < estimate.high);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Resampling {
     /// Fewer than some hundreds leave the ends of an interval to chance.
@@ -32,21 +40,23 @@ impl Default for Resampling {
 
 /// A figure with its percentile interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Estimate {
+    /// The figure over all items.
     pub value: f64,
+    /// Lower end of the interval.
     pub low: f64,
+    /// Upper end of the interval.
     pub high: f64,
 }
 
-/// The second of two systems less the first.
+/// The difference of two systems: the second's figure minus the first's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Difference {
     /// Second less first, over all items.
     pub difference: f64,
-    #[expect(missing_docs)]
+    /// Lower end of the interval of the difference.
     pub low: f64,
-    #[expect(missing_docs)]
+    /// Upper end of the interval of the difference.
     pub high: f64,
     /// Two-sided: how often a difference at least this large comes up where there is none. Never 0, since the
     /// observed sample counts as one of the resamples (Davison & Hinkley 1997, equation 4.11).

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::bootstrap::{Difference, Estimate, Resampling};
 
-/// Judged documents of one query: id -> gain, above 0 where relevant.
+/// Judged documents of one query: the gain of each id, above 0 where it is relevant.
 pub type Judgements = HashMap<String, f64>;
 
-/// Of one query, or means over queries.
+/// The measures of one query, or their means over queries; each is 0 to 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Measures {
     /// Normalised discounted cumulative gain of the first 10 (Järvelin & Kekäläinen 2002), with the gain itself in the
@@ -21,7 +21,16 @@ pub struct Measures {
     pub mrr_at_10: f64,
 }
 
-/// Measures of one ranking, best first. Without any relevant judgement all are 0.
+/// Measures one ranking of document ids, best first. Without any relevant judgement all measures are 0.
+///
+/// ```
+/// use distilface::eval::measures::{Judgements, measure};
+///
+/// let judgements = Judgements::from([("a".to_owned(), 1.0), ("b".to_owned(), 1.0)]);
+/// let ranking = ["x", "a"].map(String::from);
+/// let measures = measure(&ranking, &judgements);
+/// assert_eq!((measures.mrr_at_10, measures.recall_at_100), (0.5, 0.5));
+/// ```
 pub fn measure(ranking: &[String], judgements: &Judgements) -> Measures {
     let gain = |id: &String| judgements.get(id).copied().unwrap_or(0.0).max(0.0);
     let discounted = |gains: &mut dyn Iterator<Item = f64>| -> f64 {
@@ -43,7 +52,7 @@ pub fn measure(ranking: &[String], judgements: &Judgements) -> Measures {
     }
 }
 
-/// Plain means.
+/// The plain means of several queries' measures.
 pub fn mean(all: &[Measures]) -> Measures {
     let n = all.len().max(1) as f64;
     let sum = |f: fn(&Measures) -> f64| all.iter().map(f).sum::<f64>() / n;
@@ -54,12 +63,14 @@ pub fn mean(all: &[Measures]) -> Measures {
     }
 }
 
-/// Something for each of the measures.
+/// A value for each of the [`Measures`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names are those of Measures")]
 pub struct OfEach<T> {
+    /// Of [`Measures::ndcg_at_10`].
     pub ndcg_at_10: T,
+    /// Of [`Measures::recall_at_100`].
     pub recall_at_100: T,
+    /// Of [`Measures::mrr_at_10`].
     pub mrr_at_10: T,
 }
 

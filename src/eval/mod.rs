@@ -1,4 +1,5 @@
-//! How good, how sure and how fast: reference values, sentence similarity, judged collections, speed; and plots.
+//! Evaluation measures how good, how sure and how fast: reference values, sentence similarity, judged collections and
+//! speed; and it draws plots.
 //!
 //! Nothing here prints, and nothing knows the engine: what embeds or searches is handed in ([`sts::Embed`],
 //! [`retrieval::Retrieve`]).

@@ -15,10 +15,10 @@ use crate::{
     vector::cosine,
 };
 
-/// What was compared and how far it is off.
+/// The result of a comparison with reference values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ParityReport {
-    /// Where the encoder ran.
+    /// The device that the encoder ran on.
     pub device: String,
     /// Texts compared.
     pub texts: usize,

@@ -65,24 +65,31 @@ pub struct Series {
 
 /// Lines over one x axis.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct LineChart {
+    /// Title over the chart.
     pub title: String,
+    /// Name of the horizontal axis.
     pub x_label: String,
+    /// Name of the vertical axis.
     pub y_label: String,
     /// Ticks then stand at the points' own x where those are few.
     pub log_x: bool,
+    /// The lines, at least one.
     pub series: Vec<Series>,
 }
 
 /// A figure for each pair of two settings.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct HeatMap {
+    /// Title over the map.
     pub title: String,
+    /// Name of the horizontal axis.
     pub x_label: String,
+    /// Name of the vertical axis.
     pub y_label: String,
+    /// Labels of the columns, from the left.
     pub columns: Vec<String>,
+    /// Labels of the rows, from the top.
     pub rows: Vec<String>,
     /// Row by row; what is missing or not finite stays grey.
     pub values: Vec<Vec<f64>>,

@@ -28,7 +28,7 @@ const QUERIES: usize = 25;
 /// Fewer words than this make no load worth timing.
 const WORDS_MIN: usize = LONG_WORDS;
 
-/// What both models encode.
+/// The texts that both models encode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpeedTexts {
     short: Vec<String>,
@@ -75,7 +75,7 @@ fn cut(texts: &[String]) -> Result<SpeedTexts, String> {
     })
 }
 
-/// What a model takes.
+/// The size of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ModelSize {
     /// Numbers in the encoder's tensors; a task head that the file may also hold does not count.
@@ -104,22 +104,26 @@ impl ModelSize {
 
 /// Medians over the rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Speeds {
+    /// Short texts encoded per second.
     pub short_texts_per_second: f64,
+    /// Long texts encoded per second.
     pub long_texts_per_second: f64,
-    /// Of one short query alone, the median of a round.
+    /// Median time of one short query alone, in milliseconds.
     pub query_p50_ms: f64,
 }
 
-/// One of the two.
+/// The size and speed of one model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct ModelSpeed {
+    /// Name of the model.
     pub model: String,
+    /// The device that it ran on.
     pub device: String,
+    /// Parameters and bytes.
     #[serde(flatten)]
     pub size: ModelSize,
+    /// Median figures over the rounds.
     #[serde(flatten)]
     pub speeds: Speeds,
     /// Round by round.
@@ -128,30 +132,37 @@ pub struct ModelSpeed {
 
 /// The first model's figures over the second's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SpeedRatios {
+    /// Ratio of parameters.
     pub parameters: f64,
+    /// Ratio of the weights' sizes.
     pub weights_bytes: f64,
+    /// Ratio of the graphs' sizes.
     pub onnx_bytes: f64,
+    /// Ratio of short texts per second.
     pub short_texts_per_second: f64,
+    /// Ratio of long texts per second.
     pub long_texts_per_second: f64,
+    /// Ratio of a query's median times.
     pub query_p50_ms: f64,
 }
 
-/// Both, and what they come to.
+/// The figures of two models, and their ratios.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SpeedReport {
+    /// The first model.
     pub a: ModelSpeed,
+    /// The second model.
     pub b: ModelSpeed,
     /// A over B.
     pub ratios: SpeedRatios,
-    /// Tokens of the texts that A encodes, special ones included.
+    /// Mean tokens of the short texts that A encodes, special tokens included.
     pub short_tokens_mean: f64,
+    /// Mean tokens of the long texts that A encodes, special tokens included.
     pub long_tokens_mean: f64,
 }
 
-/// Measures two models in `rounds` alternating rounds; `told` hears how many rounds are done.
+/// Measures two models in `rounds` alternating rounds; `told` is called with the number of rounds that are done.
 ///
 /// # Errors
 /// Encoder errors, and those of [`ModelSize::of`].

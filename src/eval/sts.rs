@@ -31,27 +31,30 @@ pub const TEST_SETS: [(&str, &str); 7] = [
     ("STS-B", "stsb-test.tsv"),
     ("SICK-R", "sickr-test.tsv"),
 ];
-/// What a model may be chosen by.
+/// The sets that a model may be chosen by.
 pub const DEV_SETS: [(&str, &str); 2] = [("STS-B dev", "stsb-dev.tsv"), ("SICK-R dev", "sickr-dev.tsv")];
 
 const HEADER: &str = "subset\tscore\tsentence1\tsentence2";
 /// Sentences given to the embedding function at once: bounds what it holds.
 const BLOCK: usize = 1024;
 
-/// Two sentences and how alike people found them.
+/// Two sentences and how similar people found them.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct StsPair {
+    /// People's score; larger is more similar. Most sets use 0 to 5.
     pub score: f64,
+    /// The first sentence.
     pub first: String,
+    /// The second sentence.
     pub second: String,
 }
 
 /// One set; it has at least two pairs, and their scores are not all equal.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct StsSet {
+    /// Name of the set.
     pub name: String,
+    /// The pairs, in the order of the file.
     pub pairs: Vec<StsPair>,
 }
 
@@ -200,7 +203,14 @@ pub fn encode_with(encoder: &Encoder) -> impl FnMut(&[&str]) -> Result<Vec<Vec<f
 /// Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of their ranks.
 ///
 /// Between -1 and 1; 0 where one side is all equal, since it then says nothing about order (a collapsed encoder).
-/// Spearman 1904; ties as in Kendall & Gibbons 1990, section 3.8.
+/// Rank correlation of two lists, -1 to 1 (Spearman 1904; ties as in Kendall & Gibbons 1990, section 3.8).
+///
+/// ```
+/// use distilface::eval::sts::spearman;
+///
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[10.0, 20.0, 40.0]), 1.0);
+/// assert_eq!(spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]), -1.0);
+/// ```
 ///
 /// # Panics
 /// If the two have not as many values.
@@ -236,28 +246,31 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 
 /// One set's figure, times 100 as the literature gives it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SetScore {
+    /// Name of the set.
     pub set: String,
+    /// Number of pairs.
     pub pairs: usize,
+    /// Spearman correlation times 100, with its interval.
     #[serde(flatten)]
     pub spearman: Estimate,
 }
 
-/// One model on all sets.
+/// One model's scores on all sets.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct StsScores {
+    /// The score on each set.
     pub sets: Vec<SetScore>,
     /// Plain mean over the sets; its interval resamples each set on its own.
     pub average: Estimate,
 }
 
-/// What two models' scores differ by, times 100.
+/// The differences of two models' scores, times 100.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct StsDifferences {
+    /// The difference on each set, by its name.
     pub sets: Vec<(String, Difference)>,
+    /// The difference of the averages.
     pub average: Difference,
 }
 
