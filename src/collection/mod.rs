@@ -52,68 +52,118 @@ pub use service::Threads;
 
 /// How a collection was made; fixed for its life. Chunking and model belong to the engine and are only kept here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct CollectionSpec {
+    /// Values of one vector.
     pub dim: Dim,
+    /// How nearness is measured.
     pub metric: Metric,
+    /// Parameters of the index.
     pub index: IndexParams,
 }
 
-/// One change.
+/// A change to a collection.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Write {
+    /// Stores the point; a stored point of its id is replaced, unless its content hash is the same.
     Upsert(Box<Point>),
     /// Only if what is stored has the content `expected`; [`CollectionError::Changed`] if not.
     Replace {
+        /// The point to store.
         point: Box<Point>,
+        /// Hash of the content that must be stored now.
         expected: point::ContentHash,
     },
+    /// Removes the point of this id, if there is one.
     Delete(PointId),
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Outcome {
+    /// The point is new.
     Inserted,
+    /// The point replaced one of its id.
     Updated,
     /// The stored content hash is the same.
     Unchanged,
+    /// The point was removed.
     Deleted,
+    /// No point of this id is stored, so nothing was removed.
     NotFound,
 }
 
 /// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
 pub type WriteDone = Box<dyn FnOnce(Result<Vec<Outcome>, CollectionError>) + Send>;
 
-/// Counts of a collection.
+/// Counts and sizes of a collection.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct CollectionStats {
+    /// Documents stored.
     pub documents: u64,
+    /// Passages stored; each has one vector.
     pub passages: u64,
+    /// Passages whose vectors the index answers; the others are scanned.
     pub indexed: u64,
+    /// Vectors of deleted passages that the index still holds.
     pub tombstones: u64,
+    /// Size of the collection's folder in bytes; 0 where it was not looked at.
     pub disk_bytes: u64,
+    /// Size of the passages' vectors in bytes.
     pub vector_bytes: u64,
+    /// Payload fields that were asked for; empty where none were.
     pub fields: FieldsTold,
 }
 
 /// One page of a scroll, ordered by id.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Page {
+    /// The points, by id.
     pub points: Vec<StoredPoint>,
-    /// Last id of the page if there may be more.
+    /// Last id of the page if there may be more points.
     pub next: Option<PointId>,
-    /// What should be said of the filter, with the first page; see [`crate::index::columns::FieldIndex::hints`].
+    /// Remarks on the filter, with the first page; see [`crate::index::columns::FieldIndex::hints`].
     pub hints: Vec<String>,
 }
 
-/// Points of one dimension and metric, durable and searchable. Cheap to share (`Arc`), safe from any thread.
+/// Points of one dimension and metric, durable and searchable. It is cheap to share (`Arc`) and safe to use from any
+/// thread.
 ///
-/// Dropped without [`Collection::close`] it ends as a kill ends it: what was acknowledged is durable.
+/// ```
+/// use distilface::budget::Room;
+/// use distilface::collection::point::{ContentHash, Passage, Point};
+/// use distilface::collection::{Ask, Collection, CollectionOptions, CollectionSpec};
+/// use distilface::collection::{Reads, SearchQuery, Threads, Write};
+/// use distilface::index::IndexParams;
+/// use distilface::stop::Stop;
+/// use distilface::value::{Payload, PointId};
+/// use distilface::vector::{Dim, Metric, Vector};
+///
+/// let (dim, metric) = (Dim::new(2).unwrap(), Metric::Cosine);
+/// let dir = tempfile::tempdir().unwrap();
+/// let collection = Collection::create(
+///     &dir.path().join("places"),
+///     CollectionSpec { dim, metric, index: IndexParams::default() },
+///     CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() },
+/// )
+/// .unwrap();
+/// let point = Point {
+///     id: PointId::new("north").unwrap(),
+///     title: "North".into(),
+///     text: String::new(),
+///     payload: Payload::new(),
+///     content_hash: ContentHash([1; 16]),
+///     passages: vec![Passage { range: 0..0, vector: Vector::new(vec![0.0, 1.0], dim, metric).unwrap() }],
+/// };
+/// collection.write(vec![Write::Upsert(Box::new(point))]).unwrap();
+///
+/// let query = SearchQuery::new(Ask::Vector(vec![0.1, 0.9]), 1);
+/// let reads = Reads::new(Room::unbounded());
+/// let (hits, _trace) = collection.search(&query, None, &Stop::at(None), &reads).unwrap();
+/// assert_eq!(hits[0].id.as_str(), "north");
+/// collection.close().unwrap();
+/// ```
+///
+/// If it is dropped without [`Collection::close`], it ends as a kill ends it: acknowledged writes are durable.
 #[derive(Debug)]
 pub struct Collection {
     shared: Arc<Shared>,
@@ -121,7 +171,7 @@ pub struct Collection {
     closing: Mutex<()>,
     /// They must outlive the last turn, which is waited for.
     _threads: Arc<Threads>,
-    /// [`Collection::close`] has come to its end.
+    /// [`Collection::close`] has finished.
     is_closed: AtomicBool,
 }
 
@@ -151,10 +201,10 @@ struct Seats {
     indexer: Seat,
 }
 
-/// Settings that may change between starts.
+/// What an open collection uses of the process.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct CollectionOptions {
+    /// Memory of the store's cache in bytes.
     pub store_cache_bytes: u64,
     /// Threads that write and build, shared by all collections that are given them.
     pub threads: Arc<Threads>,
@@ -346,19 +396,19 @@ impl Collection {
         answer.recv().unwrap_or(Err(CollectionError::Closed))
     }
 
-    /// Counts. Looks at every file for `disk_bytes`.
+    /// The collection's counts. It looks at every file for `disk_bytes`.
     pub fn stats(&self) -> CollectionStats {
         self.stats_with(&FieldsAsked::default())
     }
 
-    /// Counts, and the fields that are asked for.
+    /// The collection's counts, and the fields that are asked for.
     pub fn stats_with(&self, asked: &FieldsAsked) -> CollectionStats {
         let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
         let fields = self.shared.read_memory().fields.stats(asked);
         CollectionStats { disk_bytes, fields, ..self.counts() }
     }
 
-    /// [`Collection::stats`] without `disk_bytes` and `fields`: cheap, and no disk.
+    /// The counts of [`Collection::stats`] without `disk_bytes` and `fields`. It is cheap and touches no disk.
     pub fn counts(&self) -> CollectionStats {
         let view = self.shared.view();
         let passages = view.table.live();

@@ -1,4 +1,4 @@
-//! What a collection holds: points with payloads, and the hits that come back.
+//! A collection holds points with payloads, and answers with hits.
 
 use std::{ops::Range, sync::Arc};
 
@@ -20,22 +20,22 @@ pub struct ContentHash(pub [u8; 16]);
 pub struct Passage {
     /// Bytes of [`Point::text`].
     pub range: Range<u32>,
-    #[expect(missing_docs)]
+    /// The passage's vector, in the collection's metric.
     pub vector: Vector,
 }
 
 /// A document with its passages: written, replaced and deleted as one unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    #[expect(missing_docs)]
+    /// The document's id.
     pub id: PointId,
-    #[expect(missing_docs)]
+    /// The title; may be empty.
     pub title: String,
-    #[expect(missing_docs)]
+    /// The text; may be empty.
     pub text: String,
-    #[expect(missing_docs)]
+    /// The typed fields; may be empty.
     pub payload: Payload,
-    #[expect(missing_docs)]
+    /// Hash of the content: a point of the same hash is not written again.
     pub content_hash: ContentHash,
     /// In the order of the text; at least one.
     pub passages: Vec<Passage>,
@@ -44,19 +44,19 @@ pub struct Point {
 /// A document as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredPoint {
-    #[expect(missing_docs)]
+    /// The document's id.
     pub id: PointId,
-    #[expect(missing_docs)]
+    /// The title; may be empty.
     pub title: String,
     /// Empty if it was not asked for.
     pub text: String,
-    #[expect(missing_docs)]
+    /// The typed fields; may be empty.
     pub payload: Arc<Payload>,
-    #[expect(missing_docs)]
+    /// Hash of the content that it was made from.
     pub content_hash: ContentHash,
     /// Bytes of the text, one range per passage.
     pub passages: Vec<Range<u32>>,
-    /// Microseconds since 1970.
+    /// When it was last written, in microseconds since 1970.
     pub updated_at: i64,
     /// First passage's vector, if asked for.
     pub vector: Option<Vec<f32>>,
@@ -65,7 +65,7 @@ pub struct StoredPoint {
 /// One answer of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
-    #[expect(missing_docs)]
+    /// The document's id.
     pub id: PointId,
     /// Larger is better; see [`crate::vector::Metric::score`].
     pub score: f32,

@@ -68,7 +68,7 @@ struct Cut {
 type Checked = Result<Result<Cut, Step>>;
 
 impl Engine {
-    /// All documents or none; each id once. Answered when durable.
+    /// Writes all documents or none; each id may occur once. It answers when they are durable.
     ///
     /// # Errors
     /// The first document's that is wrong; encoder and store errors. Nothing is written then.
@@ -90,8 +90,9 @@ impl Engine {
         self.commit(prepared, caller).await?.into_iter().collect()
     }
 
-    /// Each document by itself: a bad one is an error in its place and the rest goes on. Answered when durable.
-    /// Of an id that comes more than once the later document stays, as if each had come in a call of its own.
+    /// Writes each document by itself: a bad one is an error in its place and the others are written. It answers when
+    /// they are durable. Of an id that occurs more than once the last document stays, as if each had come in its own
+    /// call.
     ///
     /// # Errors
     /// The outer error is of the whole call (no such collection, encoder or disk failed); nothing is written then, but

@@ -1,4 +1,5 @@
-//! Encoders and collections: text in, hits out. The library's front door; where async begins.
+//! The engine takes text and gives hits: it joins encoders and collections. It is the library's front door, and the
+//! place where async begins.
 
 use std::{
     sync::{
@@ -61,117 +62,135 @@ pub const CHUNK_TOKENS_DEFAULT: usize = 254;
 /// Ids deleted in one atomic step of a deletion by filter.
 const DELETE_IDS_STEP: usize = 1024;
 
-/// What a collection is, as the catalogue keeps it.
+/// The settings and state of a collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct CollectionInfo {
+    /// Its name; see [`NewCollection::name`].
     pub name: String,
+    /// Values of one vector, 1 to [`crate::vector::DIM_MAX`].
     pub dimension: u32,
+    /// How nearness is measured.
     pub metric: Metric,
+    /// Parameters of its index.
     pub index: IndexParams,
-    /// `None`: chunking is off.
+    /// How its texts are cut into passages; `None` if chunking is off.
     pub chunking: Option<Chunking>,
-    /// `None`: vectors only.
+    /// The model that encodes its texts; `None` if it takes vectors only.
     pub model: Option<CollectionModel>,
-    /// Microseconds since 1970.
+    /// When it was made, in microseconds since 1970.
     pub created_at: i64,
-    /// Filled when answered; kept elsewhere.
+    /// Aliases that lead to it, by name. They are kept elsewhere and filled in for an answer.
     pub aliases: Vec<String>,
     /// Why it cannot be opened and what to do about it; every call on it is refused with this. Filled when answered.
     #[serde(skip)]
     pub damage: Option<String>,
 }
 
-/// The encoder a collection was made with.
+/// The model that a collection was made with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct CollectionModel {
+    /// Name of the model at that time.
     pub name: String,
+    /// Identifies the model's vectors; a model with another fingerprint is refused.
     pub fingerprint: Fingerprint,
 }
 
 /// The settings of a new collection.
 #[derive(Debug, Clone, PartialEq, Default)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct NewCollection {
+    /// Its name: 1 to 128 letters, digits, `_`, `-` or `.`, beginning with a letter or digit. No default.
     pub name: String,
-    /// `None`: the encoder's. Required where `vectors_only`.
+    /// Values of one vector, 1 to [`crate::vector::DIM_MAX`]. Default: the encoder's; required with
+    /// `vectors_only`.
     pub dimension: Option<u32>,
+    /// How nearness is measured. Default: [`Metric::default`].
     pub metric: Metric,
+    /// Parameters of its index. Default: [`IndexParams::default`].
     pub index: IndexParams,
+    /// Encodes each text as one passage, cut at the model's limit. Default: false.
     pub chunking_disabled: bool,
-    /// `None`: the model's limit, at most 256, less special tokens.
+    /// Tokens of a passage, special tokens not counted. Default: [`CHUNK_TOKENS_DEFAULT`], or less where the
+    /// model takes less.
     pub chunk_max_tokens: Option<usize>,
-    /// `None`: an eighth of the maximum.
+    /// Tokens shared with the passage before, below the maximum. Default: an eighth of the maximum.
     pub chunk_overlap_tokens: Option<usize>,
+    /// Makes a collection without an encoder: every document and query brings its vector. Default: false.
     pub vectors_only: bool,
-    /// Name of an installed model; empty: the default one.
+    /// Name of an installed model. Default: empty, which stands for the default model.
     pub model: String,
+    /// Accepts an existing collection of the same settings instead of refusing it. Default: false.
     pub if_not_exists: bool,
 }
 
 /// A document as a user sends it.
 #[derive(Debug, Clone, PartialEq, Default)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Document {
+    /// Its id: 1 to [`crate::value::ID_BYTES_MAX`] bytes. A stored document of this id is replaced.
     pub id: String,
+    /// Its title, encoded in front of every passage. Default: empty.
     pub title: String,
+    /// Its text, at most `limits.text_bytes_max` bytes with the title. Default: empty.
     pub text: String,
+    /// Its typed fields, at most `limits.payload_bytes_max` bytes. Default: none.
     pub payload: Payload,
+    /// Its vector, where the collection takes vectors only. Default: none.
     pub vector: Option<Vec<f32>>,
 }
 
-/// What became of a document.
+/// The result of writing one document.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct DocumentOutcome {
+    /// The document's id.
     pub id: String,
+    /// What the write did.
     pub status: WriteStatus,
-    /// 0 where nothing was done.
+    /// Passages that were written; 0 where nothing was done.
     pub passages: u32,
-    /// That were encoded, special ones included; 0 where the vectors were kept.
+    /// Tokens that were encoded, special tokens included; 0 where the vectors were kept.
     pub tokens: u32,
-    /// Some text lies past the model's limit and was not encoded.
+    /// Whether some text lies past the model's limit and was not encoded.
     pub truncated: bool,
-    /// Only the beginning of the title was encoded; the text was not shortened for it.
+    /// Whether only the beginning of the title was encoded; the text was not shortened for it.
     pub title_truncated: bool,
     /// Words of its passages that the model reads as one unknown token each: they have more than 100 characters, or the
     /// vocabulary cannot spell them. Nothing finds a document by such a word.
     pub unknown_tokens: u32,
 }
 
-/// What a write did to one document.
+/// The effect of a write on one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum WriteStatus {
+    /// The document is new.
     Inserted,
+    /// The document replaced one of its id.
     Updated,
+    /// The same document was stored already; nothing was written.
     Unchanged,
 }
 
 /// Which documents a page shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListingQuery {
-    /// Only those that match; `None`: all.
+    /// Only documents that match are listed. `None` lists all.
     pub filter: Option<Filter>,
-    /// Where an earlier page said to go on; `None`: from the beginning.
+    /// The cursor of an earlier page. `None` begins at the first document.
     pub cursor: Option<String>,
     /// Documents on the page, 1 to `limits.batch_max`.
     pub limit: usize,
-    /// With their texts.
+    /// Documents carry their texts.
     pub with_text: bool,
-    /// With the vector of each document's first passage.
+    /// Documents carry the vector of their first passage.
     pub with_vectors: bool,
 }
 
 /// One page of documents, ordered by id.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Listing {
+    /// The documents, by id.
     pub points: Vec<StoredPoint>,
-    /// Where the next page begins; `None` after the last one.
+    /// The cursor of the next page; `None` after the last one.
     pub next_cursor: Option<String>,
-    /// What should be said of the filter, with the first page.
+    /// Remarks on the filter; only the first page has them.
     pub hints: Vec<String>,
     scope: Scope,
 }
@@ -183,30 +202,68 @@ impl Listing {
     }
 }
 
-/// Hits and how they were found.
+/// The hits of a search, and how they were found.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SearchAnswer {
+    /// The hits, best first.
     pub hits: Vec<Hit>,
+    /// Tokens of the question, special tokens included; 0 if it was not a text.
     pub tokens: u32,
+    /// Whether the question was longer than the model's limit, so that its end was not encoded.
     pub truncated: bool,
-    /// Where the question was encoded; empty if it was no text.
+    /// The device that encoded the question; empty if it was not a text.
     pub device: String,
+    /// Where the time of encoding went; zero if the question was not a text.
     pub encode: EncodeTimes,
+    /// How the search ran, stage by stage.
     pub trace: SearchTrace,
+    /// Time from the call to the answer.
     pub total: std::time::Duration,
 }
 
-/// Who calls, and until when the call is worth its cost. Dropping the call's future cancels what has not begun.
+/// The caller of an operation, and the time after which its answer is of no use. Dropping the call's future
+/// cancels what has not begun.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
-    #[expect(missing_docs)]
+    /// Time after which the call is given up. Default: none.
     pub deadline: Option<Instant>,
-    /// Clients take turns at the encoder; calls of one number are one client's.
+    /// Number of the client: clients take turns at the encoder. Default 0.
     pub client: u64,
 }
 
-/// Encoders and collections. Cheap to share (`Arc`).
+/// Encoders and collections in one data folder. It is cheap to share (`Arc`).
+///
+/// This one runs without a model, so documents bring their vectors. With a model installed, leave `encoder.model` at
+/// its default and give texts instead.
+///
+/// ```
+/// use distilface::config::Config;
+/// use distilface::engine::{Ask, Caller, Document, Engine, NO_MODEL, NewCollection, SearchQuery};
+///
+/// tokio::runtime::Runtime::new().unwrap().block_on(async {
+///     let dir = tempfile::tempdir().unwrap();
+///     let mut config = Config::default();
+///     config.data.dir = dir.path().join("db");
+///     config.encoder.model = NO_MODEL.into();
+///     let engine = Engine::open(&config).unwrap();
+///
+///     let name = "places".to_owned();
+///     let new = NewCollection { name, vectors_only: true, dimension: Some(2), ..Default::default() };
+///     engine.create_collection(new).await.unwrap();
+///     let place = |id: &str, vector: [f32; 2]| Document {
+///         id: id.into(),
+///         vector: Some(vector.into()),
+///         ..Document::default()
+///     };
+///     let places = vec![place("east", [1.0, 0.0]), place("north", [0.0, 1.0])];
+///     engine.upsert("places", places, Caller::default()).await.unwrap();
+///
+///     let query = SearchQuery::new(Ask::Vector(vec![0.2, 0.9]), 1);
+///     let answer = engine.search("places", query, Caller::default()).await.unwrap();
+///     assert_eq!(answer.hits[0].id.as_str(), "north");
+///     engine.close().await.unwrap();
+/// });
+/// ```
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
@@ -237,9 +294,9 @@ impl Drop for Looking {
 pub const NO_MODEL: &str = "none";
 
 impl Engine {
-    /// Opens the data folder (locking it), the encoder, the catalogue and every collection.
-    /// Synchronous and slow: call it before serving. A collection of another model opens too; the model is loaded when
-    /// something needs it, and what needs it is refused if it is not here ([`EngineError::WrongModel`]).
+    /// Opens and locks the data folder, the encoder, the catalogue and every collection.
+    /// It is synchronous and slow: call it before serving. A collection of another model opens too; the model is loaded
+    /// when a call needs it, and the call is refused if the model is not installed ([`EngineError::WrongModel`]).
     ///
     /// # Errors
     /// Config, store, model, runtime errors.
@@ -292,7 +349,7 @@ impl Engine {
         &self.config
     }
 
-    /// Makes a collection; the flag tells whether it is new.
+    /// Makes a collection; the flag says whether it is new.
     ///
     /// # Errors
     /// [`EngineError::BadName`], [`EngineError::CollectionExists`], [`EngineError::CollectionDiffers`],
@@ -371,7 +428,7 @@ impl Engine {
         Ok(directory.info(directory.find(name)?))
     }
 
-    /// All, by name.
+    /// All collections, by name.
     ///
     /// # Errors
     /// [`EngineError::Closing`].
@@ -474,7 +531,7 @@ impl Engine {
         .await
     }
 
-    /// Deletes by id; answers how many were there.
+    /// Deletes documents by id and answers how many of them existed.
     ///
     /// # Errors
     /// As [`Engine::get`].
@@ -485,7 +542,8 @@ impl Engine {
         self.delete_ids(&open, ids).await
     }
 
-    /// Deletes what matches; answers how many. In steps: after a failure a part may be deleted.
+    /// Deletes the documents that match and answers how many they were. It works in steps, so after a failure a part
+    /// may be deleted.
     ///
     /// # Errors
     /// [`EngineError::NoCollection`]; filter and store errors.
@@ -501,8 +559,30 @@ impl Engine {
         Ok(deleted)
     }
 
-    /// A page of documents ordered by id: the first, or the one that the cursor of another page leads to. It closes early
+    /// A page of documents ordered by id: the first, or the one that the cursor of another page leads to. It ends early
     /// at about [`crate::collection::PAGE_BYTES`].
+    ///
+    /// ```
+    /// # use distilface::{config::Config, engine::{Engine, EngineError, ListingQuery}};
+    /// # use distilface::budget::Room;
+    /// # async fn every(engine: &Engine) -> Result<(), EngineError> {
+    /// let mut query = ListingQuery {
+    ///     filter: None,
+    ///     cursor: None,
+    ///     limit: 100,
+    ///     with_text: false,
+    ///     with_vectors: false,
+    /// };
+    /// loop {
+    ///     let page = engine.scroll("places", query.clone(), Room::unbounded()).await?;
+    ///     page.points.iter().for_each(|point| println!("{}", point.id));
+    ///     query.cursor = page.next_cursor;
+    ///     if query.cursor.is_none() {
+    ///         return Ok(());
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`EngineError::NoCollection`], [`EngineError::OutOfRange`]; [`EngineError::Cursor`] for a cursor of another
@@ -534,7 +614,7 @@ impl Engine {
         .await
     }
 
-    /// Documents that match.
+    /// Counts the documents that match; all of them without a filter.
     ///
     /// # Errors
     /// [`EngineError::NoCollection`]; filter errors.
@@ -633,7 +713,7 @@ impl Engine {
             .map_err(|_| EngineError::Panicked { reason: "closing failed; see the log".to_owned() })?
     }
 
-    /// What [`Engine::close`] has not closed yet, in words.
+    /// Describes what [`Engine::close`] has not closed yet.
     pub fn unclosed(&self) -> String {
         self.names.unclosed()
     }

@@ -1,10 +1,10 @@
-//! What goes from stage to stage: a passage that may be answered, its score, and who found it.
+//! A candidate goes from stage to stage: a passage that may be answered, its score, and the retrievers that found it.
 
 use std::{cmp::Ordering, collections::HashSet};
 
 use crate::value::PointId;
 
-/// Who found a candidate, and how good it was there.
+/// A retriever that found a candidate, and the candidate's place in its list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Name of the retriever, such as `dense`.

@@ -1,4 +1,4 @@
-//! A query -> hits, stage by stage; each stage is one file, takes candidates and gives candidates.
+//! A query becomes hits stage by stage; each stage is one file, takes candidates and gives candidates.
 //!
 //! | stage | does |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `fetch` | reads title, payload and passage of what is answered |
 //!
 //! There is one query type, [`SearchQuery`], from the engine down to here. A candidate carries where it came from.
-//! Every stage looks at the stop signal of its request and tells its time and its count in the [`SearchTrace`].
+//! Every stage looks at the stop signal of its request and reports its time and its count in the [`SearchTrace`].
 //!
 //! A search owns what it reads, a `View`, and holds no lock while it compares: it may use the whole pool it runs on, and
 //! no writer waits for it.
@@ -137,7 +137,7 @@ pub(super) fn run(
     let candidates = group::group(candidates, &plan)?;
     watch.end(&mut trace, candidates.len());
 
-    // Whoever holds the generation keeps the documents found readable, though they are deleted now. The rest may go.
+    // The generation keeps the documents found readable, even if they are deleted now. The rest may go.
     let generation = plan.into_generation();
     let watch = Watch::start(Stage::Fetch);
     let hits = fetch::fetch(shared, query, candidates, stop, reads)?;

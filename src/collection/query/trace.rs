@@ -1,4 +1,4 @@
-//! What the stages tell of a search: how long each took, how many candidates it gave on, and how retrievers looked.
+//! The stages report about a search: how long each took, how many candidates it passed on, and how retrievers searched.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ pub enum Stage {
     Fetch,
 }
 
-/// How one stage went.
+/// The report of one stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageTrace {
     /// Which stage.
@@ -30,7 +30,7 @@ pub struct StageTrace {
     pub candidates: usize,
 }
 
-/// How one retriever looked.
+/// The report of one retriever.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retrieval {
     /// Its name, as in [`super::Source::retriever`].
@@ -41,7 +41,7 @@ pub struct Retrieval {
     pub candidates: usize,
     /// Which of its ways it took; `dense`: `exact`, `graph`, `filtered_exact` or `filtered_graph`.
     pub plan: &'static str,
-    /// Why that way, in words.
+    /// Why it took that way, as a sentence.
     pub reason: String,
     /// Vectors compared one by one.
     pub scanned: u64,
@@ -49,7 +49,7 @@ pub struct Retrieval {
     pub ef: u32,
 }
 
-/// How a search was done.
+/// The report of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SearchTrace {
     /// Every stage that ended, in order.
