@@ -1,4 +1,4 @@
-//! `distilface doctor`: what is there, what is chosen and why, what is missing and which command mends it.
+//! `distilface doctor` reports what is installed, what is chosen and why, what is missing and which command repairs it.
 
 use std::time::Duration;
 
@@ -141,8 +141,8 @@ fn finding_text(finding: &Finding, out: &Output) -> String {
     };
     let what = layout::wrap_after(label, &finding.what, out.width(), layout::LongWords::Keep);
     let what = what.replacen(label, &out.paint(style, label), 1);
-    match &finding.mend {
-        Some(mend) => format!("{what}\n  mend it: {}", out.paint(Style::Bold, mend)),
+    match &finding.repair {
+        Some(repair) => format!("{what}\n  repair: {}", out.paint(Style::Bold, repair)),
         None => what,
     }
 }

@@ -252,13 +252,13 @@ impl Indexer {
         self.replace_graph(None);
         if self.retired.len() > retired {
             self.failures += 1;
-            tracing::warn!(dir = %self.shared.dir.display(), "the graph failed a search; it is built anew");
+            tracing::warn!(dir = %self.shared.dir.display(), "the graph failed a search; it is built again");
             self.check_given_up();
         }
     }
 
     fn failed(&mut self, error: &IndexError) {
-        tracing::warn!(dir = %self.shared.dir.display(), %error, "the graph failed; it is built anew");
+        tracing::warn!(dir = %self.shared.dir.display(), %error, "the graph failed; it is built again");
         self.failures += 1;
         if self.aside.take().is_none() {
             self.replace_graph(None);

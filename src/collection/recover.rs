@@ -140,7 +140,7 @@ fn load_graph(
         Ok(Saved::Later { .. }) => "it is of a later state than the one that was accepted".to_owned(),
         Err(error) => describe(&error),
     };
-    tracing::warn!(dir = %dir.display(), reason, "the saved graph is of no use; it is built anew");
+    tracing::warn!(dir = %dir.display(), reason, "the saved graph is of no use; it is built again");
     if let Err(error) = indexer::discard(dir) {
         tracing::warn!(dir = %dir.display(), %error, "the saved graph cannot be removed");
     }

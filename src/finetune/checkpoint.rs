@@ -140,7 +140,7 @@ pub enum CheckpointError {
     #[error("checkpoint {} has format {got}, this program reads {FORMAT}; go on with the version that wrote it", path.display())]
     Format { path: PathBuf, got: u32 },
     #[error(
-        "the run in {} was begun with other settings:\n{}\ngive the old values to go on with it, or another folder (--run) to begin anew",
+        "the run in {} was begun with other settings:\n{}\ngive the old values to go on with it, or another folder (--run) to start again",
         folder.display(), settings::lines(changes)
     )]
     Settings { folder: PathBuf, changes: Vec<Change> },

@@ -28,7 +28,7 @@ pub enum SetupError {
     )]
     PipMissing { python: String },
     #[error(
-        "pip could not download {package} ({status}); it said:\n{}\nonce that is mended, run setup again; it goes on where it was",
+        "pip could not download {package} ({status}); it said:\n{}\nonce that is repaired, run setup again; it continues where it was",
         indent(lines)
     )]
     PipFailed { package: String, status: String, lines: Vec<String> },
@@ -48,7 +48,7 @@ pub enum SetupError {
     Busy { home: PathBuf, holder: String },
     #[error("the disk of {} is full; setup needs about 600 MB of it at most: free some space and run it again, it goes on where it was", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
-    #[error("{} cannot be written; choose another folder with --home or DISTILFACE_HOME, or mend its permissions", path.display())]
+    #[error("{} cannot be written; choose another folder with --home or DISTILFACE_HOME, or correct its permissions", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
     #[error("cannot {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },

@@ -166,7 +166,7 @@ pub struct Finding {
     /// The problem, as a sentence.
     pub what: String,
     /// The command or action that repairs it; `None` where there is none.
-    pub mend: Option<String>,
+    pub repair: Option<String>,
 }
 
 fn look_at_runtime(home: &Path, machine: &Machine, findings: &mut Vec<Finding>) -> Runtime {
@@ -178,8 +178,8 @@ fn look_at_runtime(home: &Path, machine: &Machine, findings: &mut Vec<Finding>) 
         cuda: report.cuda,
     };
     if let Err(reason) = &runtime.library {
-        let mend = "distilface setup (or point ORT_DYLIB_PATH at a libonnxruntime)";
-        findings.push(missing(reason.clone(), mend));
+        let repair = "distilface setup (or point ORT_DYLIB_PATH at a libonnxruntime)";
+        findings.push(missing(reason.clone(), repair));
     } else if let Err(reason) = &runtime.openvino {
         let installed = Pins::embedded().folder(Role::Openvino).is_some_and(|f| home.join(f).is_dir());
         findings.extend(openvino_finding(machine, installed, reason));
@@ -200,7 +200,7 @@ fn openvino_finding(machine: &Machine, installed: bool, reason: &str) -> Option<
     Some(Finding {
         severity: Severity::Warning,
         what: format!("Intel's provider cannot be used, {gain} without it: {reason}"),
-        mend: Some(command.to_owned()),
+        repair: Some(command.to_owned()),
     })
 }
 
@@ -219,7 +219,7 @@ fn look_at_models(home: &Path, findings: &mut Vec<Finding>) -> Vec<Model> {
             Err(e) => findings.push(Finding {
                 severity: Severity::Warning,
                 what: format!("a model is broken: {}", with_sources(&e)),
-                mend: None,
+                repair: None,
             }),
         }
     }
@@ -234,18 +234,18 @@ fn find_model(config: &Config, findings: &mut Vec<Finding>) -> Option<ModelDir> 
         Ok(dir) => return Some(dir),
         Err(error) => error,
     };
-    let mend = match error {
+    let repair = match error {
         ModelError::NotFound { .. } => "distilface setup",
         _ => "distilface setup --force --only model, or import the model again",
     };
-    findings.push(missing(with_sources(&error), mend));
+    findings.push(missing(with_sources(&error), repair));
     None
 }
 
 fn try_model(dir: &ModelDir, config: &Config, findings: &mut Vec<Finding>) -> Option<Trial> {
     let fail = |findings: &mut Vec<Finding>, e: &dyn std::error::Error| {
-        let mend = "distilface setup --verify, or another encoder.device";
-        findings.push(missing(format!("the model {}: {}", config.encoder.model, with_sources(e)), mend));
+        let repair = "distilface setup --verify, or another encoder.device";
+        findings.push(missing(format!("the model {}: {}", config.encoder.model, with_sources(e)), repair));
     };
     let started = Instant::now();
     let encoder = match Encoder::open(dir, &config.data.home, &config.encoder) {
@@ -294,7 +294,7 @@ fn look_at_data(path: &Path, findings: &mut Vec<Finding>) -> Data {
     if let Err(e) = written {
         findings.push(missing(
             format!("the data folder {} cannot be written: {e}", path.display()),
-            "mend its permissions, or choose another with --data or data.dir",
+            "correct its permissions, or choose another with --data or data.dir",
         ));
     }
     findings.extend(found_at_the_last_start(path));
@@ -307,13 +307,13 @@ fn found_at_the_last_start(data: &Path) -> Vec<Finding> {
     let finding = |line: &str| {
         let (what, remedy) = line.split_once('\t')?;
         let what = format!("found when the data folder was last opened: {what}");
-        Some(Finding { severity: Severity::Warning, what, mend: Some(remedy.to_owned()) })
+        Some(Finding { severity: Severity::Warning, what, repair: Some(remedy.to_owned()) })
     };
     text.lines().filter_map(finding).collect()
 }
 
-fn missing(what: String, mend: &str) -> Finding {
-    Finding { severity: Severity::Missing, what, mend: Some(mend.to_owned()) }
+fn missing(what: String, repair: &str) -> Finding {
+    Finding { severity: Severity::Missing, what, repair: Some(repair.to_owned()) }
 }
 
 /// The holder that `store` notes in its lock file. The probe holds a shared lock for an instant.
@@ -351,8 +351,8 @@ mod tests {
         assert!(seen.models.is_empty() && seen.encoder.is_none());
         assert!(seen.data.writable && !seen.data.exists);
         // Another library may be named by the environment of the test run; the model is missing in any case.
-        let mends: Vec<&str> = seen.findings.iter().filter_map(|f| f.mend.as_deref()).collect();
-        assert!(mends.contains(&"distilface setup"), "{:?}", seen.findings);
+        let repairs: Vec<&str> = seen.findings.iter().filter_map(|f| f.repair.as_deref()).collect();
+        assert!(repairs.contains(&"distilface setup"), "{:?}", seen.findings);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "looking changes nothing");
     }
 
@@ -366,10 +366,13 @@ mod tests {
         };
         let xeon = machine("linux", "x86_64", "Intel(R) Xeon(R)");
         let absent = openvino_finding(&xeon, false, "no file").unwrap();
-        assert_eq!((absent.severity, absent.mend.as_deref()), (Severity::Warning, Some("distilface setup")));
+        assert_eq!(
+            (absent.severity, absent.repair.as_deref()),
+            (Severity::Warning, Some("distilface setup"))
+        );
         assert!(absent.what.contains("no file"), "{}", absent.what);
         let broken = openvino_finding(&xeon, true, "cut short").unwrap();
-        assert!(broken.mend.unwrap().contains("--verify"));
+        assert!(broken.repair.unwrap().contains("--verify"));
         for elsewhere in [machine("linux", "x86_64", "AMD EPYC"), machine("macos", "aarch64", "Apple M4")] {
             assert!(openvino_finding(&elsewhere, false, "no file").is_none());
         }
@@ -384,7 +387,7 @@ mod tests {
         let data = look_at_data(&file.join("db"), &mut findings);
         assert!(!data.writable);
         assert!(findings[0].what.contains("cannot be written"), "{findings:?}");
-        assert!(findings[0].mend.as_deref().unwrap().contains("--data"), "{findings:?}");
+        assert!(findings[0].repair.as_deref().unwrap().contains("--data"), "{findings:?}");
     }
 
     #[test]
@@ -396,7 +399,7 @@ mod tests {
         look_at_data(folder.path(), &mut findings);
         let [finding] = findings.as_slice() else { panic!("{findings:?}") };
         assert!(finding.what.contains("collection \"a\" is not served"), "{finding:?}");
-        assert_eq!(finding.mend.as_deref(), Some("put it back"));
+        assert_eq!(finding.repair.as_deref(), Some("put it back"));
     }
 
     #[test]
