@@ -20,7 +20,7 @@ use crate::{
 /// Memory is counted in units of this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
 
-/// One part in so many of the budget is left free by whoever waits.
+/// A waiting caller leaves one part in so many of the budget free.
 const LEFT_PART: usize = 8;
 
 /// About what one payload value or passage takes beyond its own bytes: its place in two maps, and its name's allocation.

@@ -21,7 +21,7 @@ pub enum ErrorKind {
     Precondition,
     /// The caller is not known: give a valid key.
     Unauthenticated,
-    /// The caller is known and may not do this: ask whoever grants it.
+    /// The caller is known and may not do this: ask the operator who grants it.
     Forbidden,
     /// A queue or a limit is full: back off and retry.
     Overloaded,

@@ -14,7 +14,7 @@
 //! | module | turns | into |
 //! |---|---|---|
 //! | [`cli`] | arguments | all of it; the only module that prints |
-//! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], alone names `tonic`) |
+//! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], the only users of `tonic`) |
 //! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
 //! | [`training`] | a recipe or a judged collection | a job that any caller starts, watches and stops |
 //! | [`engine`] | text | hits: encoders and collections; where async begins |
@@ -28,7 +28,7 @@
 //! | [`hub`] | names on the hub, other programs' folders | models pulled, imported and exported |
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
-//! | [`runtime`] | a graph and a device | something that runs (alone names `ort`) |
+//! | [`runtime`] | a graph and a device | something that runs (only here `ort` is used) |
 //! | [`config`] | file, environment, flags | settings, checked all at once |
 //! | [`telemetry`] | spans and events | a log |
 //! | [`value`] | JSON and text | ids, values, payloads and filters |
@@ -93,7 +93,7 @@ mod walls;
 
 pub use error::{ErrorKind, Fault};
 
-/// Any failure of this crate, for whoever uses several of its modules. No module below [`cli`] names it.
+/// Any failure of this crate, for a caller that uses several of its modules. No module below [`cli`] names it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[error(transparent)]
@@ -123,7 +123,7 @@ pub enum Error {
 /// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The fault that `error` is, if it is an error of this crate: for whoever holds any error.
+/// The fault that `error` is, if it is an error of this crate, for a caller that holds any error.
 pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a dyn Fault> {
     macro_rules! first_of {
         ($($type:ty),* $(,)?) => {

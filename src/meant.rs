@@ -1,4 +1,4 @@
-//! A refusal of a name -> the known name that was meant, in the words of a message.
+//! Adds to the refusal of a name the known name that was probably meant.
 
 use crate::spelling;
 

@@ -1,6 +1,6 @@
 //! Background work lets the system's scheduler put other threads first.
 //!
-//! Alone names `rustix`. On Linux niceness belongs to a thread and is inherited by the threads it starts; elsewhere it
+//! Only this file uses `rustix`. On Linux niceness belongs to a thread and is inherited by the threads it starts; elsewhere it
 //! belongs to the process, and nothing is done.
 
 /// Niceness of work that nobody waits for: a tenth of a normal thread's share where both want a core.

@@ -1,4 +1,4 @@
-//! A word that is not known -> the known word that was probably meant.
+//! Finds the known word that an unknown word was probably meant for.
 
 /// Longer words are not compared: the work grows with the product of both lengths.
 const CHARS_MAX: usize = 64;

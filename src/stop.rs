@@ -1,6 +1,6 @@
 //! When to leave off: a deadline passed, or nobody waits for the answer any more.
 //!
-//! Whoever computes for long looks at a [`Stop`] between bounded steps. A stopped computation has no answer: what it
+//! A long computation looks at a [`Stop`] between bounded steps. A stopped computation has no answer: what it
 //! found so far is thrown away.
 
 use std::{
@@ -21,7 +21,7 @@ pub struct Stop {
     gone: Option<Arc<AtomicBool>>,
 }
 
-/// Whoever waits for an answer. Dropping it stops whoever has its [`Stop`].
+/// The caller that waits for an answer. Dropping it stops the computation that has its [`Stop`].
 #[derive(Debug)]
 pub struct Asker(Arc<AtomicBool>);
 

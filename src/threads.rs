@@ -89,7 +89,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Crew {
-    /// Starts `threads` threads that stand back by `niceness` (0: not at all).
+    /// Starts `threads` threads of this `niceness` (0 means normal priority).
     ///
     /// # Errors
     /// If the system has no thread to give.

@@ -1,4 +1,5 @@
-//! `distilface bench`: time and memory of this build on this machine, each figure beside what it is compared with.
+//! `distilface bench` measures time and memory of this build on this machine, each figure beside what it is compared
+//! with.
 
 use std::{
     fmt::Write,

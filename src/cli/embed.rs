@@ -1,4 +1,4 @@
-//! `distilface embed` and `distilface similarity`: texts -> vectors, and how near texts are.
+//! `distilface embed` gives the vectors of texts, and `distilface similarity` says how near texts are.
 
 use std::io::BufRead;
 

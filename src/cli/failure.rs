@@ -1,4 +1,4 @@
-//! Any error of a command -> the words, the kind and the exit code that the caller gets.
+//! Every error of a command becomes the message, the kind and the exit code that the caller gets.
 //!
 //! 0 done, 1 failed, 2 wrong use (the command line, a filter or the configuration must change), 3 partly done
 //! (some documents failed), 130 interrupted.

@@ -1,4 +1,4 @@
-//! `distilface finetune`: a recipe, a base model and texts -> a model that was trained further.
+//! `distilface finetune` trains a base model further on texts, by a recipe.
 //!
 //! The run's folder holds all that was said and measured: `run.toml` (the recipe with every setting), `data.json`,
 //! `metrics.jsonl`, plots, checkpoints, `report.json`. The same command given again goes on where it stopped.

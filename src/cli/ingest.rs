@@ -1,4 +1,4 @@
-//! `distilface ingest`: folders, files and stdin -> documents of a collection.
+//! `distilface ingest` stores folders, files and standard input as documents of a collection.
 //!
 //! Running it again does no harm: documents whose content is the same are counted and cost nothing. That is also how an
 //! interrupted run goes on. What cannot be read or stored is told with its file and line, and the rest goes on. Of an id

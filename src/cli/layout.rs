@@ -1,4 +1,4 @@
-//! Text -> lines that fit a terminal: widths in columns, wrapping, cutting, tables.
+//! Lays out text in lines that fit a terminal: widths in columns, wrapping, cutting, tables.
 //!
 //! Works on grapheme clusters and their display width, so CJK, emoji and combining marks neither split nor overflow.
 //! Control characters of stored texts never reach the terminal (a document must not move the cursor). So colours are not

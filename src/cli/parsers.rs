@@ -1,4 +1,4 @@
-//! Words of the command line -> values of the library, with the allowed words in `--help` and in errors.
+//! Reads words of the command line as values of the library; `--help` and errors list the allowed words.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 

@@ -1,4 +1,4 @@
-//! `distilface search`: a query -> hits, best first, with the passage that was nearest.
+//! `distilface search` answers a query with hits, best first, each with the passage that was nearest.
 
 use std::{borrow::Cow, collections::BTreeMap, io::Read};
 

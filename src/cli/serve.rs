@@ -1,4 +1,4 @@
-//! `distilface serve`: the engine behind gRPC until a signal comes.
+//! `distilface serve` serves the engine over gRPC until a signal arrives.
 //!
 //! The first SIGINT or SIGTERM stops accepting, gives running requests the drain timeout and closes the data folder;
 //! a second one ends the process at once (what was acknowledged is on disk either way). Each step of the end has a

@@ -1,4 +1,4 @@
-//! Messages of the wire -> JSON and words: payload values, times, documents.
+//! Writes messages of the wire as JSON and as text: payload values, times, documents.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A stored document -> what is answered of it, counted before it is read.
+//! Reads what is answered of a stored document; its size is counted before it is read.
 
 use std::sync::Arc;
 

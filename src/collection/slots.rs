@@ -1,4 +1,5 @@
-//! PointId <-> document number <-> slots, and which slots still count.
+//! The slot table maps a [`PointId`] to its document number and that to its slots, and back; it knows which slots are
+//! live.
 //!
 //! A document number and a slot are given out once and never again, not even after a restart. A removed document's
 //! slots become tombstones: indexes may still name them, [`Table::doc`] no longer knows them.

@@ -181,7 +181,7 @@ impl Names {
             .collect();
         let directory = Directory { collections, aliases };
         if directory.collections.len() <= OPENED_AT_START_MAX.min(names.shelf.max()) {
-            // A failure is kept, and told whoever asks.
+            // A failure is kept and reported to every caller that asks.
             directory.collections.values().for_each(|open| drop(open.collection()));
         }
         names.now.store(Arc::new(directory));
@@ -553,7 +553,7 @@ impl Names {
         }
     }
 
-    /// What is not closed yet, in words.
+    /// Describes what is not closed yet.
     pub(super) fn unclosed(&self) -> String {
         let now = self.now();
         let open = now
@@ -585,7 +585,7 @@ fn open_catalog(root: &Path) -> Result<(Catalog, Option<Finding>)> {
     RealDisk.sync_dir(root).map_err(|e| io(root, e))?;
     let finding = Finding {
         what: format!(
-            "{error}; it was set aside as {} and made anew from the collections' folders",
+            "{error}; it was set aside as {} and made again from the collections' folders",
             aside.display()
         ),
         remedy: "compare the list of collections with what it should be, and look at the disk".to_owned(),

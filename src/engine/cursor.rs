@@ -1,4 +1,4 @@
-//! Where a listing goes on -> an opaque token for the client, and back.
+//! A cursor is an opaque token that tells a client's next call where a listing continues.
 //!
 //! A token belongs to one collection (not to its name: an alias may be switched and a collection made again under the
 //! same name between two pages) and to one listing: what is listed, in which order, with which filter. Any other is
@@ -35,7 +35,7 @@ pub enum CursorError {
     )]
     NoCursor,
     #[error(
-        "the cursor belongs to another collection (perhaps the alias was switched since, or the collection made anew); start again without a cursor"
+        "the cursor belongs to another collection (perhaps the alias was switched since, or the collection made again); start again without a cursor"
     )]
     OtherCollection,
     #[error(

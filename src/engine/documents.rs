@@ -274,7 +274,8 @@ impl Engine {
         Ok(answers)
     }
 
-    /// Between the halves another request may have changed a document that looked unchanged: such a one is encoded now.
+    /// Between the halves another request may have changed a document that looked unchanged; such a document is encoded
+    /// now.
     async fn refresh(&self, open: &Arc<Open>, steps: &mut [(String, Step)], caller: Caller) -> Result<()> {
         let mut unchanged = Vec::new();
         for (place, (id, step)) in steps.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The catalogue and the folders -> which collections there are, and what is wrong.
+//! The inventory compares the catalogue with the folders: it says which collections exist, and what is wrong.
 //!
 //! Every collection is told twice: by its entry in the catalogue and by the description in its folder. Where one of the
 //! two is lost, the other stands in for it; where they disagree in a way that nobody can decide, the collection is
@@ -215,7 +215,7 @@ fn entered(entry: &Entry, folder: &Folder, claimed: &[&Folder], path: &Path) -> 
         ),
         Ok(None) => item(None, true),
         Err(reason) => {
-            tracing::warn!(folder = %path.display(), reason, "the description is written anew from the catalogue");
+            tracing::warn!(folder = %path.display(), reason, "the description is written again from the catalogue");
             item(None, true)
         }
     }

@@ -271,7 +271,7 @@ pub struct Engine {
     names: Arc<Names>,
     pools: Pools,
     vitals: Vitals,
-    /// Room of the encoder's bulk queue; whoever finds it full waits here instead of being refused.
+    /// Room of the encoder's bulk queue; a caller that finds it full waits here instead of being refused.
     bulk: Arc<Semaphore>,
     bulk_room: u32,
     closing: AtomicBool,
@@ -651,7 +651,7 @@ impl Engine {
     /// Only looks at what is known. For the health service.
     ///
     /// # Errors
-    /// The reason, in words.
+    /// The reason, as a sentence.
     pub fn healthy(&self) -> std::result::Result<(), String> {
         if self.is_closing() {
             return Err("shutting down".to_owned());

@@ -1,8 +1,8 @@
 //! Which collections are open. Each opens when it is first needed and closes when it was not needed for long; no more
 //! than a bound are open at once, and the one that was needed least lately makes room.
 //!
-//! Whoever holds a collection's `Arc` keeps it open, so a request holds it from beginning to end. Opening and closing
-//! take time and touch the disk: they are done by whoever asks, never in async code, and nobody holds a lock meanwhile.
+//! A caller that holds a collection's `Arc` keeps it open, so a request holds it from beginning to end. Opening and
+//! closing take time and touch the disk: the calling thread does them, never async code, and holds no lock meanwhile.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use crate::{
     error::{ErrorKind, Fault as _},
 };
 
-/// How long whoever needs a collection waits for another one to be given up, where all that may be open are in use.
+/// The time that a caller waits for another collection to be given up, where all that may be open are in use.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
@@ -203,7 +203,7 @@ impl Place {
         }
     }
 
-    /// The collection if it is open, for whoever only looks at it. Waits for nothing.
+    /// The collection if it is open, for a caller that only looks at it. This never waits.
     pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
         match &*lock(&self.state) {
             State::Open { collection, .. } => Some(Arc::clone(collection)),
@@ -339,7 +339,7 @@ impl Place {
             *state = State::Gone;
             return Ok(());
         };
-        // It stays to be seen until it is closed, for whoever asks what the end waits for.
+        // It stays visible until it is closed, for a caller that asks what the shutdown waits for.
         let collection = Arc::clone(collection);
         drop(state);
         let closed = collection.close();
@@ -357,7 +357,8 @@ impl Taken {
     }
 }
 
-/// Whoever opens or closes a collection. Dropped before it said how it went, it leaves it closed.
+/// The caller that opens or closes a collection. If it is dropped before it reports the result, the collection stays
+/// closed.
 struct Busy<'a>(&'a Place);
 
 impl Drop for Busy<'_> {

@@ -1,4 +1,4 @@
-//! Tables of numbers -> SVG, for the curves of a training run and the tables of a sweep.
+//! Plots tables of numbers as SVG, for the curves of a training run and the tables of a sweep.
 //!
 //! The same input gives the same bytes. Points that are not finite, and on a logarithmic axis those at or below 0,
 //! are left out; a plot without points says so. Texts are escaped, and cut where they would leave the picture.

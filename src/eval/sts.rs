@@ -1,4 +1,4 @@
-//! Semantic textual similarity: pairs with people's scores -> Spearman's rho of the cosines against them.
+//! Semantic textual similarity compares the cosines of sentence pairs with people's scores, by Spearman's rho.
 //!
 //! The seven sets and the protocol of SentEval as SimCSE reports it (Conneau & Kiela 2018; Gao et al. 2021, table 5):
 //! all pairs of a set together give one correlation ("all", never the mean over subsets), no regressor stands
@@ -58,7 +58,7 @@ pub struct StsSet {
     pub pairs: Vec<StsPair>,
 }
 
-/// Texts -> one vector each, in order. Called with at most some thousand texts of like length at once.
+/// Encodes texts to one vector each, in order. It is called with at most some thousand texts of like length at once.
 pub type Embed<'a, E = EvalError> = dyn FnMut(&[&str]) -> Result<Vec<Vec<f32>>, E> + 'a;
 
 /// Reads one file; the set is named after it.

@@ -1,4 +1,4 @@
-//! The ingest stream: requests -> answers, in order, one for one.
+//! The ingest stream answers requests in order, one for one.
 //!
 //! Promises: an answer says that its documents are durable; at most [`READ_AHEAD`] requests are worked on, so that
 //! the next is tokenised and encoded while the one before is committed, and HTTP/2 flow control slows down a client

@@ -1,4 +1,4 @@
-//! What happened -> Prometheus text. The only file that names `prometheus_client`; names are in `telemetry.rs`.
+//! Metrics are written as Prometheus text. Only this file uses `prometheus_client`; names are in `telemetry.rs`.
 //!
 //! Counters are fed by the requests; gauges of collections and of the process are sampled at each scrape.
 

@@ -103,7 +103,7 @@ pub struct Running {
     stage: Stage,
 }
 
-/// What a server that stops is doing, for whoever waits for its end. Cheap to clone.
+/// What a stopping server is doing, for a caller that waits for its end. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Stage(Arc<Mutex<&'static str>>);
 
@@ -112,7 +112,7 @@ impl Stage {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
-    /// In words: what it does now, or `serving`.
+    /// Describes what it does now; `serving` before it stops.
     pub fn now(&self) -> &'static str {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             "" => "serving",
@@ -372,7 +372,7 @@ impl Services {
     }
 }
 
-/// The engine's health -> grpc.health.v1.
+/// Reports the engine's health as grpc.health.v1.
 struct Health {
     reporter: HealthReporter,
 }

@@ -1,4 +1,4 @@
-//! The bytes of a request -> how much memory it takes once it is decoded, before anything is decoded.
+//! Estimates from the bytes of a request how much memory it takes once it is decoded, before anything is decoded.
 //!
 //! An empty element of a list has two bytes on the wire and hundreds in memory, so 16 MiB of them would take gigabytes.
 //! The bytes are walked with the descriptors of our own build beside them: every element is counted with about the size

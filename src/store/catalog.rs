@@ -1,6 +1,6 @@
 //! Small named values, durable when [`Catalog::put_all`] returns: which collections exist and what they are called.
 //!
-//! General on purpose: what the values mean is known to whoever puts them.
+//! It is general on purpose: the meaning of the values is known to the code that puts them.
 
 use std::{
     path::Path,

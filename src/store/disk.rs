@@ -92,7 +92,7 @@ pub(crate) mod faulty {
         /// Too many files are open.
         pub(crate) no_handle: AtomicBool,
         pub(crate) free: AtomicU64,
-        /// Whoever asks how much is free waits until a test lets go of this.
+        /// A call that asks how much is free waits until a test releases this.
         pub(crate) hangs: Mutex<()>,
         /// How often somebody asked.
         pub(crate) asked: AtomicU64,

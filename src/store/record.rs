@@ -1,7 +1,7 @@
-//! Values <-> checked bytes: what a record is, whatever file it lies in. Alone names `bincode`.
+//! A record is a value as checked bytes, whatever file it lies in. Only this file uses `bincode`.
 //!
 //! A record is a frame (version, CRC32, length) around its bytes, so damage is seen before anything is decoded.
-//! What the bytes mean is the business of whoever wrote them.
+//! The meaning of the bytes is known to the code that wrote them.
 
 use std::path::Path;
 

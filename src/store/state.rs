@@ -1,4 +1,5 @@
-//! An ordered map of small keys to checked values, durable when [`State::commit`] returns. Alone names `sled`.
+//! The state is an ordered map of small keys to checked values, durable when [`State::commit`] returns. Only this file
+//! uses `sled`.
 //!
 //! What sled 0.34.7 does to us, as its source says, and the guard against it:
 //!

@@ -57,7 +57,7 @@ pub trait Records {
     /// All documents of a collection, each with its text whole or in passages.
     ///
     /// # Errors
-    /// Why it cannot be read, in words.
+    /// Why it cannot be read, as a sentence.
     fn documents(&mut self, collection: &str) -> Result<Vec<SourceDocument>, String>;
 }
 

@@ -1,4 +1,5 @@
-//! The part of `distilface bench encode` that tells how much of the machine's arithmetic the encoder uses, and where the
+//! The part of `distilface bench encode` that reports how much of the machine's arithmetic the encoder uses, and where
+//! the
 //! rest of the time goes.
 
 use std::{fmt::Write as _, path::Path, sync::atomic::Ordering, time::Instant};

@@ -129,7 +129,7 @@ pub fn run(app: &App, args: &EncodeArgs) -> anyhow::Result<()> {
             device: device.into(),
             precision: precision.into(),
             threads,
-            // Nothing else shall run meanwhile, and whatever does is to be equally in everybody's way.
+            // Nothing else should run meanwhile, and what does should disturb every candidate equally.
             bulk_niceness: 0,
             query_cache: 0,
             ..config.clone()

@@ -1,7 +1,7 @@
-//! Records from a reader -> batches, each of them one request of the ingest stream.
+//! Gathers records from a reader in batches, each of which is one request of the ingest stream.
 //!
 //! A batch is as large as the server answers in about [`ANSWER_TIME`], within bounds: large ones on a fast machine, since
-//! each has a cost of its own, and small ones on a slow machine, where whoever waits sees nothing move until an answer
+//! each has a cost of its own, and small ones on a slow machine, where the user sees nothing move until an answer
 //! comes.
 
 use std::{

@@ -1,4 +1,5 @@
-//! Which folder documents came from: files of two folders keep apart, and what lost its file is found again.
+//! Records which folder documents came from, so that files of two folders stay apart and documents that lost their file
+//! are found.
 //!
 //! A document that is a whole file carries the folder it was found from in the field [`FOLDER_FIELD`], beside its `path`,
 //! which is its id. A file whose id belongs to another folder is refused by name. A document without that field was

@@ -1,4 +1,5 @@
-//! Documents whose files are no longer in their folder: told after each ingest of a folder, removed by `--prune`.
+//! Finds documents whose files are no longer in their folder: each ingest of a folder reports them, and `--prune`
+//! removes them.
 //!
 //! A file that has another id now, by `--id-prefix`, counts as another one.
 //! Only documents that came from the very folder that is ingested are looked at, and only if all of it could be searched.

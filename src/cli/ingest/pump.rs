@@ -1,4 +1,4 @@
-//! Batches -> the ingest stream, several requests in flight, every answer accounted for.
+//! Sends batches on the ingest stream with several requests in flight, and accounts for every answer.
 //!
 //! A thread reads and fills batches; this task sends them, hears the answers and the interrupt. What was sent before an
 //! interrupt is waited for, for at most [`DRAIN_TIME`]; what was only read is forgotten: it was never promised.

@@ -1,4 +1,4 @@
-//! The flags that say what is read -> records for the pump.
+//! The flags that say what is read give the records for the pump.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What became of the documents of a run, in numbers and in words.
+//! Counts and describes what a run did with its documents.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Last stage: candidates -> hits, each part counted before it is read.
+//! The last stage makes hits of candidates; each part is counted before it is read.
 //!
 //! A document's head says how long its text is, so an answer that would be too large is refused with the limit's name
 //! and its texts stay on disk. [`Reads`] is what the searches of one request have in common: a document that several of

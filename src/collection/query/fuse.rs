@@ -1,4 +1,4 @@
-//! Third stage: the lists of several retrievers -> one.
+//! The third stage merges the lists of several retrievers into one.
 //!
 //! Scores of different retrievers have different units (a cosine, a BM25 score), so lists are fused by ranks:
 //! reciprocal rank fusion, Cormack, Clarke & Büttcher 2009 (SIGIR), equation 1. One list stays as it is, scores included.

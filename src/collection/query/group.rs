@@ -1,4 +1,4 @@
-//! Fifth stage: candidates -> what is answered: each document (or passage) once, by its best passage.
+//! The fifth stage chooses what is answered: each document (or passage) once, by its best passage.
 
 use super::{candidate::Candidate, plan::Plan};
 use crate::stop::Stopped;

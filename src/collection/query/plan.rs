@@ -1,4 +1,4 @@
-//! First stage: a query -> what it is compared with, among which documents, and how many can be answered.
+//! The first stage plans a query: what it is compared with, among which documents, and how many can be answered.
 //!
 //! Everything that needs the collection's lock is done here, on one thread: ids are looked up, the filter is evaluated,
 //! and a snapshot is taken. What comes after reads the snapshot alone.

@@ -1,4 +1,4 @@
-//! Second stage: a plan -> a list of candidates from every retriever.
+//! The second stage asks every retriever of the plan for a list of candidates.
 //!
 //! A retriever looks in its own way (by vectors; by words) and knows nothing of the others. Another one is another
 //! implementation of [`Retriever`] and a line in [`retrievers`]; no other stage changes.

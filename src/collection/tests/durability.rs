@@ -366,7 +366,7 @@ fn a_small_store_that_lost_acknowledged_batches_is_refused() {
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "round {n}, {what:?}: {error}");
                 assert!(error.to_string().contains(&*place.to_string_lossy()), "{error}");
-                // Whoever can repair the damage has everything again.
+                // A user who can repair the damage has everything again.
                 assert!(std::fs::read(place.join("state/db")).unwrap() == found, "round {n}: opening wrote");
                 if n % 10 == 0 {
                     std::fs::write(place.join("state/db"), &db).unwrap();

@@ -1,4 +1,4 @@
-//! Filters: proto -> domain, from the text form and from the structured one.
+//! Converts filters from proto to domain, from the text form and from the structured one.
 //!
 //! Promises: what is left open is refused, never read as "everything matches".
 //! Leaves out what a filter means and whether its types fit the stored ones.

@@ -1,4 +1,4 @@
-//! Messages of `proto/distilface/v1` <-> the engine's types, both ways.
+//! Converts between messages of `proto/distilface/v1` and the engine's types, both ways.
 //!
 //! Promises: every enum and every oneof is checked, so what the engine gets is what the client said; a refusal
 //! names the field and what is allowed. Leaves out limits (`admit.rs`) and meaning (the engine).

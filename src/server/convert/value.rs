@@ -1,4 +1,4 @@
-//! Payload values, payloads and times: proto <-> domain, both ways.
+//! Converts payload values, payloads and times between proto and domain, both ways.
 //!
 //! Promises: nothing that comes in is dropped silently; a kind left open, a list inside a list, a list of mixed
 //! kinds, a float that is not finite and a time that does not exist are refused, naming the field.

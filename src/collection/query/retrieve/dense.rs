@@ -63,7 +63,7 @@ impl Retriever for Dense<'_> {
             found.extend(look.run()?);
         }
         if plan.vectors.len() > 1 {
-            // Whoever is among the best by any vector is among the best of that vector's own.
+            // A document that is among the best by any vector is among the best of that vector's own list.
             found = plan.unit().best(found);
             found.truncate(depth);
         }
