@@ -38,14 +38,14 @@ pub enum Target {
     Folder,
     /// A running server.
     Server {
-        /// With its scheme.
+        /// Its address, with the scheme.
         url: String,
-        /// Who named it.
+        /// The setting that named it.
         by: NamedBy,
     },
 }
 
-/// Who named a server.
+/// The setting that named a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedBy {
     /// Nobody: it is where a server is by default.
@@ -147,7 +147,7 @@ impl Session {
     /// Flushes and closes the folder, if this process opened one.
     ///
     /// # Errors
-    /// What closing the engine says.
+    /// Errors of closing the engine.
     pub async fn close(self) -> anyhow::Result<()> {
         let Session { channel, engine, .. } = self;
         // The server inside this process goes first: it would take the engine's end for a fault.
@@ -195,7 +195,7 @@ pub async fn open_engine(config: Config, out: &Output) -> anyhow::Result<Arc<Eng
     }
 }
 
-/// Who answers the first SIGINT while a command works.
+/// The part that answers the first SIGINT while a command works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInterrupt {
     /// The command is dropped where it stands.

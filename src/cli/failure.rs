@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use super::output::Output;
 use crate::error::ErrorKind;
 
-/// What `--help` says about exit codes.
+/// The text of `--help` about exit codes.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 partly done (some documents failed), \
                               130 interrupted.";
 
@@ -51,14 +51,14 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     Stop::Usage(message.into()).into()
 }
 
-/// What the caller gets.
+/// The failure as the caller gets it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// `None`: it was said already, or nobody listens.
     pub message: Option<String>,
-    /// In snake case, for programs.
+    /// The kind in snake case, for programs.
     pub kind: &'static str,
-    /// Of the process.
+    /// Exit code of the process.
     pub exit: u8,
 }
 
@@ -71,7 +71,7 @@ pub fn report(out: &Output, error: &anyhow::Error) -> u8 {
     verdict.exit
 }
 
-/// What an error means for the caller.
+/// Classifies an error for the caller.
 pub fn judge(error: &anyhow::Error) -> Verdict {
     let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)

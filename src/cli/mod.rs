@@ -57,7 +57,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// Flags that every command takes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Globals {
@@ -129,7 +129,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// What a command works with.
+/// The context that a command works with.
 struct App {
     out: Output,
     loaded: Loaded,

@@ -21,7 +21,7 @@ use super::layout::{self, LongWords};
 const WIDTH_DEFAULT: usize = 80;
 /// Lines longer than this are hard to read, however wide the window is.
 const WIDTH_MAX: usize = 120;
-/// How often progress is told where it cannot be drawn.
+/// Time between two reports of progress where it cannot be drawn.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// When to colour.
@@ -36,7 +36,7 @@ pub enum ColorChoice {
     Never,
 }
 
-/// How a piece of text stands out.
+/// The emphasis of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Style {
@@ -293,7 +293,7 @@ fn left(total: Option<u64>, done: u64, elapsed: Duration) -> Option<Duration> {
     Some(Duration::from_secs((elapsed * (total - done) as f64 / done as f64).ceil() as u64))
 }
 
-/// How far something is; gone when dropped.
+/// A line that shows progress; it disappears when dropped.
 #[derive(Debug)]
 pub struct Progress<'a> {
     out: &'a Output,

@@ -19,7 +19,7 @@ use crate::server;
 /// How much later than its own bounds the end may come before the process is ended from outside.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Of a process that could not end as it should.
+/// Exit code of a process that could not end as it should.
 const HUNG: i32 = 70;
 
 /// Run the server

@@ -16,7 +16,7 @@ use crate::{
 /// Texts of a load that are looked at.
 const TEXTS: usize = 512;
 
-/// Of one way to encode.
+/// Figures of one way to encode.
 #[derive(Debug, Clone, Serialize)]
 pub struct Arithmetic {
     /// One large product of matrices, in 10^9 products of two numbers a second.
@@ -52,7 +52,7 @@ impl Arithmetic {
         Ok(Arithmetic { peak_gmacs: peak / 1e9, loads: loads.collect::<anyhow::Result<_>>()? })
     }
 
-    /// For people.
+    /// The text for people.
     pub fn words(&self, name: &str, width: usize) -> String {
         let headers =
             ["", "#tokens/text", "#10^9 products/s", "#of the peak", "#tokenizer", "#graph", "#rest"];

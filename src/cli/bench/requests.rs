@@ -71,7 +71,7 @@ impl Timings {
         nines.take_while(|nines| *nines <= most).map(|nines| (nines, at(nines))).collect()
     }
 
-    /// What was collected.
+    /// The times that were collected.
     pub fn percentiles(&self) -> Percentiles {
         let at = |q| self.0.value_at_quantile(q);
         Percentiles { p50_us: at(0.5), p90_us: at(0.9), p99_us: at(0.99), max_us: self.0.max() }
@@ -84,9 +84,9 @@ pub struct QueryReport {
     pub queries: usize,
     pub device: String,
     pub plans: std::collections::BTreeMap<String, usize>,
-    /// As the client sees it, through gRPC.
+    /// Times as the client sees them, through gRPC.
     pub client: Percentiles,
-    /// As the server sees it.
+    /// Times as the server reports them.
     pub server: Percentiles,
     pub tokenize: Percentiles,
     pub queue: Percentiles,

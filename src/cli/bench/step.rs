@@ -20,7 +20,7 @@ use crate::{
     random::SplitMix,
 };
 
-/// As in the paper's recipe.
+/// The values of the paper's recipe.
 const TEMPERATURE: f32 = 0.05;
 const DROPOUT: f64 = 0.1;
 const RATE: f64 = 3e-5;

@@ -27,7 +27,7 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const BATCH_BYTES_MIN: usize = 2 << 10;
 /// Bytes of the first requests, before it is known how fast the server is.
 const BATCH_BYTES_FIRST: usize = 8 << 10;
-/// How long the server may work on one request.
+/// The time that the server should need for one request.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// What an earlier answer still counts beside the newest, for the pace.
 const MEMORY: f64 = 0.7;
@@ -53,7 +53,7 @@ pub struct Fault {
     pub wrong_use: bool,
 }
 
-/// What the reading thread hands over.
+/// The items that the reading thread hands over.
 #[derive(Debug)]
 pub enum Piece {
     Batch(Batch),

@@ -116,12 +116,12 @@ impl Origins {
         Ok(missing)
     }
 
-    /// How many documents came from this folder.
+    /// The number of documents that came from this folder.
     pub async fn count_of(&mut self, folder: &str) -> Result<u64, Status> {
         self.count(field(FOLDER_FIELD, Test::Eq(text(folder.to_owned())))).await
     }
 
-    /// How many whole files were stored without their folder.
+    /// The number of whole files that were stored without their folder.
     pub async fn without_folder(&mut self) -> Result<u64, Status> {
         let mut conditions: Vec<Filter> =
             FILE_FIELDS.iter().map(|name| field(name, Test::Exists(true))).collect();
@@ -129,7 +129,7 @@ impl Origins {
         self.count(all(conditions)).await
     }
 
-    /// How many of these there were to delete.
+    /// The number of these documents that existed.
     pub async fn delete(&mut self, ids: Vec<String>) -> Result<u64, Status> {
         let mut deleted = 0;
         for some in ids.chunks(DELETED_AT_ONCE) {

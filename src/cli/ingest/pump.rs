@@ -30,7 +30,7 @@ use crate::{
 const IN_FLIGHT: usize = 4;
 /// Faults of one file that a person is told; a program is told all.
 const FAULTS_TOLD: u64 = 10;
-/// How long an interrupted run waits for what it sent.
+/// The time that an interrupted run waits for what it sent.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// What must be known of a request that waits for its answer.
@@ -41,7 +41,7 @@ struct Sent {
     at: Instant,
 }
 
-/// How pumping ended.
+/// The result of pumping.
 #[derive(Debug)]
 pub enum End {
     Done,

@@ -99,7 +99,7 @@ impl Tally {
         }
     }
 
-    /// For a progress bar.
+    /// A short form for a progress bar.
     pub fn so_far(&self) -> String {
         let done = self.stored() + self.failed;
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
@@ -165,7 +165,7 @@ impl Tally {
         format!("{first}\n{second}")
     }
 
-    /// What a person should know besides the counts.
+    /// Remarks for people besides the counts.
     pub fn tell(&self, out: &Output) {
         let told = if out.is_json() { self.remarks.len() } else { self.remarks.len().min(REMARKS_TOLD) };
         self.remarks[..told].iter().for_each(|remark| out.warn(remark));
