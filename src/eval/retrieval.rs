@@ -74,50 +74,60 @@ pub async fn rank<R: Retrieve>(
     Ok(ranked)
 }
 
-/// What one query got.
+/// The measures of one query.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct QueryMeasures {
+    /// Id of the query.
     pub query: String,
+    /// Measures of the exact search.
     pub exact: Measures,
+    /// Measures of the index's search; `None` if it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<Measures>,
 }
 
-/// Quality and its cost.
+/// The quality of a search, and its cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct RetrievalReport {
+    /// Name of the judged collection.
     pub set: String,
+    /// Name of the model.
     pub model: String,
+    /// The device that encoded.
     pub device: String,
+    /// Documents stored.
     pub documents: usize,
+    /// Passages stored.
     pub passages: u64,
+    /// Queries searched for.
     pub queries: usize,
+    /// Whether texts were cut into passages.
     pub chunking: bool,
-    /// Every vector compared.
+    /// Means of the exact search, which compares every vector.
     pub exact: Measures,
-    /// Of `exact`, by resampling queries.
+    /// The means of `exact` with their intervals, by resampling queries.
     pub exact_intervals: OfEach<Estimate>,
-    /// The collection's index.
+    /// The results of the collection's index; `None` if it was not asked for.
     #[serde(flatten)]
     pub indexed: Option<Indexed>,
+    /// Time to store all documents, in seconds.
     pub ingest_seconds: f64,
+    /// Documents stored per second.
     pub documents_per_second: f64,
     /// In the order of the set's queries.
     pub per_query: Vec<QueryMeasures>,
 }
 
-/// What the collection's index makes of it.
+/// The results of the collection's index.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Indexed {
-    #[expect(missing_docs)]
+    /// Means of the index's search.
     pub index: Measures,
-    /// Of `index`, by resampling queries.
+    /// The means of `index` with their intervals, by resampling queries.
     pub index_intervals: OfEach<Estimate>,
     /// `exact.ndcg_at_10 - index.ndcg_at_10`.
     pub index_loss: f64,
-    /// How many of the searches the graph answered; the rest was scanned.
+    /// Searches that the graph answered; the others were scans.
     pub graph_searches: usize,
 }
 

@@ -71,7 +71,7 @@ pub enum Event<'a> {
         from: &'a str,
         /// The name that a collection has or would have.
         name: &'a str,
-        #[expect(missing_docs, reason = "its type says it")]
+        /// What the source is taken for.
         origin: Origin,
     },
     /// The training data is read from here on, which may take long.
@@ -87,7 +87,7 @@ pub enum Event<'a> {
     },
     /// A run begins, or goes on.
     RunBegan {
-        #[expect(missing_docs, reason = "the name says it")]
+        /// Seed of the run.
         seed: u64,
     },
     /// Something happened in the run that began last.

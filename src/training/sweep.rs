@@ -42,7 +42,7 @@ pub enum SweepOutcome {
 /// The result of a sweep.
 #[derive(Debug, Clone, Serialize)]
 pub struct SweepReport {
-    #[expect(missing_docs, reason = "its type says it")]
+    /// The factors of the sweep and their values.
     pub factors: Vec<Factor>,
     /// One for each combination, the last factor changing fastest.
     pub results: Vec<CellResult>,
