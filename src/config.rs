@@ -234,7 +234,7 @@ impl Default for EncoderConfig {
             batch_tokens_max: 2048,
             queue_max: 4096,
             query_cache: 10_000,
-            bulk_niceness: crate::priority::BACKGROUND,
+            bulk_niceness: crate::threads::priority::BACKGROUND,
             models_max: 4,
             unload_after: Duration::from_secs(600),
         }

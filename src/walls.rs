@@ -29,7 +29,6 @@ const FOUNDATION: &[&str] = &[
     "meant",
     "random",
     "regular",
-    "priority",
     "threads",
     "handles",
     "aside",
@@ -103,7 +102,6 @@ const MODULES: &[Module] = &[
     ("meant", &[], &[]),
     ("model", &["onnx"], &["safetensors"]),
     ("onnx", &[], &["half", "prost", "safetensors"]),
-    ("priority", &[], &["rustix"]),
     ("proto", &[], &["prost", "prost_types"]),
     ("random", &[], &[]),
     ("regular", &[], &[]),
@@ -159,7 +157,7 @@ const MODULES: &[Module] = &[
     ("stop", &[], &[]),
     ("store", &[], &["bincode", "fs2", "sled", "walkdir", "zstd"]),
     ("telemetry", &["config"], &["tracing_subscriber"]),
-    ("threads", &[], &[]),
+    ("threads", &[], &["rustix", "tokio"]),
     ("training", &["config", "encoder", "engine", "eval", "finetune", "model", "runtime"], &["tokio"]),
     ("value", &[], &["jiff"]),
     ("vector", &[], &[]),
@@ -221,7 +219,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("plotters", &["eval/plot.rs"]),
     ("lru", &["encoder/cache.rs"]),
     ("libc", &["allocator.rs"]),
-    ("rustix", &["priority.rs", "handles.rs"]),
+    ("rustix", &["threads/priority.rs", "handles.rs"]),
     ("zstd", &["store/documents.rs", "source/open.rs"]),
     ("fs2", &["store/"]),
 ];
@@ -493,6 +491,22 @@ fn a_foreign_crate_is_named_in_one_place() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A pool made elsewhere would take cores that the budget has given away.
+#[test]
+fn only_the_thread_budget_makes_pools() {
+    let mut faults = Vec::new();
+    for source in SOURCES.iter().filter(|source| source.part() != "threads") {
+        let text = std::fs::read_to_string(root().join("src").join(&source.file)).unwrap();
+        // Tests stand at the end of a file.
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        // Its own name stands in this file.
+        if code.contains("ThreadPoolBuilder") && source.part() != "walls" {
+            faults.push(source.file.clone());
+        }
+    }
+    assert!(faults.is_empty(), "these make pools of their own: {}", faults.join(", "));
 }
 
 #[test]

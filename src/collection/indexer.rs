@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Shared, memory::Graph, service::Threads};
+use super::{Shared, memory::Graph};
 use crate::{
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
     regular,
     stop::{Asker, Stop},
     store::{disk::Disk, folder::INDEX_DIR, private},
-    threads::Next,
+    threads::{Threads, crew::Next},
     vector::{Dim, Metric},
 };
 
@@ -220,7 +220,7 @@ impl Indexer {
             let borrowed: Vec<(Slot, &[f32])> =
                 vectors.iter().map(|(slot, v)| (*slot, v.as_slice())).collect();
             if let Err(error) =
-                target.index.insert_on(self.threads.build(), &borrowed, &self.shared.signal.stop)
+                target.index.insert_on(self.threads.build.workers(), &borrowed, &self.shared.signal.stop)
             {
                 self.failed(&error);
                 return true;

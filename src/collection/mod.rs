@@ -24,7 +24,7 @@ use crate::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
-    threads::Seat,
+    threads::{Threads, crew::Seat},
     value::{PointId, ValueError, filter::FilterError, payload::payload_bytes},
     vector::{Dim, Metric, VectorError},
 };
@@ -36,7 +36,6 @@ mod memory;
 mod query;
 mod read;
 mod recover;
-mod service;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -48,7 +47,6 @@ pub use document::PAGE_BYTES;
 pub use query::{Ask, Reads, Retrieval, SearchQuery, SearchTrace, Source, Stage, StageTrace};
 
 use point::{Point, StoredPoint};
-pub use service::Threads;
 
 /// How a collection was made; fixed for its life. Chunking and model belong to the engine and are only kept here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -275,8 +273,8 @@ impl Collection {
         // Names the collection in the log.
         let (writing, indexing) = (tracing::Span::current(), tracing::Span::current());
         let seats = Seats {
-            writer: threads.writers().join(move || writing.in_scope(|| writer.turn())),
-            indexer: threads.indexers().join(move || indexing.in_scope(|| indexer.turn())),
+            writer: threads.writers.join(move || writing.in_scope(|| writer.turn())),
+            indexer: threads.indexers.join(move || indexing.in_scope(|| indexer.turn())),
         };
         shared.seats.set(seats).expect("they are set here only");
         // Both have something to look at: removed documents to purge, and vectors that the graph lacks.
@@ -622,8 +620,6 @@ pub enum CollectionError {
     Stopped(#[from] Stopped),
     #[error("the write queue is full ({limit} requests wait)")]
     QueueFull { limit: usize },
-    #[error("no threads for the collections could be had: {reason}")]
-    Threads { reason: String },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: Arc<std::io::Error> },
     #[error(transparent)]
@@ -648,9 +644,7 @@ impl Fault for CollectionError {
             CollectionError::Closed => ErrorKind::Unavailable,
             CollectionError::Stopped(_) => ErrorKind::Timeout,
             CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
-            CollectionError::Io { .. } | CollectionError::Threads { .. } | CollectionError::NotEncoded => {
-                ErrorKind::Internal
-            }
+            CollectionError::Io { .. } | CollectionError::NotEncoded => ErrorKind::Internal,
             CollectionError::Budget(e) => e.kind(),
             CollectionError::Index(e) => e.kind(),
             CollectionError::Store(e) => e.kind(),

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Reads, SearchQuery,
-    SearchTrace, Threads, Write,
+    SearchTrace, Write,
     memory::Graph,
     point::{ContentHash, Hit, Passage, Point},
 };
@@ -52,7 +52,7 @@ pub(super) fn spec(kind: IndexKind) -> CollectionSpec {
 }
 
 pub(super) fn options() -> CollectionOptions {
-    CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() }
+    CollectionOptions { store_cache_bytes: 8 << 20, threads: crate::threads::Threads::new(1).unwrap() }
 }
 
 pub(super) fn id(name: &str) -> PointId {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     store::StoreBatch,
-    threads::Next,
+    threads::crew::Next,
     value::{PointId, datetime},
 };
 

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     onnx::Layout,
-    priority,
     runtime::{RuntimeError, Session},
+    threads::priority,
 };
 
 mod lanes;

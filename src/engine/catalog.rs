@@ -29,6 +29,7 @@ use crate::{
         folder::{self, Mark, Standing},
         private, whole,
     },
+    threads,
     vector::{Dim, Metric},
 };
 
@@ -546,8 +547,7 @@ impl Names {
             return;
         }
         let shelf = Arc::clone(&self.shelf);
-        let started =
-            std::thread::Builder::new().name("close-idle".to_owned()).spawn(move || shelf.close_idle(idle));
+        let started = threads::apart("close-idle", move || shelf.close_idle(idle));
         if let Err(error) = started {
             tracing::warn!(%error, "no thread to close what is not used; it is tried again");
         }

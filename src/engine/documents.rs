@@ -227,7 +227,7 @@ impl Engine {
             });
             steps.collect()
         });
-        steps.await
+        Ok(steps.await?)
     }
 
     /// Writes what was prepared and answers when it is durable.

@@ -11,6 +11,7 @@ use crate::{
     index::IndexError,
     model::ModelError,
     store::StoreError,
+    threads::ThreadsError,
     value::{ValueError, filter::FilterError},
     vector::VectorError,
 };
@@ -107,6 +108,8 @@ pub enum EngineError {
     Closing,
     #[error("a worker panicked: {reason}")]
     Panicked { reason: String },
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
 }
 
 impl Fault for EngineError {
@@ -141,6 +144,7 @@ impl Fault for EngineError {
             Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,
             Unopened { .. } | Closing => ErrorKind::Unavailable,
             Panicked { .. } => ErrorKind::Internal,
+            Threads(e) => e.kind(),
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::{
     budget::Room,
     collection::{
-        Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Threads, Write,
+        Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Write,
         point::{Hit, StoredPoint},
     },
     config::Config,
@@ -25,6 +25,7 @@ use crate::{
     model::Fingerprint,
     stop::Stop,
     store::DataLock,
+    threads::{self, Threads},
     value::{Payload, PointId, datetime, filter::Filter},
     vector::{Dim, Metric},
 };
@@ -38,7 +39,6 @@ mod inventory;
 mod models;
 mod opened;
 mod payload;
-mod pools;
 mod search;
 mod vitals;
 
@@ -54,7 +54,6 @@ use error::Result;
 pub use inventory::Finding;
 use opened::Shelf;
 pub use payload::{PayloadChange, PayloadOutcome};
-use pools::Pools;
 use vitals::Vitals;
 
 /// Tokens of a passage where nothing else is asked for; less where the model takes less.
@@ -269,7 +268,7 @@ pub struct Engine {
     config: Config,
     encoders: Option<Arc<Encoders>>,
     names: Arc<Names>,
-    pools: Pools,
+    threads: Arc<Threads>,
     vitals: Vitals,
     /// Room of the encoder's bulk queue; a caller that finds it full waits here instead of being refused.
     bulk: Arc<Semaphore>,
@@ -317,7 +316,7 @@ impl Engine {
                 Some(Arc::new(encoders))
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = Threads::new(0)?;
         let data = &config.data;
         let open_max = data.open_collections_max.min(handles::collections_max());
         if open_max < data.open_collections_max {
@@ -326,7 +325,7 @@ impl Engine {
                 "this process may have few files open (ulimit -n), so fewer collections are open at once"
             );
         }
-        let shelf = Shelf::new(open_max, data.store_cache_bytes, Threads::new(threads)?);
+        let shelf = Shelf::new(open_max, data.store_cache_bytes, Arc::clone(&threads));
         let names = Arc::new(Names::open(&data.dir, shelf)?);
         let bulk_room =
             u32::try_from(config.encoder.queue_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
@@ -334,7 +333,7 @@ impl Engine {
             config: config.clone(),
             encoders,
             names,
-            pools: Pools::new(threads)?,
+            threads,
             vitals: Vitals::new(config.server.health_timeout, config.data.dir.clone()),
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
             bulk_room,
@@ -485,7 +484,7 @@ impl Engine {
             drop(kept);
             result
         };
-        self.pools.read(work).await?
+        self.threads.read(work).await?
     }
 
     /// The collection of an entry, opened elsewhere if it is not open.
@@ -551,7 +550,7 @@ impl Engine {
         self.check_open()?;
         let open = Arc::clone(self.names.now().find(collection)?);
         let collection = self.ready(&open).await?;
-        let ids = self.pools.read(move |stop| collection.matching_ids(&filter, &stop)).await??;
+        let ids = self.threads.read(move |stop| collection.matching_ids(&filter, &stop)).await??;
         let mut deleted = 0;
         for some in ids.chunks(DELETE_IDS_STEP) {
             deleted += self.delete_ids(&open, some.to_vec()).await?;
@@ -638,7 +637,7 @@ impl Engine {
             return;
         }
         let (names, looking) = (Arc::clone(&self.names), Looking(Arc::clone(&self.examining)));
-        let looked = self.pools.work(move || {
+        let looked = self.threads.work(move || {
             // Goes with this closure: when the look is over, and also if it never begins since nobody waits any more.
             let _looking = looking;
             names.examine();
@@ -664,7 +663,7 @@ impl Engine {
     /// every second or so.
     pub fn probe(&self) {
         if !self.is_closing() {
-            self.vitals.probe(&self.pools, &self.names);
+            self.vitals.probe(&self.threads, &self.names);
             self.names.close_idle(self.config.data.close_after);
         }
     }
@@ -701,13 +700,10 @@ impl Engine {
         self.closing.store(true, Ordering::SeqCst);
         let names = Arc::clone(&self.names);
         let (send, receive) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("close".to_owned())
-            .spawn(move || {
-                // The asker may have lost patience.
-                let _ = send.send(names.close());
-            })
-            .map_err(|e| EngineError::Panicked { reason: format!("no thread to close on: {e}") })?;
+        threads::apart("close", move || {
+            // The asker may have lost patience.
+            let _ = send.send(names.close());
+        })?;
         receive
             .await
             .map_err(|_| EngineError::Panicked { reason: "closing failed; see the log".to_owned() })?
@@ -742,8 +738,8 @@ impl Engine {
         &self.names
     }
 
-    fn pools(&self) -> &Pools {
-        &self.pools
+    fn pools(&self) -> &Threads {
+        &self.threads
     }
 
     fn bulk(&self) -> &Arc<Semaphore> {

@@ -12,8 +12,9 @@ use std::{
 
 use super::{EngineError, Finding, catalog::named, error::Result};
 use crate::{
-    collection::{Collection, CollectionError, CollectionOptions, Threads},
+    collection::{Collection, CollectionError, CollectionOptions},
     error::{ErrorKind, Fault as _},
+    threads::Threads,
 };
 
 /// The time that a caller waits for another collection to be given up, where all that may be open are in use.

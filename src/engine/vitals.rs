@@ -11,8 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{catalog::Names, pools::Pools};
-use crate::{encoder::Encoders, store};
+use super::catalog::Names;
+use crate::{
+    encoder::Encoders,
+    store,
+    threads::{self, Threads},
+};
 
 /// How often a pool or a writer is probed.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -65,15 +69,11 @@ impl Vitals {
     }
 
     /// Sends probes where it is time for one. Waits for nothing.
-    pub(super) fn probe(&self, pools: &Pools, names: &Names) {
-        if let Some(probe) = self.begin("the search pool", PROBE_EVERY) {
-            pools.probe_search(move || probe.answered(None));
-        }
-        if let Some(probe) = self.begin("the tokenizing pool", PROBE_EVERY) {
-            pools.probe_tokenize(move || probe.answered(None));
-        }
-        if let Some(probe) = self.begin("the work pool", PROBE_EVERY) {
-            pools.probe_work(move || probe.answered(None));
+    pub(super) fn probe(&self, threads: &Threads, names: &Names) {
+        for (name, pool) in threads.pools() {
+            if let Some(probe) = self.begin(name, PROBE_EVERY) {
+                pool.start(move || probe.answered(None));
+            }
         }
         let open = names.open_collections();
         let writer = |name: &str| format!("the writer of collection {name}");
@@ -89,7 +89,7 @@ impl Vitals {
         if let Some(probe) = self.begin("the disk", DISK_EVERY) {
             let data = self.data.clone();
             // A disk that hangs takes this thread with it, and no other.
-            let started = std::thread::Builder::new().name("disk-probe".to_owned()).spawn(move || {
+            let started = threads::apart("disk-probe", move || {
                 probe.answered(store::probe(&data).err().map(|e| e.to_string()));
             });
             if let Err(error) = started {
@@ -190,11 +190,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path());
         until(&engine, None);
-        let held = block(|f| engine.pools().probe_search(f));
+        let held = block(|f| engine.pools().search.start(f));
         until(&engine, Some("the search pool has not answered"));
         drop(held);
         until(&engine, None);
-        let held = block(|f| engine.pools().probe_work(f));
+        let held = block(|f| engine.pools().work.start(f));
         until(&engine, Some("the work pool has not answered"));
         drop(held);
         until(&engine, None);
@@ -215,7 +215,7 @@ mod tests {
     async fn a_look_at_the_disk_that_was_given_up_keeps_no_later_one_from_beginning() {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path());
-        let held = block(|f| engine.pools().probe_work(f));
+        let held = block(|f| engine.pools().work.start(f));
         // As the health service does while the pool is busy.
         tokio::time::timeout(Duration::from_millis(50), engine.examine()).await.unwrap_err();
         drop(held);

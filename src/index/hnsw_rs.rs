@@ -69,6 +69,7 @@ use super::{
 };
 use crate::{
     stop::Stop,
+    threads,
     vector::{Dim, Metric},
 };
 
@@ -514,17 +515,8 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         let Some(hnsw) = self.hnsw.take() else { return };
-        let dropped = caught(|| {
-            if rayon::current_thread_index().is_some() {
-                drop(hnsw);
-                return;
-            }
-            // If there is no thread to be had, its own choice of pool is still better than a leak.
-            match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
-                Ok(pool) => pool.install(|| drop(hnsw)),
-                Err(_) => drop(hnsw),
-            }
-        });
+        // If there is no thread to be had, its own choice of pool is still better than a leak.
+        let dropped = caught(|| threads::pool::alone(|| drop(hnsw)));
         if let Err(reason) = dropped {
             tracing::warn!(reason, "hnsw_rs panicked while it was dropped; its memory may be lost");
         }

@@ -20,11 +20,12 @@ use std::{
 use distilface::{
     budget::Room,
     collection::{
-        Ask, Collection, CollectionOptions, CollectionSpec, Reads, SearchQuery, Threads, Write,
+        Ask, Collection, CollectionOptions, CollectionSpec, Reads, SearchQuery, Write,
         point::{ContentHash, Passage, Point},
     },
     index::{IndexKind, IndexParams},
     stop::Stop,
+    threads::Threads,
     value::{Payload, PointId, Value},
     vector::{Dim, Metric, Vector},
 };

@@ -31,7 +31,7 @@ fn long_point(name: &str, version: u64, random: &mut Random) -> Write {
 
 fn load(kind: IndexKind, dir: &Path) {
     let spec = CollectionSpec { dim: Dim::new(LENGTH as u32).unwrap(), ..spec(kind) };
-    let options = CollectionOptions { threads: Threads::new(2).unwrap(), ..options() };
+    let options = CollectionOptions { threads: crate::threads::Threads::new(2).unwrap(), ..options() };
     let collection = Collection::create(dir, spec, options).unwrap();
     let mut random = Random(31);
     for batch in (0..VECTORS).collect::<Vec<_>>().chunks(500) {

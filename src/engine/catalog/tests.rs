@@ -33,7 +33,7 @@ fn info(name: &str, created_at: i64) -> CollectionInfo {
 }
 
 fn open(root: &Path) -> Result<Names> {
-    Names::open(root, Shelf::new(64, 80 << 20, crate::collection::Threads::new(1).unwrap()))
+    Names::open(root, Shelf::new(64, 80 << 20, crate::threads::Threads::new(1).unwrap()))
 }
 
 fn write(names: &Names, collection: &str, document: &str) {

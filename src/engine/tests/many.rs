@@ -204,7 +204,7 @@ async fn collections_are_made_opened_and_deleted_while_the_work_pool_is_full() {
     let held: Vec<_> = (0..threads)
         .map(|_| {
             let (send, hold) = std::sync::mpsc::channel::<()>();
-            engine.pools().probe_work(move || {
+            engine.pools().work.start(move || {
                 let _ = hold.recv();
             });
             send

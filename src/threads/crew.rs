@@ -1,4 +1,4 @@
-//! A few threads of the process that do the work of many: members of a crew take turns.
+//! A crew: a few threads that do the work of many members, who take turns.
 //!
 //! A turn is a bounded piece of work. A member has one turn at a time, so what it does keeps its order; members that
 //! want one are served in the order in which they asked. A turn may wait for the disk or for a pool, never for another
@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use crate::priority;
+use super::{ThreadsError, priority};
 
 /// When a member wants its next turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,15 +93,18 @@ impl Crew {
     ///
     /// # Errors
     /// If the system has no thread to give.
-    pub(crate) fn new(name: &str, threads: usize, niceness: u8) -> std::io::Result<Self> {
+    pub(crate) fn new(name: &str, threads: usize, niceness: u8) -> Result<Self, ThreadsError> {
         let rota = Arc::new(Rota { queue: Mutex::default(), wake: Condvar::new() });
         let mut crew = Crew { rota: Arc::clone(&rota), threads: Vec::with_capacity(threads) };
         for n in 0..threads.max(1) {
             let rota = Arc::clone(&rota);
-            let thread = std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
-                priority::stand_back(niceness);
-                rota.work();
-            })?;
+            let thread = std::thread::Builder::new()
+                .name(format!("{name}-{n}"))
+                .spawn(move || {
+                    priority::stand_back(niceness);
+                    rota.work();
+                })
+                .map_err(|e| ThreadsError::None { reason: e.to_string() })?;
             crew.threads.push(thread);
         }
         Ok(crew)
