@@ -3,7 +3,7 @@
 //! A [`Budget`] is one number of bytes for the whole process. Whoever is about to take memory for a request reserves it
 //! first ([`Held`]), and gives it back by being dropped. A reservation that does not fit is refused at once; only a
 //! reader that holds nothing, or little, may wait ([`Budget::wait`]), so nobody waits for room while others wait for what it holds.
-//! Whoever waits takes nothing before all of it is free, and leaves [`LEFT_PART`] of the budget to those that are
+//! A waiting caller takes nothing before all of it is free, and leaves a part of the budget to those that are
 //! refused at once: bulk work that fills the memory does not keep a search out.
 //! A [`Room`] counts the bytes of one answer while it is made, before they are read from the store.
 //! Estimates are rough on purpose: they need to be right within a small factor, and cheap.
@@ -64,7 +64,7 @@ impl Budget {
         Ok(held)
     }
 
-    /// Reserves `bytes` as soon as they and [`LEFT_PART`] of the budget are free, first come, first served. The caller
+    /// Reserves `bytes` as soon as they and an eighth of the budget are free, first come, first served. The caller
     /// must hold nothing of this budget that others wait for. More than the whole budget waits for the whole budget.
     pub async fn wait(self: Arc<Self>, bytes: usize) -> Held {
         let all = units(self.bytes_max).clamp(1, Semaphore::MAX_PERMITS);

@@ -219,7 +219,7 @@ impl Collection {
         }
     }
 
-    /// What should be said of a filter besides its answer; see [`super::fields::FieldIndex::hints`].
+    /// What should be said of a filter besides its answer; see [`crate::index::columns::FieldIndex::hints`].
     ///
     /// # Errors
     /// [`CollectionError::Closed`].

@@ -1,4 +1,4 @@
-//! Messages <-> bytes of the wire, as `tonic_prost` does it, but large ones beside the async threads ([`aside`]).
+//! Encodes and decodes messages of the wire as `tonic_prost` does, but large ones beside the async threads (`aside`).
 
 use tonic::{
     Status,

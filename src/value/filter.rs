@@ -29,7 +29,7 @@ pub const VALUES_MAX: usize = 65_536;
 /// A missing field fails every test but [`Filter::Ne`], `Exists { expected: false }` and [`Filter::Not`].
 ///
 /// A filter nests at most [`DEPTH_MAX`] deep and holds at most [`VALUES_MAX`] values. Field names have 1 to
-/// [`FIELD_BYTES_MAX`](super::payload::FIELD_BYTES_MAX) bytes; a field of an object has its dotted name (`a.b`).
+/// [`FIELD_BYTES_MAX`] bytes; a field of an object has its dotted name (`a.b`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
     /// Every part holds. At least one part.
