@@ -5,12 +5,12 @@
 //! | `search` | searches: compare, filter, group, fetch | one a core | normal |
 //! | `tokenize` | whatever costs time for each byte of text: cutting, hashing, tokenizing | one a core | normal |
 //! | `work` | reading the store, handing over writes, counting | one a core | normal |
-//! | `writer` | turns of the collections' writers | [`WRITERS`] | normal |
-//! | `indexer` | turns of the collections' indexers | [`INDEXERS`] | background |
+//! | `writer` | turns of the collections' writers | `WRITERS` | normal |
+//! | `indexer` | turns of the collections' indexers | `INDEXERS` | background |
 //! | `index-build` | inserting into graphs, for an indexer that waits | one a core | background |
 //!
 //! Search, tokenizing and other work have pools of their own, so that a flood of one never takes the threads of the
-//! others. No collection owns a thread: collections take turns in a [`crew`]. ONNX Runtime has its own threads, which
+//! others. No collection owns a thread: collections take turns in a `crew`. ONNX Runtime has its own threads, which
 //! the encoder's lanes own (`encoder`), the lane of bulk work in the background. The async runtime only waits; what
 //! may wait long for the disk (opening, making and closing collections) takes threads that the runtime makes for that.
 //!
