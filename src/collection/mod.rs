@@ -130,9 +130,10 @@ pub struct Page {
 /// use distilface::budget::Room;
 /// use distilface::collection::point::{ContentHash, Passage, Point};
 /// use distilface::collection::{Ask, Collection, CollectionOptions, CollectionSpec};
-/// use distilface::collection::{Reads, SearchQuery, Threads, Write};
+/// use distilface::collection::{Reads, SearchQuery, Write};
 /// use distilface::index::IndexParams;
 /// use distilface::stop::Stop;
+/// use distilface::threads::Threads;
 /// use distilface::value::{Payload, PointId};
 /// use distilface::vector::{Dim, Metric, Vector};
 ///
