@@ -220,7 +220,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("lru", &["encoder/cache.rs"]),
     ("libc", &["allocator.rs"]),
     ("rustix", &["threads/priority.rs", "handles.rs"]),
-    ("zstd", &["store/documents.rs", "source/open.rs"]),
+    ("zstd", &["store/documents.rs", "store/golden.rs", "source/open.rs"]),
     ("fs2", &["store/"]),
 ];
 

@@ -24,7 +24,7 @@ pub(super) struct Size {
 
 /// A document whose head was read and whose text was not.
 pub(super) struct Opened {
-    doc: u32,
+    number: u64,
     head: Head,
     body: Body,
     vector: Option<Vec<f32>>,
@@ -35,12 +35,12 @@ impl Opened {
     /// Reads the head of a document; its vector was copied from memory.
     pub(super) fn read(
         shared: &Shared,
-        doc: u32,
+        number: u64,
         with_text: bool,
         vector: Option<Vec<f32>>,
     ) -> Result<Self, CollectionError> {
-        let (head, body) = shared.read_head(doc)?;
-        Ok(Opened { doc, head, body, vector, with_text })
+        let (head, body) = shared.read_head(number)?;
+        Ok(Opened { number, head, body, vector, with_text })
     }
 
     /// What the whole document takes of an answer.
@@ -59,7 +59,7 @@ impl Opened {
     pub(super) fn point(self, shared: &Shared, room: &Room) -> Result<StoredPoint, CollectionError> {
         let Size { bytes, values } = self.size();
         room.take(bytes, values)?;
-        let text = if self.with_text { shared.store.text(self.doc, &self.head)? } else { String::new() };
+        let text = if self.with_text { shared.store.text(self.number, &self.head)? } else { String::new() };
         let Body { id, title, payload, content_hash, passages, updated_at } = self.body;
         let (payload, vector) = (Arc::new(payload), self.vector);
         Ok(StoredPoint { id, title, text, payload, content_hash, passages, updated_at, vector })

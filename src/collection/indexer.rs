@@ -10,12 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Shared, memory::Graph};
+use super::{
+    Shared,
+    memory::{Graph, Memory},
+    rows::{self, Rows},
+    slots::Table,
+};
 use crate::{
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
-    regular,
     stop::{Asker, Stop},
-    store::{disk::Disk, folder::INDEX_DIR, private},
+    store::{Identity, disk::Disk, folder::INDEX_DIR, private},
     threads::{Threads, crew::Next},
     vector::{Dim, Metric},
 };
@@ -36,9 +40,6 @@ const FAILURES_MAX: u32 = 3;
 /// nothing when they do.
 const RETIRED_IDLE: Duration = Duration::from_millis(100);
 
-/// The batch number of the store that the saved graph belongs to, as text with a CRC32.
-const SEQUENCE_FILE: &str = "sequence";
-
 /// What the indexer is told.
 #[derive(Debug)]
 pub(super) struct Signal {
@@ -57,12 +58,20 @@ struct Flags {
     graph_failed: bool,
     /// The graph could not be built; nobody may wait for it.
     given_up: bool,
+    /// What the writer replaced, to be freed here.
+    replaced: Vec<Retired>,
 }
 
 impl Default for Signal {
     fn default() -> Self {
         let (asker, stop) = Stop::with_asker(None);
-        let flags = Flags { asker: Some(asker), work: false, graph_failed: false, given_up: false };
+        let flags = Flags {
+            asker: Some(asker),
+            work: false,
+            graph_failed: false,
+            given_up: false,
+            replaced: Vec::new(),
+        };
         Signal { flags: Mutex::new(flags), changed: Condvar::new(), stop }
     }
 }
@@ -87,6 +96,13 @@ impl Signal {
         flags.work = true;
         flags.graph_failed = true;
         self.changed.notify_all();
+    }
+
+    /// Takes what nobody who begins now searches any more.
+    pub(super) fn replaced(&self, memory: Memory) {
+        let Memory { flat, graph, .. } = memory;
+        let graph = graph.map(|graph| Retired::Graph(graph.index));
+        self.lock().replaced.extend(graph.into_iter().chain([Retired::Flat(flat)]));
     }
 
     /// Whether no graph can be built.
@@ -120,9 +136,12 @@ pub(super) struct Indexer {
     /// Replaced, and perhaps still in use by searches.
     retired: Vec<Retired>,
     failures: u32,
+    /// Of [`Indexer::aside`]; see [`Memory::numbering`].
+    numbering: u64,
 }
 
 /// What is no longer searched by anybody who begins now.
+#[derive(Debug)]
 enum Retired {
     Graph(Arc<dyn VectorIndex>),
     Flat(Arc<FlatIndex>),
@@ -139,7 +158,7 @@ impl Retired {
 
 impl Indexer {
     pub(super) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> Self {
-        Indexer { shared, threads, more: false, aside: None, retired: Vec::new(), failures: 0 }
+        Indexer { shared, threads, more: false, aside: None, retired: Vec::new(), failures: 0, numbering: 0 }
     }
 
     /// One bounded piece of work, if there is one. Leaves when it is stopped.
@@ -151,6 +170,7 @@ impl Indexer {
                 return Next::Leave;
             }
             self.more |= std::mem::take(&mut flags.work);
+            self.retired.append(&mut flags.replaced);
             std::mem::take(&mut flags.graph_failed)
         };
         if graph_failed {
@@ -179,6 +199,14 @@ impl Indexer {
         self.retired.extend(old.map(|old| Retired::Graph(old.index)));
     }
 
+    /// [`Indexer::replace_graph`], unless numbers were given out anew since `numbering`: then `graph` is of no use.
+    fn swap_in(&mut self, graph: Graph, numbering: u64) {
+        let mut memory = self.shared.write_memory();
+        let old = if memory.numbering == numbering { memory.graph.replace(graph) } else { Some(graph) };
+        drop(memory);
+        self.retired.extend(old.map(|old| Retired::Graph(old.index)));
+    }
+
     /// One bounded piece of work; whether there may be more.
     fn step(&mut self) -> bool {
         self.free_retired();
@@ -187,6 +215,10 @@ impl Indexer {
             return false;
         }
         let view = self.shared.view();
+        if self.numbering != view.numbering {
+            self.numbering = view.numbering;
+            self.retired.extend(self.aside.take().map(|aside| Retired::Graph(aside.index)));
+        }
         let live = view.table.live();
         let stale = view.graph.as_ref().is_none_or(|graph| {
             let dead = (graph.index.len() as u64).saturating_sub(live);
@@ -237,10 +269,11 @@ impl Indexer {
             if done || self.shared.read_memory().graph.is_none() {
                 self.aside = None;
                 tracing::info!(dir = %self.shared.dir.display(), vectors = target.index.len(), "graph swapped in");
-                self.replace_graph(Some(target));
+                self.swap_in(target, view.numbering);
             }
         } else if !items.is_empty()
             && let Some(graph) = &mut self.shared.write_memory().graph
+            && Arc::ptr_eq(&graph.index, &target.index)
         {
             graph.indexed = target.indexed;
         }
@@ -308,6 +341,10 @@ impl Indexer {
             }
         }
         let mut memory = self.shared.write_memory();
+        // Numbers were given out anew meanwhile, without those of tombstones.
+        if !std::ptr::eq(Arc::as_ptr(&memory.flat), old) {
+            return Ok(());
+        }
         let rest: Vec<Slot> = memory.slots.table().live_from(copied).collect();
         copy(old, &new, rest.into_iter())?;
         // The caller holds the old one, so nothing is freed under the lock.
@@ -327,13 +364,13 @@ fn new_graph(shared: &Shared, vectors: u64) -> Result<Arc<dyn VectorIndex>, Inde
     index::create(&spec.index, spec.dim, spec.metric, usize::try_from(vectors).unwrap_or(usize::MAX))
 }
 
-/// Saves a graph into `dir`, whole or not at all. `sequence`: the store's batches, to tell a folder that was put back
-/// to an earlier state.
+/// Saves a graph of the documents in `table` into `dir`, whole or not at all, with the identity of the collection and
+/// the store's batches, to tell a folder that was put back to an earlier state.
 pub(super) fn save(
     dir: &Path,
     graph: &Graph,
-    stamp: Stamp,
-    sequence: u64,
+    table: &Table,
+    (identity, sequence): (Identity, u64),
     disk: &dyn Disk,
 ) -> Result<(), IndexError> {
     let (there, beside) = (dir.join(INDEX_DIR), dir.join(format!("{INDEX_DIR}.new")));
@@ -343,10 +380,8 @@ pub(super) fn save(
     };
     remove(&beside)?;
     private::create_dir_all(&beside).map_err(io(&beside))?;
-    graph.index.save(&beside, stamp)?;
-    let number = sequence.to_string();
-    let line = format!("{number} {:08x}\n", crc32fast::hash(number.as_bytes()));
-    disk.write_file(&beside.join(SEQUENCE_FILE), line.as_bytes()).map_err(io(&beside))?;
+    graph.index.save(&beside, Stamp(identity.0))?;
+    rows::write(&beside, table, graph.indexed, sequence, disk)?;
     private::narrow(&beside).map_err(io(&beside))?;
     disk.sync_dir(&beside).map_err(io(&beside))?;
     remove(&there)?;
@@ -357,15 +392,13 @@ pub(super) fn save(
 /// What [`load`] found.
 pub(super) enum Saved {
     None,
-    Graph(Graph),
+    Graph(Graph, Rows),
     /// A whole graph of this collection, from after a batch that the store does not have: the store lost batches.
-    Later {
-        path: PathBuf,
-        sequence: u64,
-    },
+    Later(Rows),
 }
 
-/// Loads what [`save`] wrote, if it belongs to a store that has made `sequence` batches and given out slots up to `end`.
+/// Loads what [`save`] wrote, if it belongs to a store that has made `sequence` batches and given out document numbers
+/// up to `end`.
 ///
 /// # Errors
 /// As [`index::load`].
@@ -374,28 +407,20 @@ pub(super) fn load(
     params: &IndexParams,
     dim: Dim,
     metric: Metric,
-    stamp: Stamp,
-    (sequence, end): (u64, u32),
+    identity: Identity,
+    (sequence, end): (u64, u64),
 ) -> Result<Saved, IndexError> {
     let dir = dir.join(INDEX_DIR);
     if !dir.exists() {
         return Ok(Saved::None);
     }
-    let path = dir.join(SEQUENCE_FILE);
-    let damaged = |reason: &str| IndexError::Damaged { path: path.clone(), reason: reason.to_owned() };
-    let line = regular::read_text(&path).map_err(|_| damaged("it cannot be read"))?;
-    let saved = line
-        .trim_end()
-        .split_once(' ')
-        .filter(|(number, crc)| *crc == format!("{:08x}", crc32fast::hash(number.as_bytes())))
-        .and_then(|(number, _)| number.parse::<u64>().ok())
-        .ok_or_else(|| damaged("its checksum does not match"))?;
-    let index = index::load(&dir, params, dim, metric, stamp)?;
-    let indexed = index.highest().map_or(0, |slot| slot.0.saturating_add(1));
-    if saved > sequence || indexed > end {
-        return Ok(Saved::Later { path, sequence: saved });
+    let rows = Rows::read(&dir)?;
+    let index = index::load(&dir, params, dim, metric, Stamp(identity.0))?;
+    if rows.sequence > sequence || rows.next_number() > end {
+        return Ok(Saved::Later(rows));
     }
-    Ok(Saved::Graph(Graph { index, indexed }))
+    let indexed = index.highest().map_or(0, |slot| slot.0.saturating_add(1));
+    Ok(Saved::Graph(Graph { index, indexed }, rows))
 }
 
 /// Removes saved files that are of no use.

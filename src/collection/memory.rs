@@ -27,6 +27,8 @@ pub(super) struct Memory {
     pub(super) graph: Option<Graph>,
     /// Held by readers that will yet read the store: documents buried since then are purged only after them.
     pub(super) generation: Arc<()>,
+    /// Counts how often documents and slots were given other numbers since the collection was opened.
+    pub(super) numbering: u64,
 }
 
 /// What a search compares vectors with: of one moment, and without a lock.
@@ -38,6 +40,8 @@ pub(super) struct View {
     pub(super) graph: Option<Graph>,
     /// See [`Memory::generation`].
     pub(super) generation: Arc<()>,
+    /// See [`Memory::numbering`].
+    pub(super) numbering: u64,
 }
 
 /// A graph and how far it got.
@@ -59,6 +63,8 @@ pub(super) struct Arrival {
 /// A document to be removed.
 pub(super) struct Departure {
     pub(super) doc: u32,
+    /// In the store.
+    pub(super) number: u64,
     pub(super) payload: Payload,
 }
 
@@ -70,7 +76,15 @@ impl Memory {
             flat: Arc::new(FlatIndex::new(dim, metric)),
             graph: None,
             generation: Arc::default(),
+            numbering: 0,
         }
+    }
+
+    /// Takes the place of `self`, with other numbers for the same documents. Returns what was there.
+    pub(super) fn renumber(&mut self, mut new: Memory) -> Memory {
+        new.generation = Arc::clone(&self.generation);
+        new.numbering = self.numbering + 1;
+        std::mem::replace(self, new)
     }
 
     /// Takes over a durable batch. Returns what readers of the state before still hold.
@@ -84,7 +98,7 @@ impl Memory {
             .flat_map(|a| a.entry.slots().map(Slot).zip(a.vectors.iter().map(|v| v.as_slice())))
             .collect();
         self.flat.insert(&items)?;
-        for Departure { doc, payload } in departures {
+        for Departure { doc, payload, .. } in departures {
             self.slots.remove(*doc);
             self.fields.remove(*doc, payload);
         }
@@ -102,6 +116,7 @@ impl Memory {
             flat: Arc::clone(&self.flat),
             graph: self.graph.clone(),
             generation: Arc::clone(&self.generation),
+            numbering: self.numbering,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     budget::BudgetError,
     error::{ErrorKind, Fault},
     index::{
-        IndexError, IndexKind, IndexParams, Stamp, VectorIndex as _,
+        IndexError, IndexKind, IndexParams, VectorIndex as _,
         columns::{FieldsAsked, FieldsTold},
     },
     stop::Stopped,
@@ -36,6 +36,7 @@ mod memory;
 mod query;
 mod read;
 mod recover;
+mod rows;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ mod writer;
 
 pub mod point;
 
+pub use crate::store::Identity;
 pub use document::PAGE_BYTES;
 pub use query::{Ask, Reads, Retrieval, SearchQuery, SearchTrace, Source, Stage, StageTrace};
 
@@ -57,6 +59,16 @@ pub struct CollectionSpec {
     pub metric: Metric,
     /// Parameters of the index.
     pub index: IndexParams,
+}
+
+/// What whoever opens a collection knows of it, from the description that is kept in its folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// How it was made.
+    pub spec: CollectionSpec,
+    /// Which one it is; see [`Collection::identity`]. `None`: an earlier version described it, and whatever lies in the
+    /// folder is taken for it.
+    pub identity: Option<Identity>,
 }
 
 /// A change to a collection.
@@ -179,7 +191,6 @@ pub struct Collection {
 struct Shared {
     dir: PathBuf,
     spec: CollectionSpec,
-    stamp: Stamp,
     store: Store,
     memory: RwLock<memory::Memory>,
     jobs: writer::Jobs,
@@ -191,6 +202,22 @@ struct Shared {
     /// Bytes of the calls that wait for the writer.
     queued: AtomicUsize,
     closed: AtomicBool,
+    /// Slots and document numbers end here.
+    numbers_max: u32,
+}
+
+/// What a collection works with.
+struct Means<'a> {
+    options: &'a CollectionOptions,
+    disk: Arc<dyn Disk>,
+    /// See [`Shared::numbers_max`]; a test lowers it.
+    numbers_max: u32,
+}
+
+impl<'a> Means<'a> {
+    fn real(options: &'a CollectionOptions) -> Self {
+        Means { options, disk: Arc::new(RealDisk), numbers_max: slots::NUMBERS_MAX }
+    }
 }
 
 /// Where its writer and its indexer take turns.
@@ -219,45 +246,37 @@ impl Collection {
         spec: CollectionSpec,
         options: CollectionOptions,
     ) -> Result<Arc<Self>, CollectionError> {
-        Self::create_on(dir, spec, &options, Arc::new(RealDisk))
+        Self::create_with(dir, spec, Means::real(&options))
     }
 
-    fn create_on(
-        dir: &Path,
-        spec: CollectionSpec,
-        options: &CollectionOptions,
-        disk: Arc<dyn Disk>,
-    ) -> Result<Arc<Self>, CollectionError> {
-        Self::start(dir, recover::create(dir, spec, options, Arc::clone(&disk))?, options, disk)
+    fn create_with(dir: &Path, spec: CollectionSpec, means: Means<'_>) -> Result<Arc<Self>, CollectionError> {
+        Self::start(dir, recover::create(dir, spec, &means)?, means)
     }
 
     /// Opens a collection, bringing the index level with the store. Missing or damaged index files are rebuilt.
+    /// Documents and vectors get their numbers in memory anew, so what was removed before takes none of them.
     ///
     /// # Errors
-    /// [`CollectionError::Store`] if the store is damaged or locked.
-    pub fn open(dir: &Path, options: CollectionOptions) -> Result<Arc<Self>, CollectionError> {
-        Self::open_on(dir, &options, Arc::new(RealDisk))
+    /// [`CollectionError::Store`] if the store is damaged or locked, of another collection, or made otherwise than
+    /// `made` says.
+    pub fn open(dir: &Path, made: Made, options: CollectionOptions) -> Result<Arc<Self>, CollectionError> {
+        Self::open_with(dir, made, Means::real(&options))
     }
 
-    fn open_on(
-        dir: &Path,
-        options: &CollectionOptions,
-        disk: Arc<dyn Disk>,
-    ) -> Result<Arc<Self>, CollectionError> {
-        Self::start(dir, recover::open(dir, options, Arc::clone(&disk))?, options, disk)
+    fn open_with(dir: &Path, made: Made, means: Means<'_>) -> Result<Arc<Self>, CollectionError> {
+        Self::start(dir, recover::open(dir, made, &means)?, means)
     }
 
     fn start(
         dir: &Path,
         recovered: recover::Recovered,
-        options: &CollectionOptions,
-        disk: Arc<dyn Disk>,
+        means: Means<'_>,
     ) -> Result<Arc<Self>, CollectionError> {
-        let recover::Recovered { spec, stamp, store, memory, buried } = recovered;
+        let recover::Recovered { spec, store, memory, buried } = recovered;
+        let Means { options, disk, numbers_max } = means;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             spec,
-            stamp,
             store,
             memory: RwLock::new(memory),
             jobs: writer::Jobs::default(),
@@ -267,6 +286,7 @@ impl Collection {
             read_only: OnceLock::new(),
             queued: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            numbers_max,
         });
         let threads = &options.threads;
         let mut writer = writer::Writer::new(Arc::clone(&shared), buried);
@@ -295,8 +315,8 @@ impl Collection {
     }
 
     /// Drawn when it was made; another collection has another, though it have the same name.
-    pub fn identity(&self) -> [u8; 16] {
-        self.shared.stamp.0
+    pub fn identity(&self) -> Identity {
+        self.shared.store.identity()
     }
 
     /// Why it takes no writes, if so: for good, or until the disk has room again. For the health service.
@@ -460,13 +480,13 @@ impl Collection {
         if self.shared.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let graph = self.shared.view().graph;
-        let saved = match graph {
+        let view = self.shared.view();
+        let saved = match &view.graph {
             Some(graph) if !graph.index.is_empty() && self.shared.read_only().is_none() => indexer::save(
                 &self.shared.dir,
-                &graph,
-                self.shared.stamp,
-                self.shared.store.sequence(),
+                graph,
+                &view.table,
+                (self.identity(), self.shared.store.sequence()),
                 &*self.shared.disk,
             ),
             _ => Ok(()),
@@ -555,9 +575,9 @@ impl Shared {
     }
 
     /// What is stored of a document that memory knows, or knew when its generation was taken.
-    fn read_head(&self, doc: u32) -> Result<(Head, body::Body), CollectionError> {
-        let head = self.store.head(doc)?.ok_or_else(|| {
-            StoreError::corrupt(self.store.dir(), format!("document {doc} is known but not there"))
+    fn read_head(&self, number: u64) -> Result<(Head, body::Body), CollectionError> {
+        let head = self.store.head(number)?.ok_or_else(|| {
+            StoreError::corrupt(self.store.dir(), format!("document {number} is known but not there"))
         })?;
         let body = body::Body::decode(&head.body, self.store.dir())?;
         Ok((head, body))
@@ -615,7 +635,10 @@ pub enum CollectionError {
     ReadOnly { reason: String },
     #[error("this collection is closed")]
     Closed,
-    #[error("the collection is full: it has given out all {limit} slots; export and re-import it")]
+    /// It holds as many vectors, or documents, as can be told apart in memory; removed ones do not count.
+    #[error(
+        "the collection is full: it cannot hold more than {limit} vectors; delete some, or start another collection"
+    )]
     Full { limit: u32 },
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -640,7 +663,7 @@ impl Fault for CollectionError {
             CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
             CollectionError::Changed { .. } => ErrorKind::Overloaded,
-            // Waiting does not help: numbers are never given out twice.
+            // Waiting does not help: what is removed does not count.
             CollectionError::ReadOnly { .. } | CollectionError::Full { .. } => ErrorKind::Precondition,
             CollectionError::Closed => ErrorKind::Unavailable,
             CollectionError::Stopped(_) => ErrorKind::Timeout,

@@ -49,12 +49,12 @@ impl Collection {
         }
         let (found, _generation) = {
             let memory = self.shared.read_memory();
-            let found: Vec<Option<(u32, Option<Vec<f32>>)>> = ids
+            let found: Vec<Option<(u64, Option<Vec<f32>>)>> = ids
                 .iter()
                 .map(|id| {
-                    let (doc, entry) = memory.slots.find(id)?;
+                    let (_, entry) = memory.slots.find(id)?;
                     let vector = with_vector.then(|| memory.flat.vector(Slot(entry.first_slot))).flatten();
-                    Some((doc, vector))
+                    Some((entry.number, vector))
                 })
                 .collect();
             (found, Arc::clone(&memory.generation))
@@ -63,8 +63,8 @@ impl Collection {
             .into_iter()
             .map(|found| {
                 stop.check()?;
-                let Some((doc, vector)) = found else { return Ok(None) };
-                Opened::read(&self.shared, doc, with_text, vector)?.point(&self.shared, room).map(Some)
+                let Some((number, vector)) = found else { return Ok(None) };
+                Opened::read(&self.shared, number, with_text, vector)?.point(&self.shared, room).map(Some)
             })
             .collect()
     }
@@ -75,14 +75,14 @@ impl Collection {
     /// Store errors.
     pub fn point(&self, id: &PointId) -> Result<Option<Point>, CollectionError> {
         self.shared.check_open()?;
-        let (doc, vectors, _generation) = {
+        let (number, vectors, _generation) = {
             let memory = self.shared.read_memory();
-            let Some((doc, entry)) = memory.slots.find(id) else { return Ok(None) };
+            let Some((_, entry)) = memory.slots.find(id) else { return Ok(None) };
             let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
-            (doc, vectors.unwrap_or_default(), Arc::clone(&memory.generation))
+            (entry.number, vectors.unwrap_or_default(), Arc::clone(&memory.generation))
         };
         let StoredPoint { id, title, text, payload, content_hash, passages, .. } =
-            Opened::read(&self.shared, doc, true, None)?.point(&self.shared, &Room::unbounded())?;
+            Opened::read(&self.shared, number, true, None)?.point(&self.shared, &Room::unbounded())?;
         let spec = &self.shared.spec;
         let passages = passages
             .into_iter()
@@ -132,7 +132,7 @@ impl Collection {
         room: &Room,
     ) -> Result<Page, CollectionError> {
         self.shared.check_open()?;
-        let (mut docs, hints, _generation) = {
+        let (mut numbers, hints, _generation) = {
             let memory = self.shared.read_memory();
             let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
             // Said once, with the first page.
@@ -157,16 +157,18 @@ impl Collection {
                     .take(take)
                     .collect(),
             };
-            (docs, hints, Arc::clone(&memory.generation))
+            let number = |doc: &u32| memory.slots.entry(*doc).map(|entry| entry.number);
+            let numbers: Vec<u64> = docs.iter().filter_map(number).collect();
+            (numbers, hints, Arc::clone(&memory.generation))
         };
-        let mut more = docs.len() > limit;
-        docs.truncate(limit);
+        let mut more = numbers.len() > limit;
+        numbers.truncate(limit);
         // What is counted is a lower bound of what goes out.
         let page_bytes_max = PAGE_BYTES.min(room.answer_bytes_max() / 2);
         let (mut points, mut page_bytes) = (Vec::new(), 0);
-        for doc in docs {
+        for number in numbers {
             stop.check()?;
-            let opened = Opened::read(&self.shared, doc, with_text, None)?;
+            let opened = Opened::read(&self.shared, number, with_text, None)?;
             page_bytes += opened.size().bytes;
             if page_bytes > page_bytes_max && !points.is_empty() {
                 more = true;

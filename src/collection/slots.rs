@@ -1,9 +1,10 @@
 //! The slot table maps a [`PointId`] to its document number and that to its slots, and back; it knows which slots are
 //! live.
 //!
-//! A document number and a slot are given out once and never again, not even after a restart. A removed document's
-//! slots become tombstones: indexes may still name them, [`Table::doc`] no longer knows them.
-//! Slots ascend with document numbers, so walking documents in order walks slots in order.
+//! Both have 32 bits and mean something in this memory only: they are given out anew when the collection is opened, and
+//! when they run out. Until then none is given out twice: a removed document's slots become tombstones, which indexes may
+//! still name and [`Table::doc`] no longer knows. What the store calls a document is [`Entry::number`].
+//! Slots ascend with document numbers of both kinds, so walking documents in order walks slots in order.
 //!
 //! What a search asks for lies in a [`Table`]: pages behind `Arc`, so that a search takes a copy that never changes by
 //! counting two references. A change copies only the pages that it touches, and only while somebody holds a copy.
@@ -26,11 +27,16 @@ const PAGE_DOCS: usize = 256;
 /// No document.
 const NONE: u32 = u32::MAX;
 
+/// Slots and document numbers end here.
+pub(super) const NUMBERS_MAX: u32 = u32::MAX - 1;
+
 /// What is kept in memory of every document.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) id: PointId,
     pub(super) hash: ContentHash,
+    /// In the store.
+    pub(super) number: u64,
     pub(super) first_slot: u32,
     pub(super) passages: u32,
 }
@@ -59,6 +65,8 @@ pub(super) struct Table {
     live: u64,
     /// Every slot given out is below.
     end: u32,
+    /// Every document number given out is below.
+    docs_end: u32,
 }
 
 /// Pages by number; those of nothing but removed documents are given back.
@@ -119,6 +127,11 @@ impl Slots {
         self.ids.range::<PointId, _>((from, Bound::Unbounded)).map(|(id, doc)| (id, *doc))
     }
 
+    /// Every document number given out is below.
+    pub(super) fn docs_end(&self) -> u32 {
+        self.table.docs_end
+    }
+
     /// Documents.
     pub(super) fn documents(&self) -> u64 {
         self.table.documents
@@ -148,6 +161,7 @@ impl Table {
         self.documents += 1;
         self.live += u64::from(entry.passages);
         self.end = self.end.max(entry.slots().end);
+        self.docs_end = self.docs_end.max(doc + 1);
         let page = page_mut(&mut self.docs, doc as usize / PAGE_DOCS, || DocPage {
             entries: [const { None }; PAGE_DOCS],
             live: 0,
@@ -193,6 +207,11 @@ impl Table {
     pub(super) fn entry(&self, doc: u32) -> Option<&Entry> {
         let page = self.docs.get(doc as usize / PAGE_DOCS)?.as_ref()?;
         page.entries[doc as usize % PAGE_DOCS].as_deref()
+    }
+
+    /// All documents, by number.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.docs.iter().flatten().flat_map(|page| page.entries.iter().flatten()).map(|entry| &**entry)
     }
 
     /// Slots that count, from `from` on, ascending.
@@ -249,7 +268,7 @@ mod tests {
     use super::*;
 
     fn entry(id: &str, first_slot: u32, passages: u32) -> Entry {
-        Entry { id: PointId::new(id).unwrap(), hash: ContentHash([0; 16]), first_slot, passages }
+        Entry { id: PointId::new(id).unwrap(), hash: ContentHash([0; 16]), number: 0, first_slot, passages }
     }
 
     #[test]

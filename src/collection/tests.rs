@@ -10,10 +10,11 @@ use std::{
 };
 
 use super::{
-    Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Outcome, Reads, SearchQuery,
-    SearchTrace, Write,
+    Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Made, Means, Outcome, Reads,
+    SearchQuery, SearchTrace, Write,
     memory::Graph,
     point::{ContentHash, Hit, Passage, Point},
+    slots::NUMBERS_MAX,
 };
 use crate::{
     budget::Room,
@@ -21,7 +22,10 @@ use crate::{
     index::{IndexKind, IndexParams},
     random::SplitMix as Random,
     stop::Stop,
-    store::{StoreError, disk::faulty::FaultyDisk},
+    store::{
+        StoreError,
+        disk::{RealDisk, faulty::FaultyDisk},
+    },
     value::{
         Payload, PointId, Value,
         filter::{Filter, RangeBounds},
@@ -31,6 +35,7 @@ use crate::{
 
 mod durability;
 mod model;
+mod numbers;
 mod searching;
 mod stress;
 
@@ -49,6 +54,11 @@ pub(super) fn spec(kind: IndexKind) -> CollectionSpec {
         metric: Metric::Cosine,
         index: IndexParams { kind, m: 12, ef_construction: 64, ef_search: 64, ..IndexParams::default() },
     }
+}
+
+/// As its owner knows a collection that an earlier version described.
+fn made(kind: IndexKind) -> Made {
+    Made { spec: spec(kind), identity: None }
 }
 
 pub(super) fn options() -> CollectionOptions {

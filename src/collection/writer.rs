@@ -17,6 +17,7 @@ use super::{
     body::Body,
     memory::{Arrival, Departure},
     point::Point,
+    recover,
     slots::Entry,
 };
 use crate::{
@@ -40,11 +41,11 @@ const BATCH_JOBS: usize = 256;
 /// Buried documents purged with one batch.
 const PURGE_MAX: usize = 1024;
 
+/// Numbers in memory are given out anew if that frees this part of all.
+const FREED_SHARE: u64 = 16;
+
 /// How long buried documents may wait for a batch to be purged with.
 const PURGE_AFTER: Duration = Duration::from_secs(1);
-
-/// Slots and document numbers end here.
-const NUMBER_MAX: u32 = u32::MAX - 1;
 
 /// One call that waits.
 pub(super) struct Job {
@@ -107,17 +108,25 @@ impl std::fmt::Debug for Job {
 }
 
 /// What readers of the state before a batch hold, and the documents it buried.
-type Grave = (Arc<()>, Vec<u32>);
+type Grave = (Arc<()>, Vec<u64>);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Taken from the queue, but for the next batch.
     held: Option<Job>,
-    next_doc: u32,
-    next_slot: u32,
+    next: Numbers,
     graves: VecDeque<Grave>,
     /// When they are purged though nothing is written.
     purge_at: Instant,
+}
+
+/// What the next document gets.
+#[derive(Debug, Clone, Copy, Default)]
+struct Numbers {
+    doc: u32,
+    slot: u32,
+    /// In the store.
+    number: u64,
 }
 
 /// What a batch will do.
@@ -126,18 +135,17 @@ struct Plan {
     batch: StoreBatch,
     arrivals: Vec<Arrival>,
     departures: Vec<Departure>,
-    next_doc: u32,
-    next_slot: u32,
+    next: Numbers,
 }
 
 impl Writer {
     /// `buried` are documents whose space is yet to be taken back.
-    pub(super) fn new(shared: Arc<Shared>, buried: Vec<u32>) -> Self {
-        let (next_doc, next_slot) = (shared.store.next_doc(), shared.store.next_vector());
+    pub(super) fn new(shared: Arc<Shared>, buried: Vec<u64>) -> Self {
+        let next = Numbers::of(&shared);
         let graves =
             if buried.is_empty() { VecDeque::new() } else { VecDeque::from([(Arc::default(), buried)]) };
         let purge_at = Instant::now() + PURGE_AFTER;
-        Writer { shared, held: None, next_doc, next_slot, graves, purge_at }
+        Writer { shared, held: None, next, graves, purge_at }
     }
 
     /// One batch, if there is one. Leaves when nobody can send any more and everything sent is answered.
@@ -241,7 +249,8 @@ impl Writer {
         &mut self,
         jobs: Vec<Vec<Write>>,
     ) -> Result<Vec<Result<Vec<Outcome>, CollectionError>>, CollectionError> {
-        let mut plan = Plan { next_doc: self.next_doc, next_slot: self.next_slot, ..Plan::default() };
+        self.make_numbers(&jobs)?;
+        let mut plan = Plan { next: self.next, ..Plan::default() };
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
             answers.push(self.plan(job, &mut plan));
@@ -262,11 +271,11 @@ impl Writer {
             return Err(error.into());
         }
         self.forget_purged(purged);
-        (self.next_doc, self.next_slot) = (plan.next_doc, plan.next_slot);
+        self.next = plan.next;
         if plan.arrivals.is_empty() && plan.departures.is_empty() {
             return Ok(answers);
         }
-        let buried: Vec<u32> = plan.departures.iter().map(|departure| departure.doc).collect();
+        let buried: Vec<u64> = plan.departures.iter().map(|departure| departure.number).collect();
         let before = self.shared.write_memory().apply(&plan.departures, plan.arrivals);
         match before {
             // Also if it buried nothing: a reader of a state before may know documents that later batches bury.
@@ -281,21 +290,66 @@ impl Writer {
         Ok(answers)
     }
 
+    /// Gives all numbers in memory out anew if they do not suffice for `jobs` and those of removed documents would. It is
+    /// what an opening does, and takes as long; searches go on, without a graph until there is another.
+    fn make_numbers(&mut self, jobs: &[Vec<Write>]) -> Result<(), CollectionError> {
+        let points = jobs.iter().flatten().filter_map(|write| match write {
+            Write::Upsert(point) | Write::Replace { point, .. } => Some(point.passages.len() as u64),
+            Write::Delete(_) => None,
+        });
+        let (docs, slots) = points.fold((0, 0), |(docs, slots), passages| (docs + 1, slots + passages));
+        let max = u64::from(self.shared.numbers_max);
+        let memory = self.shared.read_memory();
+        let (documents, live) = (memory.slots.documents(), memory.slots.live());
+        drop(memory);
+        let (doc, slot) = (u64::from(self.next.doc), u64::from(self.next.slot));
+        let freed = (doc - documents).max(slot - live);
+        // It must free so many that it is not done again with every batch; else calls that do not fit are told so.
+        if (doc + docs <= max && slot + slots <= max) || freed < max / FREED_SHARE {
+            return Ok(());
+        }
+        self.shared.store.take_back_refused()?;
+        let begun = Instant::now();
+        let filled = recover::fill(&self.shared.spec, &self.shared.store, None, self.shared.numbers_max);
+        let new = match filled {
+            Ok(Some((memory, _))) => memory,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                if !is_passing(&error) {
+                    self.shared.fail(format!("the store cannot be read again: {error}"));
+                }
+                return Err(error);
+            }
+        };
+        let old = self.shared.write_memory().renumber(new);
+        self.shared.signal.replaced(old);
+        self.next = Numbers::of(&self.shared);
+        self.shared.wake_indexer();
+        tracing::info!(
+            dir = %self.shared.dir.display(),
+            live,
+            elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "numbers in memory had run out and began anew"
+        );
+        Ok(())
+    }
+
     /// Adds one call to the batch. If it cannot be done, the plan is as if it had never been.
     fn plan(&self, writes: Vec<Write>, plan: &mut Plan) -> Result<Vec<Outcome>, CollectionError> {
         // Everything that can fail comes first.
-        let (mut doc, mut slot) = (plan.next_doc, plan.next_slot);
+        let (mut doc, mut slot, max) = (plan.next.doc, plan.next.slot, self.shared.numbers_max);
+        let full = || CollectionError::Full { limit: max };
         let mut steps = Vec::with_capacity(writes.len());
         let memory = self.shared.read_memory();
         for write in writes {
-            let known = memory.slots.find(write.id()).map(|(doc, entry)| (doc, entry.hash));
+            let known = memory.slots.find(write.id()).map(|(doc, entry)| (doc, entry.number, entry.hash));
             if let Write::Replace { point, expected } = &write
-                && known.is_none_or(|(_, hash)| hash != *expected)
+                && known.is_none_or(|(_, _, hash)| hash != *expected)
             {
                 return Err(CollectionError::Changed { id: point.id.as_str().to_owned() });
             }
             let unchanged = match (&write, known) {
-                (Write::Upsert(point) | Write::Replace { point, .. }, Some((_, hash)))
+                (Write::Upsert(point) | Write::Replace { point, .. }, Some((_, _, hash)))
                     if point.content_hash == hash =>
                 {
                     Some(Outcome::Unchanged)
@@ -305,18 +359,18 @@ impl Writer {
             };
             if let (Write::Upsert(point) | Write::Replace { point, .. }, None) = (&write, unchanged) {
                 let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
-                slot = slot.checked_add(passages).filter(|slot| *slot <= NUMBER_MAX).ok_or(FULL)?;
-                doc = doc.checked_add(1).filter(|doc| *doc <= NUMBER_MAX).ok_or(FULL)?;
+                slot = slot.checked_add(passages).filter(|slot| *slot <= max).ok_or_else(full)?;
+                doc = doc.checked_add(1).filter(|doc| *doc <= max).ok_or_else(full)?;
             }
-            steps.push((write, known.map(|(doc, _)| doc), unchanged));
+            steps.push((write, known.map(|(doc, number, _)| (doc, number)), unchanged));
         }
         drop(memory);
         let mut heads = Vec::with_capacity(steps.len());
         for (_, known, unchanged) in &steps {
             heads.push(match (known, unchanged) {
-                (Some(doc), None) => {
-                    let (head, body) = self.shared.read_head(*doc)?;
-                    Some((*doc, head, body))
+                (Some((doc, number)), None) => {
+                    let (head, body) = self.shared.read_head(*number)?;
+                    Some((*doc, *number, head, body))
                 }
                 _ => None,
             });
@@ -328,9 +382,9 @@ impl Writer {
                 outcomes.push(outcome);
                 continue;
             }
-            if let Some((doc, head, body)) = head {
-                plan.batch.bury(doc, &head);
-                plan.departures.push(Departure { doc, payload: body.payload });
+            if let Some((doc, number, head, body)) = head {
+                plan.batch.bury(number, &head);
+                plan.departures.push(Departure { doc, number, payload: body.payload });
             }
             outcomes.push(match write {
                 Write::Delete(_) => Outcome::Deleted,
@@ -355,10 +409,10 @@ impl Writer {
             }
             self.graves.pop_front();
         }
-        let Some((_, docs)) = self.graves.front() else { return Ok(0) };
-        let purged = docs.len().min(PURGE_MAX);
-        for doc in &docs[docs.len() - purged..] {
-            batch.purge(*doc, &self.shared.store)?;
+        let Some((_, numbers)) = self.graves.front() else { return Ok(0) };
+        let purged = numbers.len().min(PURGE_MAX);
+        for number in &numbers[numbers.len() - purged..] {
+            batch.purge(*number, &self.shared.store)?;
         }
         Ok(purged)
     }
@@ -375,20 +429,28 @@ impl Writer {
     }
 }
 
-const FULL: CollectionError = CollectionError::Full { limit: NUMBER_MAX };
+impl Numbers {
+    /// The next ones of a collection.
+    fn of(shared: &Shared) -> Self {
+        let memory = shared.read_memory();
+        let (doc, slots) = (memory.slots.docs_end(), memory.slots.end());
+        // A graph may have vectors of documents that are gone behind the last one that is there.
+        let slot = slots.max(memory.graph.as_ref().map_or(0, |graph| graph.indexed));
+        Numbers { doc, slot, number: shared.store.next_number() }
+    }
+}
 
 impl Plan {
     fn put(&mut self, point: Point, updated_at: i64) {
         let Point { id, title, text, payload, content_hash, passages } = point;
         let (ranges, vectors): (Vec<_>, Vec<_>) = passages.into_iter().map(|p| (p.range, p.vector)).unzip();
-        let (doc, first_slot) = (self.next_doc, self.next_slot);
+        let Numbers { doc, slot: first_slot, number } = self.next;
         let passages = u32::try_from(vectors.len()).expect("checked while planning");
-        self.next_doc += 1;
-        self.next_slot += passages;
-        let entry = Entry { id: id.clone(), hash: content_hash, first_slot, passages };
+        self.next = Numbers { doc: doc + 1, slot: first_slot + passages, number: number + 1 };
+        let entry = Entry { id: id.clone(), hash: content_hash, number, first_slot, passages };
         let body = Body { id, title, payload, content_hash, passages: ranges, updated_at };
         let encoded = body.encode();
-        self.batch.put(doc, first_slot, encoded, &text, vectors.iter().map(|v| v.as_slice()));
+        self.batch.put(number, encoded, &text, vectors.iter().map(|v| v.as_slice()));
         self.arrivals.push(Arrival { doc, entry, payload: body.payload, vectors });
     }
 }

@@ -101,6 +101,7 @@ pub struct EncodeTimes {
 
 /// Limits for cutting long texts into passages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Chunking {
     /// Tokens per passage, special tokens not counted; clamped to what the model takes.
     pub max_tokens: usize,

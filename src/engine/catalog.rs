@@ -17,11 +17,13 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::{
     CollectionInfo, EngineError,
     error::Result,
-    inventory::{self, Catalogued, Description, Entry, Finding, Folder, Inventory, Item},
+    inventory::{
+        self, Catalogued, DESCRIPTION_VERSION, Description, Entry, Finding, Folder, Inventory, Item,
+    },
     opened::{Place, Shelf},
 };
 use crate::{
-    collection::{Collection, CollectionOptions, CollectionSpec},
+    collection::{Collection, CollectionOptions, CollectionSpec, Identity, Made},
     index::IndexKind,
     store::{
         Catalog, RESERVE_BYTES, StoreError,
@@ -196,7 +198,10 @@ impl Names {
         let mut changes: Vec<(String, Option<Vec<u8>>)> = Vec::new();
         for (name, item) in &inventory.collections {
             if let (true, Some(folder)) = (item.enter, &item.folder) {
-                changes.push((format!("{COLLECTION}{name}"), Some(entry_bytes(&item.info, folder))));
+                changes.push((
+                    format!("{COLLECTION}{name}"),
+                    Some(entry_bytes(&item.info, folder, item.identity)),
+                ));
             }
         }
         let gone = now.entries.keys().filter(|name| !inventory.collections.contains_key(*name));
@@ -228,6 +233,8 @@ impl Names {
                 let of = |target: &String| *target == item.info.name;
                 let aliases = inventory.aliases.iter().filter(|(_, target)| of(target));
                 let description = Description {
+                    version: DESCRIPTION_VERSION,
+                    identity: item.identity,
                     info: item.info.clone(),
                     folder: name.clone(),
                     aliases: aliases.map(|(alias, _)| (alias.clone(), revision)).collect(),
@@ -309,10 +316,9 @@ impl Names {
                 .find(|f| !self.root.join(COLLECTIONS_DIR).join(f).exists())
                 .expect("some number is free");
             let dir = self.root.join(COLLECTIONS_DIR).join(&folder);
-            let spec =
-                CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index };
+            let spec = spec_of(&info)?;
             folder::create(&dir, &RealDisk)?;
-            let place = Place::create(&self.shelf, &info.name, &dir, |options| {
+            let place = Place::create(&self.shelf, (&info.name, &dir), spec.clone(), |options| {
                 self.announce(&dir, folder, &info, spec, options)
             });
             let open = Open { info: info.clone(), place: Ok(place?), dir: Some(dir) };
@@ -331,17 +337,21 @@ impl Names {
         options: CollectionOptions,
     ) -> Result<Arc<Collection>> {
         let key = format!("{COLLECTION}{}", info.name);
-        let bytes = entry_bytes(info, &folder);
         let created = named(&info.name, || Collection::create(dir, spec, options));
         let made = created.map_err(EngineError::from).and_then(|collection| {
-            let revision = self.catalog.revision() + 1;
-            let description = Description { info: info.clone(), folder, aliases: BTreeMap::new(), revision };
+            let identity = Some(collection.identity());
+            let bytes = entry_bytes(info, &folder, identity);
+            let description = Description {
+                version: DESCRIPTION_VERSION,
+                identity,
+                info: info.clone(),
+                folder,
+                aliases: BTreeMap::new(),
+                revision: self.catalog.revision() + 1,
+            };
             describe_folder(dir, &description)?;
+            self.catalog.put_all(&[(&key, Some(&bytes))])?;
             Ok(collection)
-        });
-        let made = made.and_then(|collection| match self.catalog.put_all(&[(&key, Some(&bytes))]) {
-            Ok(()) => Ok(collection),
-            Err(error) => Err(error.into()),
         });
         let collection = match made {
             Ok(collection) => collection,
@@ -373,6 +383,9 @@ impl Names {
             let open = Arc::clone(directory.find(name)?);
             if let Some(path) = open.dir.clone().filter(|dir| folder::is_link(dir)) {
                 return Err(EngineError::LinkedFolder { name: name.to_owned(), path });
+            }
+            if let Some(damage) = open.place.as_ref().ok().and_then(|place| place.holds_another()) {
+                return Err(EngineError::Damaged { name: name.to_owned(), reason: damage.to_string() });
             }
             if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) {
                 folder::mark(dir, Mark::Deleting, &RealDisk)?;
@@ -458,15 +471,26 @@ impl Names {
     ) -> Result<()> {
         let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else { return Ok(()) };
         let revision = self.catalog.revision() + 1;
-        let mut description = read_description(dir).ok().flatten().unwrap_or_else(|| {
-            let mine = directory.aliases.iter().filter(|(_, target)| **target == open.info.name);
-            Description {
-                info: open.info.clone(),
-                folder: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                aliases: mine.map(|(alias, _)| (alias.clone(), revision)).collect(),
-                revision,
+        // An opening may be entering the identity.
+        let _one = self.shelf.describing();
+        let mut description = match read_description(dir) {
+            Ok(Some(description)) => description,
+            // It says more than this version knows, and that must stay.
+            Err(error @ (StoreError::NewerFormat { .. } | StoreError::NotUnderstood { .. })) => {
+                return Err(error.into());
             }
-        });
+            Ok(None) | Err(_) => {
+                let mine = directory.aliases.iter().filter(|(_, target)| **target == open.info.name);
+                Description {
+                    version: DESCRIPTION_VERSION,
+                    identity: open.place.as_ref().ok().and_then(|place| place.identity()),
+                    info: open.info.clone(),
+                    folder: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    aliases: mine.map(|(alias, _)| (alias.clone(), revision)).collect(),
+                    revision,
+                }
+            }
+        };
         description.revision = revision;
         change(&mut description.aliases, revision);
         describe_folder(dir, &description)?;
@@ -673,7 +697,7 @@ fn read_folders(folders: &Path, unfinished: BTreeSet<PathBuf>) -> Result<Vec<Fol
     Ok(found
         .map(|(name, dir)| Folder {
             name,
-            description: read_description(&dir).map_err(|error| error.to_string()),
+            description: read_description(&dir),
             has_state: folder::has_state(&dir),
         })
         .collect())
@@ -694,12 +718,16 @@ fn subfolders(folders: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 /// Where a collection is opened, or why it cannot be.
 fn open_item(folders: &Path, item: Item, shelf: &Arc<Shelf>) -> Open {
-    let Item { info, folder, refused, .. } = item;
+    let Item { info, identity, folder, refused, .. } = item;
     let dir = folder.map(|folder| folders.join(folder));
-    let place = match (refused, &dir) {
-        (Some(finding), _) => Err(finding),
-        (None, Some(dir)) => Ok(Place::new(shelf, &info.name, dir)),
-        (None, None) => Err(Finding {
+    let place = match (refused, &dir, spec_of(&info)) {
+        (Some(finding), ..) => Err(finding),
+        (None, Some(dir), Ok(spec)) => Ok(Place::new(shelf, (&info.name, dir), Made { spec, identity })),
+        (None, Some(dir), Err(error)) => Err(Finding {
+            what: format!("{} cannot be true: {error}", dir.join(folder::DESCRIPTION_FILE).display()),
+            remedy: "put the folder back from a backup, or delete the collection".to_owned(),
+        }),
+        (None, None, _) => Err(Finding {
             what: "its folder is not known".to_owned(),
             remedy: "put the data folder back from a backup, or delete the collection".to_owned(),
         }),
@@ -707,24 +735,38 @@ fn open_item(folders: &Path, item: Item, shelf: &Arc<Shelf>) -> Open {
     Open { info, place, dir }
 }
 
+/// What a store needs to know of a collection.
+fn spec_of(info: &CollectionInfo) -> Result<CollectionSpec> {
+    Ok(CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index })
+}
+
+/// # Errors
+/// [`StoreError::Corrupt`]; [`StoreError::NewerFormat`] and [`StoreError::NotUnderstood`] where it is whole.
 fn read_description(dir: &Path) -> Result<Option<Description>, StoreError> {
-    folder::description(dir)?
-        .map(|bytes| {
-            serde_json::from_slice(&bytes).map_err(|e| StoreError::Corrupt {
-                path: dir.join(folder::DESCRIPTION_FILE),
-                reason: format!("it cannot be read: {e}"),
-            })
-        })
-        .transpose()
+    let path = dir.join(folder::DESCRIPTION_FILE);
+    folder::description(dir)?.map(|bytes| Description::parse(&bytes, &path)).transpose()
 }
 
 fn describe_folder(dir: &Path, description: &Description) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(description).expect("plain data has a JSON form");
-    folder::describe(dir, &bytes, &RealDisk)
+    folder::describe(dir, &description.to_bytes(), &RealDisk)
 }
 
-fn entry_bytes(info: &CollectionInfo, folder: &str) -> Vec<u8> {
-    let entry = Entry { info: info.clone(), folder: folder.to_owned() };
+/// Enters the identity into a description that an earlier version wrote. Where it cannot be done, the next opening does.
+/// The caller sees to it that nobody else writes the description meanwhile.
+pub(super) fn identify(dir: &Path, identity: Identity) {
+    let entered = read_description(dir).and_then(|description| match description {
+        Some(description) if description.identity.is_none() => {
+            describe_folder(dir, &Description { identity: Some(identity), ..description })
+        }
+        _ => Ok(()),
+    });
+    if let Err(error) = entered {
+        tracing::warn!(folder = %dir.display(), %error, "the collection's identity is not in its description yet");
+    }
+}
+
+fn entry_bytes(info: &CollectionInfo, folder: &str, identity: Option<Identity>) -> Vec<u8> {
+    let entry = Entry { info: info.clone(), folder: folder.to_owned(), identity };
     serde_json::to_vec(&entry).expect("plain data has a JSON form")
 }
 
@@ -825,5 +867,7 @@ fn io(path: &Path, source: std::io::Error) -> StoreError {
     StoreError::io(path, source)
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The inventory compares the catalogue with the folders: it says which collections exist, and what is wrong.
 //!
-//! Every collection is told twice: by its entry in the catalogue and by the description in its folder. Where one of the
+//! A collection's record is the description in its folder; the catalogue's entry is a view of it. Where one of the
 //! two is lost, the other stands in for it; where they disagree in a way that nobody can decide, the collection is
 //! refused by name. A folder with a store that neither explains is kept and reported. Nothing is decided here by what is *not* there.
 //!
@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::CollectionInfo;
+use crate::{collection::Identity, store::StoreError};
 
 /// What the catalogue keeps of a collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,11 +23,28 @@ pub(super) struct Entry {
     pub(super) info: CollectionInfo,
     /// Name under `collections/`.
     pub(super) folder: String,
+    /// `None` where an earlier version wrote it; the next start enters it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<Identity>,
 }
 
-/// What a collection's folder keeps of it.
+/// Version of [`Description`]; see `store/FORMAT.md`.
+pub(super) const DESCRIPTION_VERSION: u32 = 2;
+
+/// What a collection is, as its folder keeps it: the one record of it, with which all others are compared.
+///
+/// A later version is refused, and so is a field that is not known: it may say what must not be left out. A field that
+/// is not there has the default that its documentation tells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Description {
+    /// 1 where it is not there.
+    #[serde(default = "first_version")]
+    pub(super) version: u32,
+    /// Drawn when the collection was made; the store, and all that belongs to it, has the same. `None` where an earlier
+    /// version wrote it: it is entered when the collection is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<Identity>,
     pub(super) info: CollectionInfo,
     /// The folder it was written for: a copy elsewhere is no collection of its own.
     pub(super) folder: String,
@@ -34,6 +52,36 @@ pub(super) struct Description {
     pub(super) aliases: BTreeMap<String, u64>,
     /// The catalogue's revision with which this was written.
     pub(super) revision: u64,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+impl Description {
+    /// # Errors
+    /// [`StoreError::NewerFormat`], [`StoreError::NotUnderstood`]: the bytes are as they were written.
+    pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Self, StoreError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default = "first_version")]
+            version: u32,
+        }
+        let not_understood =
+            |e: serde_json::Error| StoreError::NotUnderstood { path: path.to_owned(), reason: e.to_string() };
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(not_understood)?;
+        if version > DESCRIPTION_VERSION {
+            let (path, supported) = (path.to_owned(), DESCRIPTION_VERSION);
+            return Err(StoreError::NewerFormat { path, got: version, supported });
+        }
+        serde_json::from_slice(bytes).map_err(not_understood)
+    }
+
+    /// As it is written, in today's version.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let today = Description { version: DESCRIPTION_VERSION, ..self.clone() };
+        serde_json::to_vec(&today).expect("plain data has a JSON form")
+    }
 }
 
 /// All that a catalogue says.
@@ -49,8 +97,8 @@ pub(super) struct Catalogued {
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) name: String,
-    /// `Err`: why it cannot be read.
-    pub(super) description: Result<Option<Description>, String>,
+    /// `Err`: why it cannot be read, or not be understood.
+    pub(super) description: Result<Option<Description>, StoreError>,
     pub(super) has_state: bool,
 }
 
@@ -73,6 +121,8 @@ impl std::fmt::Display for Finding {
 #[derive(Debug, PartialEq)]
 pub(super) struct Item {
     pub(super) info: CollectionInfo,
+    /// Which one it is, if that is known.
+    pub(super) identity: Option<Identity>,
     /// Where it lies, if that is known.
     pub(super) folder: Option<String>,
     /// Why it cannot be opened, if that is known already.
@@ -136,7 +186,9 @@ pub(super) fn take(root: &Path, catalogued: &Catalogued, folders: &[Folder]) -> 
         let Some(item) = item else { continue };
         used.extend(claimed.iter().map(|folder| folder.name.as_str()));
         used.extend(entry.map(|entry| entry.folder.as_str()));
-        if item.enter && item.refused.is_none() {
+        let known =
+            entry.is_some_and(|entry| entry.info == item.info && Some(&entry.folder) == item.folder.as_ref());
+        if item.enter && item.refused.is_none() && !known {
             inventory.findings.push(Finding {
                 what: format!(
                     "the catalogue did not know collection {name:?}; its folder's own description did"
@@ -169,9 +221,13 @@ pub(super) fn take(root: &Path, catalogued: &Catalogued, folders: &[Folder]) -> 
 
 /// An entry whose folder is there.
 fn entered(entry: &Entry, folder: &Folder, claimed: &[&Folder], path: &Path) -> Option<Item> {
+    let described_as = folder.description.as_ref().ok().and_then(Option::as_ref).and_then(|d| d.identity);
     let item = |refused: Option<Finding>, describe| {
         let info = entry.info.clone();
-        Some(Item { info, folder: Some(folder.name.clone()), refused, describe, enter: false })
+        let identity = described_as.or(entry.identity);
+        // Each of the two learns from the other what an earlier version did not know.
+        let enter = entry.identity.is_none() && identity.is_some() && refused.is_none();
+        Some(Item { info, identity, folder: Some(folder.name.clone()), refused, describe, enter })
     };
     match &folder.description {
         Ok(Some(description)) if description.info.name != entry.info.name => match claimed {
@@ -201,7 +257,30 @@ fn entered(entry: &Entry, folder: &Folder, claimed: &[&Folder], path: &Path) -> 
             }),
             false,
         ),
-        Ok(Some(_)) => item(None, false),
+        Ok(Some(description))
+            if description.identity.is_some()
+                && entry.identity.is_some()
+                && description.identity != entry.identity =>
+        {
+            item(
+                Some(Finding {
+                    what: format!(
+                        "the catalogue and {} are of different collections of this name",
+                        path.join("collection").display()
+                    ),
+                    remedy: "put both the folder and `catalog` back from one backup".to_owned(),
+                }),
+                false,
+            )
+        }
+        Ok(Some(description)) => item(None, description.identity.is_none() && entry.identity.is_some()),
+        Err(error @ (StoreError::NewerFormat { .. } | StoreError::NotUnderstood { .. })) => item(
+            Some(Finding {
+                what: error.to_string(),
+                remedy: "start the version that wrote it, or put the folder back from a backup".to_owned(),
+            }),
+            false,
+        ),
         Ok(None) | Err(_) if !claimed.is_empty() => item(
             Some(Finding {
                 what: format!(
@@ -214,8 +293,8 @@ fn entered(entry: &Entry, folder: &Folder, claimed: &[&Folder], path: &Path) -> 
             false,
         ),
         Ok(None) => item(None, true),
-        Err(reason) => {
-            tracing::warn!(folder = %path.display(), reason, "the description is written again from the catalogue");
+        Err(error) => {
+            tracing::warn!(folder = %path.display(), %error, "the description is written again from the catalogue");
             item(None, true)
         }
     }
@@ -228,6 +307,7 @@ fn without_folder(entry: &Entry, claimed: &[&Folder], path: &Path) -> Option<Ite
     }
     Some(Item {
         info: entry.info.clone(),
+        identity: entry.identity,
         folder: None,
         refused: Some(Finding {
             what: format!("its folder {} is missing", path.display()),
@@ -262,6 +342,7 @@ fn described(folder: &Folder) -> Option<Item> {
     let Ok(Some(description)) = &folder.description else { return None };
     Some(Item {
         info: description.info.kept(),
+        identity: description.identity,
         folder: Some(folder.name.clone()),
         refused: None,
         describe: false,
@@ -269,9 +350,9 @@ fn described(folder: &Folder) -> Option<Item> {
     })
 }
 
-fn unnamed(path: &Path, description: &Result<Option<Description>, String>) -> Finding {
+fn unnamed(path: &Path, description: &Result<Option<Description>, StoreError>) -> Finding {
     let why = match description {
-        Err(reason) => reason.clone(),
+        Err(error) => error.to_string(),
         Ok(_) => "it has no description".to_owned(),
     };
     Finding {

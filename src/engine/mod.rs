@@ -61,8 +61,9 @@ pub const CHUNK_TOKENS_DEFAULT: usize = 254;
 /// Ids deleted in one atomic step of a deletion by filter.
 const DELETE_IDS_STEP: usize = 1024;
 
-/// The settings and state of a collection.
+/// What a collection is, as the description in its folder and the catalogue keep it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CollectionInfo {
     /// Its name; see [`NewCollection::name`].
     pub name: String,
@@ -87,6 +88,7 @@ pub struct CollectionInfo {
 
 /// The model that a collection was made with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CollectionModel {
     /// Name of the model at that time.
     pub name: String,
@@ -595,7 +597,7 @@ impl Engine {
         self.with(collection, move |open, stop| {
             let collection = open.collection()?;
             let narrowed = filter.as_ref().map(Filter::to_string).unwrap_or_default();
-            let scope = Scope::new("documents by id", &collection.identity(), &narrowed);
+            let scope = Scope::new("documents by id", &collection.identity().0, &narrowed);
             let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
             let after = after.map(PointId::new).transpose()?;
             // A page of vectors closes early as one of texts does.

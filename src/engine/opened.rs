@@ -6,14 +6,19 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
-use super::{EngineError, Finding, catalog::named, error::Result};
+use super::{
+    EngineError, Finding,
+    catalog::{identify, named},
+    error::Result,
+};
 use crate::{
-    collection::{Collection, CollectionError, CollectionOptions},
+    collection::{Collection, CollectionError, CollectionOptions, CollectionSpec, Identity, Made},
     error::{ErrorKind, Fault as _},
+    store::StoreError,
     threads::Threads,
 };
 
@@ -32,6 +37,8 @@ pub(super) struct Shelf {
     max: usize,
     threads: Arc<Threads>,
     room: Mutex<Room>,
+    /// Held by whoever changes a collection's description.
+    describing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -48,6 +55,9 @@ struct Room {
 pub(super) struct Place {
     name: String,
     dir: PathBuf,
+    spec: CollectionSpec,
+    /// Not known until the first opening where an earlier version described it.
+    identity: OnceLock<Identity>,
     shelf: Arc<Shelf>,
     state: Mutex<State>,
     changed: Condvar,
@@ -64,7 +74,11 @@ enum State {
         taken: Taken,
     },
     /// It is damaged, until a restart.
-    Damaged(Finding),
+    Damaged {
+        finding: Finding,
+        /// What lies in its folder is another collection's.
+        of_another: bool,
+    },
     /// It could not be opened, for a reason that may pass.
     Unopened {
         finding: Finding,
@@ -111,7 +125,12 @@ impl Shelf {
         // What every one gets in any case is set aside, so that the sum stays below the budget.
         let least = CACHE_BYTES_MIN * max as u64;
         let room = Room { taken: 0, cache_bytes: cache_bytes.saturating_sub(least), open: Vec::new() };
-        Arc::new(Shelf { max, threads, room: Mutex::new(room) })
+        Arc::new(Shelf { max, threads, room: Mutex::new(room), describing: Mutex::default() })
+    }
+
+    /// To be held by whoever changes a collection's description.
+    pub(super) fn describing(&self) -> MutexGuard<'_, ()> {
+        lock(&self.describing)
     }
 
     /// How many may be open.
@@ -170,10 +189,12 @@ impl Shelf {
 
 impl Place {
     /// A collection in a folder, not open yet.
-    pub(super) fn new(shelf: &Arc<Shelf>, name: &str, dir: &Path) -> Arc<Self> {
+    pub(super) fn new(shelf: &Arc<Shelf>, (name, dir): (&str, &Path), made: Made) -> Arc<Self> {
         Arc::new(Place {
             name: name.to_owned(),
             dir: dir.to_owned(),
+            spec: made.spec,
+            identity: made.identity.map(OnceLock::from).unwrap_or_default(),
             shelf: Arc::clone(shelf),
             state: Mutex::new(State::Shut),
             changed: Condvar::new(),
@@ -186,13 +207,14 @@ impl Place {
     /// Those of `make`; [`EngineError::TooManyOpen`].
     pub(super) fn create(
         shelf: &Arc<Shelf>,
-        name: &str,
-        dir: &Path,
+        (name, dir): (&str, &Path),
+        spec: CollectionSpec,
         make: impl FnOnce(CollectionOptions) -> Result<Arc<Collection>>,
     ) -> Result<Arc<Self>> {
-        let place = Place::new(shelf, name, dir);
+        let place = Place::new(shelf, (name, dir), Made { spec, identity: None });
         let taken = shelf.make_room().map_err(|refusal| refusal.of(name))?;
         let collection = make(taken.options())?;
+        place.identity.get_or_init(|| collection.identity());
         place.enter(collection, taken);
         Ok(place)
     }
@@ -226,9 +248,22 @@ impl Place {
     /// Why it cannot be opened, as far as is known.
     pub(super) fn damage(&self) -> Option<Finding> {
         match &*lock(&self.state) {
-            State::Damaged(finding) | State::Unopened { finding, .. } => Some(finding.clone()),
+            State::Damaged { finding, .. } | State::Unopened { finding, .. } => Some(finding.clone()),
             _ => None,
         }
+    }
+
+    /// Why it cannot be opened, if what lies in its folder is another collection's.
+    pub(super) fn holds_another(&self) -> Option<Finding> {
+        match &*lock(&self.state) {
+            State::Damaged { finding, of_another: true } => Some(finding.clone()),
+            _ => None,
+        }
+    }
+
+    /// Which collection it is, as far as is known.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.identity.get().copied()
     }
 
     /// The collection, opened if it is not. Slow then; never call it from async code unless it was open just before.
@@ -241,7 +276,7 @@ impl Place {
                         *used = Instant::now();
                         return Ok(Arc::clone(collection));
                     }
-                    State::Damaged(finding) => return Err(Refusal::Damaged(finding.clone())),
+                    State::Damaged { finding, .. } => return Err(Refusal::Damaged(finding.clone())),
                     State::Unopened { finding, kind, at } if at.elapsed() < RETRY_AFTER => {
                         return Err(Refusal::Unopened(finding.clone(), *kind));
                     }
@@ -259,8 +294,14 @@ impl Place {
         // From here on this thread opens it; should it panic, the next one tries.
         let busy = Busy(self);
         let taken = self.shelf.make_room()?;
-        match named(&self.name, || Collection::open(&self.dir, taken.options())) {
+        let made = Made { spec: self.spec.clone(), identity: self.identity() };
+        match named(&self.name, || Collection::open(&self.dir, made, taken.options())) {
             Ok(collection) => {
+                if self.identity().is_none() {
+                    let identity = *self.identity.get_or_init(|| collection.identity());
+                    let _one = self.shelf.describing();
+                    identify(&self.dir, identity);
+                }
                 self.enter(Arc::clone(&collection), taken);
                 Ok(collection)
             }
@@ -274,7 +315,8 @@ impl Place {
                     "a collection cannot be opened"
                 );
                 let (state, refusal) = if damaged {
-                    (State::Damaged(finding.clone()), Refusal::Damaged(finding))
+                    let of_another = is_of_another(&error);
+                    (State::Damaged { finding: finding.clone(), of_another }, Refusal::Damaged(finding))
                 } else {
                     let (kind, at) = (error.kind(), Instant::now());
                     let state = State::Unopened { finding: finding.clone(), kind, at };
@@ -391,6 +433,10 @@ impl Refusal {
     }
 }
 
+fn is_of_another(error: &CollectionError) -> bool {
+    matches!(error, CollectionError::Store(error) if matches!(**error, StoreError::OtherCollection { .. }))
+}
+
 /// Why a collection cannot be opened.
 fn unopened(error: &CollectionError, dir: &Path, damaged: bool) -> Finding {
     let mut what = error.to_string();
@@ -398,7 +444,9 @@ fn unopened(error: &CollectionError, dir: &Path, damaged: bool) -> Finding {
         what = format!("{what}: {source}");
     }
     let dir = dir.display();
-    let remedy = if damaged {
+    let remedy = if is_of_another(error) {
+        format!("put that right, or put {dir} back from a backup, and start again")
+    } else if damaged {
         format!("repair that, or put {dir} back from a backup, and start again; or delete the collection")
     } else {
         format!(

@@ -26,7 +26,7 @@ mod manifest;
 pub use self::hnsw_rs::HnswRsIndex;
 pub use flat::{FlatIndex, SharedAllow};
 
-/// Number of one stored vector in its collection. It is never reused.
+/// Number of one vector in the index that holds it. Whoever gives numbers out gives none twice to one index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u32);
 
@@ -61,8 +61,10 @@ pub enum IndexKind {
     HnswRs,
 }
 
-/// How an index is built and searched.
+/// How an index is built and searched. Read from JSON, a field that is not there has its default, and one that is not
+/// known is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct IndexParams {
     /// Which implementation. Default [`IndexKind::HnswRs`].
     pub kind: IndexKind,

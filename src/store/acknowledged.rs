@@ -1,5 +1,6 @@
 //! How far a store was acknowledged, in a small file of its own: the proof against a log that lost its end in silence.
 //!
+//! It says whose store it speaks of, so that one of another collection proves nothing.
 //! Two slots of fixed size in a file that never grows. A batch writes the slot of its number, so the one before stays
 //! whole while the next is written; the file is synced after the store and before anybody is answered. So a store that
 //! has less than the file says has lost what was acknowledged. It may have more: a batch that nobody was told of.
@@ -14,6 +15,7 @@ use std::{
 use super::{
     StoreError,
     disk::Disk,
+    identity::Identity,
     private,
     record::{FRAME_BYTES, frame, unframe},
 };
@@ -30,8 +32,11 @@ const SLOT_BYTES: usize = 4096;
 
 const FILE_BYTES: usize = 2 * SLOT_BYTES;
 
-/// Four numbers of 8 bytes.
-const PROOF_BYTES: usize = 32;
+/// Four numbers of 8 bytes, and the identity.
+const PROOF_BYTES: usize = 48;
+
+/// Formats 1 and 2 wrote no identity.
+const EARLIER_PROOF_BYTES: usize = 32;
 
 /// What a store must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub(super) struct Proof {
     pub(super) documents: u64,
     pub(super) passages: u64,
     pub(super) digest: u64,
+    /// `None` where an earlier format wrote it.
+    pub(super) identity: Option<Identity>,
 }
 
 /// What is in place of the file.
@@ -55,7 +62,8 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Acknowledged {
     path: PathBuf,
-    file: Mutex<File>,
+    /// `None` until it was made by [`Acknowledged::renew`].
+    file: Mutex<Option<File>>,
     disk: Arc<dyn Disk>,
 }
 
@@ -64,19 +72,21 @@ impl Proof {
         [self.sequence, self.documents, self.passages, self.digest]
             .iter()
             .flat_map(|n| n.to_le_bytes())
+            .chain(self.identity.into_iter().flat_map(|identity| identity.0))
             .collect()
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (numbers, rest) = bytes.as_chunks::<8>();
-        match (numbers, rest) {
-            (&[sequence, documents, passages, digest], []) => {
-                let [sequence, documents, passages, digest] =
-                    [sequence, documents, passages, digest].map(u64::from_le_bytes);
-                Some(Proof { sequence, documents, passages, digest })
-            }
-            _ => None,
-        }
+        let (numbers, identity) = bytes.split_at_checked(EARLIER_PROOF_BYTES)?;
+        let (numbers, _) = numbers.as_chunks::<8>();
+        let &[sequence, documents, passages, digest] = numbers else { return None };
+        let [sequence, documents, passages, digest] =
+            [sequence, documents, passages, digest].map(u64::from_le_bytes);
+        let identity = match identity {
+            [] => None,
+            identity => Some(Identity(identity.try_into().ok()?)),
+        };
+        Some(Proof { sequence, documents, passages, digest, identity })
     }
 
     fn offset(self) -> usize {
@@ -90,15 +100,28 @@ pub(super) fn path_of(dir: &Path) -> PathBuf {
 }
 
 impl Acknowledged {
+    /// For the file at `path`, which is yet to be made by [`Acknowledged::renew`].
+    pub(super) fn new(path: &Path, disk: Arc<dyn Disk>) -> Self {
+        Acknowledged { path: path.to_owned(), file: Mutex::new(None), disk }
+    }
+
+    /// Whether it is there to be written.
+    pub(super) fn is_made(&self) -> bool {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Makes the file, whole or not at all, in place of what is there.
-    pub(super) fn create(path: &Path, proof: Proof, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+    pub(super) fn renew(&self, proof: Proof) -> Result<(), StoreError> {
         let mut bytes = vec![0; FILE_BYTES];
         let (slot, _) = frame(&proof.to_bytes());
         bytes[proof.offset()..][..slot.len()].copy_from_slice(&slot);
-        super::whole::replace(path, &bytes, &*disk)?;
-        let file = regular::open_with(path, private::options().read(true).write(true));
-        let file = Mutex::new(file.map_err(|e| StoreError::io(path, e))?);
-        Ok(Acknowledged { path: path.to_owned(), file, disk })
+        let mut place = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        super::whole::replace(&self.path, &bytes, &*self.disk)?;
+        // The one that was open is not the one that is there now.
+        *place = None;
+        let file = regular::open_with(&self.path, private::options().read(true).write(true));
+        *place = Some(file.map_err(|e| StoreError::io(&self.path, e))?);
+        Ok(())
     }
 
     /// Looks for the file and reads the newer slot of it.
@@ -120,8 +143,11 @@ impl Acknowledged {
         let newest = [0, SLOT_BYTES]
             .into_iter()
             .filter_map(|at| {
-                let slot = bytes.get(at..at + FRAME_BYTES + PROOF_BYTES)?;
-                let proof = Proof::from_bytes(&unframe(slot, path, "a slot").ok()?.0)?;
+                let of_length = |len: usize| {
+                    let slot = bytes.get(at..at + FRAME_BYTES + len)?;
+                    Proof::from_bytes(&unframe(slot, path, "a slot").ok()?.0)
+                };
+                let proof = of_length(PROOF_BYTES).or_else(|| of_length(EARLIER_PROOF_BYTES))?;
                 (proof.offset() == at).then_some(proof)
             })
             .max_by_key(|proof| proof.sequence);
@@ -131,19 +157,20 @@ impl Acknowledged {
                 format!("none of its slots can be read; {}", remedy(path)),
             ));
         };
-        Ok(Found::Proof(Acknowledged { path: path.to_owned(), file: Mutex::new(file), disk }, proof))
+        Ok(Found::Proof(Acknowledged { path: path.to_owned(), file: Mutex::new(Some(file)), disk }, proof))
     }
 
     /// Writes the proof of a batch and returns when it is on the device.
     pub(super) fn write(&self, proof: Proof) -> Result<(), StoreError> {
         let (slot, _) = frame(&proof.to_bytes());
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = |file: &mut File| {
+        let mut place = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = |file: Option<&mut File>| {
+            let file = file.ok_or(io::ErrorKind::NotConnected)?;
             file.seek(SeekFrom::Start(proof.offset() as u64))?;
             file.write_all(&slot)?;
             self.disk.sync(file)
         };
-        write(&mut file).map_err(|e| StoreError::io(&self.path, e))
+        write(place.as_mut()).map_err(|e| StoreError::io(&self.path, e))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -164,7 +191,8 @@ mod tests {
     use super::{super::disk::RealDisk, *};
 
     fn proof(sequence: u64) -> Proof {
-        Proof { sequence, documents: 2 * sequence, passages: 3 * sequence, digest: !sequence }
+        let identity = Some(Identity([9; 16]));
+        Proof { sequence, documents: 2 * sequence, passages: 3 * sequence, digest: !sequence, identity }
     }
 
     fn found(path: &Path) -> Result<Option<Proof>, StoreError> {
@@ -179,13 +207,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(ACKNOWLEDGED_FILE);
         assert!(matches!(Acknowledged::find(&path, Arc::new(RealDisk)), Ok(Found::Missing)));
-        let file = Acknowledged::create(&path, proof(0), Arc::new(RealDisk)).unwrap();
+        let file = Acknowledged::new(&path, Arc::new(RealDisk));
+        assert!(file.write(proof(0)).is_err());
+        file.renew(proof(0)).unwrap();
         assert_eq!(found(&path).unwrap(), Some(proof(0)));
         for sequence in 1..6 {
             file.write(proof(sequence)).unwrap();
             assert_eq!(found(&path).unwrap(), Some(proof(sequence)));
             assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_BYTES as u64);
         }
+        // As an earlier format wrote it.
+        let earlier = Proof { identity: None, ..proof(5) };
+        file.write(earlier).unwrap();
+        assert_eq!(found(&path).unwrap(), Some(earlier));
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[SLOT_BYTES + 12] ^= 1;
         std::fs::write(&path, &bytes).unwrap();

@@ -5,6 +5,12 @@
 //!
 //! A removed document is first *buried*: the batch marks it as gone, so a restart forgets it, but its bytes stay
 //! readable for those who are just answering with it, until a later batch purges them.
+//!
+//! A document has a number of 64 bits, one more than the document before it, which is never given out again. What the
+//! numbers of documents and vectors in memory are is the collection's business.
+//!
+//! A store of an earlier format is read as it is, and taken over by [`Store::settle`]: one batch that changes what the
+//! store says of itself, and no document.
 
 use std::{
     collections::HashSet,
@@ -20,36 +26,66 @@ use super::{
     StoreError,
     acknowledged::{self, Acknowledged, Found, Proof},
     disk::Disk,
+    earlier,
+    identity::Identity,
     record::{decode, decode_vectors, encode, encode_vectors},
     state::{Changes, State, TOTALS_KEY},
 };
 
 /// Version of the layout that `FORMAT.md` describes.
-pub(crate) const STORE_FORMAT: u32 = 2;
+pub(crate) const STORE_FORMAT: u32 = 3;
 
 /// The last format that has no file of what was acknowledged.
 const FORMAT_WITHOUT_PROOF: u32 = 1;
 
+/// The last format of documents with numbers of 32 bits, which kept the collection's settings in the store.
+const FORMAT_OF_SMALL_NUMBERS: u32 = 2;
+
 const FORMAT_KEY: &[u8] = b"f";
-const SPEC_KEY: &[u8] = b"s";
-const HEAD: u8 = b'd';
-const TEXT: u8 = b't';
-const VECTORS: u8 = b'v';
-const BURIED: u8 = b'x';
+const IDENTITY_KEY: &[u8] = b"i";
 
 /// zstd level of texts: above it, sentences get little smaller and much slower.
 const TEXT_LEVEL: i32 = 3;
+
+/// What is stored of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Head,
+    Text,
+    Vectors,
+    /// Empty: the document is gone, and its space not yet taken back.
+    Buried,
+}
+
+/// How the records of a document are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Of formats 1 and 2.
+    Small,
+    Today,
+}
 
 /// Storage of one collection. Reads from any thread; one writer.
 #[derive(Debug)]
 pub(crate) struct Store {
     state: State,
+    identity: Identity,
     totals: Mutex<Totals>,
     acknowledged: Acknowledged,
+    /// What is yet to be done by [`Store::settle`].
+    unsettled: Mutex<Option<Unsettled>>,
+    /// How the collection was made, where the store says so still.
+    earlier: Option<earlier::Spec>,
     /// The batch that found no room, until it is known not to be stored.
     refused: Mutex<Option<Refused>>,
     /// Somebody accepted, by hand, that the store holds less than was acknowledged.
     accepted: bool,
+}
+
+/// The file of what is acknowledged is to be written anew, and the store to be taken over if its format is an earlier one.
+#[derive(Debug)]
+struct Unsettled {
+    format: u32,
 }
 
 /// Written with every batch and compared with what is found at the next start.
@@ -62,22 +98,32 @@ struct Totals {
     /// Sum over all documents, modulo 2^64; see [`digest`].
     digest: u64,
     /// Every document number given out is below.
-    next_doc: u32,
-    /// Every vector number given out is below.
-    next_vector: u32,
+    next: u64,
+    /// Documents with numbers below have the form of formats 1 and 2.
+    small_end: u64,
 }
 
 impl Totals {
-    fn proof(&self) -> Proof {
+    fn proof(&self, identity: Identity) -> Proof {
         let Totals { sequence, documents, passages, digest, .. } = *self;
-        Proof { sequence, documents, passages, digest }
+        Proof { sequence, documents, passages, digest, identity: Some(identity) }
+    }
+
+    fn form(&self, number: u64) -> Form {
+        if number < self.small_end { Form::Small } else { Form::Today }
+    }
+}
+
+impl From<earlier::Totals> for Totals {
+    fn from(totals: earlier::Totals) -> Self {
+        let earlier::Totals { sequence, documents, passages, digest, next_doc, .. } = totals;
+        Totals { sequence, documents, passages, digest, next: next_doc.into(), small_end: next_doc.into() }
     }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredHead {
     body: Vec<u8>,
-    first_vector: u32,
     passages: u32,
     vectors_crc: u32,
     /// Bytes of the text, not compressed; 0: there is no text record.
@@ -90,10 +136,10 @@ struct StoredHead {
 pub(crate) struct Head {
     /// As the collection gave it.
     pub(crate) body: Vec<u8>,
-    /// Number of its first vector; the others follow.
-    pub(crate) first_vector: u32,
     /// How many vectors it has.
     pub(crate) passages: u32,
+    /// Number of its first vector, where an earlier format gave it one.
+    pub(crate) first_vector: Option<u32>,
     crc: u32,
     vectors_crc: u32,
     text_bytes: u64,
@@ -105,11 +151,15 @@ impl Head {
     pub(crate) fn text_bytes(&self) -> usize {
         usize::try_from(self.text_bytes).unwrap_or(usize::MAX)
     }
+
+    fn form(&self) -> Form {
+        if self.first_vector.is_some() { Form::Small } else { Form::Today }
+    }
 }
 
 /// A document that [`Store::load`] found.
 pub(crate) struct Loaded {
-    pub(crate) doc: u32,
+    pub(crate) number: u64,
     pub(crate) head: Head,
     /// All its vectors, one after the other.
     pub(crate) vectors: Vec<f32>,
@@ -126,28 +176,74 @@ pub(crate) struct StoreBatch {
 /// What a batch that found no room would have done.
 #[derive(Debug)]
 struct Refused {
-    put: Vec<u32>,
-    buried: Vec<u32>,
+    put: Vec<u64>,
+    buried: Vec<u64>,
 }
 
 /// What a document adds to the totals.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    doc: u32,
-    first_vector: u32,
+    number: u64,
     passages: u32,
     digest: u64,
 }
 
 /// What position-free sums are made of: every document counts with its number and its checksums, well mixed
 /// (by SplitMix64; part of the format), so that no lost, doubled or exchanged document goes unseen.
-fn digest(doc: u32, head_crc: u32) -> u64 {
-    SplitMix(u64::from(doc) << 32 | u64::from(head_crc)).next()
+fn digest(number: u64, head_crc: u32) -> u64 {
+    SplitMix(number.rotate_left(32) ^ u64::from(head_crc)).next()
 }
 
-fn key(kind: u8, doc: u32) -> [u8; 5] {
-    let [a, b, c, d] = doc.to_be_bytes();
-    [kind, a, b, c, d]
+impl Form {
+    /// Letters, and so keys, of the two forms differ, and none of a key is the beginning of another.
+    fn letter(self, kind: Kind) -> u8 {
+        let letter = match kind {
+            Kind::Head => b'd',
+            Kind::Text => b't',
+            Kind::Vectors => b'v',
+            Kind::Buried => b'x',
+        };
+        match self {
+            Form::Small => letter,
+            Form::Today => letter.to_ascii_uppercase(),
+        }
+    }
+
+    fn key(self, kind: Kind, number: u64) -> Vec<u8> {
+        let bytes = number.to_be_bytes();
+        let bytes = match self {
+            // Its numbers have no more bytes.
+            Form::Small => &bytes[4..],
+            Form::Today => &bytes[..],
+        };
+        [&[self.letter(kind)], bytes].concat()
+    }
+
+    /// The number in a key of this form.
+    fn number(self, key: &[u8], dir: &Path) -> Result<u64, StoreError> {
+        let number = match (self, key) {
+            (Form::Small, &[_, a, b, c, d]) => Some(u32::from_be_bytes([a, b, c, d]).into()),
+            (Form::Today, [_, bytes @ ..]) => bytes.try_into().ok().map(u64::from_be_bytes),
+            _ => None,
+        };
+        number.ok_or_else(|| StoreError::corrupt(dir, "a document's number cannot be read".into()))
+    }
+
+    fn head(self, bytes: &[u8], crc: u32, dir: &Path) -> Result<Head, StoreError> {
+        Ok(match self {
+            Form::Small => {
+                let earlier::StoredHead { body, first_vector, passages, vectors_crc, text_bytes, text_crc } =
+                    decode(bytes, dir, "a document")?;
+                let first_vector = Some(first_vector);
+                Head { body, passages, first_vector, crc, vectors_crc, text_bytes, text_crc }
+            }
+            Form::Today => {
+                let StoredHead { body, passages, vectors_crc, text_bytes, text_crc } =
+                    decode(bytes, dir, "a document")?;
+                Head { body, passages, first_vector: None, crc, vectors_crc, text_bytes, text_crc }
+            }
+        })
+    }
 }
 
 /// The format, unless a later version wrote it.
@@ -163,47 +259,40 @@ pub(super) fn check_format(bytes: &[u8], supported: u32, dir: &Path) -> Result<u
 }
 
 impl StoreBatch {
-    /// Adds a document under a number never used before, its vectors under `first_vector` and the numbers that follow,
-    /// never used before either.
+    /// Adds a document under a number never used before.
     pub(crate) fn put<'a>(
         &mut self,
-        doc: u32,
-        first_vector: u32,
+        number: u64,
         body: Vec<u8>,
         text: &str,
         vectors: impl ExactSizeIterator<Item = &'a [f32]>,
     ) {
         self.changes.grow();
+        let key = |kind| Form::Today.key(kind, number);
         let passages = u32::try_from(vectors.len()).expect("a text of 4 GiB is never taken");
-        let vectors_crc = self.changes.put(&key(VECTORS, doc), &encode_vectors(vectors));
+        let vectors_crc = self.changes.put(&key(Kind::Vectors), &encode_vectors(vectors));
         let text_crc = if text.is_empty() {
             0
         } else {
             let packed = zstd::bulk::compress(text.as_bytes(), TEXT_LEVEL)
                 .expect("zstd fails only for want of memory or room, and the room is made to measure");
-            self.changes.put(&key(TEXT, doc), &packed)
+            self.changes.put(&key(Kind::Text), &packed)
         };
-        let head =
-            StoredHead { body, first_vector, passages, vectors_crc, text_bytes: text.len() as u64, text_crc };
-        let crc = self.changes.put(&key(HEAD, doc), &encode(&head));
-        self.put.push(Entry { doc, first_vector, passages, digest: digest(doc, crc) });
+        let head = StoredHead { body, passages, vectors_crc, text_bytes: text.len() as u64, text_crc };
+        let crc = self.changes.put(&key(Kind::Head), &encode(&head));
+        self.put.push(Entry { number, passages, digest: digest(number, crc) });
     }
 
     /// Marks a document as gone.
-    pub(crate) fn bury(&mut self, doc: u32, head: &Head) {
-        self.changes.put(&key(BURIED, doc), &[]);
-        self.buried.push(Entry {
-            doc,
-            first_vector: head.first_vector,
-            passages: head.passages,
-            digest: digest(doc, head.crc),
-        });
+    pub(crate) fn bury(&mut self, number: u64, head: &Head) {
+        self.changes.put(&head.form().key(Kind::Buried, number), &[]);
+        self.buried.push(Entry { number, passages: head.passages, digest: digest(number, head.crc) });
     }
 
     /// Takes back the space of a document buried in an earlier batch.
-    pub(crate) fn purge(&mut self, doc: u32, store: &Store) -> Result<(), StoreError> {
-        for kind in [HEAD, TEXT, VECTORS, BURIED] {
-            store.state.remove(&mut self.changes, &key(kind, doc))?;
+    pub(crate) fn purge(&mut self, number: u64, store: &Store) -> Result<(), StoreError> {
+        for kind in [Kind::Head, Kind::Text, Kind::Vectors, Kind::Buried] {
+            store.state.remove(&mut self.changes, &store.key(kind, number))?;
         }
         Ok(())
     }
@@ -215,70 +304,138 @@ impl StoreBatch {
 }
 
 impl Store {
-    /// Makes a new store in `dir`, and the file of what is acknowledged beside it. `spec` is kept with it.
-    pub(crate) fn create<T: Serialize>(
+    /// Makes a new store in `dir`, and the file of what is acknowledged beside it.
+    pub(crate) fn create(
         dir: &Path,
-        spec: &T,
+        identity: Identity,
         cache_bytes: u64,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, StoreError> {
         let totals = Totals::default();
         let state = State::create(dir, cache_bytes, Arc::clone(&disk))?;
-        let acknowledged = Acknowledged::create(&acknowledged::path_of(dir), totals.proof(), disk)?;
+        let acknowledged = Acknowledged::new(&acknowledged::path_of(dir), disk);
+        acknowledged.renew(totals.proof(identity))?;
         let mut changes = Changes::default();
         changes.grow();
         changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
-        changes.put(SPEC_KEY, &encode(spec));
+        changes.put(IDENTITY_KEY, &identity.0);
         changes.put(TOTALS_KEY, &encode(&totals));
         state.commit(changes)?;
         Ok(Store {
             state,
+            identity,
             totals: Mutex::new(totals),
             acknowledged,
+            unsettled: Mutex::default(),
+            earlier: None,
             refused: Mutex::default(),
             accepted: false,
         })
     }
 
-    /// Opens a store. One of format 1 gets the file of what is acknowledged.
+    /// Opens a store, and writes nothing that it does not hold already. `expected`: the identity that the collection's
+    /// description tells, if it tells one. [`Store::load`] and [`Store::settle`] come next.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::NewerFormat`], [`StoreError::Io`]; [`StoreError::Corrupt`], also if it
-    /// holds less than was acknowledged.
-    pub(crate) fn open(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+    /// [`StoreError::Locked`], [`StoreError::NewerFormat`], [`StoreError::Io`]; [`StoreError::OtherCollection`];
+    /// [`StoreError::Corrupt`], also if it holds less than was acknowledged.
+    pub(crate) fn open(
+        dir: &Path,
+        expected: Option<Identity>,
+        cache_bytes: u64,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, StoreError> {
         let path = acknowledged::path_of(dir);
         let found = Acknowledged::find(&path, Arc::clone(&disk))?;
         let state = State::open(dir, cache_bytes, Arc::clone(&disk))?;
         let format = check_format(&required(&state, FORMAT_KEY, "its format")?, STORE_FORMAT, dir)?;
-        let totals: Totals = decode(&required(&state, TOTALS_KEY, "its totals")?, dir, "its totals")?;
+        let totals = required(&state, TOTALS_KEY, "its totals")?;
+        let (identity, totals, earlier) = if format > FORMAT_OF_SMALL_NUMBERS {
+            let identity = required(&state, IDENTITY_KEY, "its identity")?.try_into();
+            let identity =
+                identity.map_err(|_| StoreError::corrupt(dir, "its identity cannot be read".into()))?;
+            (Identity(identity), decode(&totals, dir, "its totals")?, None)
+        } else {
+            let spec = earlier::Spec::decode(&required(&state, earlier::SPEC_KEY, "its description")?, dir)?;
+            let totals: earlier::Totals = decode(&totals, dir, "its totals")?;
+            (spec.identity(), Totals::from(totals), Some(spec))
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != identity) {
+            let remedy = "put `state` and `acknowledged` back into the folder that they came from, and this collection's own here; to delete this collection would delete the other one's documents".to_owned();
+            return Err(StoreError::OtherCollection {
+                path: dir.to_owned(),
+                got: identity,
+                expected,
+                remedy,
+            });
+        }
         let accepted = matches!(found, Found::Accepted);
+        let documents = totals.documents;
         let acknowledged = match found {
             Found::Proof(acknowledged, proof) => {
-                check_proof(&totals, proof, dir, acknowledged.path())?;
-                acknowledged
+                check_proof(&totals, (identity, format), proof, dir, &path)?;
+                // An earlier format's does not say whose it is.
+                if proof.identity.is_some() { acknowledged } else { Acknowledged::new(&path, disk) }
             }
             Found::Missing if format > FORMAT_WITHOUT_PROOF => {
                 let reason = format!(
-                    "it is missing, so nobody can tell whether the {} documents that {} holds are all; {}",
-                    totals.documents,
+                    "it is missing, so nobody can tell whether the {documents} documents that {} holds are all; {}",
                     dir.display(),
                     acknowledged::remedy(&path)
                 );
                 return Err(StoreError::corrupt(&path, reason));
             }
-            Found::Missing => Acknowledged::create(&path, totals.proof(), disk)?,
+            Found::Missing => Acknowledged::new(&path, disk),
             Found::Accepted => {
-                let documents = totals.documents;
                 tracing::warn!(dir = %dir.display(), documents, "what the store holds was accepted by hand");
-                Acknowledged::create(&path, totals.proof(), disk)?
+                Acknowledged::new(&path, disk)
             }
         };
-        if format < STORE_FORMAT {
+        let unsettled = (format < STORE_FORMAT || !acknowledged.is_made()).then_some(Unsettled { format });
+        Ok(Store {
+            state,
+            identity,
+            totals: Mutex::new(totals),
+            acknowledged,
+            unsettled: Mutex::new(unsettled),
+            earlier,
+            refused: Mutex::default(),
+            accepted,
+        })
+    }
+
+    /// Makes a store that was found whole one of today's format, and the file of what is acknowledged too. Idempotent,
+    /// and done by the first commit if it was not before; a kill between its two steps leaves what opens again.
+    ///
+    /// # Errors
+    /// As [`State::commit`].
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        let mut place = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Unsettled { format }) = &*place else { return Ok(()) };
+        let totals = self.totals().clone();
+        // First, since a store of today's format wants to be proved by a file that names it.
+        self.acknowledged.renew(totals.proof(self.identity))?;
+        if *format < STORE_FORMAT {
             let mut changes = Changes::default();
             changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
-            state.commit(changes)?;
+            changes.put(IDENTITY_KEY, &self.identity.0);
+            changes.put(TOTALS_KEY, &encode(&totals));
+            self.state.remove(&mut changes, earlier::SPEC_KEY)?;
+            self.state.commit(changes)?;
+            tracing::info!(dir = %self.state.dir().display(), format, now = STORE_FORMAT, "the store was taken over");
         }
-        Ok(Store { state, totals: Mutex::new(totals), acknowledged, refused: Mutex::default(), accepted })
+        *place = None;
+        Ok(())
+    }
+
+    /// Which collection it is of.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// How the collection was made, where an earlier format kept that here.
+    pub(crate) fn earlier(&self) -> Option<&earlier::Spec> {
+        self.earlier.as_ref()
     }
 
     /// Whether somebody accepted by hand, before this opening, that documents are lost.
@@ -299,11 +456,6 @@ impl Store {
         StoreError::corrupt(self.state.dir(), reason)
     }
 
-    /// What [`Store::create`] was given.
-    pub(crate) fn spec<T: serde::de::DeserializeOwned>(&self) -> Result<T, StoreError> {
-        decode(&required(&self.state, SPEC_KEY, "its description")?, self.state.dir(), "its description")
-    }
-
     /// Its folder.
     pub(crate) fn dir(&self) -> &Path {
         self.state.dir()
@@ -321,13 +473,13 @@ impl Store {
     }
 
     /// The lowest document number never given out.
-    pub(crate) fn next_doc(&self) -> u32 {
-        self.totals().next_doc
+    pub(crate) fn next_number(&self) -> u64 {
+        self.totals().next
     }
 
-    /// The lowest vector number never given out.
-    pub(crate) fn next_vector(&self) -> u32 {
-        self.totals().next_vector
+    /// Vectors of all documents.
+    pub(crate) fn passages(&self) -> u64 {
+        self.totals().passages
     }
 
     /// Batches committed so far.
@@ -347,23 +499,23 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
+        self.settle()?;
         self.take_back_refused()?;
         let mut totals = self.totals().clone();
         totals.sequence += 1;
-        for &Entry { doc, first_vector, passages, digest } in &batch.put {
+        for &Entry { number, passages, digest } in &batch.put {
             totals.documents += 1;
             totals.passages += u64::from(passages);
             totals.digest = totals.digest.wrapping_add(digest);
-            totals.next_doc = totals.next_doc.max(doc + 1);
-            totals.next_vector = totals.next_vector.max(first_vector + passages);
+            totals.next = totals.next.max(number + 1);
         }
         for &Entry { passages, digest, .. } in &batch.buried {
             totals.documents -= 1;
             totals.passages -= u64::from(passages);
             totals.digest = totals.digest.wrapping_sub(digest);
         }
-        let docs = |entries: &[Entry]| entries.iter().map(|entry| entry.doc).collect();
-        let refused = Refused { put: docs(&batch.put), buried: docs(&batch.buried) };
+        let numbers = |entries: &[Entry]| entries.iter().map(|entry| entry.number).collect();
+        let refused = Refused { put: numbers(&batch.put), buried: numbers(&batch.buried) };
         let committed = self.commit_changes(batch.changes, totals);
         if committed.as_ref().is_err_and(StoreError::is_passing) && self.state.is_unsettled() {
             *self.refused() = Some(refused);
@@ -372,20 +524,24 @@ impl Store {
     }
 
     /// Takes back a batch that found no room, if it was stored all the same: the caller told everybody that it was not.
-    fn take_back_refused(&self) -> Result<(), StoreError> {
+    /// Every commit does it; whoever reads everything again does it before.
+    ///
+    /// # Errors
+    /// As [`State::commit`].
+    pub(crate) fn take_back_refused(&self) -> Result<(), StoreError> {
         let mut place = self.refused();
         let Some(refused) = &*place else { return Ok(()) };
         self.state.revive()?;
         if self.state.late() {
             tracing::warn!(dir = %self.state.dir().display(), "a write that was refused was stored all the same; it is taken back");
             let mut changes = Changes::default();
-            for doc in &refused.put {
-                for kind in [HEAD, TEXT, VECTORS] {
-                    self.state.remove(&mut changes, &key(kind, *doc))?;
+            for number in &refused.put {
+                for kind in [Kind::Head, Kind::Text, Kind::Vectors] {
+                    self.state.remove(&mut changes, &self.key(kind, *number))?;
                 }
             }
-            for doc in &refused.buried {
-                self.state.remove(&mut changes, &key(BURIED, *doc))?;
+            for number in &refused.buried {
+                self.state.remove(&mut changes, &self.key(Kind::Buried, *number))?;
             }
             let mut totals = self.totals().clone();
             // One for the batch, one for taking it back.
@@ -404,7 +560,7 @@ impl Store {
         changes.put(TOTALS_KEY, &encode(&totals));
         self.state.commit(changes)?;
         // After the store, so that the file never says more than there is; before the answer, so never less.
-        if let Err(error) = self.acknowledged.write(totals.proof()) {
+        if let Err(error) = self.acknowledged.write(totals.proof(self.identity)) {
             self.state.fail(&error);
             return Err(error);
         }
@@ -412,27 +568,27 @@ impl Store {
         Ok(())
     }
 
+    fn key(&self, kind: Kind, number: u64) -> Vec<u8> {
+        self.totals().form(number).key(kind, number)
+    }
+
     /// The head of a document, buried or not.
-    pub(crate) fn head(&self, doc: u32) -> Result<Option<Head>, StoreError> {
-        match self.state.get(&key(HEAD, doc))? {
-            Some((bytes, crc)) => Ok(Some(self.decode_head(&bytes, crc)?)),
+    pub(crate) fn head(&self, number: u64) -> Result<Option<Head>, StoreError> {
+        let form = self.totals().form(number);
+        match self.state.get(&form.key(Kind::Head, number))? {
+            Some((bytes, crc)) => Ok(Some(form.head(&bytes, crc, self.state.dir())?)),
             None => Ok(None),
         }
     }
 
-    fn decode_head(&self, bytes: &[u8], crc: u32) -> Result<Head, StoreError> {
-        let StoredHead { body, first_vector, passages, vectors_crc, text_bytes, text_crc } =
-            decode(bytes, self.state.dir(), "a document")?;
-        Ok(Head { body, first_vector, passages, crc, vectors_crc, text_bytes, text_crc })
-    }
-
     /// The text of a document whose head was read.
-    pub(crate) fn text(&self, doc: u32, head: &Head) -> Result<String, StoreError> {
+    pub(crate) fn text(&self, number: u64, head: &Head) -> Result<String, StoreError> {
         if head.text_bytes == 0 {
             return Ok(String::new());
         }
-        let damaged = || StoreError::corrupt(self.state.dir(), format!("the text of document {doc} is lost"));
-        let (packed, crc) = self.state.get(&key(TEXT, doc))?.ok_or_else(damaged)?;
+        let damaged =
+            || StoreError::corrupt(self.state.dir(), format!("the text of document {number} is lost"));
+        let (packed, crc) = self.state.get(&head.form().key(Kind::Text, number))?.ok_or_else(damaged)?;
         if crc != head.text_crc {
             return Err(damaged());
         }
@@ -449,57 +605,65 @@ impl Store {
     pub(crate) fn load<E: From<StoreError>>(
         &self,
         mut each: impl FnMut(Loaded) -> Result<(), E>,
-    ) -> Result<Vec<u32>, E> {
-        let mut buried = HashSet::new();
-        for entry in self.state.scan(&[BURIED])? {
-            buried.insert(self.doc_of(&entry?.0)?);
-        }
-        let mut found = Totals::default();
-        let mut all_vectors = self.state.scan(&[VECTORS])?;
-        for entry in self.state.scan(&[HEAD])? {
-            let (head_key, bytes, crc) = entry?;
-            let doc = self.doc_of(&head_key)?;
-            let head = self.decode_head(&bytes, crc)?;
-            let lost =
-                || StoreError::corrupt(self.state.dir(), format!("the vectors of document {doc} are lost"));
-            let (vectors_key, bytes, vectors_crc) = all_vectors.next().ok_or_else(lost)??;
-            if vectors_key[1..] != head_key[1..] || vectors_crc != head.vectors_crc {
-                return Err(lost().into());
-            }
-            if buried.contains(&doc) {
-                continue;
-            }
-            let vectors = decode_vectors(&bytes, self.state.dir())?;
-            found.documents += 1;
-            found.passages += u64::from(head.passages);
-            found.digest = found.digest.wrapping_add(digest(doc, crc));
-            found.next_doc = doc + 1;
-            found.next_vector = found.next_vector.max(head.first_vector.saturating_add(head.passages));
-            each(Loaded { doc, head, vectors })?;
-        }
+    ) -> Result<Vec<u64>, E> {
         let totals = self.totals().clone();
-        if all_vectors.next().is_some()
-            || (found.documents, found.passages, found.digest)
-                != (totals.documents, totals.passages, totals.digest)
-            || found.next_doc > totals.next_doc
-            || found.next_vector > totals.next_vector
-        {
+        let mut found = Totals { next: totals.next, small_end: totals.small_end, ..Totals::default() };
+        let mut buried = Vec::new();
+        for form in [Form::Small, Form::Today] {
+            self.load_form(form, &mut found, &mut buried, &mut each)?;
+        }
+        found.sequence = totals.sequence;
+        if found != totals {
             let reason = format!(
                 "it should hold {} documents with {} passages; {} with {} were found, or others than were written",
                 totals.documents, totals.passages, found.documents, found.passages
             );
             return Err(StoreError::corrupt(self.state.dir(), reason).into());
         }
-        let mut buried: Vec<u32> = buried.into_iter().collect();
-        buried.sort_unstable();
         Ok(buried)
     }
 
-    fn doc_of(&self, key: &[u8]) -> Result<u32, StoreError> {
-        match key {
-            &[_, a, b, c, d] => Ok(u32::from_be_bytes([a, b, c, d])),
-            _ => Err(StoreError::corrupt(self.state.dir(), "a document's number cannot be read".into())),
+    fn load_form<E: From<StoreError>>(
+        &self,
+        form: Form,
+        found: &mut Totals,
+        all_buried: &mut Vec<u64>,
+        each: &mut impl FnMut(Loaded) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let dir = self.state.dir();
+        let mut buried = HashSet::new();
+        for entry in self.state.scan(&[form.letter(Kind::Buried)])? {
+            let number = form.number(&entry?.0, dir)?;
+            buried.insert(number);
+            all_buried.push(number);
         }
+        let mut all_vectors = self.state.scan(&[form.letter(Kind::Vectors)])?;
+        for entry in self.state.scan(&[form.letter(Kind::Head)])? {
+            let (head_key, bytes, crc) = entry?;
+            let number = form.number(&head_key, dir)?;
+            if found.form(number) != form || number >= found.next {
+                let reason = format!("document {number} has a number that was not given out");
+                return Err(StoreError::corrupt(dir, reason).into());
+            }
+            let head = form.head(&bytes, crc, dir)?;
+            let lost = || StoreError::corrupt(dir, format!("the vectors of document {number} are lost"));
+            let (vectors_key, bytes, vectors_crc) = all_vectors.next().ok_or_else(lost)??;
+            if vectors_key[1..] != head_key[1..] || vectors_crc != head.vectors_crc {
+                return Err(lost().into());
+            }
+            if buried.contains(&number) {
+                continue;
+            }
+            let vectors = decode_vectors(&bytes, dir)?;
+            found.documents += 1;
+            found.passages += u64::from(head.passages);
+            found.digest = found.digest.wrapping_add(digest(number, crc));
+            each(Loaded { number, head, vectors })?;
+        }
+        if all_vectors.next().is_some() {
+            return Err(StoreError::corrupt(dir, "there are vectors of no document".into()).into());
+        }
+        Ok(())
     }
 
     /// Closes it. Idempotent; what was committed needs it not.
@@ -508,8 +672,25 @@ impl Store {
     }
 }
 
-/// Refuses a store that is of an earlier state than its proof, or of another one.
-fn check_proof(totals: &Totals, proof: Proof, dir: &Path, path: &Path) -> Result<(), StoreError> {
+/// Refuses a store that is of an earlier state than its proof, or of another one, and a proof of another store.
+fn check_proof(
+    totals: &Totals,
+    (identity, format): (Identity, u32),
+    proof: Proof,
+    dir: &Path,
+    path: &Path,
+) -> Result<(), StoreError> {
+    match proof.identity {
+        Some(got) if got != identity => {
+            let (path, remedy) = (path.to_owned(), acknowledged::remedy(path));
+            return Err(StoreError::OtherCollection { path, got, expected: identity, remedy });
+        }
+        None if format > FORMAT_OF_SMALL_NUMBERS => {
+            let reason = format!("it does not say which collection it is of; {}", acknowledged::remedy(path));
+            return Err(StoreError::corrupt(path, reason));
+        }
+        _ => {}
+    }
     if totals.sequence < proof.sequence {
         let reason = format!(
             "it ends at batch {} with {} documents, but batch {} with {} documents was acknowledged; {}",
@@ -521,7 +702,9 @@ fn check_proof(totals: &Totals, proof: Proof, dir: &Path, path: &Path) -> Result
         );
         return Err(StoreError::corrupt(dir, reason));
     }
-    if totals.sequence == proof.sequence && totals.proof() != proof {
+    if totals.sequence == proof.sequence
+        && totals.proof(identity) != (Proof { identity: Some(identity), ..proof })
+    {
         let reason = format!(
             "after batch {} it holds {} documents, and not the {} that were acknowledged; {}",
             totals.sequence,

@@ -8,7 +8,11 @@ mod acknowledged;
 mod catalog;
 pub(crate) mod disk;
 mod documents;
+mod earlier;
 pub(crate) mod folder;
+#[cfg(test)]
+pub(crate) mod golden;
+mod identity;
 pub(crate) mod kept;
 mod lock;
 pub(crate) mod private;
@@ -21,6 +25,8 @@ pub(crate) mod whole;
 
 pub use catalog::Catalog;
 pub(crate) use documents::{Head, Store, StoreBatch};
+pub(crate) use earlier::Spec as EarlierSpec;
+pub use identity::Identity;
 pub use lock::{DataLock, LOCK_FILE};
 pub(crate) use probe::probe;
 pub(crate) use state::RESERVE_BYTES;
@@ -42,6 +48,10 @@ pub enum StoreError {
     Corrupt { path: PathBuf, reason: String },
     #[error("{} was written by a newer version (format {got}, this program reads up to {supported})", path.display())]
     NewerFormat { path: PathBuf, got: u32, supported: u32 },
+    #[error("{} is of another collection (of identity {got}, and this one is {expected}); {remedy}", path.display())]
+    OtherCollection { path: PathBuf, got: Identity, expected: Identity, remedy: String },
+    #[error("{} is whole and cannot be understood ({reason}); a newer version may have written it", path.display())]
+    NotUnderstood { path: PathBuf, reason: String },
 }
 
 impl StoreError {
@@ -76,10 +86,12 @@ impl StoreError {
 impl Fault for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
-            StoreError::Locked { .. } | StoreError::NewerFormat { .. } => ErrorKind::Precondition,
+            StoreError::Locked { .. } | StoreError::NewerFormat { .. } | StoreError::NotUnderstood { .. } => {
+                ErrorKind::Precondition
+            }
             StoreError::DiskFull { .. } | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
             StoreError::Io { .. } => ErrorKind::Internal,
-            StoreError::Corrupt { .. } => ErrorKind::Corrupt,
+            StoreError::Corrupt { .. } | StoreError::OtherCollection { .. } => ErrorKind::Corrupt,
         }
     }
 }

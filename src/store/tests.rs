@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, sync::atomic::Ordering};
 use proptest::prelude::*;
 
 use super::{
-    Catalog, Store, StoreBatch, StoreError,
+    Catalog, Identity, Store, StoreBatch, StoreError,
     disk::{Disk as _, RealDisk, faulty::FaultyDisk},
     state::{Changes, PIECE_BYTES, State},
 };
@@ -19,12 +19,12 @@ fn create(dir: &Path) -> State {
     State::create(dir, 4 << 20, Arc::new(RealDisk)).unwrap()
 }
 
-/// Makes a catalogue or a collection's store what the version before wrote.
+/// Makes a catalogue, or a collection's store of format 2, what format 1 was.
 pub(crate) fn to_format_1(dir: &Path) {
     let state = open(dir);
     let mut changes = Changes::default();
     changes.put(b"f", &1u32.to_le_bytes());
-    if state.get(b"s").unwrap().is_none() {
+    if state.scan(b"k").unwrap().next().is_some() {
         // A catalogue: it had no totals.
         state.remove(&mut changes, b"m").unwrap();
     }
@@ -146,19 +146,30 @@ fn a_missing_or_locked_database_is_said_to_be_so() {
     assert!(matches!(State::create(dir.path(), cache, disk).unwrap_err(), StoreError::Io { .. }));
 }
 
+/// A store's own format, whatever it is.
+pub(crate) fn format_of(dir: &Path) -> u32 {
+    let (bytes, _) = open(dir).get(b"f").unwrap().unwrap();
+    u32::from_le_bytes(bytes.try_into().unwrap())
+}
+
+const IDENTITY: Identity = Identity([5; 16]);
+
+/// Numbers of 32 bits have run out long since.
+const FIRST: u64 = 1 << 40;
+
 /// A store of three documents, and what a change made behind its back does to opening it.
-fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u32>, StoreError> {
+fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u64>, StoreError> {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("state");
-    let store = Store::create(&place, &"spec".to_owned(), 4 << 20, Arc::new(RealDisk)).unwrap();
+    let store = Store::create(&place, IDENTITY, 4 << 20, Arc::new(RealDisk)).unwrap();
     let mut batch = StoreBatch::default();
-    for doc in 0..3u32 {
-        let vectors = [[doc as f32, 1.0], [2.0, 3.0]];
-        batch.put(doc, doc * 2, vec![doc as u8; 10], "some text", vectors.iter().map(|v| v.as_slice()));
+    for n in 0..3u8 {
+        let vectors = [[f32::from(n), 1.0], [2.0, 3.0]];
+        batch.put(FIRST + u64::from(n), vec![n; 10], "some text", vectors.iter().map(|v| v.as_slice()));
     }
     store.commit(batch).unwrap();
     let mut batch = StoreBatch::default();
-    batch.bury(1, &store.head(1).unwrap().unwrap());
+    batch.bury(FIRST + 1, &store.head(FIRST + 1).unwrap().unwrap());
     store.commit(batch).unwrap();
     store.close().unwrap();
     drop(store);
@@ -167,19 +178,24 @@ fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u32>, Store
     tamper(&state, &mut changes);
     state.commit(changes).unwrap();
     drop(state);
-    let store = Store::open(&place, 4 << 20, Arc::new(RealDisk))?;
-    assert_eq!(store.spec::<String>()?, "spec");
+    let store = Store::open(&place, Some(IDENTITY), 4 << 20, Arc::new(RealDisk))?;
     let mut docs = Vec::new();
     let buried = store.load(|loaded| {
-        assert_eq!(loaded.head.body, vec![loaded.doc as u8; 10]);
-        assert_eq!(loaded.vectors, [loaded.doc as f32, 1.0, 2.0, 3.0]);
-        assert_eq!(store.text(loaded.doc, &loaded.head)?, "some text");
-        docs.push(loaded.doc);
+        let n = (loaded.number - FIRST) as u8;
+        assert_eq!(loaded.head.body, vec![n; 10]);
+        assert_eq!(loaded.vectors, [f32::from(n), 1.0, 2.0, 3.0]);
+        assert_eq!(store.text(loaded.number, &loaded.head)?, "some text");
+        docs.push(loaded.number - FIRST);
         Ok::<_, StoreError>(())
     })?;
-    assert_eq!(buried, [1]);
-    assert_eq!((store.next_doc(), store.next_vector(), store.sequence()), (3, 6, 2));
+    assert_eq!(buried, [FIRST + 1]);
+    assert_eq!((store.next_number(), store.passages(), store.sequence()), (FIRST + 3, 4, 2));
     Ok(docs)
+}
+
+/// A key of one of the three documents.
+fn key(kind: u8, n: u64) -> Vec<u8> {
+    [&[kind], (FIRST + n).to_be_bytes().as_slice()].concat()
 }
 
 #[test]
@@ -190,17 +206,21 @@ fn what_was_written_is_what_is_loaded() {
 #[test]
 fn lost_exchanged_and_revived_documents_are_damage() {
     type Tamper = fn(&State, &mut Changes);
-    let cases: [(&str, Tamper); 6] = [
+    let cases: [(&str, Tamper); 8] = [
         ("a whole document", |state, changes| {
-            for kind in [b'd', b't', b'v'] {
-                state.remove(changes, &[kind, 0, 0, 0, 2]).unwrap();
+            for kind in [b'D', b'T', b'V'] {
+                state.remove(changes, &key(kind, 2)).unwrap();
             }
         }),
-        ("vectors", |state, changes| state.remove(changes, &[b'v', 0, 0, 0, 2]).unwrap()),
-        ("a head", |state, changes| state.remove(changes, &[b'd', 0, 0, 0, 0]).unwrap()),
-        ("a text", |state, changes| state.remove(changes, &[b't', 0, 0, 0, 0]).unwrap()),
-        ("a burial", |state, changes| state.remove(changes, &[b'x', 0, 0, 0, 1]).unwrap()),
+        ("vectors", |state, changes| state.remove(changes, &key(b'V', 2)).unwrap()),
+        ("a head", |state, changes| state.remove(changes, &key(b'D', 0)).unwrap()),
+        ("a text", |state, changes| state.remove(changes, &key(b'T', 0)).unwrap()),
+        ("a burial", |state, changes| state.remove(changes, &key(b'X', 1)).unwrap()),
         ("other vectors", |_, changes| {
+            changes.put(&key(b'V', 0), &[0; 16]);
+        }),
+        ("its identity", |state, changes| state.remove(changes, b"i").unwrap()),
+        ("vectors of an earlier format", |_, changes| {
             changes.put(&[b'v', 0, 0, 0, 0], &[0; 16]);
         }),
     ];
@@ -211,12 +231,26 @@ fn lost_exchanged_and_revived_documents_are_damage() {
 }
 
 #[test]
-fn a_newer_format_is_refused_as_such() {
+fn a_store_of_another_collection_is_told_from_a_damaged_one() {
+    let other = Identity([6; 16]);
     let error = tampered(|_, changes| {
-        changes.put(b"f", &3u32.to_le_bytes());
+        changes.put(b"i", &other.0);
     })
     .unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { got: 3, supported: 2, .. }), "{error}");
+    assert!(
+        matches!(&error, StoreError::OtherCollection { got, expected: IDENTITY, .. } if *got == other),
+        "{error}"
+    );
+    assert!(error.to_string().contains("put `state` and `acknowledged` back"), "{error}");
+}
+
+#[test]
+fn a_newer_format_is_refused_as_such() {
+    let error = tampered(|_, changes| {
+        changes.put(b"f", &4u32.to_le_bytes());
+    })
+    .unwrap_err();
+    assert!(matches!(error, StoreError::NewerFormat { got: 4, supported: 3, .. }), "{error}");
     let error = tampered(|state, changes| state.remove(changes, b"f").unwrap()).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
 }
@@ -415,12 +449,11 @@ fn on_a_full_file_system_reads_go_on_and_writes_come_back_with_the_room() {
         }
     }
     let disk = Arc::new(Optimist::default());
-    let store = Store::create(&place, &"spec".to_owned(), 64 << 10, Arc::clone(&disk) as _).unwrap();
-    let put = |doc: u32| {
+    let store = Store::create(&place, IDENTITY, 64 << 10, Arc::clone(&disk) as _).unwrap();
+    let put = |doc: u64| {
         let mut batch = StoreBatch::default();
         let vector = [doc as f32, 1.0];
         batch.put(
-            doc,
             doc,
             vec![doc as u8; 300],
             &format!("text of {doc} {}", "x".repeat(500)),
@@ -461,7 +494,7 @@ fn on_a_full_file_system_reads_go_on_and_writes_come_back_with_the_room() {
     read_all();
     store.close().unwrap();
     drop(store);
-    let store = Store::open(&place, 4 << 20, Arc::new(RealDisk)).unwrap();
+    let store = Store::open(&place, Some(IDENTITY), 4 << 20, Arc::new(RealDisk)).unwrap();
     let mut documents = 0;
     store
         .load(|_| {

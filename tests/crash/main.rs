@@ -20,7 +20,7 @@ use std::{
 use distilface::{
     budget::Room,
     collection::{
-        Ask, Collection, CollectionOptions, CollectionSpec, Reads, SearchQuery, Write,
+        Ask, Collection, CollectionOptions, CollectionSpec, Made, Reads, SearchQuery, Write,
         point::{ContentHash, Passage, Point},
     },
     index::{IndexKind, IndexParams},
@@ -74,6 +74,11 @@ fn options() -> CollectionOptions {
 fn spec() -> CollectionSpec {
     let index = IndexParams { kind: IndexKind::HnswRs, m: 8, ef_construction: 32, ..IndexParams::default() };
     CollectionSpec { dim: dim(), metric: Metric::Cosine, index }
+}
+
+/// Nothing tells here which collection it is.
+fn made() -> Made {
+    Made { spec: spec(), identity: None }
 }
 
 fn name(document: u64) -> PointId {
@@ -177,7 +182,7 @@ fn say(line: &str) {
 
 fn open(dir: &Path) -> Arc<Collection> {
     if dir.exists() {
-        Collection::open(dir, options()).unwrap()
+        Collection::open(dir, made(), options()).unwrap()
     } else {
         Collection::create(dir, spec(), options()).unwrap()
     }
@@ -283,7 +288,7 @@ fn acknowledged_documents_survive_kills_whole_and_once() {
     let (mut lost_to_kill, mut kept_unheard) = (0, 0);
     for round in 0..ROUNDS {
         let acknowledged = run_and_kill(&place, next, seed, &mut random);
-        let collection = Collection::open(&place, options())
+        let collection = Collection::open(&place, made(), options())
             .unwrap_or_else(|error| panic!("seed {seed}, round {round}: {error}"));
         let found = found(&collection, seed);
         // Everything acknowledged...

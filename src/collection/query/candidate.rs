@@ -18,8 +18,8 @@ pub struct Source {
 /// A passage that may be answered.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidate {
-    /// Number of its document.
-    pub(super) doc: u32,
+    /// Number of its document in the store.
+    pub(super) doc: u64,
     pub(super) id: PointId,
     /// Which passage of the document.
     pub(super) ordinal: u32,
@@ -38,7 +38,7 @@ pub(super) enum Unit {
 
 impl Unit {
     /// Candidates of one key are one unit.
-    pub(super) fn key(self, candidate: &Candidate) -> (u32, u32) {
+    pub(super) fn key(self, candidate: &Candidate) -> (u64, u32) {
         (candidate.doc, if self == Unit::Passage { candidate.ordinal } else { 0 })
     }
 

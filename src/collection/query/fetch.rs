@@ -24,8 +24,8 @@ use crate::{
     value::Payload,
 };
 
-/// A document, by its collection's address and its number there. Numbers are never used again.
-type Key = (usize, u32);
+/// A document, by its collection's address and its number in the store. Numbers are never used again.
+type Key = (usize, u64);
 
 /// What the searches of one request have read, and the room for their answers.
 #[derive(Debug)]
@@ -54,15 +54,15 @@ impl Reads {
     fn document(
         &self,
         shared: &Shared,
-        doc: u32,
+        number: u64,
         with_payload: bool,
     ) -> Result<Arc<Document>, CollectionError> {
-        let key = key(shared, doc);
+        let key = key(shared, number);
         let known = lock(&self.documents).get(&key).cloned();
         if let Some(document) = known.filter(|document| !with_payload || document.payload.is_some()) {
             return Ok(document);
         }
-        let (mut head, body) = shared.read_head(doc)?;
+        let (mut head, body) = shared.read_head(number)?;
         head.body = Vec::new();
         let size = if with_payload { payload_size(&body.payload) } else { Size::default() };
         self.room.keep(
@@ -84,8 +84,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn key(shared: &Shared, doc: u32) -> Key {
-    (std::ptr::from_ref(shared).addr(), doc)
+fn key(shared: &Shared, number: u64) -> Key {
+    (std::ptr::from_ref(shared).addr(), number)
 }
 
 /// The hits of one search, in the order of the candidates.
@@ -104,12 +104,12 @@ pub(super) fn fetch(
     order.sort_by_key(|&place| candidates[place].doc);
     let mut candidates: Vec<Option<Candidate>> = candidates.into_iter().map(Some).collect();
     let mut hits: Vec<Option<Hit>> = candidates.iter().map(|_| None).collect();
-    let mut text: Option<(u32, String)> = None;
+    let mut text: Option<(u64, String)> = None;
     for place in order {
         stop.check()?;
         let Some(candidate) = candidates[place].take() else { continue };
-        let Candidate { doc, id, ordinal, score, sources } = candidate;
-        let document = reads.document(shared, doc, query.with_payload)?;
+        let Candidate { doc: number, id, ordinal, score, sources } = candidate;
+        let document = reads.document(shared, number, query.with_payload)?;
         let range = document.passages.get(ordinal as usize).cloned().unwrap_or(0..0);
         let (payload, size) = match &document.payload {
             Some((payload, size)) if query.with_payload => (Arc::clone(payload), *size),
@@ -121,15 +121,15 @@ pub(super) fn fetch(
         let passage: Arc<str> = if passage_bytes == 0 {
             Arc::default()
         } else {
-            let key = (key(shared, doc), ordinal);
+            let key = (key(shared, number), ordinal);
             let known = lock(&reads.passages).get(&key).cloned();
             match known {
                 Some(passage) => passage,
                 None => {
-                    if text.as_ref().is_none_or(|(of, _)| *of != doc) {
+                    if text.as_ref().is_none_or(|(of, _)| *of != number) {
                         // The one before goes first.
                         drop(text.take());
-                        text = Some((doc, shared.store.text(doc, &document.head)?));
+                        text = Some((number, shared.store.text(number, &document.head)?));
                     }
                     let whole = text.as_ref().map_or("", |(_, text)| text);
                     let passage: Arc<str> =

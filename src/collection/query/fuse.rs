@@ -40,7 +40,7 @@ pub(super) fn fuse(
     if lists.len() < 2 {
         return Ok(lists.pop().unwrap_or_default());
     }
-    let mut fused: HashMap<(u32, u32), (usize, Candidate)> = HashMap::new();
+    let mut fused: HashMap<(u64, u32), (usize, Candidate)> = HashMap::new();
     for list in lists {
         stop.check()?;
         for (rank, candidate) in (1..).zip(list) {

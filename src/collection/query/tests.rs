@@ -50,12 +50,12 @@ fn plan<'a>(collection: &Collection, query: &'a SearchQuery) -> Plan<'a> {
 }
 
 /// Passage `ordinal` of document `doc`, whose id is its number.
-fn candidate(doc: u32, ordinal: u32, score: f32) -> Candidate {
+fn candidate(doc: u64, ordinal: u32, score: f32) -> Candidate {
     Candidate { doc, id: id(&doc.to_string()), ordinal, score, sources: Vec::new() }
 }
 
 /// As a retriever of that name gave them, with their scores.
-fn listed(retriever: &'static str, candidates: &[(u32, u32, f32)]) -> Vec<Candidate> {
+fn listed(retriever: &'static str, candidates: &[(u64, u32, f32)]) -> Vec<Candidate> {
     let candidates = (1..).zip(candidates).map(|(rank, &(doc, ordinal, score))| Candidate {
         sources: vec![Source { retriever, rank, score }],
         ..candidate(doc, ordinal, score)
@@ -63,7 +63,7 @@ fn listed(retriever: &'static str, candidates: &[(u32, u32, f32)]) -> Vec<Candid
     candidates.collect()
 }
 
-fn places(candidates: &[Candidate]) -> Vec<(u32, u32)> {
+fn places(candidates: &[Candidate]) -> Vec<(u64, u32)> {
     candidates.iter().map(|candidate| (candidate.doc, candidate.ordinal)).collect()
 }
 
@@ -322,7 +322,7 @@ fn group_answers_each_document_or_passage_once_in_order() {
 fn fetch_reads_what_is_asked_for_in_the_order_of_candidates_and_within_the_room() {
     let dir = tempfile::tempdir().unwrap();
     let collection = three(&dir.path().join("c"));
-    let number = |name: &str| collection.shared.read_memory().slots.number(&id(name)).unwrap();
+    let number = |name: &str| collection.shared.read_memory().slots.find(&id(name)).unwrap().1.number;
     let found = || {
         let places = [("c", 2, 0.9), ("a", 1, 0.8), ("c", 0, 0.7)];
         places.map(|(name, ordinal, score)| Candidate {

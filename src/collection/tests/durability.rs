@@ -4,7 +4,9 @@ use super::*;
 use crate::error::Fault as _;
 
 fn create(disk: &Arc<FaultyDisk>, dir: &Path) -> Arc<Collection> {
-    Collection::create_on(dir, spec(IndexKind::Flat), &options(), Arc::clone(disk) as _).unwrap()
+    let options = options();
+    let means = Means { options: &options, disk: Arc::clone(disk) as _, numbers_max: NUMBERS_MAX };
+    Collection::create_with(dir, spec(IndexKind::Flat), means).unwrap()
 }
 
 fn names(collection: &Collection) -> Vec<String> {
@@ -55,7 +57,7 @@ fn a_failed_sync_makes_the_collection_read_only_until_it_is_opened_again() {
     assert_eq!(names(&collection).len(), 1);
     assert_eq!(search(&collection, &query(vector(&mut random), 5)).unwrap().0.len(), 1);
     drop(collection);
-    let collection = Collection::open(&place, options()).unwrap();
+    let collection = Collection::open(&place, made(IndexKind::Flat), options()).unwrap();
     collection.write(vec![upsert(point("c", 1, 2, &mut random))]).unwrap();
 }
 
@@ -161,7 +163,7 @@ fn a_second_open_is_told_that_it_is_locked() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("c");
     let _collection = create(&Arc::default(), &place);
-    let error = Collection::open(&place, options()).unwrap_err();
+    let error = Collection::open(&place, made(IndexKind::Flat), options()).unwrap_err();
     assert!(
         matches!(&error, CollectionError::Store(e) if matches!(**e, StoreError::Locked { .. })),
         "{error}"
@@ -272,7 +274,7 @@ fn index_files_lost_or_damaged_cost_time_only() {
         let place = dir.path().join(format!("{n}"));
         copy(&good, &place);
         damage(&place.join(file.strip_prefix(&good).unwrap()), what);
-        let collection = Collection::open(&place, options()).unwrap();
+        let collection = Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap();
         let kept = place.join("index").exists();
         assert_eq!(kept, matches!(what, Damage::Nothing), "{} {what:?}", file.display());
         collection.wait_indexed();
@@ -295,7 +297,7 @@ fn a_graph_of_a_later_state_proves_that_the_store_lost_batches() {
     drop(collection);
     let backup = dir.path().join("backup");
     copy(&place, &backup);
-    let collection = Collection::open(&place, options()).unwrap();
+    let collection = Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap();
     collection.write(vec![Write::Delete(id("a"))]).unwrap();
     collection.write(vec![upsert(point("b", 1, 5, &mut random))]).unwrap();
     collection.wait_indexed();
@@ -305,17 +307,16 @@ fn a_graph_of_a_later_state_proves_that_the_store_lost_batches() {
     std::fs::remove_dir_all(place.join("state")).unwrap();
     copy(&backup.join("state"), &place.join("state"));
     let proof = place.join("acknowledged");
-    let error = Collection::open(&place, options()).unwrap_err();
+    let error = Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("batch 3") && error.to_string().contains("echo accept > "), "{error}");
-    // Also where an earlier version wrote it, without the file of what was acknowledged.
-    crate::store::tests::to_format_1(&place.join("state"));
-    assert!(!proof.exists());
-    let error = Collection::open(&place, options()).unwrap_err();
+    // Also where the file of what was acknowledged is put back with it.
+    std::fs::copy(backup.join("acknowledged"), &proof).unwrap();
+    let error = Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("index/sequence"), "{error}");
+    assert!(error.to_string().contains("index/rows"), "{error}");
     std::fs::write(&proof, "accept\n").unwrap();
-    let collection = Collection::open(&place, options()).unwrap();
+    let collection = Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap();
     assert!(!place.join("index").exists());
     assert_eq!(collection.count(None, &Stop::default()).unwrap(), 1);
     collection.wait_indexed();
@@ -326,7 +327,10 @@ fn a_graph_of_a_later_state_proves_that_the_store_lost_batches() {
     drop(collection);
     std::fs::remove_dir_all(place.join("state")).unwrap();
     copy(&backup.join("state"), &place.join("state"));
-    assert_eq!(Collection::open(&place, options()).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(
+        Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
 }
 
 /// Damage to a store that fits into one segment of sled's log, which sled takes for the log's end.
@@ -358,7 +362,7 @@ fn a_small_store_that_lost_acknowledged_batches_is_refused() {
         let what = if n < 30 { Damage::Flip(at) } else { Damage::Cut(at) };
         damage(&place.join("state/db"), what);
         let found = std::fs::read(place.join("state/db")).unwrap();
-        match Collection::open(&place, options()) {
+        match Collection::open(&place, made(IndexKind::Flat), options()) {
             Ok(collection) => {
                 assert_eq!(names(&collection), all, "round {n}, {what:?}");
                 whole += 1;
@@ -370,7 +374,7 @@ fn a_small_store_that_lost_acknowledged_batches_is_refused() {
                 assert!(std::fs::read(place.join("state/db")).unwrap() == found, "round {n}: opening wrote");
                 if n % 10 == 0 {
                     std::fs::write(place.join("state/db"), &db).unwrap();
-                    let repaired = Collection::open(&place, options()).unwrap();
+                    let repaired = Collection::open(&place, made(IndexKind::Flat), options()).unwrap();
                     assert_eq!(names(&repaired), all, "round {n}, {what:?}, undone");
                 }
                 refused += 1;
@@ -397,11 +401,17 @@ fn a_lost_or_damaged_proof_is_refused_until_it_is_accepted() {
         } else {
             std::fs::write(&proof, damage).unwrap();
         }
-        let error = Collection::open(&place, options()).unwrap_err();
+        let error = Collection::open(&place, made(IndexKind::Flat), options()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains(&format!("echo accept > {}", proof.display())), "{error}");
         std::fs::write(&proof, "accept").unwrap();
-        assert_eq!(Collection::open(&place, options()).unwrap().count(None, &Stop::default()).unwrap(), 1);
+        assert_eq!(
+            Collection::open(&place, made(IndexKind::Flat), options())
+                .unwrap()
+                .count(None, &Stop::default())
+                .unwrap(),
+            1
+        );
     }
 }
 
@@ -452,7 +462,7 @@ fn a_damaged_store_is_corrupt_or_whole() {
             _ => Damage::Flip(random.next()),
         };
         damage(&place.join(file.strip_prefix(&good).unwrap()), what);
-        match Collection::open(&place, options()) {
+        match Collection::open(&place, made(IndexKind::Flat), options()) {
             Ok(collection) => {
                 match collection.scroll(None, None, 10_000, true, &Stop::default(), &Room::unbounded()) {
                     Ok(_) => {
@@ -476,4 +486,37 @@ fn a_damaged_store_is_corrupt_or_whole() {
     }
     println!("{corrupt} refused, {opened} opened");
     assert!(corrupt > 0 && opened > 0);
+}
+
+#[test]
+fn an_earlier_store_is_read_on_a_full_disk_and_taken_over_by_the_first_write_that_has_room() {
+    use crate::store::{golden, tests::format_of};
+    let dir = tempfile::tempdir().unwrap();
+    golden::unpack(golden::FORMAT_2, dir.path());
+    // The collection `killed`: folders are named after the time of their creation.
+    let place = dir.path().join("collections/00000000000003-0");
+    let index = IndexParams { kind: IndexKind::Flat, ..IndexParams::default() };
+    let spec = CollectionSpec { dim: Dim::new(3).unwrap(), metric: Metric::Cosine, index };
+    let disk = Arc::new(FaultyDisk::default());
+    let options = options();
+    let open = || {
+        let means = Means { options: &options, disk: Arc::clone(&disk) as _, numbers_max: NUMBERS_MAX };
+        Collection::open_with(&place, Made { spec: spec.clone(), identity: None }, means).unwrap()
+    };
+    disk.free.store(0, Ordering::SeqCst);
+    for _ in 0..2 {
+        let collection = open();
+        assert_eq!(names(&collection).len(), 2);
+        let error = collection.write(vec![Write::Delete(id("document 001"))]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+        drop(collection);
+        assert_eq!(format_of(&place.join("state")), 2);
+    }
+    let collection = open();
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    assert_eq!(collection.write(vec![Write::Delete(id("document 001"))]).unwrap(), [Outcome::Deleted]);
+    assert_eq!(names(&collection).len(), 1);
+    drop(collection);
+    assert_eq!(format_of(&place.join("state")), 3);
+    assert_eq!(names(&open()).len(), 1);
 }

@@ -136,12 +136,17 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     assert_eq!(stats.passages, model.points.values().map(|p| p.passages.len() as u64).sum::<u64>());
 }
 
-fn run(kind: IndexKind, seed: u64, steps: u32) {
+/// Returns how often numbers in memory ran out while it was open.
+fn run(kind: IndexKind, seed: u64, steps: u32, numbers_max: u32) -> u64 {
     println!("seed {seed}");
+    let options = options();
+    let means = || Means { options: &options, disk: Arc::new(RealDisk), numbers_max };
+    let mut renumbered = 0;
     let mut random = Random(seed);
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("c");
-    let mut collection = Collection::create(&place, spec(kind), options()).unwrap();
+    let mut collection = Collection::create_with(&place, spec(kind), means()).unwrap();
+    let identity = Some(collection.identity());
     let mut model = Model::default();
     for step in 0..steps {
         match random.below(12) {
@@ -149,8 +154,10 @@ fn run(kind: IndexKind, seed: u64, steps: u32) {
                 if random.below(2) == 0 {
                     collection.close().unwrap();
                 }
+                renumbered += collection.shared.read_memory().numbering;
                 drop(collection);
-                collection = Collection::open(&place, options()).unwrap();
+                let made = Made { spec: spec(kind), identity };
+                collection = Collection::open_with(&place, made, means()).unwrap();
             }
             _ => {
                 let mut expected = Vec::new();
@@ -196,14 +203,25 @@ fn run(kind: IndexKind, seed: u64, steps: u32) {
         }
         compare(&collection, &model, &mut random);
     }
+    renumbered + collection.shared.read_memory().numbering
 }
 
 #[test]
 fn agrees_with_a_map_flat() {
-    run(IndexKind::Flat, 1, 150);
+    assert_eq!(run(IndexKind::Flat, 1, 150, NUMBERS_MAX), 0);
 }
 
 #[test]
 fn agrees_with_a_map_graph() {
-    run(IndexKind::HnswRs, 2, 150);
+    assert_eq!(run(IndexKind::HnswRs, 2, 150, NUMBERS_MAX), 0);
+}
+
+/// Forty documents of up to four passages: with room for little more, numbers run out again and again.
+#[test]
+fn agrees_with_a_map_while_numbers_run_out() {
+    for kind in [IndexKind::Flat, IndexKind::HnswRs] {
+        let renumbered = run(kind, 3, 250, 130);
+        println!("{kind:?}: numbers ran out {renumbered} times");
+        assert!(renumbered >= 3, "{kind:?}: {renumbered}");
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-fn info(name: &str, created_at: i64) -> CollectionInfo {
+pub(super) fn info(name: &str, created_at: i64) -> CollectionInfo {
     CollectionInfo {
         name: name.to_owned(),
         dimension: 2,
@@ -91,7 +91,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     for entry in walkdir::WalkDir::new(from) {
         let entry = entry.unwrap();
         let target = to.join(entry.path().strip_prefix(from).unwrap());
@@ -103,7 +103,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn folder_of(root: &Path, name: &str) -> PathBuf {
+pub(super) fn folder_of(root: &Path, name: &str) -> PathBuf {
     let found = fs::read_dir(root.join(COLLECTIONS_DIR)).unwrap().map(|entry| entry.unwrap().path());
     found
         .into_iter()
@@ -501,26 +501,111 @@ fn one_damaged_collection_is_refused_by_name_and_can_be_deleted() {
     assert_eq!(names.findings(), []);
 }
 
+/// Everything in a folder but what sled replaces while it opens and closes.
+fn bytes_in(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files(folder)
+        .into_iter()
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
 #[test]
-fn a_data_folder_of_the_format_before_is_taken_over() {
+fn what_is_of_another_collection_is_refused_by_name_until_it_is_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = dir.path().join("good");
+    fill(&good);
+    for swapped in [&["state"][..], &["acknowledged"], &["state", "acknowledged"]] {
+        let root = dir.path().join(swapped.join("-"));
+        copy(&good, &root);
+        let (b, c) = (folder_of(&root, "b"), folder_of(&root, "c"));
+        let swap = || {
+            for name in swapped {
+                let aside = root.join("aside");
+                fs::rename(b.join(name), &aside).unwrap();
+                fs::rename(c.join(name), b.join(name)).unwrap();
+                fs::rename(&aside, c.join(name)).unwrap();
+            }
+        };
+        swap();
+        let before = (bytes_in(&b), bytes_in(&c));
+        let names = open(&root).unwrap();
+        for (n, name) in (1..).zip(NAMES) {
+            let opened = names.now().find(name).unwrap().collection();
+            if ["b", "c"].contains(&name) {
+                let error = opened.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                let message = error.to_string();
+                assert!(message.contains(&format!("{name:?}")), "{message}");
+                assert!(message.contains("of another collection") && message.contains("backup"), "{message}");
+                let path = if name == "b" { &b } else { &c };
+                assert!(message.contains(&path.join(swapped[0]).display().to_string()), "{message}");
+                // Its folder holds what is another one's.
+                assert_eq!(names.delete(name).unwrap_err().kind(), ErrorKind::Corrupt);
+            } else {
+                assert_eq!(opened.unwrap().count(None, &Stop::default()).unwrap(), n);
+            }
+        }
+        assert_eq!(names.findings().len(), 2);
+        names.close().unwrap();
+        drop(names);
+        assert!((bytes_in(&b), bytes_in(&c)) == before, "{swapped:?}: what is refused is written to");
+        swap();
+        let names = open(&root).unwrap();
+        check(&names, "put back");
+        assert_eq!(names.findings(), []);
+    }
+}
+
+/// What a description says that this version does not know must not be left out, and not be overwritten.
+#[test]
+fn a_description_that_a_later_version_wrote_is_refused_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());
-    for name in NAMES {
-        let folder = folder_of(dir.path(), name);
-        fs::remove_file(folder.join(folder::DESCRIPTION_FILE)).unwrap();
-        crate::store::tests::to_format_1(&folder.join("state"));
+    let folder = folder_of(dir.path(), "b");
+    let written = folder::description(&folder).unwrap().unwrap();
+    let text = String::from_utf8(written.clone()).unwrap();
+    assert!(text.starts_with("{\"version\":2,\"identity\":\""), "{text}");
+    let newer = [
+        text.replacen("\"version\":2", "\"version\":3", 1),
+        text.replacen("{\"version\"", "{\"spaces\":[],\"version\"", 1),
+        text.replacen("\"ef_search\"", "\"beams\":4,\"ef_search\"", 1),
+    ];
+    for newer in newer {
+        assert_ne!(newer, text);
+        folder::describe(&folder, newer.as_bytes(), &RealDisk).unwrap();
+        let names = open(dir.path()).unwrap();
+        let now = names.now();
+        let message = now.find("b").unwrap().collection().unwrap_err().to_string();
+        assert!(message.contains("\"b\"") && message.contains("newer version"), "{message}");
+        assert!(message.contains(&folder.join("collection").display().to_string()), "{message}");
+        assert!(message.contains("start the version that wrote it"), "{message}");
+        now.find("c").unwrap().collection().unwrap();
+        assert_eq!(folder::description(&folder).unwrap().unwrap(), newer.as_bytes());
+        names.close().unwrap();
     }
-    crate::store::tests::to_format_1(&dir.path().join(CATALOG_DIR));
+    // What an earlier version does not say has its default.
+    let earlier = text.replacen("\"seed\":7", "", 1).replacen(",}", "}", 1);
+    assert_ne!(earlier, text);
+    folder::describe(&folder, earlier.as_bytes(), &RealDisk).unwrap();
     let names = open(dir.path()).unwrap();
-    check(&names, "taken over");
+    check(&names, "without a field");
     assert_eq!(names.findings(), []);
-    names.close().unwrap();
-    drop(names);
-    // From then on a lost catalogue is no loss, and a store that is cut short is noticed.
-    fs::remove_dir_all(dir.path().join(CATALOG_DIR)).unwrap();
+}
+
+/// A folder of the same name that another collection of the same name and settings left.
+#[test]
+fn a_collection_that_was_made_again_is_not_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let a = folder_of(dir.path(), "a");
+    let mut description = read_description(&a).unwrap().unwrap();
+    description.identity = Some(Identity([1; 16]));
+    describe_folder(&a, &description).unwrap();
     let names = open(dir.path()).unwrap();
-    check(&names, "without its catalogue");
-    assert!(folder_of(dir.path(), "a").join("acknowledged").exists());
+    let message = names.now().find("a").unwrap().collection().unwrap_err().to_string();
+    assert!(message.contains("different collections of this name"), "{message}");
+    names.now().find("b").unwrap().collection().unwrap();
 }
 
 #[cfg(unix)]

@@ -237,7 +237,7 @@ impl Look<'_> {
                 let doc = table.doc(neighbor.slot)?;
                 let entry = table.entry(doc)?;
                 Some(Candidate {
-                    doc,
+                    doc: entry.number,
                     id: entry.id.clone(),
                     ordinal: neighbor.slot.0 - entry.first_slot,
                     score: self.score(neighbor.distance),
