@@ -16,7 +16,7 @@ use crate::{
     index::Slot,
     stop::Stop,
     store::StoreError,
-    value::{Payload, PointId, ValueError, filter::Filter},
+    value::{PointId, filter::Filter},
     vector::Vector,
 };
 
@@ -230,35 +230,11 @@ impl Collection {
         Ok(self.shared.read_memory().fields.hints(filter))
     }
 
-    /// Checks that a payload brings no more new field names than the collection may have, and notes them in `new`, which
-    /// holds those of the documents before it in the same call.
-    ///
-    /// # Errors
-    /// [`ValueError::BadPayload`] naming the first name too many; nothing is noted then.
-    pub fn check_field_names(
-        &self,
-        id: &PointId,
-        payload: &Payload,
-        new: &mut HashSet<String>,
-        names_max: usize,
-    ) -> Result<(), CollectionError> {
-        let (unknown, names) = {
-            let memory = self.shared.read_memory();
-            let unknown = payload.keys().filter(|name| !new.contains(*name) && !memory.fields.has(name));
-            (unknown.cloned().collect::<Vec<String>>(), memory.fields.names())
-        };
-        let room = names_max.saturating_sub(names + new.len());
-        if let Some(field) = unknown.get(room) {
-            return Err(ValueError::BadPayload {
-                id: id.as_str().chars().take(80).collect(),
-                field: field.chars().take(80).collect(),
-                reason: format!(
-                    "the collection has {names} field names, and may have {names_max} (limits.field_names_max); put what differs from document to document into values, not into names"
-                ),
-            }.into());
-        }
-        new.extend(unknown);
-        Ok(())
+    /// Those of `names` that no document has as a field, and how many fields there are. From memory; no disk.
+    pub fn unknown_fields(&self, mut names: HashSet<String>) -> (HashSet<String>, usize) {
+        let memory = self.shared.read_memory();
+        names.retain(|name| !memory.fields.has(name));
+        (names, memory.fields.names())
     }
 
     /// Ids of the documents that match, in no order that callers may rely on.

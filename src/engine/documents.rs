@@ -4,24 +4,33 @@
 //! change durable. A call that fails in the first half has written nothing.
 //! A document whose title and text are stored already is not encoded again: only its fields are new.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
 
 use super::{
-    Caller, CollectionInfo, Document, DocumentOutcome, Engine, EngineError, WriteStatus, catalog::Open,
+    Caller, CollectionInfo, Document, DocumentOutcome, Engine, EngineError, WriteStatus,
+    catalog::Open,
     error::Result,
+    fields::{self, FieldNames},
 };
 use crate::{
     collection::{
-        Collection, Outcome, Write,
+        Outcome, Write,
         point::{ContentHash, Passage, Point},
     },
     encoder::{Embedding, Encoder, Limits, TextKind},
     value::{Payload, PointId, payload::validate_payload},
     vector::{Dim, Vector},
 };
+
+/// Stored documents that are read at a time to be compared with those that were sent.
+const COMPARED_DOCUMENTS: usize = 64;
+/// About how many bytes of them.
+const COMPARED_BYTES: usize = 1 << 20;
 
 /// Whether one bad document refuses the whole request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +61,30 @@ struct Prepared {
     open: Arc<Open>,
     /// In the order they were sent.
     steps: Vec<(String, Step)>,
+}
+
+/// A document that was sent, checked.
+struct Received {
+    /// Its id as it was sent.
+    name: String,
+    document: Result<Arrived>,
+}
+
+/// A document that passed the checks, beside what is stored under its id.
+struct Arrived {
+    id: PointId,
+    hash: ContentHash,
+    document: Document,
+    stored: Option<ContentHash>,
+    /// What is stored, if it is another content whose title and text are as long: then only its fields may be new.
+    alike: Option<Box<Point>>,
+}
+
+impl Arrived {
+    /// Costs nothing; the texts themselves are compared in a pool.
+    fn is_as_long_as(&self, point: &Point) -> bool {
+        (point.title.len(), point.text.len()) == (self.document.title.len(), self.document.text.len())
+    }
 }
 
 /// A document that passed the checks, cut into passages.
@@ -142,7 +175,7 @@ impl Engine {
         self.check_count(documents.len())?;
         let open = Arc::clone(self.names().now().find(collection)?);
         // What cannot be opened is told before a model is loaded for it.
-        self.ready(&open).await?;
+        drop(self.backend(&open).ready().await?);
         let encoder = self.encoder_for(&open.info).await?;
         let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
         Ok(Prepared { open, steps })
@@ -156,29 +189,17 @@ impl Engine {
         all_or_none: AllOrNone,
         caller: Caller,
     ) -> Result<Vec<(String, Step)>> {
-        let limits = self.config().limits.clone();
         let (task_open, task_encoder) = (Arc::clone(open), encoder.cloned());
-        let collection = self.ready(open).await?;
         let until = Limits { deadline: caller.deadline, ..Limits::default() };
+        let received = self.receive(open, encoder.is_some(), documents).await?;
         let mut cuts: Vec<(String, Checked)> = self
             .pools()
             .tokenize(move || {
-                let mut seen = std::collections::HashSet::new();
-                let mut new_names = std::collections::HashSet::new();
-                documents
-                    .into_iter()
-                    .map(|document| {
-                        let name = document.id.clone();
-                        let info = &task_open.info;
-                        let cut = check(info, &limits, &document, &mut seen).and_then(|(id, hash)| {
-                            let (payload, most) = (&document.payload, limits.field_names_max);
-                            collection.check_field_names(&id, payload, &mut new_names, most)?;
-                            let encoder = task_encoder.as_deref();
-                            compare_and_cut(info, &collection, encoder, id, hash, document, &until)
-                        });
-                        (name, cut)
-                    })
-                    .collect()
+                let cut = |received: Received| {
+                    let cut = cut(&task_open.info, task_encoder.as_deref(), received.document, &until);
+                    (received.name, cut)
+                };
+                received.into_iter().map(cut).collect()
             })
             .await?;
 
@@ -230,6 +251,92 @@ impl Engine {
         Ok(steps.await?)
     }
 
+    /// Checks documents and compares them with what is stored.
+    async fn receive(
+        &self,
+        open: &Arc<Open>,
+        encodes: bool,
+        documents: Vec<Document>,
+    ) -> Result<Vec<Received>> {
+        let limits = self.config().limits.clone();
+        let (task_open, names_max) = (Arc::clone(open), limits.field_names_max);
+        let backend = self.backend(open);
+        // Kept open from the first look to the last.
+        let kept = backend.ready().await?;
+        let (mut received, names) = self
+            .pools()
+            .tokenize(move || {
+                let (mut seen, mut names) = (HashSet::new(), HashSet::new());
+                let received = documents.into_iter().map(|document| {
+                    let name = document.id.clone();
+                    let document = check(&task_open.info, &limits, &document, &mut seen).map(|(id, hash)| {
+                        fields::note(&mut names, &document.payload);
+                        Arrived { id, hash, document, stored: None, alike: None }
+                    });
+                    Received { name, document }
+                });
+                let received: Vec<Received> = received.collect();
+                (received, names)
+            })
+            .await?;
+        let mut fields = FieldNames::ask(&*backend, names, names_max).await?;
+        if !fields.has_all() {
+            let admit = move || {
+                for Received { document, .. } in &mut received {
+                    let admitted = match document {
+                        Ok(arrived) => fields.admit(&arrived.id, &arrived.document.payload),
+                        Err(_) => Ok(()),
+                    };
+                    if let Err(error) = admitted {
+                        *document = Err(error.into());
+                    }
+                }
+                received
+            };
+            received = self.pools().tokenize(admit).await?;
+        }
+        let mut arrived: Vec<&mut Arrived> =
+            received.iter_mut().filter_map(|received| received.document.as_mut().ok()).collect();
+        if !arrived.is_empty() {
+            let ids = arrived.iter().map(|arrived| arrived.id.clone()).collect();
+            for (arrived, stored) in arrived.iter_mut().zip(backend.content_hashes(ids).await?) {
+                arrived.stored = stored;
+            }
+        }
+        // Vectors depend on title and text, and on model and chunking, which a collection keeps for its life.
+        let is_changed =
+            |arrived: &&mut Arrived| encodes && arrived.stored.is_some_and(|stored| stored != arrived.hash);
+        let mut changed: VecDeque<&mut Arrived> = arrived.into_iter().filter(is_changed).collect();
+        let mut failed = HashMap::new();
+        while !changed.is_empty() {
+            let ids = changed.iter().take(COMPARED_DOCUMENTS).map(|arrived| arrived.id.clone()).collect();
+            let points = backend.points(ids, COMPARED_BYTES).await?;
+            if points.is_empty() {
+                // A backend that breaks its promise; what was not read is encoded anew.
+                break;
+            }
+            for point in points {
+                let Some(arrived) = changed.pop_front() else { break };
+                match point {
+                    Ok(point) => {
+                        arrived.alike = point.filter(|point| arrived.is_as_long_as(point)).map(Box::new);
+                    }
+                    Err(error) => drop(failed.insert(arrived.id.clone(), error)),
+                }
+            }
+        }
+        drop(kept);
+        if !failed.is_empty() {
+            for Received { document, .. } in &mut received {
+                let id = document.as_ref().map(|arrived| &arrived.id).ok();
+                if let Some(error) = id.and_then(|id| failed.remove(id)) {
+                    *document = Err(error);
+                }
+            }
+        }
+        Ok(received)
+    }
+
     /// Writes what was prepared and answers when it is durable.
     async fn commit(&self, prepared: Prepared, caller: Caller) -> Result<Vec<Result<DocumentOutcome>>> {
         self.check_open()?;
@@ -260,7 +367,7 @@ impl Engine {
             });
         }
         if !writes.is_empty() {
-            let outcomes = self.submit(&open, writes).await?;
+            let outcomes = self.backend(&open).write(writes).await?;
             for (place, outcome) in places.into_iter().zip(outcomes) {
                 if let Ok(answer) = &mut answers[place] {
                     answer.status = match outcome {
@@ -286,16 +393,10 @@ impl Engine {
         if unchanged.is_empty() {
             return Ok(());
         }
-        let collection = self.ready(open).await?;
-        let stale: Vec<usize> = self
-            .pools()
-            .work(move || {
-                let changed = |(_, id, hash): &(usize, PointId, ContentHash)| {
-                    collection.content_hash(id) != Some(*hash)
-                };
-                unchanged.into_iter().filter(changed).map(|(place, ..)| place).collect()
-            })
-            .await?;
+        let ids = unchanged.iter().map(|(_, id, _)| id.clone()).collect();
+        let stored = self.backend(open).content_hashes(ids).await?;
+        let changed = unchanged.into_iter().zip(stored).filter(|((.., hash), stored)| *stored != Some(*hash));
+        let stale: Vec<usize> = changed.map(|((place, ..), _)| place).collect();
         if stale.is_empty() {
             return Ok(());
         }
@@ -311,25 +412,6 @@ impl Engine {
             steps[place] = step;
         }
         Ok(())
-    }
-
-    /// Hands writes to the collection's writer and waits until they are durable.
-    pub(super) async fn submit(&self, open: &Arc<Open>, writes: Vec<Write>) -> Result<Vec<Outcome>> {
-        let collection = self.ready(open).await?;
-        let (send, receive) = oneshot::channel();
-        // Each write is looked through before it is queued.
-        self.pools()
-            .work(move || {
-                collection.submit(
-                    writes,
-                    Box::new(move |result| {
-                        // The asker may have gone; the write is done all the same.
-                        let _ = send.send(result);
-                    }),
-                );
-            })
-            .await?;
-        Ok(receive.await.map_err(|_| EngineError::Closing)??)
     }
 }
 
@@ -422,26 +504,20 @@ pub(super) fn content_hash(info: &CollectionInfo, content: Content<'_>) -> Conte
 }
 
 /// Cuts a document for the encoder, unless what is stored already has its vectors.
-fn compare_and_cut(
+fn cut(
     info: &CollectionInfo,
-    collection: &Collection,
     encoder: Option<&Encoder>,
-    id: PointId,
-    hash: ContentHash,
-    document: Document,
+    arrived: Result<Arrived>,
     until: &Limits,
 ) -> Checked {
-    let stored = collection.content_hash(&id);
+    let Arrived { id, hash, document, stored, alike } = arrived?;
     if stored == Some(hash) {
         return Ok(Err(Step::Unchanged(document, hash)));
     }
-    // Vectors depend on title and text, and on model and chunking, which a collection keeps for its life.
-    if stored.is_some()
-        && encoder.is_some()
-        && let Some(stored) = collection.point(&id)?
+    if let Some(stored) = alike
         && (&stored.title, &stored.text) == (&document.title, &document.text)
     {
-        let point = Point { payload: document.payload, content_hash: hash, ..stored };
+        let point = Point { payload: document.payload, content_hash: hash, ..*stored };
         return Ok(Err(Step::Ready(Box::new(point), Encoded::default())));
     }
     let Some(encoder) = encoder else {

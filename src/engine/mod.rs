@@ -1,5 +1,7 @@
 //! The engine takes text and gives hits: it joins encoders and collections. It is the library's front door, and the
 //! place where async begins.
+//!
+//! A collection is spoken to through one trait (`backend/`), whoever keeps it.
 
 use std::{
     sync::{
@@ -15,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::{
     budget::Room,
     collection::{
-        Collection, CollectionStats, Outcome, PAGE_BYTES, SearchTrace, Write,
+        CollectionStats, Outcome, SearchTrace, Write,
         point::{Hit, StoredPoint},
     },
     config::Config,
@@ -23,18 +25,19 @@ use crate::{
     handles,
     index::IndexParams,
     model::Fingerprint,
-    stop::Stop,
     store::DataLock,
     threads::{self, Threads},
     value::{Payload, PointId, datetime, filter::Filter},
     vector::{Dim, Metric},
 };
 
+mod backend;
 mod catalog;
 pub mod cursor;
 mod documents;
 mod encode;
 mod error;
+mod fields;
 mod inventory;
 mod models;
 mod opened;
@@ -46,6 +49,7 @@ mod vitals;
 pub use crate::collection::{Ask, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
 pub use crate::index::columns::FieldsAsked;
+use backend::{Backend, Local, PageQuery};
 pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
 use cursor::Scope;
@@ -472,30 +476,15 @@ impl Engine {
         apart(move || f(&names, name)).await?
     }
 
-    /// Finds a collection and runs `f` on it in the work pool.
-    async fn with<T: Send + 'static>(
-        &self,
-        collection: &str,
-        f: impl FnOnce(&Open, &Stop) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    /// Finds a collection. Whoever keeps it is asked by way of this.
+    fn find(&self, collection: &str) -> Result<Arc<dyn Backend>> {
         self.check_open()?;
-        let open = Arc::clone(self.names.now().find(collection)?);
-        let kept = self.ready(&open).await?;
-        let work = move |stop: Stop| {
-            let result = f(&open, &stop);
-            drop(kept);
-            result
-        };
-        self.threads.read(work).await?
+        Ok(self.backend(self.names.now().find(collection)?))
     }
 
-    /// The collection of an entry, opened elsewhere if it is not open.
-    async fn ready(&self, open: &Arc<Open>) -> Result<Arc<Collection>> {
-        if let Some(collection) = open.use_now() {
-            return Ok(collection);
-        }
-        let open = Arc::clone(open);
-        apart(move || open.collection()).await?
+    /// Whoever keeps a collection.
+    fn backend(&self, open: &Arc<Open>) -> Arc<dyn Backend> {
+        Arc::new(Local::new(open, &self.threads))
     }
 
     /// Documents, passages and indexed passages of every collection that is open now. Opens none, and touches no disk.
@@ -507,7 +496,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn stats(&self, collection: &str, fields: FieldsAsked) -> Result<CollectionStats> {
-        self.with(collection, move |open, _| Ok(open.collection()?.stats_with(&fields))).await
+        self.find(collection)?.stats(fields).await
     }
 
     /// Stored documents in the order asked, each once however often it was asked for; `None` for those not there. They
@@ -525,11 +514,8 @@ impl Engine {
         let mut ids = self.ids(&ids)?;
         let mut seen = std::collections::HashSet::new();
         ids.retain(|id| seen.insert(id.clone()));
-        self.with(collection, move |open, stop| {
-            let points = open.collection()?.get(&ids, true, with_vectors, stop, &room)?;
-            Ok(ids.into_iter().zip(points).collect())
-        })
-        .await
+        let points = self.find(collection)?.get(ids.clone(), with_vectors, room).await?;
+        Ok(ids.into_iter().zip(points).collect())
     }
 
     /// Deletes documents by id and answers how many of them existed.
@@ -539,8 +525,7 @@ impl Engine {
     pub async fn delete(&self, collection: &str, ids: Vec<String>) -> Result<u64> {
         self.check_open()?;
         let ids = self.ids(&ids)?;
-        let open = Arc::clone(self.names.now().find(collection)?);
-        self.delete_ids(&open, ids).await
+        delete_ids(&*self.find(collection)?, ids).await
     }
 
     /// Deletes the documents that match and answers how many they were. It works in steps, so after a failure a part
@@ -549,13 +534,11 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`]; filter and store errors.
     pub async fn delete_matching(&self, collection: &str, filter: Filter) -> Result<u64> {
-        self.check_open()?;
-        let open = Arc::clone(self.names.now().find(collection)?);
-        let collection = self.ready(&open).await?;
-        let ids = self.threads.read(move |stop| collection.matching_ids(&filter, &stop)).await??;
+        let backend = self.find(collection)?;
+        let ids = backend.ids(filter).await?;
         let mut deleted = 0;
         for some in ids.chunks(DELETE_IDS_STEP) {
-            deleted += self.delete_ids(&open, some.to_vec()).await?;
+            deleted += delete_ids(&*backend, some.to_vec()).await?;
         }
         Ok(deleted)
     }
@@ -594,25 +577,22 @@ impl Engine {
         if !(1..=most).contains(&limit) {
             return Err(out_of_range("limit", 1, most, limit));
         }
-        self.with(collection, move |open, stop| {
-            let collection = open.collection()?;
+        let backend = self.find(collection)?;
+        // Held, so that the page is of the same collection as its cursor.
+        let kept = backend.ready().await?;
+        let identity = backend.identity().await?;
+        let narrowed = self.pools().work(move || {
             let narrowed = filter.as_ref().map(Filter::to_string).unwrap_or_default();
-            let scope = Scope::new("documents by id", &collection.identity().0, &narrowed);
+            let scope = Scope::new("documents by id", &identity, &narrowed);
             let after = cursor.map(|cursor| scope.key(&cursor)).transpose().map_err(EngineError::from)?;
             let after = after.map(PointId::new).transpose()?;
-            // A page of vectors closes early as one of texts does.
-            let vector_bytes = open.info.dimension as usize * size_of::<f32>();
-            let limit = if with_vectors { limit.min(PAGE_BYTES / vector_bytes).max(1) } else { limit };
-            let mut page =
-                collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop, &room)?;
-            if with_vectors {
-                room.take(page.points.len() * vector_bytes, 0)?;
-                collection.add_vectors(&mut page.points, stop)?;
-            }
-            let next_cursor = page.next.map(|id| scope.after(id.as_str()));
-            Ok(Listing { points: page.points, next_cursor, hints: page.hints, scope })
-        })
-        .await
+            Ok::<_, EngineError>((scope, PageQuery { filter, after, limit, with_text, with_vectors }))
+        });
+        let (scope, query) = narrowed.await??;
+        let page = backend.scroll(query, room).await?;
+        drop(kept);
+        let next_cursor = page.next.map(|id| scope.after(id.as_str()));
+        Ok(Listing { points: page.points, next_cursor, hints: page.hints, scope })
     }
 
     /// Counts the documents that match; all of them without a filter.
@@ -620,7 +600,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`]; filter errors.
     pub async fn count(&self, collection: &str, filter: Option<Filter>) -> Result<u64> {
-        self.with(collection, move |open, stop| Ok(open.collection()?.count(filter.as_ref(), stop)?)).await
+        self.find(collection)?.count(filter).await
     }
 
     /// What should be said of a filter besides its answer, such as a field that no document has; empty as a rule.
@@ -629,7 +609,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn hints(&self, collection: &str, filter: Filter) -> Result<Vec<String>> {
-        self.with(collection, move |open, _| Ok(open.collection()?.hints(&filter)?)).await
+        self.find(collection)?.hints(filter).await
     }
 
     /// Looks at the disk, and lets collections that found no room on it take writes again once there is room. What it
@@ -686,11 +666,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub async fn wait_indexed(&self, collection: &str) -> Result<()> {
-        self.with(collection, |open, _| {
-            open.collection()?.wait_indexed();
-            Ok(())
-        })
-        .await
+        self.find(collection)?.wait_indexed().await
     }
 
     /// Refuses new calls, flushes and closes everything. Idempotent. Runs on a thread of its own: a pool whose threads
@@ -728,14 +704,6 @@ impl Engine {
         Ok(ids.iter().map(|id| PointId::new(id.as_str())).collect::<Result<_, _>>()?)
     }
 
-    async fn delete_ids(&self, open: &Arc<Open>, mut ids: Vec<PointId>) -> Result<u64> {
-        // One id twice is one deletion.
-        ids.sort_unstable();
-        ids.dedup();
-        let outcomes = self.submit(open, ids.into_iter().map(Write::Delete).collect()).await?;
-        Ok(outcomes.iter().filter(|o| **o == Outcome::Deleted).count() as u64)
-    }
-
     fn names(&self) -> &Names {
         &self.names
     }
@@ -751,6 +719,14 @@ impl Engine {
     fn bulk_room(&self) -> u32 {
         self.bulk_room
     }
+}
+
+async fn delete_ids(backend: &dyn Backend, mut ids: Vec<PointId>) -> Result<u64> {
+    // One id twice is one deletion.
+    ids.sort_unstable();
+    ids.dedup();
+    let outcomes = backend.write(ids.into_iter().map(Write::Delete).collect()).await?;
+    Ok(outcomes.iter().filter(|o| **o == Outcome::Deleted).count() as u64)
 }
 
 /// Runs what opens, makes or closes collections. It may wait long for the disk, for a name, or for room among the open

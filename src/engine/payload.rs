@@ -4,7 +4,7 @@
 //! read again. The documents of a call are changed one after the other: one that fails does not stop the rest.
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -13,9 +13,10 @@ use super::{
     Caller, CollectionInfo, DocumentOutcome, Engine, EngineError, WriteStatus,
     documents::{Content, content_hash},
     error::Result,
+    fields::FieldNames,
 };
 use crate::{
-    collection::{Collection, CollectionError, Write, point::Point},
+    collection::{CollectionError, Write, point::Point},
     value::{
         Payload, PointId,
         payload::{payload_bytes, validate_payload},
@@ -63,9 +64,10 @@ impl Engine {
             return Err(CollectionError::DuplicateId { id: twice.as_str().to_owned() }.into());
         }
         let open = Arc::clone(self.names().now().find(collection)?);
+        let backend = self.backend(&open);
         let (change, mut left) = (Arc::new(change), VecDeque::from(ids));
-        let limits = self.config().limits.clone();
-        let limits = Bounds { payload_bytes: limits.payload_bytes_max, field_names: limits.field_names_max };
+        let limits = &self.config().limits;
+        let (payload_bytes_max, names_max) = (limits.payload_bytes_max, limits.field_names_max);
         let mut outcomes = Vec::with_capacity(left.len());
         let mut attempts = 0;
         while !left.is_empty() {
@@ -73,13 +75,17 @@ impl Engine {
                 let (done, total) = (outcomes.len(), outcomes.len() + left.len());
                 return Err(EngineError::UnfinishedPayload { done, total });
             }
-            let (task, task_change, ids) = (Arc::clone(&open), Arc::clone(&change), left.clone());
-            let collection = self.ready(&open).await?;
-            let planned = move || plan(&task.info, &collection, &task_change, ids, limits);
+            let ids: Vec<PointId> = left.iter().cloned().collect();
+            let stored = backend.points(ids.clone(), PORTION_BYTES).await?;
+            let names = change.set.keys().cloned().collect();
+            let fields = FieldNames::ask(&*backend, names, names_max).await?;
+            let (task, task_change) = (Arc::clone(&open), Arc::clone(&change));
+            let documents = ids.into_iter().zip(stored).collect();
+            let planned = move || plan(&task.info, documents, fields, &task_change, payload_bytes_max);
             let portion = self.pools().work(planned).await??;
             let Portion { outcomes: planned, writes } = portion;
             if !writes.is_empty() {
-                match self.submit(&open, writes).await {
+                match backend.write(writes).await {
                     Err(EngineError::Collection(CollectionError::Changed { .. })) if attempts < ATTEMPTS => {
                         attempts += 1;
                         continue;
@@ -121,13 +127,6 @@ impl PayloadChange {
     }
 }
 
-/// What payloads may have: bytes of each, and names of all of a collection together.
-#[derive(Clone, Copy)]
-struct Bounds {
-    payload_bytes: usize,
-    field_names: usize,
-}
-
 /// The first of some documents, as many as make a portion.
 struct Portion {
     outcomes: Vec<PayloadOutcome>,
@@ -136,19 +135,18 @@ struct Portion {
 
 fn plan(
     info: &CollectionInfo,
-    collection: &Collection,
+    documents: Vec<(PointId, Result<Option<Point>>)>,
+    mut fields: FieldNames,
     change: &PayloadChange,
-    ids: VecDeque<PointId>,
-    limits: Bounds,
+    payload_bytes_max: usize,
 ) -> Result<Portion> {
     let mut portion = Portion { outcomes: Vec::new(), writes: Vec::new() };
     let mut bytes = 0;
-    let mut new_names = HashSet::new();
-    for id in ids {
+    for (id, stored) in documents {
         if bytes >= PORTION_BYTES {
             break;
         }
-        let Some(stored) = collection.point(&id)? else {
+        let Some(stored) = stored? else {
             portion.outcomes.push(None);
             continue;
         };
@@ -164,9 +162,8 @@ fn plan(
         };
         let payload = change.apply(&stored.payload);
         bytes += payload_bytes(&stored.payload) + payload_bytes(&payload);
-        let checked = validate_payload(id.as_str(), &payload, limits.payload_bytes)
-            .map_err(CollectionError::from)
-            .and_then(|()| collection.check_field_names(&id, &payload, &mut new_names, limits.field_names));
+        let checked = validate_payload(id.as_str(), &payload, payload_bytes_max)
+            .and_then(|()| fields.admit(&id, &payload));
         if let Err(error) = checked {
             portion.outcomes.push(Some(Err(error.into())));
             continue;

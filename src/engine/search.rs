@@ -3,14 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Caller, Engine, EngineError, SearchAnswer, SearchQuery, catalog::Open, encode::Slice, error::Result,
-    out_of_range,
+    Caller, Engine, EngineError, SearchAnswer, SearchQuery, backend::Backend, catalog::Open, encode::Slice,
+    error::Result, out_of_range,
 };
 use crate::{
     budget::Room,
-    collection::{CollectionError, Reads},
+    collection::Reads,
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
-    stop::Stop,
     vector::{Metric, Vector},
 };
 
@@ -53,11 +52,13 @@ impl Engine {
             self.check_query(&open, query)?;
             opens.push(open);
         }
+        let backends: Vec<Arc<dyn Backend>> = opens.iter().map(|open| self.backend(open)).collect();
         let mut kept = None;
-        for open in &opens {
-            // Opened here and not on the search pool. One stays open until it is searched; many could be more than may.
-            let collection = self.ready(open).await?;
-            kept = (opens.len() == 1).then_some(collection);
+        for backend in &backends {
+            // Made ready here and not when their turn comes. One is kept so until it is searched; many could be more than
+            // may be open.
+            let ready = backend.ready().await?;
+            kept = (backends.len() == 1).then_some(ready);
         }
         let mut encoders = Vec::with_capacity(queries.len());
         for ((_, query), open) in queries.iter().zip(&opens) {
@@ -68,27 +69,29 @@ impl Engine {
         }
         let mut encoded = self.encode_queries(&queries, &encoders, caller).await?;
         let reads = Arc::new(Reads::new(room));
-        let tasks: Vec<_> = queries
-            .into_iter()
-            .zip(opens)
-            .zip(&mut encoded)
-            .map(|(((_, query), open), encoded)| {
-                let embedding = encoded.as_mut().map(|(embedding, _)| std::mem::take(embedding));
-                let (reads, kept) = (Arc::clone(&reads), kept.take());
-                self.pools().search(caller.deadline, move |stop| {
-                    let answer = find(&open, &query, embedding, &stop, &reads);
-                    drop(kept);
-                    answer
-                })
-            })
-            .collect();
-        let mut answers = Vec::with_capacity(tasks.len());
-        for ((task, encoder), encoded) in join_all(tasks).await.into_iter().zip(encoders).zip(encoded) {
-            let mut answer = task??;
-            answer.device = encoder.map(|e| e.device().device.clone()).unwrap_or_default();
-            answer.encode = encoded.map(|(_, times)| times).unwrap_or_default();
-            answer.total = started.elapsed();
-            answers.push(answer);
+        let mut tasks = Vec::with_capacity(queries.len());
+        for (((_, query), backend), encoded) in queries.into_iter().zip(&backends).zip(&mut encoded) {
+            let values = encoded.as_mut().map(|(embedding, _)| std::mem::take(&mut embedding.values));
+            if query.ask.text().is_some() && values.is_none() {
+                return Err(EngineError::Closing);
+            }
+            tasks.push(backend.search(query, values, caller.deadline, Arc::clone(&reads)));
+        }
+        let found = join_all(tasks).await;
+        drop(kept);
+        let mut answers = Vec::with_capacity(found.len());
+        for ((found, encoder), encoded) in found.into_iter().zip(encoders).zip(encoded) {
+            let (hits, trace) = found?;
+            let (embedding, encode) = encoded.unwrap_or_default();
+            answers.push(SearchAnswer {
+                hits,
+                tokens: embedding.tokens,
+                truncated: embedding.truncated,
+                device: encoder.map(|e| e.device().device.clone()).unwrap_or_default(),
+                encode,
+                trace,
+                total: started.elapsed(),
+            });
         }
         Ok(answers)
     }
@@ -231,31 +234,6 @@ fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<()> {
         return Ok(());
     };
     Err(EngineError::BadRequest { reason })
-}
-
-/// Runs on a search thread.
-fn find(
-    open: &Open,
-    query: &SearchQuery,
-    embedding: Option<Embedding>,
-    stop: &Stop,
-    reads: &Reads,
-) -> Result<SearchAnswer> {
-    // Open already, as a rule; held, so that it stays open.
-    let collection = open.collection()?;
-    if query.ask.text().is_some() && embedding.is_none() {
-        return Err(EngineError::Closing);
-    }
-    let encoded = embedding.as_ref().map(|embedding| embedding.values.as_slice());
-    let (hits, trace) = collection.search(query, encoded, stop, reads).map_err(|error| match error {
-        CollectionError::NoDocument { id } => {
-            EngineError::NoDocument { collection: open.info.name.clone(), id }
-        }
-        error => error.into(),
-    })?;
-    let (tokens, truncated) = embedding.map(|e| (e.tokens, e.truncated)).unwrap_or_default();
-    let (device, encode, total) = Default::default();
-    Ok(SearchAnswer { hits, tokens, truncated, device, encode, trace, total })
 }
 
 /// Awaits all, polling them together.

@@ -200,6 +200,38 @@ async fn without_an_encoder_vectors_work_and_text_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_a_document_with_another_text_is_encoded_again() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    // More than are compared at a time.
+    let documents = |text: &str, n: i64| -> Vec<Document> {
+        let payload = Payload::from([("n".to_owned(), crate::value::Value::Integer(n))]);
+        let one =
+            |i| Document { payload: payload.clone(), ..document(&format!("d{i}"), &format!("{text} {i}")) };
+        (0..100).map(one).collect()
+    };
+    let encoded = async |documents| -> Vec<bool> {
+        let outcomes = engine.upsert("notes", documents, NEVER).await.unwrap();
+        outcomes.iter().map(|outcome| outcome.tokens > 0).collect()
+    };
+    assert_eq!(encoded(documents("rain", 1)).await, [true; 100]);
+    assert_eq!(encoded(documents("rain", 2)).await, [false; 100]);
+    // As long as before, and another text.
+    let mut changed = documents("rain", 3);
+    changed[70].text = "snow 70".into();
+    let mut expected = [false; 100];
+    expected[70] = true;
+    assert_eq!(encoded(changed).await, expected);
+    let stored =
+        engine.get("notes", vec!["d70".into(), "d71".into()], false, Room::unbounded()).await.unwrap();
+    let told = stored.iter().map(|(_, point)| point.as_ref().unwrap());
+    let told: Vec<_> = told.map(|point| (point.text.as_str(), point.payload["n"].clone())).collect();
+    let n = crate::value::Value::Integer(3);
+    assert_eq!(told, [("snow 70", n.clone()), ("rain 71", n)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collection_of_another_model_keeps_its_vectors_but_takes_no_text() {
     let home = home("tiny");
     let engine = Engine::open(&home.config).unwrap();

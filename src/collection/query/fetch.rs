@@ -51,6 +51,11 @@ impl Reads {
         Reads { room, documents: Mutex::default(), passages: Mutex::default() }
     }
 
+    /// Where the answers take their place.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
     fn document(
         &self,
         shared: &Shared,

@@ -1,0 +1,189 @@
+//! A collection of this process: opened when it is needed, and worked on in the engine's pools.
+//!
+//! Opening may wait long and takes a thread apart. Searches have a pool of their own; all else runs in the work pool.
+//! Whatever runs hears it when nobody waits any more. Nothing is copied on the way: what a call was given is moved to
+//! the pool, and its answer back.
+
+use std::{collections::HashSet, sync::Arc, time::Instant};
+
+use tokio::sync::oneshot;
+
+use super::{Answer, Backend, Kept, KnownFields, PageQuery};
+use crate::{
+    budget::Room,
+    collection::{
+        Collection, CollectionError, CollectionStats, Outcome, PAGE_BYTES, Page, Reads, SearchQuery,
+        SearchTrace, Write,
+        point::{ContentHash, Hit, Point, StoredPoint},
+    },
+    engine::{EngineError, apart, catalog::Open, error::Result},
+    index::columns::FieldsAsked,
+    stop::Stop,
+    threads::Threads,
+    value::{PointId, filter::Filter, payload::payload_bytes},
+};
+
+/// A collection in a folder.
+#[derive(Debug)]
+pub(in crate::engine) struct Local {
+    open: Arc<Open>,
+    threads: Arc<Threads>,
+}
+
+impl Local {
+    /// Opens nothing yet.
+    pub(in crate::engine) fn new(open: &Arc<Open>, threads: &Arc<Threads>) -> Self {
+        Local { open: Arc::clone(open), threads: Arc::clone(threads) }
+    }
+
+    /// The collection, opened apart if it is not open. Whoever holds it keeps it open.
+    async fn collection(&self) -> Result<Arc<Collection>> {
+        if let Some(collection) = self.open.use_now() {
+            return Ok(collection);
+        }
+        let open = Arc::clone(&self.open);
+        apart(move || open.collection()).await?
+    }
+
+    /// Runs `f` in the work pool. It is handed a [`Stop`] that says when nobody waits any more.
+    async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Collection, &Stop) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let collection = self.collection().await?;
+        self.threads.read(move |stop| f(&collection, &stop)).await?
+    }
+}
+
+impl Backend for Local {
+    fn ready(&self) -> Answer<'_, Kept> {
+        Box::pin(async { Ok(self.collection().await? as Kept) })
+    }
+
+    fn identity(&self) -> Answer<'_, [u8; 16]> {
+        Box::pin(async { Ok(self.collection().await?.identity().0) })
+    }
+
+    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Outcome>> {
+        Box::pin(async move {
+            let collection = self.collection().await?;
+            let (send, receive) = oneshot::channel();
+            // Each write is looked through before it is queued.
+            let submit = move || {
+                collection.submit(
+                    writes,
+                    Box::new(move |result| {
+                        // The asker may have gone; the write is done all the same.
+                        let _ = send.send(result);
+                    }),
+                );
+            };
+            self.threads.work(submit).await?;
+            Ok(receive.await.map_err(|_| EngineError::Closing)??)
+        })
+    }
+
+    fn search(
+        &self,
+        query: SearchQuery,
+        encoded: Option<Vec<f32>>,
+        deadline: Option<Instant>,
+        reads: Arc<Reads>,
+    ) -> Answer<'_, (Vec<Hit>, SearchTrace)> {
+        // Not opened here, and not held while it waits for its turn: many searches of a request could hold more
+        // collections than may be open. It is open already, as a rule.
+        let open = Arc::clone(&self.open);
+        let task = self.threads.search(deadline, move |stop| {
+            let collection = open.collection()?;
+            collection.search(&query, encoded.as_deref(), &stop, &reads).map_err(|error| match error {
+                CollectionError::NoDocument { id } => {
+                    EngineError::NoDocument { collection: open.info.name.clone(), id }
+                }
+                error => error.into(),
+            })
+        });
+        Box::pin(async move { task.await? })
+    }
+
+    fn get(
+        &self,
+        ids: Vec<PointId>,
+        with_vectors: bool,
+        room: Arc<Room>,
+    ) -> Answer<'_, Vec<Option<StoredPoint>>> {
+        Box::pin(
+            self.read(move |collection, stop| Ok(collection.get(&ids, true, with_vectors, stop, &room)?)),
+        )
+    }
+
+    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Point>>>> {
+        Box::pin(self.read(move |collection, stop| {
+            let (mut points, mut bytes) = (Vec::new(), 0);
+            for id in ids {
+                if bytes >= bytes_max && !points.is_empty() {
+                    break;
+                }
+                stop.check().map_err(CollectionError::from)?;
+                let point = collection.point(&id);
+                if let Ok(Some(point)) = &point {
+                    let vectors = point.passages.iter().map(|passage| size_of_val(passage.vector.as_slice()));
+                    bytes += point.text.len() + payload_bytes(&point.payload) + vectors.sum::<usize>();
+                }
+                points.push(point.map_err(EngineError::from));
+            }
+            Ok(points)
+        }))
+    }
+
+    fn content_hashes(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<ContentHash>>> {
+        Box::pin(
+            self.read(move |collection, _| Ok(ids.iter().map(|id| collection.content_hash(id)).collect())),
+        )
+    }
+
+    fn scroll(&self, query: PageQuery, room: Arc<Room>) -> Answer<'_, Page> {
+        let vector_bytes = self.open.info.dimension as usize * size_of::<f32>();
+        Box::pin(self.read(move |collection, stop| {
+            let PageQuery { filter, after, limit, with_text, with_vectors } = query;
+            // A page of vectors closes early as one of texts does.
+            let limit = if with_vectors { limit.min(PAGE_BYTES / vector_bytes).max(1) } else { limit };
+            let mut page =
+                collection.scroll(filter.as_ref(), after.as_ref(), limit, with_text, stop, &room)?;
+            if with_vectors {
+                room.take(page.points.len() * vector_bytes, 0)?;
+                collection.add_vectors(&mut page.points, stop)?;
+            }
+            Ok(page)
+        }))
+    }
+
+    fn count(&self, filter: Option<Filter>) -> Answer<'_, u64> {
+        Box::pin(self.read(move |collection, stop| Ok(collection.count(filter.as_ref(), stop)?)))
+    }
+
+    fn ids(&self, filter: Filter) -> Answer<'_, Vec<PointId>> {
+        Box::pin(self.read(move |collection, stop| Ok(collection.matching_ids(&filter, stop)?)))
+    }
+
+    fn hints(&self, filter: Filter) -> Answer<'_, Vec<String>> {
+        Box::pin(self.read(move |collection, _| Ok(collection.hints(&filter)?)))
+    }
+
+    fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields> {
+        Box::pin(self.read(move |collection, _| {
+            let (unknown, total) = collection.unknown_fields(names);
+            Ok(KnownFields { unknown, total })
+        }))
+    }
+
+    fn stats(&self, fields: FieldsAsked) -> Answer<'_, CollectionStats> {
+        Box::pin(self.read(move |collection, _| Ok(collection.stats_with(&fields))))
+    }
+
+    fn wait_indexed(&self) -> Answer<'_, ()> {
+        Box::pin(self.read(|collection, _| {
+            collection.wait_indexed();
+            Ok(())
+        }))
+    }
+}

@@ -1,0 +1,149 @@
+//! What the engine asks of one collection, whoever keeps it: a folder of this process, or a server far away.
+//!
+//! Everything waits and nothing computes: where work is done, on which threads and how often it looks whether anybody
+//! still waits, is the backend's business. `local` keeps its collection in this process. `conformance.rs` says what every
+//! backend promises; a new one passes it as it is.
+//!
+//! What all promise:
+//!
+//! - **Cancelled by being dropped.** A future that is dropped leaves off within a bounded step, and holds nothing then.
+//!   A write that was handed over already is done wholly or not at all.
+//! - **Read your writes.** What a write answered for is durable, and every call that begins later sees it.
+//! - **Bounded.** Answers of many or large documents take their place in the [`Room`] of their request before they are
+//!   read; whoever has no room gets an error and not a part.
+//!
+//! Making, opening, closing and deleting collections is not here: that is the business of whoever knows which there are
+//! (`catalog.rs`).
+
+use std::{any::Any, collections::HashSet, fmt, pin::Pin, sync::Arc, time::Instant};
+
+use super::error::Result;
+use crate::{
+    budget::Room,
+    collection::{
+        CollectionStats, Outcome, Page, Reads, SearchQuery, SearchTrace, Write,
+        point::{ContentHash, Hit, Point, StoredPoint},
+    },
+    index::columns::FieldsAsked,
+    value::{PointId, filter::Filter},
+};
+
+#[cfg(test)]
+mod conformance;
+mod local;
+#[cfg(test)]
+mod reference;
+
+pub(super) use local::Local;
+
+/// An answer on its way.
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Keeps a collection ready as long as it is held.
+pub(super) type Kept = Arc<dyn Any + Send + Sync>;
+
+/// Documents that a page shows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PageQuery {
+    /// Only those that match; `None`: all.
+    pub(super) filter: Option<Filter>,
+    /// Only those with a larger id; `None`: from the first.
+    pub(super) after: Option<PointId>,
+    /// The most documents of the page, at least 1. It may have fewer and yet be followed by another.
+    pub(super) limit: usize,
+    pub(super) with_text: bool,
+    /// With the vector of each document's first passage.
+    pub(super) with_vectors: bool,
+}
+
+/// Names of payload fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct KnownFields {
+    /// Those asked about that no document has.
+    pub(super) unknown: HashSet<String>,
+    /// How many different ones the collection has.
+    pub(super) total: usize,
+}
+
+/// One collection.
+pub(super) trait Backend: fmt::Debug + Send + Sync {
+    /// Sees to it that the collection answers, which may take long the first time; every other call does that, too.
+    ///
+    /// # Errors
+    /// Why it cannot answer: [`super::EngineError::Damaged`], [`super::EngineError::TooManyOpen`] and the like; all
+    /// others may fail so, too.
+    fn ready(&self) -> Answer<'_, Kept>;
+
+    /// Drawn when the collection was made; another one has another, though it have the same name.
+    fn identity(&self) -> Answer<'_, [u8; 16]>;
+
+    /// Inserts, replaces and deletes documents, each id once; an outcome for each, in order. All of a call or nothing,
+    /// answered when durable. An upsert of what is stored already, by its content hash, changes nothing.
+    ///
+    /// # Errors
+    /// `CollectionError::Changed` if [`Write::Replace`] met another content than it expects;
+    /// `CollectionError::DuplicateId`; what the store says.
+    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Outcome>>;
+
+    /// The best documents or passages, best first, and how they were found. `encoded` is the vector of the query's text,
+    /// if it is a text. Hits take their place in the room of `reads`, which is one for all searches of a request. Begins
+    /// nothing after `deadline`, and leaves off when it passes.
+    ///
+    /// # Errors
+    /// [`super::EngineError::NoDocument`]; [`crate::budget::BudgetError`]; vector and filter errors; the deadline's.
+    fn search(
+        &self,
+        query: SearchQuery,
+        encoded: Option<Vec<f32>>,
+        deadline: Option<Instant>,
+        reads: Arc<Reads>,
+    ) -> Answer<'_, (Vec<Hit>, SearchTrace)>;
+
+    /// Stored documents with their texts, in the order asked; `None` for those not there.
+    ///
+    /// # Errors
+    /// [`crate::budget::BudgetError`]; what the store says.
+    fn get(
+        &self,
+        ids: Vec<PointId>,
+        with_vectors: bool,
+        room: Arc<Room>,
+    ) -> Answer<'_, Vec<Option<StoredPoint>>>;
+
+    /// Whole documents as they could be written again, each with its own error: those of the first ids, as many as take
+    /// about `bytes_max` together, and at least one where there is an id. `None` for those not there.
+    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Point>>>>;
+
+    /// From what content each document was made, in the order asked; `None` for those not there. Cheap.
+    fn content_hashes(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<ContentHash>>>;
+
+    /// A page of documents by id.
+    ///
+    /// # Errors
+    /// [`crate::budget::BudgetError`]; filter errors; what the store says.
+    fn scroll(&self, query: PageQuery, room: Arc<Room>) -> Answer<'_, Page>;
+
+    /// How many documents match; `None`: how many there are.
+    ///
+    /// # Errors
+    /// Filter errors.
+    fn count(&self, filter: Option<Filter>) -> Answer<'_, u64>;
+
+    /// Ids of the documents that match, in no order.
+    ///
+    /// # Errors
+    /// Filter errors.
+    fn ids(&self, filter: Filter) -> Answer<'_, Vec<PointId>>;
+
+    /// What should be said of a filter besides its answer; empty as a rule.
+    fn hints(&self, filter: Filter) -> Answer<'_, Vec<String>>;
+
+    /// What there is of these field names. One that does not bound how many names there are knows them all.
+    fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields>;
+
+    /// Counts, and the fields that are asked for.
+    fn stats(&self, fields: FieldsAsked) -> Answer<'_, CollectionStats>;
+
+    /// Waits until every stored vector is in its index. For benches and evaluation.
+    fn wait_indexed(&self) -> Answer<'_, ()>;
+}
