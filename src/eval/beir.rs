@@ -1,7 +1,7 @@
 //! Reads a judged collection in BEIR layout: a corpus, queries, and judgements (Thakur et al. 2021, arXiv 2104.08663).
 //!
 //! `corpus.jsonl`, `queries.jsonl`, and `qrels.tsv` or `qrels/test.tsv`; each may be packed, with `.gz` or `.zst` behind
-//! its name.
+//! its name. The layout is BEIR's, so its fields are not looked for under other names, as those of documents are.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,11 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{EvalError, measures::Judgements, read_text};
+use super::{
+    EvalError,
+    measures::Judgements,
+    rows::{Rows, json_lines},
+};
 
 /// One document of a corpus.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -51,7 +55,7 @@ pub fn load(dir: &Path, split: Option<&str>) -> Result<JudgedCollection, EvalErr
     let suffix = split.map(|s| format!("-{s}")).unwrap_or_default();
     let corpus = documents(&corpus_path(dir)?)?;
     let queries_path = first_existing(dir, &[format!("queries{suffix}.jsonl"), "queries.jsonl".into()])?;
-    let queries = lines::<QueryLine>(&queries_path, &read_text(&queries_path)?)?;
+    let queries = json_lines::<QueryLine>(&queries_path)?;
     let split = split.unwrap_or("test");
     let qrels_path = first_existing(dir, &[format!("qrels{suffix}.tsv"), format!("qrels/{split}.tsv")])?;
     let mut judged = qrels(&qrels_path)?;
@@ -86,7 +90,7 @@ pub fn corpus_path(dir: &Path) -> Result<PathBuf, EvalError> {
 /// # Errors
 /// [`EvalError`] naming file and line.
 pub fn documents(corpus: &Path) -> Result<Vec<CorpusDocument>, EvalError> {
-    lines(corpus, &read_text(corpus)?)
+    json_lines(corpus)
 }
 
 /// Texts of all queries of `queries.jsonl`, judged or not.
@@ -95,7 +99,7 @@ pub fn documents(corpus: &Path) -> Result<Vec<CorpusDocument>, EvalError> {
 /// [`EvalError`] naming file and line.
 pub fn queries(dir: &Path) -> Result<Vec<String>, EvalError> {
     let path = first_existing(dir, &["queries.jsonl".into()])?;
-    Ok(lines::<QueryLine>(&path, &read_text(&path)?)?.into_iter().map(|q| q.text).collect())
+    Ok(json_lines::<QueryLine>(&path)?.into_iter().map(|q| q.text).collect())
 }
 
 fn first_existing(dir: &Path, names: &[String]) -> Result<PathBuf, EvalError> {
@@ -109,28 +113,16 @@ fn first_existing(dir: &Path, names: &[String]) -> Result<PathBuf, EvalError> {
     })
 }
 
-fn lines<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, EvalError> {
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|e| EvalError::Line {
-                path: path.to_owned(),
-                line: i + 1,
-                reason: e.to_string(),
-            })
-        })
-        .collect()
-}
-
 fn qrels(path: &Path) -> Result<BTreeMap<String, Judgements>, EvalError> {
     let mut judged: BTreeMap<String, Judgements> = BTreeMap::new();
-    for (i, line) in read_text(path)?.lines().enumerate().skip(1) {
+    // The first row is the header.
+    for row in Rows::open(path)?.skip(1) {
+        let (number, line) = row?;
         let mut fields = line.split('\t');
         let row = (fields.next(), fields.next(), fields.next().map(|s| s.trim().parse::<f64>()));
         let (Some(query), Some(document), Some(Ok(gain))) = row else {
             let reason = "expected query-id, corpus-id and a number, separated by tabs".to_owned();
-            return Err(EvalError::Line { path: path.to_owned(), line: i + 1, reason });
+            return Err(EvalError::Line { path: path.to_owned(), line: number, reason });
         };
         judged.entry(query.to_owned()).or_default().insert(document.to_owned(), gain);
     }

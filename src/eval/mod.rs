@@ -10,6 +10,7 @@ pub mod measures;
 pub mod parity;
 pub mod plot;
 pub mod retrieval;
+pub(crate) mod rows;
 pub mod speed;
 pub mod sts;
 
@@ -58,13 +59,17 @@ pub enum EvalError {
 pub(crate) fn read_text(path: &Path) -> Result<String, EvalError> {
     let file = File::open(path).map_err(|source| EvalError::Read { path: path.to_owned(), source })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    whole_text(&name, file).map_err(|NotText { line, reason }| match line {
-        Some(line) => {
-            let line = usize::try_from(line).unwrap_or(usize::MAX);
-            EvalError::Line { path: path.to_owned(), line, reason }
+    whole_text(&name, file).map_err(|e| EvalError::not_text(path, e))
+}
+
+impl EvalError {
+    fn not_text(path: &Path, NotText { line, reason }: NotText) -> Self {
+        let path = path.to_owned();
+        match line {
+            Some(line) => EvalError::Line { path, line: usize::try_from(line).unwrap_or(usize::MAX), reason },
+            None => EvalError::Folder { path, reason },
         }
-        None => EvalError::Folder { path: path.to_owned(), reason },
-    })
+    }
 }
 
 impl Fault for EvalError {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvalError, read_text};
+use super::{EvalError, rows::json_lines};
 use crate::{
     encoder::{Encoder, TextKind, tune::fidelity},
     model::Precision,
@@ -65,19 +65,9 @@ impl Reference {
     /// # Errors
     /// [`EvalError`] naming file and line, or counts that disagree.
     pub fn load(dir: &Path) -> Result<Self, EvalError> {
-        fn rows<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, EvalError> {
-            let parse = |(i, line): (usize, &str)| {
-                serde_json::from_str(line).map_err(|e| EvalError::Line {
-                    path: path.to_owned(),
-                    line: i + 1,
-                    reason: e.to_string(),
-                })
-            };
-            read_text(path)?.lines().enumerate().map(parse).collect()
-        }
         let texts: Vec<String> =
-            rows::<TextLine>(&dir.join("texts.jsonl"))?.into_iter().map(|l| l.text).collect();
-        let tokens: Vec<_> = rows::<TokenLine>(&dir.join("tokens.jsonl"))?
+            json_lines::<TextLine>(&dir.join("texts.jsonl"))?.into_iter().map(|l| l.text).collect();
+        let tokens: Vec<_> = json_lines::<TokenLine>(&dir.join("tokens.jsonl"))?
             .into_iter()
             .map(|l| (l.tokens, l.input_ids))
             .collect();

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     EvalError,
     bootstrap::{Difference, Estimate, Resampling},
-    read_text,
+    rows::Rows,
 };
 use crate::{
     encoder::{Encoder, TextKind},
@@ -67,16 +67,16 @@ pub type Embed<'a, E = EvalError> = dyn FnMut(&[&str]) -> Result<Vec<Vec<f32>>, 
 /// [`EvalError`] naming file and line: another header, a column too few or too many, a score that is no number;
 /// fewer than two pairs; scores that are all equal.
 pub fn load(path: &Path) -> Result<StsSet, EvalError> {
-    let text = read_text(path)?;
     let line = |line: usize, reason: String| EvalError::Line { path: path.to_owned(), line, reason };
-    let mut lines = text.lines();
-    let header = lines.next().unwrap_or_default();
+    let mut rows = Rows::open(path)?;
+    let (_, header) = rows.next().transpose()?.unwrap_or_default();
     if header != HEADER {
         let names = "subset, score, sentence1 and sentence2, separated by tabs";
         return Err(line(1, format!("the header is {header:?}, but must be {names}")));
     }
     let mut pairs = Vec::new();
-    for (number, row) in (2..).zip(lines) {
+    for row in rows {
+        let (number, row) = row?;
         let columns: Vec<&str> = row.split('\t').collect();
         let [_, score, first, second] = columns[..] else {
             let reason = format!("{} columns, but subset, score and two sentences are four", columns.len());

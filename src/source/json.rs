@@ -15,9 +15,10 @@ use serde_json::{Deserializer, Map, Value as Json, value::RawValue};
 use super::{
     Documents, RECORD_BYTES_MAX, SourceDocument, SourceError, Understood, UnderstoodColumn, UnderstoodFiles,
     fields::{FieldMap, ID_NAMES, Typing},
-    lines::{self, not_utf8},
+    lines::not_utf8,
     long_integers,
     open::{Unmarked, said},
+    rows::Rows,
 };
 
 /// A file's name and what its records are taken for.
@@ -94,13 +95,13 @@ impl Reading {
 /// One document per line; blank lines are left out.
 pub(super) struct Lines {
     reading: Reading,
-    lines: lines::Lines,
+    rows: Rows,
     any: bool,
 }
 
 impl Lines {
     pub(super) fn new(reading: Reading, input: Unmarked) -> Self {
-        Lines { reading, lines: lines::Lines::new(input), any: false }
+        Lines { reading, rows: Rows::new(input), any: false }
     }
 }
 
@@ -108,18 +109,15 @@ impl Iterator for Lines {
     type Item = Result<SourceDocument, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let first = !std::mem::replace(&mut self.any, true);
-            let line = match self.lines.next() {
-                None if first => return Some(Err(SourceError::new(&self.reading.file, None, "empty"))),
-                None => return None,
-                Some(Err(e)) => return Some(Err(SourceError::new(&self.reading.file, e.number, e.reason))),
-                Some(Ok(line)) => line,
-            };
-            if !line.text.trim().is_empty() {
-                return Some(self.reading.document(&line.text, line.number));
+        let first = !std::mem::replace(&mut self.any, true);
+        Some(match self.rows.next() {
+            None if first && self.rows.blank() == 0 => {
+                Err(SourceError::new(&self.reading.file, None, "empty"))
             }
-        }
+            None => return None,
+            Some(Err(e)) => Err(SourceError::new(&self.reading.file, e.line, e.reason)),
+            Some(Ok(row)) => self.reading.document(&row.text, row.number),
+        })
     }
 }
 

@@ -10,9 +10,9 @@ use super::{RECORD_BYTES_MAX, open::Unmarked};
 
 /// A line without its end.
 #[derive(Debug, PartialEq)]
-pub(super) struct Line {
-    pub(super) number: u64,
-    pub(super) text: String,
+pub(crate) struct Line {
+    pub(crate) number: u64,
+    pub(crate) text: String,
 }
 
 /// Why a line could not be read.

@@ -32,6 +32,7 @@ mod markdown;
 mod open;
 mod records;
 mod remarks;
+mod rows;
 mod table;
 mod text;
 mod understood;
@@ -46,6 +47,7 @@ pub use fields::{FieldMap, ValueType};
 pub(crate) use fields::{is_content_id, title_and_text};
 pub(crate) use open::{NotText, whole_text};
 pub use remarks::Remarks;
+pub(crate) use rows::Rows;
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
 pub use whole::{WalkedFolder, WholeFiles, composed};
 

@@ -19,7 +19,7 @@ use super::{
     near::NearIndex,
     words::{HashedMap, Words, mix},
 };
-use crate::eval::{beir, read_text};
+use crate::eval::{beir, rows::Rows};
 
 /// The texts, by the set they belong to.
 #[derive(Debug, Clone, Default)]
@@ -102,9 +102,9 @@ impl HeldOut {
 }
 
 fn sts_sentences(path: &Path) -> Result<Vec<String>, DataError> {
-    let text = read_text(path)?;
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split('\t').collect();
+    let mut rows = Rows::open(path)?;
+    let (_, header) = rows.next().transpose()?.unwrap_or_default();
+    let header: Vec<&str> = header.split('\t').collect();
     let at = |name| header.iter().position(|column| *column == name);
     let (Some(first), Some(second)) = (at("sentence1"), at("sentence2")) else {
         return Err(DataError::line(
@@ -114,11 +114,12 @@ fn sts_sentences(path: &Path) -> Result<Vec<String>, DataError> {
         ));
     };
     let mut texts = Vec::new();
-    for (i, line) in lines.enumerate() {
+    for row in rows {
+        let (number, line) = row?;
         let cells: Vec<&str> = line.split('\t').collect();
         let (Some(one), Some(other)) = (cells.get(first), cells.get(second)) else {
             let reason = format!("{} columns, where {} were expected", cells.len(), header.len());
-            return Err(DataError::line(path, i + 2, reason));
+            return Err(DataError::line(path, number, reason));
         };
         texts.extend([(*one).to_owned(), (*other).to_owned()]);
     }

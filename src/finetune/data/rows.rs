@@ -13,7 +13,7 @@ use super::{
     DataError, Example, Kind,
     source::{Column, Source, SourceKind},
 };
-use crate::source::title_and_text;
+use crate::{eval::rows as eval, source::title_and_text};
 
 /// What a file's name says about its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,25 +91,25 @@ fn scored(name: &str) -> String {
     )
 }
 
-/// Reads the rows of a file whose whole content is `text`.
-pub(super) fn read(path: &Path, text: &str, source: &Source) -> Result<Rows, DataError> {
+/// Makes the examples of a file's rows.
+pub(super) fn read(path: &Path, mut lines: eval::Rows, source: &Source) -> Result<Rows, DataError> {
     let format = Format::known(path)?;
     let mut into = Reader {
         path,
         stated: source.kind,
         rows: Rows { kind: Kind::Texts, examples: Vec::new(), lines: Vec::new(), rows: 0, blank: 0 },
     };
-    let mut lines =
-        Lines { text: text.strip_prefix('\u{feff}').unwrap_or(text).lines(), number: 0, blank: 0 };
     match format {
         Format::Text => {
-            while let Some((number, line)) = lines.next() {
+            for line in lines.by_ref() {
+                let (number, line) = line?;
                 into.add(number, Example::text(line.trim()))?;
             }
         }
         Format::Jsonl => {
-            while let Some((number, line)) = lines.next() {
-                let value = serde_json::from_str(line)
+            for line in lines.by_ref() {
+                let (number, line) = line?;
+                let value = serde_json::from_str(&line)
                     .map_err(|e| DataError::line(path, number, format!("not JSON: {e}")))?;
                 into.rows.rows += 1;
                 for example in of_json(value).map_err(|reason| DataError::line(path, number, reason))? {
@@ -119,28 +119,8 @@ pub(super) fn read(path: &Path, text: &str, source: &Source) -> Result<Rows, Dat
         }
         Format::Tsv => table(&mut lines, &mut into, source)?,
     }
-    into.rows.blank = lines.blank;
+    into.rows.blank = lines.blank();
     Ok(into.rows)
-}
-
-/// Lines with their number from 1; blank ones are passed over and counted.
-struct Lines<'a> {
-    text: std::str::Lines<'a>,
-    number: usize,
-    blank: usize,
-}
-
-impl<'a> Lines<'a> {
-    fn next(&mut self) -> Option<(usize, &'a str)> {
-        loop {
-            let line = self.text.next()?;
-            self.number += 1;
-            if !line.trim().is_empty() {
-                return Some((self.number, line));
-            }
-            self.blank += 1;
-        }
-    }
 }
 
 /// Takes rows and sees to it that they are of one kind.
@@ -193,9 +173,9 @@ impl Reader<'_> {
     }
 }
 
-fn table(lines: &mut Lines<'_>, into: &mut Reader<'_>, source: &Source) -> Result<(), DataError> {
+fn table(lines: &mut eval::Rows, into: &mut Reader<'_>, source: &Source) -> Result<(), DataError> {
     let path = into.path;
-    let Some((first, line)) = lines.next() else { return Ok(()) };
+    let Some((first, line)) = lines.next().transpose()? else { return Ok(()) };
     let cells: Vec<&str> = line.split('\t').collect();
     let named: Vec<Option<Column>> = cells.iter().map(|cell| column(cell)).collect();
     let header = source
@@ -222,7 +202,7 @@ fn table(lines: &mut Lines<'_>, into: &mut Reader<'_>, source: &Source) -> Resul
             "its columns are not one anchor, at most one positive and at most one negative; state `columns`";
         return Err(DataError::line(path, first, reason));
     };
-    let mut row = if header { lines.next() } else { Some((first, line)) };
+    let mut row = if header { lines.next().transpose()? } else { Some((first, line.clone())) };
     while let Some((number, line)) = row {
         let cells: Vec<&str> = line.split('\t').map(str::trim).collect();
         if cells.len() != columns.len() {
@@ -238,7 +218,7 @@ fn table(lines: &mut Lines<'_>, into: &mut Reader<'_>, source: &Source) -> Resul
         let example =
             Example { anchor: cells[anchor].to_owned(), positive: cell(positive), negative: cell(negative) };
         into.add(number, example)?;
-        row = lines.next();
+        row = lines.next().transpose()?;
     }
     Ok(())
 }
@@ -350,17 +330,15 @@ fn shape(value: &Value) -> &'static str {
 
 /// Whether a file that says nothing of its kind holds documents: its first row is an object with a title and a text, or
 /// with a text by a name that rows do not have (`abstract`, `body`, `content`).
-pub(super) fn are_documents(path: &Path, text: &str, source: &Source) -> bool {
+pub(super) fn are_documents(path: &Path, source: &Source) -> Result<bool, DataError> {
     if source.kind != SourceKind::Auto || Format::of(path) != Some(Format::Jsonl) {
-        return false;
+        return Ok(false);
     }
-    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let Ok(Value::Object(first)) = serde_json::from_str(first.trim_start_matches('\u{feff}')) else {
-        return false;
-    };
+    let (_, first) = eval::Rows::open(path)?.next().transpose()?.unwrap_or_default();
+    let Ok(Value::Object(first)) = serde_json::from_str(&first) else { return Ok(false) };
     let is_row = first.keys().any(|key| matches!(column(key), Some(Column::Anchor | Column::Positive)));
     let (title, text) = title_and_text(&first);
-    text.is_some() && (title.is_some() || !is_row)
+    Ok(text.is_some() && (title.is_some() || !is_row))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::{
     rows,
 };
 use crate::{
-    eval::{beir, read_text},
+    eval::{beir, rows::Rows},
     model::FileSum,
     random::SplitMix,
 };
@@ -355,12 +355,10 @@ pub(super) fn read(
             (documents::read(&path, source)?, vec![sum(&path)?])
         }
         Place::File(path) => {
-            let text = read_text(&path)?;
-            if rows::are_documents(&path, &text, source) {
-                (documents::read(&path, source)?, vec![sum(&path)?])
-            } else {
-                return of_rows(&path, &text, source);
+            if !rows::are_documents(&path, source)? {
+                return of_rows(&path, source);
             }
+            (documents::read(&path, source)?, vec![sum(&path)?])
         }
     };
     if documents.is_empty() {
@@ -369,13 +367,13 @@ pub(super) fn read(
     Ok(documents::make(documents, source, files))
 }
 
-fn of_rows(path: &Path, text: &str, source: &Source) -> Result<Made, DataError> {
+fn of_rows(path: &Path, source: &Source) -> Result<Made, DataError> {
     if !source.make.is_empty() {
         let reason = "`make` says how examples are made of documents, and this is a file of rows; leave it out, \
                       or state `kind = \"documents\"`";
         return Err(DataError::Unusable { name: source.name(), reason: reason.to_owned() });
     }
-    let read = rows::read(path, text, source)?;
+    let read = rows::read(path, Rows::open(path)?, source)?;
     Ok(Made {
         kind: read.kind,
         read: read.rows,

@@ -1,7 +1,10 @@
 use super::*;
 
 fn read_as(name: &str, text: &str, source: Source) -> Result<Rows, DataError> {
-    read(Path::new(name), text, &source)
+    // What is given is not packed, whatever the name says.
+    let unpacked = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+    let rows = eval::Rows::of(Path::new(unpacked), std::io::Cursor::new(text.to_owned()))?;
+    read(Path::new(name), rows, &source)
 }
 
 fn rows(name: &str, text: &str) -> Vec<Example> {
@@ -154,7 +157,8 @@ fn a_name_that_tells_nothing_is_refused() {
 
 #[test]
 fn documents_are_known_by_their_title_or_by_a_text_that_rows_do_not_have() {
-    let path = Path::new("x.jsonl");
+    let dir = tempfile::tempdir().unwrap();
+    let [path, table] = ["x.jsonl", "x.tsv"].map(|name| dir.path().join(name));
     let source = Source::new("x");
     for (text, expected) in [
         ("{\"_id\":\"1\",\"title\":\"T\",\"text\":\"b\"}\n\n{\"text\":\"c\"}\n", true),
@@ -165,8 +169,10 @@ fn documents_are_known_by_their_title_or_by_a_text_that_rows_do_not_have() {
         ("[\"a\",\"b\"]", false),
         ("", false),
     ] {
-        assert_eq!(are_documents(path, text, &source), expected, "{text}");
-        assert!(!are_documents(path, text, &stated(SourceKind::Text)));
-        assert!(!are_documents(Path::new("x.tsv"), text, &source));
+        std::fs::write(&path, text).unwrap();
+        std::fs::write(&table, text).unwrap();
+        assert_eq!(are_documents(&path, &source).unwrap(), expected, "{text}");
+        assert!(!are_documents(&path, &stated(SourceKind::Text)).unwrap());
+        assert!(!are_documents(&table, &source).unwrap());
     }
 }
