@@ -36,6 +36,7 @@
 //! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
 //! | [`stop`] | a deadline, an asker who may leave | the sign to leave off |
 //! | `threads` | the cores | named pools, shared by the whole process |
+//! | `files` | bytes | a file that is there whole or not at all |
 //! | `simd` | a processor | a token for the instructions that it has |
 //!
 //! `encoder`, `index` and `store` are siblings and do not know each other. `collection` sees vectors, never the encoder.
@@ -63,6 +64,7 @@ pub mod encoder;
 pub mod engine;
 pub mod error;
 pub mod eval;
+mod files;
 pub mod finetune;
 mod handles;
 pub mod hub;
@@ -70,6 +72,8 @@ pub mod index;
 mod meant;
 pub mod model;
 pub mod onnx;
+mod panics;
+mod processor;
 pub mod proto;
 mod random;
 mod regular;

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{
     error::{ErrorKind, Fault},
-    model::{FileSum, files},
+    files,
+    model::FileSum,
 };
 
 mod settings;

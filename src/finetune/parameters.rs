@@ -7,7 +7,8 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::FinetuneError;
 use crate::{
-    model::{ModelDir, files::write_whole_with},
+    files::write_whole_with,
+    model::ModelDir,
     onnx::{Architecture, OnnxError, Shape, Weights, encoder::tensors},
     random::{SplitMix, mixed},
 };

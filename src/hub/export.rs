@@ -17,9 +17,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exported::{EXPORTED_FILE, Exported, OwnHeader};
-use crate::model::{
-    Architecture, Manifest, ModelDir, ModelError, Pooling, TOKENIZER_FILE, WEIGHTS_FILE, checksum::FileSum,
-    files, header,
+use crate::{
+    files::write_whole,
+    model::{
+        Architecture, Manifest, ModelDir, ModelError, Pooling, TOKENIZER_FILE, WEIGHTS_FILE,
+        checksum::FileSum, files, header,
+    },
 };
 use tokenizer::Tokenizer;
 
@@ -48,7 +51,7 @@ pub(super) fn export(model: &ModelDir, target: &Path, force: bool) -> Result<Exp
             let path = building.join(name);
             let failed = |source| ModelError::Io { path: path.clone(), source };
             fs::create_dir_all(path.parent().unwrap_or(building)).map_err(failed)?;
-            files::write_whole(&path, content).map_err(failed)?;
+            write_whole(&path, content).map_err(failed)?;
         }
         Ok(())
     })?;

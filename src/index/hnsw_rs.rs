@@ -68,6 +68,7 @@ use super::{
     manifest::{self, Manifest},
 };
 use crate::{
+    panics::panic_text,
     stop::Stop,
     threads,
     vector::{Dim, Metric},
@@ -569,9 +570,5 @@ fn failure(reason: String) -> IndexError {
 
 /// Runs `f` and gives the message of its panic, if it panics.
 fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
-        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        text.or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "it panicked without a message".to_owned())
-    })
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| panic_text(&*payload))
 }

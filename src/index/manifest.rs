@@ -6,7 +6,7 @@
 //! changed manifest is seen like a changed file. Checksums find accidents, not malice.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{IndexError, IndexKind, Slot, Stamp};
 use crate::{
+    files::write_whole_with,
     regular,
     vector::{Dim, Metric},
 };
@@ -81,14 +82,12 @@ pub(super) fn seal(dir: &Path, index: &Manifest, files: &[&str]) -> Result<(), I
         .collect::<Result<_, IndexError>>()?;
     let json = serde_json::to_vec_pretty(&Sealed { layout: layout(), index: index.clone(), files })
         .expect("a struct of numbers and strings is valid JSON");
-    let temporary = format!("{NAME}.tmp");
-    write_file(dir, &temporary, |out| {
+    let path = dir.join(NAME);
+    let wrote = write_whole_with(&path, |out| {
         writeln!(out, "{FORMAT} {VERSION} {:08x}", crc32fast::hash(&json))?;
         out.write_all(&json)
-    })?;
-    fs::rename(dir.join(&temporary), dir.join(NAME))
-        .and_then(|()| File::open(dir)?.sync_all())
-        .map_err(|source| IndexError::Io { path: dir.join(NAME), source })
+    });
+    wrote.map_err(|source| IndexError::Io { path, source })
 }
 
 /// Reads the manifest and checks every file it names to the last byte.

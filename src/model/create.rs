@@ -6,7 +6,7 @@ use super::{
     MANIFEST_FILE, MODELS_FOLDER, Manifest, ModelDir, ModelError, Pooling, Quantised, TOKENIZER_FILE,
     WEIGHTS_FILE, checksum::FileSum, files, manifest::check_name,
 };
-use crate::onnx::Weights;
+use crate::{files::write_whole, onnx::Weights};
 
 /// The parts that a new model is made from.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub(crate) fn place(
             (MANIFEST_FILE, manifest.to_toml().as_bytes()),
         ] {
             let path = building.join(name);
-            files::write_whole(&path, content).map_err(|source| ModelError::Io { path, source })?;
+            write_whole(&path, content).map_err(|source| ModelError::Io { path, source })?;
         }
         Ok(())
     })

@@ -16,10 +16,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ModelDir, ModelError, files};
-use crate::onnx::{
-    Layout,
-    encoder::{PACKED_VERSION, WRITER_VERSION},
+use super::{ModelDir, ModelError};
+use crate::{
+    files,
+    onnx::{
+        Layout,
+        encoder::{PACKED_VERSION, WRITER_VERSION},
+    },
 };
 
 const BUFFER_BYTES: usize = 1 << 20;

@@ -9,7 +9,7 @@ use ort::{
 };
 
 use super::{DeviceChoice, DeviceReport, Precision, RuntimeError, layer8, library::Loaded, operators};
-use crate::onnx::Layout;
+use crate::{onnx::Layout, processor::Processor};
 
 /// Version of the plugin wheel that setup installs; also the name of its folder.
 const OPENVINO_VERSION: &str = "1.8.1";
@@ -73,20 +73,13 @@ fn cpu_has_bf16() -> bool {
 fn cpu_has_amx() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        cpu_flag("amx_bf16")
+        // It cannot be asked for with a stable macro yet.
+        Processor::look().flags().is_some_and(|flags| flags.contains(&"amx_bf16"))
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         false
     }
-}
-
-/// No stable macro detects AMX yet; Linux lists it among the processor's flags.
-#[cfg(target_arch = "x86_64")]
-fn cpu_flag(flag: &str) -> bool {
-    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
-        text.lines().find(|l| l.starts_with("flags")).is_some_and(|l| l.split_whitespace().any(|f| f == flag))
-    })
 }
 
 /// The provider that a choice resolves to on this machine.

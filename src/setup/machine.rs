@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::processor::{Processor, line};
+
 /// The machine's processor and memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
@@ -57,14 +59,14 @@ impl Machine {
     /// Looks at this machine.
     pub(super) fn look() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let cpuinfo = read("/proc/cpuinfo");
+        let processor = Processor::look();
         let meminfo = read("/proc/meminfo");
         let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
         let memory_bytes = kib_line(&meminfo, "MemTotal");
         Machine {
             system: std::env::consts::OS.to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
-            processor: line(&cpuinfo, "model name").map(str::to_owned),
+            processor: processor.field("model name").map(str::to_owned),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes,
             memory_available_bytes: kib_line(&meminfo, "MemAvailable"),
@@ -73,7 +75,7 @@ impl Machine {
                 .find_map(|path| read(path).trim().parse().ok())
                 // Version 1 groups without a limit hold a huge number instead of none.
                 .filter(|&limit: &u64| memory_bytes.is_none_or(|all| limit < all)),
-            features: features(std::env::consts::ARCH, &cpuinfo),
+            features: features(std::env::consts::ARCH, &processor),
         }
     }
 
@@ -83,15 +85,14 @@ impl Machine {
     }
 }
 
-fn features(architecture: &str, cpuinfo: &str) -> Vec<Feature> {
-    let (known, label): (&[Known], &str) = match architecture {
-        "x86_64" => (&X86_64, "flags"),
-        "aarch64" => (&AARCH64, "Features"),
-        _ => (&[], ""),
+fn features(architecture: &str, processor: &Processor) -> Vec<Feature> {
+    let known: &[Known] = match architecture {
+        "x86_64" => &X86_64,
+        "aarch64" => &AARCH64,
+        _ => &[],
     };
-    // Without the file nothing is known, and "absent" would be a lie.
-    let Some(flags) = line(cpuinfo, label) else { return Vec::new() };
-    let flags: Vec<&str> = flags.split_whitespace().collect();
+    // Where nothing is known, "absent" would be a lie.
+    let Some(flags) = processor.flags() else { return Vec::new() };
     known
         .iter()
         .map(|&(name, serves, kernel)| Feature {
@@ -100,14 +101,6 @@ fn features(architecture: &str, cpuinfo: &str) -> Vec<Feature> {
             present: kernel.iter().any(|k| flags.contains(k)),
         })
         .collect()
-}
-
-/// The value of the first `label : value` line.
-fn line<'a>(text: &'a str, label: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        (name.trim() == label).then(|| value.trim())
-    })
 }
 
 fn kib_line(text: &str, label: &str) -> Option<u64> {
@@ -121,15 +114,15 @@ mod tests {
 
     #[test]
     fn features_come_from_the_kernels_list() {
-        let cpuinfo = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx_vnni avx512f_not\n";
-        let found = features("x86_64", cpuinfo);
+        let cpu = Processor::told("model name\t: Some CPU\nflags\t\t: fpu avx2 avx_vnni avx512f_not\n");
+        let found = features("x86_64", &cpu);
         let present: Vec<&str> = found.iter().filter(|f| f.present).map(|f| f.name).collect();
         assert_eq!(present, ["avx2", "vnni"]);
         assert_eq!(found.len(), X86_64.len());
-        let arm = features("aarch64", "Features : fp asimd asimddp\n");
+        let arm = features("aarch64", &Processor::told("Features : fp asimd asimddp\n"));
         assert_eq!(arm.iter().filter(|f| f.present).count(), 2);
-        assert!(features("x86_64", "").is_empty(), "nothing known, nothing claimed");
-        assert!(features("riscv64", cpuinfo).is_empty());
+        assert!(features("x86_64", &Processor::told("")).is_empty(), "nothing known, nothing claimed");
+        assert!(features("riscv64", &cpu).is_empty());
     }
 
     #[test]

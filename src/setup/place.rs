@@ -14,6 +14,7 @@ use super::{
     error::{SetupError, io_error},
     pins::{FilePin, Wheel},
 };
+use crate::files;
 
 /// Folder of downloaded wheels under the home; gone once all are installed.
 pub(super) const CACHE: &str = ".setup-cache";
@@ -219,8 +220,7 @@ fn sync_folders(path: &Path) -> Result<(), SetupError> {
 }
 
 fn sync_folder(path: &Path) -> Result<(), SetupError> {
-    let synced = File::open(path).and_then(|folder| folder.sync_all());
-    synced.map_err(|e| io_error("sync", path, e))
+    files::sync_folder(path).map_err(|e| io_error("sync", path, e))
 }
 
 #[cfg(test)]

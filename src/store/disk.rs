@@ -43,7 +43,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        crate::files::sync_folder(dir)
     }
 
     fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

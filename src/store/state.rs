@@ -42,7 +42,10 @@ use super::{
     private,
     record::{frame, unframe},
 };
-use crate::handles::{self, Folder};
+use crate::{
+    handles::{self, Folder},
+    panics::panic_text,
+};
 
 /// Longest value that is given to sled; see the module's head. 17 entries of it are half of what sled keeps in a page.
 pub(crate) const PIECE_BYTES: usize = 3584;
@@ -564,12 +567,7 @@ fn guarded<T>(dir: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T, S
         }
         Ok(Err(e)) => Err(StoreError::corrupt(dir, e.to_string())),
         Err(panic) => {
-            let reason = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                .unwrap_or_else(|| "it gave no reason".to_owned());
-            Err(StoreError::corrupt(dir, format!("the store failed on it: {reason}")))
+            Err(StoreError::corrupt(dir, format!("the store failed on it: {}", panic_text(&*panic))))
         }
     }
 }

@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
 use super::{ThreadsError, priority};
-use crate::stop::Stop;
+use crate::{panics::panic_text, stop::Stop};
 
 /// Threads for one kind of work. Dropping it ends them after the work that has begun.
 #[derive(Debug)]
@@ -53,11 +53,7 @@ impl Pool {
         match receive.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => {
-                let reason = panic
-                    .downcast_ref::<&str>()
-                    .map(|s| (*s).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_else(|| "no message".to_owned());
+                let reason = panic_text(&*panic);
                 tracing::error!(reason, "a worker panicked");
                 Err(ThreadsError::Panicked { reason })
             }

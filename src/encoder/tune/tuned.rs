@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::{files, processor::Processor};
+
 /// The fastest way to encode here, and what it was measured against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,9 +82,7 @@ impl Tuned {
         let path = path(home);
         let text = toml::to_string(self).map_err(io::Error::other)?;
         std::fs::create_dir_all(home)?;
-        let temporary = home.join(format!(".tuned-{}.toml", std::process::id()));
-        std::fs::write(&temporary, text)?;
-        std::fs::rename(&temporary, &path)?;
+        files::write_whole(&path, text.as_bytes())?;
         Ok(path)
     }
 }
@@ -94,11 +94,8 @@ fn path(home: &Path) -> PathBuf {
 /// Describes processor and cores.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|l| l.split(':').next().is_some_and(|key| key.trim() == name));
-        line.and_then(|l| l.split_once(':')).map_or("?", |(_, value)| value.trim()).to_owned()
-    };
+    let processor = Processor::look();
+    let field = |name: &str| processor.field(name).unwrap_or("?");
     let kind = format!("{} family {} model {}", field("model name"), field("cpu family"), field("model"));
     format!("{} {kind}, {cores} cores", std::env::consts::ARCH)
 }
