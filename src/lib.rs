@@ -6,15 +6,16 @@
 //! comes back as hits.
 //!
 //! ```text
-//! main -> cli -> server -> engine -> collection -> index, store -> vector, value, error
-//!          |                  \----> encoder -> model, onnx, runtime
+//! main -> cli -> server -> api -> engine -> collection -> index, store -> vector, value, error
+//!          |                         \----> encoder -> model, onnx, runtime
 //!          \---> training -> finetune, eval, engine
 //! ```
 //!
 //! | module | turns | into |
 //! |---|---|---|
 //! | [`cli`] | arguments | all of it; the only module that prints |
-//! | [`server`] | gRPC | engine calls (with [`cli`] and [`rpc`], the only users of `tonic`) |
+//! | [`server`] | gRPC | calls of `api` (with [`cli`] and [`rpc`], the only users of `tonic`) |
+//! | `api` | a request | a response: one function for each method, whichever door it came through |
 //! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
 //! | [`training`] | a recipe or a judged collection | a job that any caller starts, watches and stops |
 //! | [`engine`] | text | hits: encoders, and collections by way of one trait, whoever keeps them; where async begins |
@@ -40,8 +41,9 @@
 //! | `simd` | a processor | a token for the instructions that it has |
 //!
 //! `encoder`, `index` and `store` are siblings and do not know each other. `collection` sees vectors, never the encoder.
-//! `eval` and `finetune` see no engine. Nothing below `server` knows the wire. A test reads the sources, checks these
-//! walls and prints the map of who names whom: `cargo test --lib walls -- --nocapture`.
+//! `eval` and `finetune` see no engine. Nothing below `server` knows the wire: `api` knows the messages and their limits,
+//! not what carries them. A test reads the sources, checks these walls and prints the map of who names whom:
+//! `cargo test --lib walls -- --nocapture`.
 //!
 //! # The invariants
 //!
@@ -55,6 +57,7 @@
 //! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
 
 mod allocator;
+mod api;
 mod aside;
 pub mod budget;
 pub mod cli;
@@ -135,6 +138,7 @@ pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
     }
     first_of!(
         Error,
+        api::ApiError,
         budget::BudgetError,
         collection::CollectionError,
         config::ConfigError,

@@ -47,11 +47,17 @@ const PLAIN: &[&str] =
 /// `facade` is what `lib.rs` makes of the errors of all others: `crate::Error`, `crate::Result` and `crate::fault_of`.
 const MODULES: &[Module] = &[
     ("allocator", &[], &["libc"]),
+    (
+        "api",
+        &["collection", "config", "encoder", "engine", "index", "model", "proto"],
+        &["prost", "prost_types", "tokio", "tokio_stream", "tokio_util"],
+    ),
     ("aside", &[], &["tokio"]),
     ("budget", &[], &["tokio"]),
     (
         "cli",
         &[
+            "api",
             "collection",
             "config",
             "encoder",
@@ -115,25 +121,13 @@ const MODULES: &[Module] = &[
     ("runtime", &["onnx"], &["half", "ort"]),
     (
         "server",
-        &[
-            "collection",
-            "config",
-            "encoder",
-            "engine",
-            "index",
-            "model",
-            "proto",
-            "rpc",
-            "runtime",
-            "telemetry",
-        ],
+        &["api", "config", "engine", "proto", "rpc", "telemetry"],
         &[
             "axum",
             "http_body",
             "hyper_util",
             "prometheus_client",
             "prost",
-            "prost_types",
             "tokio",
             "tokio_stream",
             "tokio_util",
@@ -184,6 +178,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("model", &["hub", "index", "store", "collection", "encoder", "engine", "runtime"]),
     ("value", &["vector", "index", "store", "collection", "encoder", "engine", "model"]),
     ("collection", &["encoder", "engine", "model", "runtime", "onnx"]),
+    ("api", &["server", "rpc", "tonic", "axum", "tower", "http_body", "hyper_util"]),
     ("source", &["encoder", "engine", "model", "runtime", "onnx"]),
     ("eval", &["index", "store", "collection", "engine"]),
     ("finetune", &["index", "store", "collection", "engine"]),
@@ -197,7 +192,8 @@ const OUTERMOST: &[(&str, &[&str])] = &[
     ("axum", &["cli", "server"]),
     ("rpc", &["cli", "server"]),
     ("tonic", &["cli", "server", "rpc"]),
-    ("proto", &["cli", "server", "rpc"]),
+    ("api", &["cli", "server"]),
+    ("proto", &["cli", "server", "api", "rpc"]),
 ];
 
 /// Foreign crates that are named in one place: the beginnings of the files that may.

@@ -16,12 +16,12 @@ use super::{
     values,
 };
 use crate::{
+    api::convert::value::payload_to,
     meant,
     proto::{
         CountRequest, DeleteDocumentsRequest, GetCollectionRequest, GetDocumentsRequest,
         GetDocumentsResponse, ScrollRequest, SetPayloadRequest, StoredDocument, WriteStatus,
     },
-    server::convert::value::payload_to,
     source::{FieldMap, ValueType, composed, long_integers},
     value::json::{integer_out_of_bounds, payload_from_json},
 };

@@ -112,8 +112,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        api::convert::value::payload_to,
         proto::ValueList,
-        server::convert::value::payload_to,
         source::{SourceOptions, Sources},
     };
 

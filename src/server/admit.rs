@@ -1,11 +1,11 @@
-//! What every request passes before and after its method: permit, id, deadline, size limits, span, metrics, log.
+//! What every request over gRPC passes before and after its method: permit, id, deadline, span, metrics, log.
 //!
 //! [`AdmitLayer`] stands in front of all methods of `distilface.v1`: it refuses at once while the server drains
 //! or works on `limits.concurrent_requests_max` requests, bounds what comes in (`inbound.rs`), gives each request its
 //! [`Request`] context, and follows the answer to its last byte, which is when its memory is free again. A call is one of
 //! those worked on from when it is here as a whole until its answer is made; a stream is not, but each of its messages is
 //! while it is written.
-//! [`Request::answer`] runs a method's body under the deadline and turns its failure into a status.
+//! What a method then does, and the limits of its work, are the API's ([`Context`]).
 //! Health and reflection pass untouched, so a full server still says that it is alive.
 //!
 //! A client that goes away drops the future, and with it the work that has not begun.
@@ -16,40 +16,33 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{self, Poll, ready},
     time::{Duration, Instant},
 };
 
 use axum::http;
 use http_body::{Frame, SizeHint};
-use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Response, Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::{
-    ServerError,
     connections::{Busy, Client},
-    inbound::{self, Holding, Inbound, Limits, OpenStream, Streams},
+    inbound::{Holding, Inbound, OpenStream, Streams},
     metrics::Metrics,
-    shape::Schema,
     status,
 };
 use crate::{
-    aside::aside,
-    budget::{Budget, BudgetError, Held, Room},
+    api::{ApiError, Context, Limits},
+    budget::Held,
     config::Config,
-    engine::{Caller, EngineError},
+    engine::{Engine, EngineError},
 };
 
 /// Metadata that carries a request's id, both ways.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-/// A message of a stream has this many times the time of a request: it may hold a thousand long documents and waits
-/// behind those before it.
-const MESSAGE_PATIENCE: u32 = 10;
 const PACKAGE: &str = "/distilface.v1.";
 
 /// What all requests of a server share.
@@ -65,17 +58,9 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(config: &Config, metrics: Arc<Metrics>, draining: CancellationToken) -> Self {
-        let limits = &config.limits;
-        let budget_bytes = limits.bytes_in_flight_max.max(inbound::budget_least(limits.message_bytes_max));
         Gate {
-            limits: Arc::new(Limits {
-                schema: Schema::new(),
-                budget: Budget::new(budget_bytes),
-                permits: Arc::new(Semaphore::new(limits.concurrent_requests_max)),
-                concurrent_max: limits.concurrent_requests_max,
-                message_bytes_max: limits.message_bytes_max,
-            }),
-            streams: Streams::new(limits.streams_per_client_max, limits.streams_max),
+            limits: Arc::new(Limits::new(&config.limits)),
+            streams: Streams::new(config.limits.streams_per_client_max, config.limits.streams_max),
             request_timeout: config.server.request_timeout,
             stream_idle_timeout: config.server.stream_idle_timeout,
             metrics,
@@ -84,16 +69,14 @@ impl Gate {
     }
 
     /// Refuses what would be refused anyway once it is here as a whole. A stream gets its place.
-    fn admit(&self, streaming: bool, client: u64) -> Result<Option<OpenStream>, ServerError> {
+    fn admit(&self, streaming: bool, client: u64) -> Result<Option<OpenStream>, ApiError> {
         if self.draining.is_cancelled() {
             return Err(EngineError::Closing.into());
         }
         if streaming {
             return Ok(Some(self.streams.open(client)?));
         }
-        if self.limits.permits.available_permits() == 0 {
-            return Err(ServerError::TooManyRequests { limit: self.limits.concurrent_max });
-        }
+        self.limits.check_free()?;
         Ok(None)
     }
 }
@@ -101,7 +84,7 @@ impl Gate {
 /// One request's id and deadlines; every method takes it out of the message that it is given.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    pub(crate) id: Arc<str>,
+    id: Arc<str>,
     /// Until when one message is worth its cost.
     deadline: Instant,
     /// What the client itself set: the only deadline of a whole stream.
@@ -110,8 +93,8 @@ pub(crate) struct Request {
     pub(crate) stream_idle_timeout: Duration,
     /// Of the connection it came over.
     client: u64,
-    request_timeout: Duration,
-    limits: Arc<Limits>,
+    pub(crate) request_timeout: Duration,
+    pub(crate) limits: Arc<Limits>,
     holding: Arc<Holding>,
 }
 
@@ -124,70 +107,22 @@ impl Request {
         (context, message)
     }
 
-    /// For the engine.
-    pub(crate) fn caller(&self) -> Caller {
-        Caller { deadline: Some(self.deadline), client: self.client }
-    }
-
-    /// Where the answer takes its place while it is made.
-    pub(crate) fn room(&self) -> Arc<Room> {
-        Arc::clone(&self.holding.room)
+    /// What a method of the API knows of this request.
+    pub(crate) fn context(&self, engine: &Arc<Engine>, metrics: &Arc<Metrics>) -> Context {
+        Context {
+            engine: Arc::clone(engine),
+            counts: Arc::<Metrics>::clone(metrics),
+            request_id: Arc::clone(&self.id),
+            deadline: self.deadline,
+            client: self.client,
+            request_bytes: self.holding.message_bytes(),
+            room: Arc::clone(&self.holding.room),
+        }
     }
 
     /// The memory of the message that a stream has just been given; to be held until it is answered.
     pub(crate) fn message_memory(&self) -> Option<Held> {
         self.holding.message()
-    }
-
-    /// A message of a stream takes its turn among the requests. Held, it is one of those worked on.
-    ///
-    /// # Errors
-    /// [`EngineError::Closing`].
-    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, ServerError> {
-        Ok(Arc::clone(&self.limits.permits).acquire_owned().await.map_err(|_| EngineError::Closing)?)
-    }
-
-    /// The same request with the deadline of a message that comes in now: a stream may last as long as its client
-    /// lets it, its messages may not.
-    pub(crate) fn next_message(&self) -> Self {
-        let fresh = Instant::now() + self.request_timeout * MESSAGE_PATIENCE;
-        Request { deadline: self.client_deadline.map_or(fresh, |d| d.min(fresh)), ..self.clone() }
-    }
-
-    /// Waits for a method's body, no longer than the deadline, and makes it an answer.
-    pub(crate) async fn answer<T: Message>(
-        &self,
-        work: impl Future<Output = Result<T, ServerError>>,
-    ) -> Result<Response<T>, Status> {
-        self.within_deadline(work).await.map(Response::new).map_err(|error| self.refuse(&error))
-    }
-
-    /// Waits for `work`, no longer than the deadline; an answer that no client would take is a refusal.
-    ///
-    /// # Errors
-    /// [`EngineError::Expired`], [`BudgetError::AnswerTooLarge`], those of `work`.
-    pub(crate) async fn within_deadline<T: Message>(
-        &self,
-        work: impl Future<Output = Result<T, ServerError>>,
-    ) -> Result<T, ServerError> {
-        let answer = tokio::time::timeout_at(self.deadline.into(), work)
-            .await
-            .unwrap_or_else(|_| Err(EngineError::Expired.into()))?;
-        let limit = self.limits.message_bytes_max;
-        if aside(self.holding.room.answer_bytes(), || answer.encoded_len()) > limit {
-            return Err(BudgetError::AnswerTooLarge { limit }.into());
-        }
-        Ok(answer)
-    }
-
-    /// Makes of a call's message what the engine takes, which is much work if the message is large.
-    pub(crate) fn read<T>(&self, f: impl FnOnce() -> T) -> T {
-        aside(self.holding.message_bytes(), f)
-    }
-
-    /// Makes the wire's form of an answer, which is large if much was counted for it.
-    pub(crate) fn convert<T>(&self, f: impl FnOnce() -> T) -> T {
-        aside(self.holding.room.answer_bytes(), f)
     }
 
     /// The refusal of a message that tonic could not read, in our words; those of ours stay as they are.
@@ -199,7 +134,7 @@ impl Request {
     }
 
     /// What the client hears of a failure.
-    pub(crate) fn refuse(&self, error: &ServerError) -> Status {
+    pub(crate) fn refuse(&self, error: &ApiError) -> Status {
         status::of(error, &self.id)
     }
 }
@@ -232,7 +167,7 @@ where
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
@@ -249,9 +184,9 @@ where
         let id = request_id(request.headers());
         let name = request.uri().path().strip_prefix(PACKAGE).unwrap_or_default();
         // One that is not in the descriptors is refused by tonic; metrics have a bounded number of labels.
-        let method = self.gate.limits.schema.method(name).cloned();
+        let method = self.gate.limits.method(name).cloned();
         let label = method.as_ref().map_or_else(|| "unknown".into(), |method| Arc::clone(&method.name));
-        let holding = Holding::new(Room::new(self.gate.limits.message_bytes_max, &self.gate.limits.budget));
+        let holding = Holding::new(self.gate.limits.room());
         let mut following = Following::begin(&self.gate, label, &holding, Arc::clone(&id), arrived);
         let span = tracing::info_span!("request", method = %following.method, request_id = %id);
 
@@ -431,7 +366,7 @@ impl http_body::Body for FollowedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {

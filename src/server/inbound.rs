@@ -1,13 +1,13 @@
 //! The body of a request on its way to tonic: bounded, measured and paid for, message by message.
 //!
-//! A message is gathered as its frames come in, measured before anything is decoded (`shape.rs`), and passed on as a
+//! A message is gathered as its frames come in, weighed before anything is decoded (`api::Limits`), and passed on as a
 //! whole. Its memory is reserved from the budget of all requests: a call's as its bytes come in, and it is refused where
 //! there is no room; a stream's when the first [`FIRST_BYTES`] of its next message are here, for its whole length, and it
 //! waits, since it holds nothing of that message yet. Of a message of which nothing comes for [`PAUSE`], only what is
 //! here stays reserved, so that announcing much and sending little keeps nobody out. A call gets its permit when all of it is there, so a client that has sent half of its requests
 //! keeps nobody out; and whoever stops in the middle of a message is given up after [`STALL_PATIENCE`], whoever does not
 //! end a call at its deadline.
-//! Leaves out how long a stream may be silent between messages: that is the stream's (`ingest.rs`).
+//! Leaves out how long a stream may be silent between messages: that is the stream's (`api::ingest`).
 
 use std::{
     collections::VecDeque,
@@ -19,20 +19,14 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Frame;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
 use tonic::{Status, body::Body};
 
-use super::{
-    ServerError,
-    shape::{Method, Misshapen, Schema},
-    status,
-};
+use super::status;
 use crate::{
+    api::{ApiError, Limits, Method},
     aside::aside,
-    budget::{Budget, BudgetError, Held, Room},
+    budget::{BudgetError, Held, Room},
     engine::EngineError,
 };
 
@@ -46,28 +40,6 @@ const FIRST_BYTES: usize = 16 << 10;
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 /// What goes in front of each message: a flag and its length.
 const HEADER_BYTES: usize = 5;
-/// A decoded message may take this many times the bytes that a message may have on the wire.
-const DECODED_FACTOR: usize = 4;
-/// What a message is reserved for its length: once here, once in tonic's buffer, once decoded.
-const READ_FACTOR: usize = 3;
-/// And where it is encoded and stored: its passages, their vectors, and the records of the store besides.
-const WRITE_FACTOR: usize = 6;
-
-/// The smallest budget in which every message that the limits allow finds room when it is alone.
-pub(super) const fn budget_least(message_bytes_max: usize) -> usize {
-    message_bytes_max.saturating_mul(WRITE_FACTOR + DECODED_FACTOR)
-}
-
-/// What every request is held to.
-#[derive(Debug)]
-pub(super) struct Limits {
-    pub(super) schema: Schema,
-    pub(super) budget: Arc<Budget>,
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) concurrent_max: usize,
-    pub(super) message_bytes_max: usize,
-}
-
 /// What one request holds of what all share; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Holding {
@@ -125,7 +97,7 @@ pub(super) struct Inbound {
 }
 
 /// Memory that is not free yet.
-type Waiting = Pin<Box<dyn Future<Output = Result<Held, ServerError>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Held, ApiError>> + Send>>;
 
 /// A message whose length is known.
 struct Begun {
@@ -163,7 +135,7 @@ impl Inbound {
     }
 
     /// The next message, as far as it is here; `None`: more bytes are needed.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ServerError>> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ApiError>> {
         let mut begun = match self.begun.take() {
             Some(begun) => begun,
             None => {
@@ -195,7 +167,7 @@ impl Inbound {
         }
         if !self.method.streaming {
             let held = begun.held.get_or_insert_with(|| self.limits.budget.nothing());
-            held.grow((here - begun.paid) * self.factor())?;
+            held.grow(self.reserved(here - begun.paid))?;
             begun.paid = here;
         }
         let whole = HEADER_BYTES + begun.bytes;
@@ -211,24 +183,21 @@ impl Inbound {
         Poll::Ready(Ok(Some(message)))
     }
 
-    fn check_begin(&self, length: u32) -> Result<usize, ServerError> {
-        let limit = self.limits.message_bytes_max;
+    fn check_begin(&self, length: u32) -> Result<usize, ApiError> {
         let bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        if bytes > limit {
-            return Err(ServerError::MessageTooLarge { limit });
-        }
+        self.limits.check_length(bytes)?;
         if self.whole.is_some() {
-            return Err(ServerError::malformed("a call has one message, and this one has more"));
+            return Err(ApiError::malformed("a call has one message, and this one has more"));
         }
         Ok(bytes)
     }
 
-    fn factor(&self) -> usize {
-        if self.method.writes { WRITE_FACTOR } else { READ_FACTOR }
+    fn reserved(&self, bytes: usize) -> usize {
+        self.limits.reserved_bytes(&self.method, bytes)
     }
 
-    fn poll_memory(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<Held, ServerError>> {
-        let wanted = bytes * self.factor();
+    fn poll_memory(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<Result<Held, ApiError>> {
+        let wanted = self.reserved(bytes);
         let waiting = self.waiting.get_or_insert_with(|| {
             let budget = Arc::clone(&self.limits.budget);
             let limit = budget.bytes_max();
@@ -243,35 +212,24 @@ impl Inbound {
     }
 
     /// Measures a message, and reserves what it takes beyond its length.
-    fn pay(&self, message: &Bytes, mut held: Held) -> Result<(), ServerError> {
-        let bytes_max = self.limits.message_bytes_max.saturating_mul(DECODED_FACTOR);
+    fn pay(&self, message: &Bytes, mut held: Held) -> Result<(), ApiError> {
         // A message with the flag of a compression goes to tonic, which refuses it: none was offered.
         if message.first() == Some(&0) {
             let bytes = &message[HEADER_BYTES..];
-            let decoded =
-                aside(bytes.len(), || self.limits.schema.decoded_bytes(&self.method, bytes, bytes_max));
-            let decoded = decoded.map_err(|misshapen| match misshapen {
-                Misshapen::Malformed(reason) => ServerError::Malformed { reason },
-                Misshapen::TooMuch => ServerError::TooManyParts { limit: bytes_max },
-            })?;
-            held.grow(decoded.saturating_sub(bytes.len()))?;
+            held.grow(aside(bytes.len(), || self.limits.weigh(&self.method, bytes))?)?;
         }
         lock(&self.holding.messages).push_back(held);
         Ok(())
     }
 
     /// A call is here as a whole: it takes its turn, or is refused.
-    fn begin_call(&self) -> Result<(), ServerError> {
-        let permit = Arc::clone(&self.limits.permits).try_acquire_owned();
-        let permit =
-            permit.map_err(|_| ServerError::TooManyRequests { limit: self.limits.concurrent_max })?;
-        *lock(&self.holding.permit) = Some(permit);
+    fn begin_call(&self) -> Result<(), ApiError> {
+        *lock(&self.holding.permit) = Some(self.limits.begin()?);
         Ok(())
     }
 
     /// Nothing comes: after a while the rest of a stream's message holds no memory until more comes.
     fn poll_pause(&mut self, cx: &mut Context<'_>) {
-        let factor = self.factor();
         let Some(Begun { bytes, held: Some(held), paid }) = &mut self.begun else { return };
         if !self.method.streaming || paid != bytes {
             return;
@@ -280,12 +238,12 @@ impl Inbound {
         if pause.as_mut().poll(cx).is_ready() {
             self.pause = None;
             *paid = self.gathered.len().saturating_sub(HEADER_BYTES);
-            held.shrink(*paid * factor);
+            held.shrink(self.limits.reserved_bytes(&self.method, *paid));
         }
     }
 
     /// Nothing comes: whether to go on waiting.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<ServerError> {
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<ApiError> {
         let in_a_message = self.begun.is_some() || !self.gathered.is_empty();
         if !in_a_message && self.deadline.is_none() {
             self.patience = None;
@@ -299,11 +257,11 @@ impl Inbound {
         std::task::ready!(patience.as_mut().poll(cx));
         Poll::Ready(match deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             true => EngineError::Expired.into(),
-            false => ServerError::Stalled { seconds: STALL_PATIENCE.as_secs() },
+            false => ApiError::Stalled { seconds: STALL_PATIENCE.as_secs() },
         })
     }
 
-    fn refuse(&mut self, error: &ServerError) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn refuse(&mut self, error: &ApiError) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.ended = true;
         Poll::Ready(Some(Err(status::of(error, &self.request_id))))
     }
@@ -351,7 +309,7 @@ impl http_body::Body for Inbound {
                 }
                 Poll::Ready(None) => {
                     if !this.gathered.is_empty() || this.begun.is_some() {
-                        return this.refuse(&ServerError::malformed("it ends in the middle"));
+                        return this.refuse(&ApiError::malformed("it ends in the middle"));
                     }
                     this.ended = true;
                     if let Some(message) = this.whole.take() {
@@ -388,15 +346,15 @@ impl Streams {
     /// One more stream of a client, until the answer is dropped.
     ///
     /// # Errors
-    /// [`ServerError::TooManyStreams`], [`ServerError::TooManyStreamsOfClient`].
-    pub(super) fn open(self: &Arc<Self>, client: u64) -> Result<OpenStream, ServerError> {
+    /// [`ApiError::TooManyStreams`], [`ApiError::TooManyStreamsOfClient`].
+    pub(super) fn open(self: &Arc<Self>, client: u64) -> Result<OpenStream, ApiError> {
         let mut open = lock(&self.open);
         if open.values().sum::<usize>() >= self.max {
-            return Err(ServerError::TooManyStreams { limit: self.max });
+            return Err(ApiError::TooManyStreams { limit: self.max });
         }
         let of_client = open.entry(client).or_default();
         if *of_client >= self.of_client_max {
-            return Err(ServerError::TooManyStreamsOfClient { limit: self.of_client_max });
+            return Err(ApiError::TooManyStreamsOfClient { limit: self.of_client_max });
         }
         *of_client += 1;
         Ok(OpenStream { streams: Arc::clone(self), client })

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::{Connection, Places};
 use crate::{
+    api::Counts,
     engine::{DocumentOutcome, Engine, WriteStatus},
     telemetry::{self, names},
 };
@@ -165,30 +166,6 @@ impl Metrics {
         self.seconds.get_or_create(&ByMethod { method: method.to_owned() }).observe(elapsed.as_secs_f64());
     }
 
-    /// A document was written, or found unchanged.
-    pub(crate) fn document(&self, outcome: &DocumentOutcome) {
-        let status = match outcome.status {
-            WriteStatus::Inserted => "inserted",
-            WriteStatus::Updated => "updated",
-            WriteStatus::Unchanged => "unchanged",
-        };
-        self.documents.get_or_create(&ByStatus { status }).inc();
-        if outcome.status != WriteStatus::Unchanged && outcome.tokens > 0 {
-            self.encoded(outcome.passages.into(), outcome.tokens.into());
-        }
-    }
-
-    /// A document of an ingest failed.
-    pub(crate) fn document_failed(&self) {
-        self.documents.get_or_create(&ByStatus { status: "failed" }).inc();
-    }
-
-    /// Texts were encoded.
-    pub(crate) fn encoded(&self, texts: u64, tokens: u64) {
-        self.texts.inc_by(texts);
-        self.tokens.inc_by(tokens);
-    }
-
     /// Everything as Prometheus reads it. A collection that is not open is left out of this scrape.
     pub(crate) async fn scrape(&self, engine: &Engine) -> String {
         let _one_at_a_time = self.scraping.lock().await;
@@ -225,6 +202,29 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
+    }
+}
+
+impl Counts for Metrics {
+    fn document(&self, outcome: &DocumentOutcome) {
+        let status = match outcome.status {
+            WriteStatus::Inserted => "inserted",
+            WriteStatus::Updated => "updated",
+            WriteStatus::Unchanged => "unchanged",
+        };
+        self.documents.get_or_create(&ByStatus { status }).inc();
+        if outcome.status != WriteStatus::Unchanged && outcome.tokens > 0 {
+            self.encoded(outcome.passages.into(), outcome.tokens.into());
+        }
+    }
+
+    fn document_failed(&self) {
+        self.documents.get_or_create(&ByStatus { status: "failed" }).inc();
+    }
+
+    fn encoded(&self, texts: u64, tokens: u64) {
+        self.texts.inc_by(texts);
+        self.tokens.inc_by(tokens);
     }
 }
 

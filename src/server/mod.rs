@@ -1,21 +1,15 @@
-//! gRPC over the engine: listen, serve, drain, stop.
+//! gRPC over the API: listen, serve, drain, stop.
 //!
-//! Four services of `proto/distilface/v1`, health v1 and reflection (v1, and v1alpha for older clients) behind one
+//! The four services of `proto/distilface/v1` (`grpc.rs`), health v1 and reflection (v1, and v1alpha for older clients) behind one
 //! gate (`admit.rs`). The same router serves a socket ([`start`]) and a caller in this process ([`in_process`]).
 //! Leaves out encryption and authentication: without `server.allow_remote` only this machine is served.
 
 mod admit;
-mod collections;
 mod connections;
-pub(crate) mod convert;
-mod documents;
-mod encoder;
 mod error;
+mod grpc;
 mod inbound;
-mod ingest;
 mod metrics;
-mod search;
-mod shape;
 mod status;
 
 use std::{
@@ -45,12 +39,9 @@ use tower::layer::util::{Identity, Stack};
 pub use self::error::ServerError;
 use self::{
     admit::{AdmitLayer, Gate},
-    collections::CollectionsService,
     connections::{Connection, Places},
-    documents::DocumentsService,
-    encoder::EncoderService,
+    grpc::Grpc,
     metrics::Metrics,
-    search::SearchService,
 };
 use crate::{
     allocator,
@@ -337,14 +328,11 @@ impl Services {
         let gate = Arc::new(Gate::new(config, Arc::clone(&metrics), draining.clone()));
         let bytes_max = config.limits.message_bytes_max;
 
-        let collections = CollectionsService { engine: Arc::clone(engine) };
-        let documents = DocumentsService {
+        let door = Arc::new(Grpc {
             engine: Arc::clone(engine),
             metrics: Arc::clone(&metrics),
             draining: draining.clone(),
-        };
-        let search = SearchService { engine: Arc::clone(engine), metrics: Arc::clone(&metrics) };
-        let encoder = EncoderService { engine: Arc::clone(engine), metrics: Arc::clone(&metrics) };
+        });
         let (reporter, health) = health_reporter();
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -361,10 +349,10 @@ impl Services {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .layer(AdmitLayer(gate))
-            .add_service(CollectionsServer::new(collections).max_decoding_message_size(bytes_max))
-            .add_service(DocumentsServer::new(documents).max_decoding_message_size(bytes_max))
-            .add_service(SearchServer::new(search).max_decoding_message_size(bytes_max))
-            .add_service(EncoderServer::new(encoder).max_decoding_message_size(bytes_max))
+            .add_service(CollectionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
+            .add_service(DocumentsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
+            .add_service(SearchServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
+            .add_service(EncoderServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
             .add_service(health)
             .add_service(reflection().build_v1().expect(DESCRIPTORS))
             .add_service(reflection().build_v1alpha().expect(DESCRIPTORS));
@@ -381,10 +369,10 @@ impl Health {
     /// The whole server and each of its services; all share one engine, so all share one state.
     const NAMES: [&'static str; 5] = [
         "",
-        CollectionsServer::<CollectionsService>::NAME,
-        DocumentsServer::<DocumentsService>::NAME,
-        SearchServer::<SearchService>::NAME,
-        EncoderServer::<EncoderService>::NAME,
+        CollectionsServer::<Grpc>::NAME,
+        DocumentsServer::<Grpc>::NAME,
+        SearchServer::<Grpc>::NAME,
+        EncoderServer::<Grpc>::NAME,
     ];
 
     async fn set(&self, status: ServingStatus) {

@@ -8,8 +8,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
+    api::{ApiError, log_if_ours},
     error::{ErrorKind, Fault, with_sources},
-    server::ServerError,
 };
 
 /// `ErrorInfo.domain` of every failure.
@@ -45,16 +45,16 @@ pub(crate) fn of(error: &dyn Fault, request_id: &str) -> Status {
 
 /// What tonic meant when it refused a message before any code of ours saw it. It does so without details, which every
 /// status of ours has; `place` says which message it was.
-pub(crate) fn of_transport(status: &Status, message_bytes_max: usize, place: &str) -> Option<ServerError> {
+pub(crate) fn of_transport(status: &Status, message_bytes_max: usize, place: &str) -> Option<ApiError> {
     if !status.details().is_empty() {
         return None;
     }
     match status.code() {
-        Code::OutOfRange => Some(ServerError::MessageTooLarge { limit: message_bytes_max }),
+        Code::OutOfRange => Some(ApiError::MessageTooLarge { limit: message_bytes_max }),
         Code::Internal => {
             // What the decoder says names fields and no contents.
             let reason = status.message().trim_start_matches("failed to decode Protobuf message: ");
-            Some(ServerError::Malformed { reason: format!("{place}: {}", cut(reason)) })
+            Some(ApiError::Malformed { reason: format!("{place}: {}", cut(reason)) })
         }
         _ => None,
     }
@@ -84,15 +84,6 @@ pub(crate) fn without_texts(message: &str) -> String {
     match told.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &told[..end]),
         None => told,
-    }
-}
-
-/// Writes a failure of ours into the log in full; others are the client's to act on, and a damaged collection was said
-/// when it was opened.
-pub(crate) fn log_if_ours(error: &dyn Fault, request_id: &str) {
-    if !error.is_for_callers() {
-        let kind = error.kind().name();
-        tracing::error!(request_id, kind, error = with_sources(error), "request failed");
     }
 }
 
@@ -153,7 +144,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        collection::CollectionError, engine::EngineError, store::StoreError, value::filter::FilterError,
+        collection::CollectionError, engine::EngineError, server::ServerError, store::StoreError,
+        value::filter::FilterError,
     };
 
     /// An error of any kind, with a text that only some callers may read.
@@ -215,7 +207,7 @@ mod tests {
         let filter = FilterError::Syntax { position: 3, message: "no".into() };
         let of_collection = EngineError::from(CollectionError::from(filter.clone()));
         for (error, field) in [
-            (ServerError::field("query", "it is missing"), "query"),
+            (ApiError::field("query", "it is missing"), "query"),
             (EngineError::OutOfRange { name: "k", min: 1, max: 2, got: 0 }.into(), "k"),
             (filter.into(), "filter"),
             (of_collection.into(), "filter"),

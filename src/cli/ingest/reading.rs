@@ -11,9 +11,9 @@ use super::{
     origin::{FOLDER_FIELD, folder_value},
 };
 use crate::{
+    api::convert::value::payload_to,
     cli::{failure::usage, layout},
     proto::{Document, Vector},
-    server::convert::value::payload_to,
     source::{
         FieldMap, Format, Progress, Remarks, SourceDocument, SourceOptions, Sources, UnderstoodFiles,
         ValueType, WholeFiles,

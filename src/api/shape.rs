@@ -33,13 +33,13 @@ pub(super) struct Schema {
 
 /// A method of the API.
 #[derive(Debug, Clone)]
-pub(super) struct Method {
+pub(crate) struct Method {
     /// `Service/Method`.
-    pub(super) name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// Whether the client sends any number of messages.
-    pub(super) streaming: bool,
+    pub(crate) streaming: bool,
     /// Whether what it sends is encoded and stored.
-    pub(super) writes: bool,
+    pub(crate) writes: bool,
     input: usize,
 }
 

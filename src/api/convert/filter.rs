@@ -5,8 +5,8 @@
 
 use super::value::{scalar_from, value_from};
 use crate::{
+    api::ApiError,
     proto::{self, condition::Test, filter::Form},
-    server::ServerError,
     value::{
         Value,
         filter::{Filter, RangeBounds},
@@ -18,8 +18,8 @@ const FIELD: &str = "filter";
 /// A filter as it came in, checked.
 ///
 /// # Errors
-/// [`ServerError::Field`] for what is left open; [`ServerError::Filter`] for the rest.
-pub(crate) fn filter_from(filter: proto::Filter) -> Result<Filter, ServerError> {
+/// [`ApiError::Field`] for what is left open; [`ApiError::Filter`] for the rest.
+pub(crate) fn filter_from(filter: proto::Filter) -> Result<Filter, ApiError> {
     let filter = unchecked(filter)?;
     filter.validate()?;
     Ok(filter)
@@ -29,30 +29,30 @@ pub(crate) fn filter_from(filter: proto::Filter) -> Result<Filter, ServerError> 
 ///
 /// # Errors
 /// As [`filter_from`].
-pub(crate) fn optional(filter: Option<proto::Filter>) -> Result<Option<Filter>, ServerError> {
+pub(crate) fn optional(filter: Option<proto::Filter>) -> Result<Option<Filter>, ApiError> {
     filter.map(filter_from).transpose()
 }
 
 /// The tree as it stands. Its depth is bounded by the decoder, which refuses messages nested deeper than 100.
-fn unchecked(filter: proto::Filter) -> Result<Filter, ServerError> {
+fn unchecked(filter: proto::Filter) -> Result<Filter, ApiError> {
     match filter.form {
         Some(Form::Expression(text)) => Ok(Filter::parse(&text)?),
         Some(Form::Condition(condition)) => Ok(condition_from(condition)?),
         Some(Form::And(list)) => Ok(Filter::And(filters(list)?)),
         Some(Form::Or(list)) => Ok(Filter::Or(filters(list)?)),
         Some(Form::Not(inner)) => Ok(Filter::Not(Box::new(unchecked(*inner)?))),
-        None => Err(ServerError::field(
+        None => Err(ApiError::field(
             FIELD,
             "it has no form; set expression, condition, and, or, not, or leave the filter out",
         )),
     }
 }
 
-fn filters(list: proto::FilterList) -> Result<Vec<Filter>, ServerError> {
+fn filters(list: proto::FilterList) -> Result<Vec<Filter>, ApiError> {
     list.filters.into_iter().map(unchecked).collect()
 }
 
-fn condition_from(condition: proto::Condition) -> Result<Filter, ServerError> {
+fn condition_from(condition: proto::Condition) -> Result<Filter, ApiError> {
     let proto::Condition { field, test } = condition;
     let place = || format!("{FIELD} on {field:?}");
     let one = |value| scalar_from(value, place);
@@ -65,7 +65,7 @@ fn condition_from(condition: proto::Condition) -> Result<Filter, ServerError> {
         }
         Some(Test::Range(range)) => {
             let proto::Range { gt, gte, lt, lte } = range;
-            let bound = |value: Option<proto::Value>| -> Result<Option<Value>, ServerError> {
+            let bound = |value: Option<proto::Value>| -> Result<Option<Value>, ApiError> {
                 value.map(one).transpose()
             };
             let range = RangeBounds { gt: bound(gt)?, gte: bound(gte)?, lt: bound(lt)?, lte: bound(lte)? };
@@ -75,7 +75,7 @@ fn condition_from(condition: proto::Condition) -> Result<Filter, ServerError> {
         Some(Test::Prefix(prefix)) => Filter::Prefix { field, prefix },
         Some(Test::Contains(value)) => Filter::Contains { value: value_from(value, place)?, field },
         None => {
-            return Err(ServerError::field(
+            return Err(ApiError::field(
                 place(),
                 "the condition has no test; set eq, ne, in, range, exists, prefix or contains",
             ));

@@ -1,16 +1,40 @@
 //! The pump with a worker whose every step is decided by the test.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{collections::HashMap, sync::Mutex};
 
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
 
 use super::*;
-use crate::proto::Document;
+use crate::{config::LimitsConfig, error::ErrorKind, proto::Document};
+
+/// What the door of these tests makes of a failure.
+type Told = (ErrorKind, String);
 
 /// Finishes the request of that sequence.
-type Finish = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<(), ServerError>>>>>;
+type Finish = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<(), ApiError>>>>>;
+
+/// A stream and its client's ends of it.
+#[expect(clippy::type_complexity, reason = "the closure's type has no name")]
+fn stream() -> (
+    mpsc::Sender<Result<Message, Told>>,
+    mpsc::Receiver<Result<IngestResponse, Told>>,
+    Stream<ReceiverStream<Result<Message, Told>>, impl Fn(&ApiError) -> Told, Told>,
+) {
+    let (requests, incoming) = mpsc::channel(16);
+    let (answers, receiver) = mpsc::channel(ANSWERS);
+    let stream = Stream {
+        requests: ReceiverStream::new(incoming),
+        answers,
+        refuse: |error: &ApiError| (error.kind(), error.to_string()),
+        deadline: None,
+        idle_timeout: Duration::from_secs(60),
+        draining: CancellationToken::new(),
+        request_timeout: Duration::from_secs(60),
+        limits: Arc::new(Limits::new(&LimitsConfig::default())),
+    };
+    (requests, receiver, stream)
+}
 
 /// Tells which requests began, and finishes each when the test says so.
 struct Steps {
@@ -23,7 +47,7 @@ impl Worker for Steps {
         &mut self,
         request: IngestRequest,
         _: usize,
-    ) -> impl Future<Output = Result<IngestResponse, ServerError>> + Send + 'static {
+    ) -> impl Future<Output = Result<IngestResponse, ApiError>> + Send + 'static {
         let (sender, receiver) = oneshot::channel();
         self.finish.lock().unwrap().insert(request.sequence, sender);
         self.began.send(request.sequence).unwrap();
@@ -34,43 +58,43 @@ impl Worker for Steps {
     }
 }
 
-struct Stream {
-    requests: Option<mpsc::Sender<Result<IngestRequest, Status>>>,
-    answers: mpsc::Receiver<Answer>,
+struct Opened {
+    requests: Option<mpsc::Sender<Result<Message, Told>>>,
+    answers: mpsc::Receiver<Result<IngestResponse, Told>>,
     began: mpsc::UnboundedReceiver<u64>,
     finish: Finish,
     draining: CancellationToken,
     pump: JoinHandle<()>,
 }
 
-impl Stream {
-    fn open() -> Self {
-        Stream::with_deadline(None)
+impl Opened {
+    fn new() -> Self {
+        Opened::with(None, Duration::from_secs(60))
     }
 
-    fn with_deadline(deadline: Option<Instant>) -> Self {
-        Stream::with_context(admit::Request::for_tests(deadline))
-    }
-
-    fn with_context(context: admit::Request) -> Self {
-        let (requests, incoming) = mpsc::channel(16);
-        let (sender, answers) = mpsc::channel(ANSWERS);
+    fn with(deadline: Option<Instant>, idle_timeout: Duration) -> Self {
+        let (requests, answers, mut stream) = stream();
+        (stream.deadline, stream.idle_timeout) = (deadline, idle_timeout);
         let (began_sender, began) = mpsc::unbounded_channel();
         let finish = Arc::default();
         let worker = Steps { began: began_sender, finish: Arc::clone(&finish) };
-        let draining = CancellationToken::new();
-        let pump =
-            tokio::spawn(pump(ReceiverStream::new(incoming), sender, draining.clone(), context, worker));
-        Stream { requests: Some(requests), answers, began, finish, draining, pump }
+        let draining = stream.draining.clone();
+        let pump = tokio::spawn(pump(stream, worker));
+        Opened { requests: Some(requests), answers, began, finish, draining, pump }
+    }
+
+    async fn refuse(&self, told: Told) {
+        self.requests.as_ref().unwrap().send(Err(told)).await.unwrap();
     }
 
     async fn send(&self, sequence: u64, id: &str) {
         let documents = vec![Document { id: id.into(), ..Default::default() }];
         let request = IngestRequest { collection: "c".into(), sequence, documents };
-        self.requests.as_ref().unwrap().send(Ok(request)).await.unwrap();
+        let message = Message { request, memory: None };
+        self.requests.as_ref().unwrap().send(Ok(message)).await.unwrap();
     }
 
-    fn finish(&self, sequence: u64, outcome: Result<(), ServerError>) {
+    fn finish(&self, sequence: u64, outcome: Result<(), ApiError>) {
         self.finish.lock().unwrap().remove(&sequence).expect("it began").send(outcome).unwrap();
     }
 
@@ -82,9 +106,11 @@ impl Stream {
         assert_eq!(soon(self.answers.recv()).await.unwrap().unwrap().sequence, sequence);
     }
 
-    async fn ends_with(&mut self, code: Code) {
-        assert_eq!(soon(self.answers.recv()).await.unwrap().unwrap_err().code(), code);
+    async fn ends_with(&mut self, kind: ErrorKind) -> String {
+        let told = soon(self.answers.recv()).await.unwrap().unwrap_err();
+        assert_eq!(told.0, kind, "{told:?}");
         self.ends().await;
+        told.1
     }
 
     async fn ends(&mut self) {
@@ -105,7 +131,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn answers_keep_the_order_of_the_requests() {
-    let mut stream = Stream::open();
+    let mut stream = Opened::new();
     for sequence in [1, 2] {
         stream.send(sequence, &sequence.to_string()).await;
         stream.begins(sequence).await;
@@ -122,7 +148,7 @@ async fn answers_keep_the_order_of_the_requests() {
 
 #[tokio::test]
 async fn no_more_than_a_few_requests_are_read_ahead() {
-    let mut stream = Stream::open();
+    let mut stream = Opened::new();
     for sequence in 0..8 {
         stream.send(sequence, &sequence.to_string()).await;
     }
@@ -137,7 +163,7 @@ async fn no_more_than_a_few_requests_are_read_ahead() {
 
 #[tokio::test]
 async fn a_request_waits_for_the_one_with_the_same_document() {
-    let mut stream = Stream::open();
+    let mut stream = Opened::new();
     stream.send(1, "a").await;
     stream.begins(1).await;
     stream.send(2, "a").await;
@@ -152,7 +178,7 @@ async fn a_request_waits_for_the_one_with_the_same_document() {
 
 #[tokio::test]
 async fn a_failed_request_ends_the_stream_after_the_answers_before_it() {
-    let mut stream = Stream::open();
+    let mut stream = Opened::new();
     for sequence in [1, 2, 3] {
         stream.send(sequence, &sequence.to_string()).await;
         stream.begins(sequence).await;
@@ -161,7 +187,7 @@ async fn a_failed_request_ends_the_stream_after_the_answers_before_it() {
     stream.finish(2, Err(failure.into()));
     stream.finish(1, Ok(()));
     stream.answers(1).await;
-    stream.ends_with(Code::NotFound).await;
+    stream.ends_with(ErrorKind::NotFound).await;
     soon(&mut stream.pump).await.unwrap();
     stream.settle().await;
     let third = stream.finish.lock().unwrap().remove(&3).unwrap();
@@ -170,7 +196,7 @@ async fn a_failed_request_ends_the_stream_after_the_answers_before_it() {
 
 #[tokio::test]
 async fn draining_finishes_what_was_read_and_ends_with_unavailable() {
-    let mut stream = Stream::open();
+    let mut stream = Opened::new();
     stream.send(1, "a").await;
     stream.begins(1).await;
     stream.draining.cancel();
@@ -180,12 +206,12 @@ async fn draining_finishes_what_was_read_and_ends_with_unavailable() {
     assert!(stream.began.try_recv().is_err(), "it read on while draining");
     stream.finish(1, Ok(()));
     stream.answers(1).await;
-    stream.ends_with(Code::Unavailable).await;
+    stream.ends_with(ErrorKind::Unavailable).await;
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_takes_its_work_with_it() {
-    let mut stream = Stream::open();
+    let mut stream = Opened::new();
     stream.send(1, "a").await;
     stream.begins(1).await;
     let (_, closed) = mpsc::channel(1);
@@ -197,62 +223,41 @@ async fn a_client_that_goes_away_takes_its_work_with_it() {
 
 #[tokio::test]
 async fn a_stream_past_its_deadline_ends() {
-    let mut stream = Stream::with_deadline(Some(Instant::now() + Duration::from_millis(20)));
+    let mut stream = Opened::with(Some(Instant::now() + Duration::from_millis(20)), Duration::from_secs(60));
     stream.send(1, "a").await;
     stream.begins(1).await;
-    stream.ends_with(Code::DeadlineExceeded).await;
+    stream.ends_with(ErrorKind::Timeout).await;
 }
 
 #[tokio::test]
-async fn an_oversized_message_is_told_in_our_words_after_the_answers_before_it() {
-    let mut stream = Stream::open();
+async fn a_message_that_the_door_refused_ends_the_stream_after_the_answers_before_it() {
+    let mut stream = Opened::new();
     stream.send(1, "a").await;
     stream.begins(1).await;
-    stream.requests.as_ref().unwrap().send(Err(status::bare(Code::OutOfRange))).await.unwrap();
+    stream.refuse((ErrorKind::Invalid, "as the door says it".into())).await;
     stream.settle().await;
     stream.finish(1, Ok(()));
     stream.answers(1).await;
-    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange);
-    assert!(status.message().contains("message_bytes_max"), "{status}");
-}
-
-#[tokio::test]
-async fn a_message_that_cannot_be_read_ends_the_stream_after_the_answers_before_it() {
-    let mut stream = Stream::open();
-    stream.send(1, "a").await;
-    stream.begins(1).await;
-    stream.requests.as_ref().unwrap().send(Err(status::bare(Code::Internal))).await.unwrap();
-    stream.settle().await;
-    stream.finish(1, Ok(()));
-    stream.answers(1).await;
-    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(status.message().contains("message 2 of the stream"), "{status}");
+    assert_eq!(stream.ends_with(ErrorKind::Invalid).await, "as the door says it");
 }
 
 #[tokio::test]
 async fn a_silent_stream_is_ended_but_not_while_it_has_work() {
     let idle = Duration::from_millis(30);
-    let mut context = admit::Request::for_tests(None);
-    context.stream_idle_timeout = idle;
-    let mut stream = Stream::with_context(context);
+    let mut stream = Opened::with(None, idle);
     stream.send(1, "a").await;
     stream.begins(1).await;
     tokio::time::sleep(4 * idle).await;
     assert!(stream.answers.try_recv().is_err(), "it was ended while it had work");
     stream.finish(1, Ok(()));
     stream.answers(1).await;
-    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(status.message().contains("server.stream_idle_timeout"), "{status}");
+    let message = stream.ends_with(ErrorKind::Timeout).await;
+    assert!(message.contains("server.stream_idle_timeout"), "{message}");
 }
 
 #[tokio::test]
 async fn a_stream_whose_answers_are_not_read_is_ended() {
-    let mut context = admit::Request::for_tests(None);
-    context.stream_idle_timeout = Duration::from_millis(30);
-    let mut stream = Stream::with_context(context);
+    let mut stream = Opened::with(None, Duration::from_millis(30));
     for sequence in [1, 2] {
         stream.send(sequence, &sequence.to_string()).await;
         stream.begins(sequence).await;
@@ -260,10 +265,8 @@ async fn a_stream_whose_answers_are_not_read_is_ended() {
     }
     soon(&mut stream.pump).await.unwrap();
     stream.answers(1).await;
-    let status = soon(stream.answers.recv()).await.unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(status.message().contains("not read"), "{status}");
-    stream.ends().await;
+    let message = stream.ends_with(ErrorKind::Timeout).await;
+    assert!(message.contains("not read"), "{message}");
 }
 
 #[tokio::test]
@@ -273,8 +276,8 @@ async fn a_message_gives_its_memory_back_when_its_work_is_done() {
     let (began, _began) = mpsc::unbounded_channel();
     let finish = Finish::default();
     let mut worker = Steps { began, finish: Arc::clone(&finish) };
-    let context = admit::Request::for_tests(None);
-    let mut pending = Pending::start(IngestRequest::default(), memory, &mut worker, &context);
+    let message = Message { request: IngestRequest::default(), memory };
+    let mut pending = Pending::start(message, &mut worker);
     assert!(budget.free_bytes() < 1 << 20);
     finish.lock().unwrap().remove(&0).unwrap().send(Ok(())).unwrap();
     while !pending.task.is_finished() {
@@ -293,14 +296,20 @@ async fn a_panic_in_the_work_is_internal() {
             &mut self,
             _: IngestRequest,
             _: usize,
-        ) -> impl Future<Output = Result<IngestResponse, ServerError>> + Send + 'static {
+        ) -> impl Future<Output = Result<IngestResponse, ApiError>> + Send + 'static {
             async { panic!("as the test wants it") }
         }
     }
-    let (requests, incoming) = mpsc::channel(1);
-    let (sender, mut answers) = mpsc::channel(ANSWERS);
-    let context = admit::Request::for_tests(None);
-    tokio::spawn(pump(ReceiverStream::new(incoming), sender, CancellationToken::new(), context, Panics));
-    requests.send(Ok(IngestRequest::default())).await.unwrap();
-    assert_eq!(soon(answers.recv()).await.unwrap().unwrap_err().code(), Code::Internal);
+    let (requests, mut answers, stream) = stream();
+    tokio::spawn(pump(stream, Panics));
+    requests.send(Ok(Message { request: IngestRequest::default(), memory: None })).await.unwrap();
+    assert_eq!(soon(answers.recv()).await.unwrap().unwrap_err().0, ErrorKind::Internal);
+}
+
+#[test]
+fn each_message_has_its_own_time_but_not_past_the_streams() {
+    let request_timeout = Duration::from_secs(60);
+    assert!(message_deadline(None, request_timeout) > Instant::now() + Duration::from_secs(300));
+    let end = Instant::now() + Duration::from_secs(1);
+    assert_eq!(message_deadline(Some(end), request_timeout), end);
 }

@@ -1,7 +1,7 @@
 //! Converts between messages of `proto/distilface/v1` and the engine's types, both ways.
 //!
 //! Promises: every enum and every oneof is checked, so what the engine gets is what the client said; a refusal
-//! names the field and what is allowed. Leaves out limits (`admit.rs`) and meaning (the engine).
+//! names the field and what is allowed. Leaves out limits (`limits.rs`) and meaning (the engine).
 
 mod filter;
 pub(crate) mod value;
@@ -9,11 +9,12 @@ pub(crate) mod value;
 pub(crate) use filter::{filter_from, optional as filter_from_optional};
 
 use crate::{
+    api::ApiError,
     collection::{
         CollectionStats,
         point::{Hit, StoredPoint},
     },
-    encoder::{Embedding, TextKind},
+    encoder::{Embedding, Encoder, TextKind},
     engine::{
         Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, PayloadChange, SearchAnswer,
         SearchQuery, WriteStatus,
@@ -22,15 +23,13 @@ use crate::{
     index::{IndexKind, IndexParams},
     model::{Architecture, ModelDir},
     proto::{self, search_request},
-    runtime::DeviceReport,
-    server::ServerError,
     vector::Metric,
 };
 
 /// Reads an enum whose unknown numbers are refused.
-fn enum_from<E: TryFrom<i32>>(number: i32, field: &str) -> Result<E, ServerError> {
+fn enum_from<E: TryFrom<i32>>(number: i32, field: &str) -> Result<E, ApiError> {
     E::try_from(number).map_err(|_| {
-        ServerError::field(field, format!("{number} is no value of this enum that this server knows"))
+        ApiError::field(field, format!("{number} is no value of this enum that this server knows"))
     })
 }
 
@@ -44,13 +43,13 @@ fn non_zero(number: u32) -> Option<usize> {
 /// The settings of a new collection.
 ///
 /// # Errors
-/// [`ServerError::Field`].
+/// [`ApiError::Field`].
 pub(crate) fn new_collection_from(
     request: proto::CreateCollectionRequest,
-) -> Result<NewCollection, ServerError> {
+) -> Result<NewCollection, ApiError> {
     let config = request
         .config
-        .ok_or_else(|| ServerError::field("config", "it is missing; give at least the collection's name"))?;
+        .ok_or_else(|| ApiError::field("config", "it is missing; give at least the collection's name"))?;
     let chunking = config.chunking.unwrap_or_default();
     Ok(NewCollection {
         name: config.name,
@@ -70,12 +69,12 @@ pub(crate) fn new_collection_from(
     })
 }
 
-fn index_from(index: proto::IndexConfig) -> Result<IndexParams, ServerError> {
+fn index_from(index: proto::IndexConfig) -> Result<IndexParams, ApiError> {
     let default = IndexParams::default();
     let sixteen_bits = |number: u32, default: u16, field: &str| match u16::try_from(number) {
         Ok(0) => Ok(default),
         Ok(number) => Ok(number),
-        Err(_) => Err(ServerError::field(field, format!("{number} is far above what an index can use"))),
+        Err(_) => Err(ApiError::field(field, format!("{number} is far above what an index can use"))),
     };
     Ok(IndexParams {
         kind: match enum_from(index.kind, "config.index.kind")? {
@@ -174,8 +173,8 @@ pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse
 /// A document as it came in.
 ///
 /// # Errors
-/// [`ServerError::Field`].
-pub(crate) fn document_from(document: proto::Document) -> Result<Document, ServerError> {
+/// [`ApiError::Field`].
+pub(crate) fn document_from(document: proto::Document) -> Result<Document, ApiError> {
     Ok(Document {
         payload: value::payload_from(&document.id, document.payload)?,
         id: document.id,
@@ -188,16 +187,16 @@ pub(crate) fn document_from(document: proto::Document) -> Result<Document, Serve
 /// The collection and the change of payloads that came in.
 ///
 /// # Errors
-/// [`ServerError::Field`].
+/// [`ApiError::Field`].
 pub(crate) fn payload_change_from(
     request: proto::SetPayloadRequest,
-) -> Result<(String, PayloadChange), ServerError> {
+) -> Result<(String, PayloadChange), ApiError> {
     let set = request.payload.into_iter().map(|(field, value)| {
         let value = value::value_from(value, || format!("payload[{field:?}]"))?;
         Ok((field, value))
     });
     let change = PayloadChange {
-        set: set.collect::<Result<_, ServerError>>()?,
+        set: set.collect::<Result<_, ApiError>>()?,
         remove: request.remove_fields,
         replace: request.replace,
     };
@@ -261,8 +260,8 @@ pub(crate) fn stored_to(point: StoredPoint) -> proto::StoredDocument {
 /// The collection and the search that came in.
 ///
 /// # Errors
-/// [`ServerError::Field`]; filter errors.
-pub(crate) fn search_from(request: proto::SearchRequest) -> Result<(String, SearchQuery), ServerError> {
+/// [`ApiError::Field`]; filter errors.
+pub(crate) fn search_from(request: proto::SearchRequest) -> Result<(String, SearchQuery), ApiError> {
     use search_request::Query;
     let ask = match request.query {
         Some(Query::Text(text)) => Ask::Text(text),
@@ -270,7 +269,7 @@ pub(crate) fn search_from(request: proto::SearchRequest) -> Result<(String, Sear
         Some(Query::DocumentId(id)) => Ask::Document(id),
         None => {
             let reason = "nothing is searched for; set text, vector or document_id";
-            return Err(ServerError::field("query", reason));
+            return Err(ApiError::field("query", reason));
         }
     };
     let query = SearchQuery {
@@ -342,8 +341,8 @@ fn hit_to(hit: Hit) -> proto::Hit {
 /// Which prompt goes in front.
 ///
 /// # Errors
-/// [`ServerError::Field`].
-pub(crate) fn text_kind_from(kind: i32) -> Result<TextKind, ServerError> {
+/// [`ApiError::Field`].
+pub(crate) fn text_kind_from(kind: i32) -> Result<TextKind, ApiError> {
     Ok(match enum_from(kind, "kind")? {
         proto::TextKind::Unspecified => TextKind::Raw,
         proto::TextKind::Query => TextKind::Query,
@@ -361,8 +360,20 @@ pub(crate) fn embedding_to(embedding: Embedding) -> proto::Embedding {
     }
 }
 
-/// A model as it goes out; `loaded` is where it runs, if it does.
-pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>, default: bool) -> proto::Model {
+/// A model in memory as it goes out.
+pub(crate) fn loaded_to(encoder: &Encoder, default: bool) -> proto::Model {
+    let device = encoder.device();
+    proto::Model {
+        loaded: true,
+        device: device.device.clone(),
+        device_reason: device.reason.clone(),
+        default,
+        ..model_to(encoder.model())
+    }
+}
+
+/// A model that is installed as it goes out.
+pub(crate) fn model_to(model: &ModelDir) -> proto::Model {
     let manifest = &model.manifest;
     proto::Model {
         name: manifest.name.clone(),
@@ -376,10 +387,7 @@ pub(crate) fn model_to(model: &ModelDir, loaded: Option<&DeviceReport>, default:
         pooling: manifest.pooling.name().to_owned(),
         fingerprint: model.fingerprint.0.clone(),
         licence: manifest.licence.clone(),
-        loaded: loaded.is_some(),
-        device: loaded.map(|d| d.device.clone()).unwrap_or_default(),
-        device_reason: loaded.map(|d| d.reason.clone()).unwrap_or_default(),
-        default,
+        ..Default::default()
     }
 }
 

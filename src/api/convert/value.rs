@@ -9,8 +9,8 @@ use std::mem::discriminant;
 use prost_types::Timestamp;
 
 use crate::{
+    api::ApiError,
     proto::{self, value::Kind},
-    server::ServerError,
     value::{Payload, Value},
 };
 
@@ -21,11 +21,11 @@ const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_4
 /// The payload of a document as it came in.
 ///
 /// # Errors
-/// [`ServerError::Field`].
+/// [`ApiError::Field`].
 pub(crate) fn payload_from(
     id: &str,
     fields: impl IntoIterator<Item = (String, proto::Value)>,
-) -> Result<Payload, ServerError> {
+) -> Result<Payload, ApiError> {
     fields
         .into_iter()
         .map(|(field, value)| {
@@ -47,8 +47,8 @@ pub(crate) fn payload_to(payload: &Payload) -> std::collections::BTreeMap<String
 /// A value as it came in; `field` says where it stands and is only asked in a failure.
 ///
 /// # Errors
-/// [`ServerError::Field`].
-pub(crate) fn value_from(value: proto::Value, field: impl Fn() -> String) -> Result<Value, ServerError> {
+/// [`ApiError::Field`].
+pub(crate) fn value_from(value: proto::Value, field: impl Fn() -> String) -> Result<Value, ApiError> {
     match value.kind {
         Some(Kind::List(list)) => {
             let values = list
@@ -59,10 +59,7 @@ pub(crate) fn value_from(value: proto::Value, field: impl Fn() -> String) -> Res
             if let [first, rest @ ..] = values.as_slice()
                 && rest.iter().any(|v| discriminant(v) != discriminant(first))
             {
-                return Err(ServerError::field(
-                    field(),
-                    "a list holds values of one kind; this one mixes them",
-                ));
+                return Err(ApiError::field(field(), "a list holds values of one kind; this one mixes them"));
             }
             Ok(Value::List(values))
         }
@@ -73,9 +70,9 @@ pub(crate) fn value_from(value: proto::Value, field: impl Fn() -> String) -> Res
 /// A value that is not a list, as it came in.
 ///
 /// # Errors
-/// [`ServerError::Field`].
-pub(crate) fn scalar_from(value: proto::Value, field: impl Fn() -> String) -> Result<Value, ServerError> {
-    let refuse = |reason: &str| Err(ServerError::field(field(), reason));
+/// [`ApiError::Field`].
+pub(crate) fn scalar_from(value: proto::Value, field: impl Fn() -> String) -> Result<Value, ApiError> {
+    let refuse = |reason: &str| Err(ApiError::field(field(), reason));
     match value.kind {
         Some(Kind::String(s)) => Ok(Value::String(s)),
         Some(Kind::Integer(i)) => Ok(Value::Integer(i)),
@@ -83,7 +80,7 @@ pub(crate) fn scalar_from(value: proto::Value, field: impl Fn() -> String) -> Re
         Some(Kind::Float(f)) => refuse(&format!("the float is {f}; it must be finite")),
         Some(Kind::Bool(b)) => Ok(Value::Bool(b)),
         Some(Kind::Datetime(t)) => {
-            micros_from(&t).map(Value::Datetime).map_err(|reason| ServerError::field(field(), reason))
+            micros_from(&t).map(Value::Datetime).map_err(|reason| ApiError::field(field(), reason))
         }
         Some(Kind::List(_)) => refuse("a list holds no further lists"),
         None => refuse("the value has no kind; set string, integer, float, bool, datetime or list"),

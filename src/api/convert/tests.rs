@@ -16,7 +16,7 @@ fn create(config: proto::CollectionConfig) -> proto::CreateCollectionRequest {
     proto::CreateCollectionRequest { config: Some(config), if_not_exists: false }
 }
 
-fn assert_invalid<T: std::fmt::Debug>(result: Result<T, ServerError>, word: &str) {
+fn assert_invalid<T: std::fmt::Debug>(result: Result<T, ApiError>, word: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains(word), "{error}");

@@ -1,0 +1,40 @@
+//! The methods of the Search service.
+
+use super::{ApiError, Context, convert};
+use crate::{engine::SearchAnswer, proto};
+
+/// The hits of one query.
+pub(crate) async fn search(
+    context: Context,
+    request: proto::SearchRequest,
+) -> Result<proto::SearchResponse, ApiError> {
+    let explain = request.explain;
+    let queries = vec![convert::search_from(request)?];
+    let mut answers = context.engine.search_batch(queries, context.caller(), context.room.clone()).await?;
+    let answer = answers.pop().expect("one answer per query");
+    Ok(context.convert(|| response(&context, answer, explain)))
+}
+
+/// The hits of several queries, in their order; if one fails, all do.
+pub(crate) async fn search_batch(
+    context: Context,
+    request: proto::SearchBatchRequest,
+) -> Result<proto::SearchBatchResponse, ApiError> {
+    let (mut queries, mut explain) = (Vec::new(), Vec::new());
+    for request in request.requests {
+        explain.push(request.explain);
+        queries.push(convert::search_from(request)?);
+    }
+    let answers = context.engine.search_batch(queries, context.caller(), context.room.clone()).await?;
+    let answers = answers.into_iter().zip(explain);
+    let responses =
+        context.convert(|| answers.map(|(answer, explain)| response(&context, answer, explain)).collect());
+    Ok(proto::SearchBatchResponse { responses })
+}
+
+fn response(context: &Context, answer: SearchAnswer, explain: bool) -> proto::SearchResponse {
+    if answer.tokens > 0 {
+        context.counts.encoded(1, answer.tokens.into());
+    }
+    convert::answer_to(answer, explain)
+}
