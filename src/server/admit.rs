@@ -2,7 +2,7 @@
 //!
 //! [`AdmitLayer`] stands in front of all methods of `distilface.v1`: it refuses at once while the server drains
 //! or works on `limits.concurrent_requests_max` requests, bounds what comes in (`inbound.rs`), gives each request its
-//! [`Request`] context, and follows the answer to its last byte, which is when its memory is free again. A call is one of
+//! [`Request`], and has the answer followed to its last byte (`follow.rs`), which is when its memory is free again. A call is one of
 //! those worked on from when it is here as a whole until its answer is made; a stream is not, but each of its messages is
 //! while it is written.
 //! What a method then does, and the limits of its work, are the API's ([`Context`]).
@@ -16,19 +16,19 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    task::{self, Poll, ready},
+    task::{self, Poll},
     time::{Duration, Instant},
 };
 
 use axum::http;
-use http_body::{Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::{
-    connections::{Busy, Client},
+    connections::Client,
+    follow::{FollowedBody, Following},
     inbound::{Holding, Inbound, OpenStream, Streams},
     metrics::Metrics,
     status,
@@ -187,11 +187,11 @@ where
         let method = self.gate.limits.method(name).cloned();
         let label = method.as_ref().map_or_else(|| "unknown".into(), |method| Arc::clone(&method.name));
         let holding = Holding::new(self.gate.limits.room());
-        let mut following = Following::begin(&self.gate, label, &holding, Arc::clone(&id), arrived);
+        let mut following = Following::begin(&self.gate.metrics, label, &holding, Arc::clone(&id), arrived);
         let span = tracing::info_span!("request", method = %following.method, request_id = %id);
 
         if let Some(client) = request.extensions_mut().remove::<Client>() {
-            following._busy = Some(client.begin());
+            following.busy = Some(client.begin());
             request.extensions_mut().insert(client.tcp);
         }
         let client = client_of(request.extensions());
@@ -297,98 +297,6 @@ fn grpc_timeout(headers: &http::HeaderMap) -> Option<Duration> {
         "n" => Duration::from_nanos(number),
         _ => return None,
     })
-}
-
-/// Follows one request to its end, which is counted and logged once; dropped before, it was cancelled.
-#[derive(Debug)]
-struct Following {
-    metrics: Arc<Metrics>,
-    method: Arc<str>,
-    id: Arc<str>,
-    arrived: Instant,
-    /// What it holds lives as long as its answer.
-    _holding: Arc<Holding>,
-    stream: Option<OpenStream>,
-    /// Its connection is not idle.
-    _busy: Option<Busy>,
-    ended: bool,
-}
-
-impl Following {
-    fn begin(gate: &Gate, method: Arc<str>, holding: &Arc<Holding>, id: Arc<str>, arrived: Instant) -> Self {
-        gate.metrics.began();
-        Following {
-            metrics: Arc::clone(&gate.metrics),
-            method,
-            id,
-            arrived,
-            _holding: Arc::clone(holding),
-            stream: None,
-            _busy: None,
-            ended: false,
-        }
-    }
-
-    /// A failure has one line in the log, whoever is to blame; a client that went away is no failure.
-    fn end(&mut self, status: &Status) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        self.stream = None;
-        let (code, elapsed) = (status::code_name(status.code()), self.arrived.elapsed());
-        self.metrics.ended(&self.method, code, elapsed);
-        let elapsed_ms = elapsed.as_secs_f64() * 1e3;
-        let (method, request_id) = (&*self.method, &*self.id);
-        if matches!(status.code(), Code::Ok | Code::Cancelled) {
-            tracing::debug!(method, request_id, code, elapsed_ms, "request ended");
-        } else {
-            let reason = status::without_texts(status.message());
-            tracing::info!(method, request_id, code, reason, elapsed_ms, "request refused or failed");
-        }
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.end(&status::bare(Code::Cancelled));
-    }
-}
-
-/// An answer that is followed to its trailers.
-struct FollowedBody {
-    body: Body,
-    following: Following,
-}
-
-impl http_body::Body for FollowedBody {
-    type Data = bytes::Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    let ended = Status::from_header_map(trailers);
-                    self.following.end(&ended.unwrap_or_else(|| status::bare(Code::Ok)));
-                }
-            }
-            Some(Err(status)) => self.following.end(status),
-            None => self.following.end(&status::bare(Code::Ok)),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! gRPC over the API: listen, serve, drain, stop.
 //!
-//! The four services of `proto/distilface/v1` (`grpc.rs`), health v1 and reflection (v1, and v1alpha for older clients) behind one
-//! gate (`admit.rs`). The same router serves a socket ([`start`]) and a caller in this process ([`in_process`]).
+//! The four services of `proto/distilface/v1` (`grpc.rs`), health v1 (`health.rs`) and reflection (v1, and v1alpha for
+//! older clients) behind one gate (`admit.rs`). The same router serves a socket ([`start`]) and a caller in this process
+//! ([`in_process`]).
 //! Leaves out encryption and authentication: without `server.allow_remote` only this machine is served.
 
 mod admit;
 mod connections;
 mod error;
+mod follow;
 mod grpc;
+mod health;
 mod inbound;
 mod metrics;
-mod status;
+pub(crate) mod status;
 
 use std::{
     io,
@@ -23,17 +26,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{
-    server::NamedService,
-    transport::{
-        Channel, Endpoint, Server, Uri,
-        server::{Router, TcpIncoming},
-    },
+use tonic::transport::{
+    Channel, Endpoint, Server, Uri,
+    server::{Router, TcpIncoming},
 };
-use tonic_health::{
-    ServingStatus,
-    server::{HealthReporter, health_reporter},
-};
+use tonic_health::server::health_reporter;
 use tower::layer::util::{Identity, Stack};
 
 pub use self::error::ServerError;
@@ -41,10 +38,10 @@ use self::{
     admit::{AdmitLayer, Gate},
     connections::{Connection, Places},
     grpc::Grpc,
+    health::Health,
     metrics::Metrics,
 };
 use crate::{
-    allocator,
     engine::Engine,
     handles, proto,
     rpc::{
@@ -62,8 +59,6 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Requests on one connection; the permits of `admit.rs` are the limit of the whole server.
 const STREAMS_PER_CONNECTION: u32 = 1024;
-/// How often the engine is asked whether it is healthy.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a scrape of the metrics, and connections that were cut, may hold up the end.
 const HELPER_PATIENCE: Duration = Duration::from_secs(1);
 /// When no request has run for this long, a server that drains cuts the connections that are left: their clients had
@@ -356,68 +351,6 @@ impl Services {
             .add_service(health)
             .add_service(reflection().build_v1().expect(DESCRIPTORS))
             .add_service(reflection().build_v1alpha().expect(DESCRIPTORS));
-        Services { router, health: Health { reporter }, metrics, draining }
-    }
-}
-
-/// Reports the engine's health as grpc.health.v1.
-struct Health {
-    reporter: HealthReporter,
-}
-
-impl Health {
-    /// The whole server and each of its services; all share one engine, so all share one state.
-    const NAMES: [&'static str; 5] = [
-        "",
-        CollectionsServer::<Grpc>::NAME,
-        DocumentsServer::<Grpc>::NAME,
-        SearchServer::<Grpc>::NAME,
-        EncoderServer::<Grpc>::NAME,
-    ];
-
-    async fn set(&self, status: ServingStatus) {
-        for name in Self::NAMES {
-            self.reporter.set_service_status(name, status).await;
-        }
-    }
-
-    /// Asks the engine once.
-    async fn follow_once(&self, engine: &Engine) -> bool {
-        let healthy = engine.healthy();
-        // A command that is done at once may close the engine before this is first asked.
-        if let Err(reason) = &healthy
-            && !engine.is_closing()
-        {
-            tracing::error!(reason, "not healthy");
-        }
-        self.set(if healthy.is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
-        healthy.is_ok()
-    }
-
-    /// Asks the engine again and again, telling only what changed, until the server drains. Then says NOT_SERVING and ends
-    /// the Watch streams, which would otherwise keep the server from stopping.
-    async fn follow(mut self, engine: Arc<Engine>, draining: CancellationToken) {
-        let mut was_healthy = self.follow_once(&engine).await;
-        let mut ticks = tokio::time::interval(HEALTH_INTERVAL);
-        loop {
-            tokio::select! {
-                () = draining.cancelled() => break,
-                _ = ticks.tick() => {
-                    engine.probe();
-                    if allocator::is_due() {
-                        drop(tokio::task::spawn_blocking(allocator::give_back));
-                    }
-                    // A disk that hangs must not keep the rest from being told.
-                    let _ = tokio::time::timeout(HEALTH_INTERVAL, engine.examine()).await;
-                    if engine.healthy().is_ok() != was_healthy {
-                        was_healthy = self.follow_once(&engine).await;
-                    }
-                }
-            }
-        }
-        self.set(ServingStatus::NotServing).await;
-        for name in Self::NAMES {
-            self.reporter.clear_service_status(name).await;
-        }
+        Services { router, health: Health::new(reporter), metrics, draining }
     }
 }

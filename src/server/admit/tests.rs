@@ -3,8 +3,9 @@
 use crate::error::Fault as _;
 use std::convert::Infallible;
 
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 use tokio::sync::oneshot;
+use tonic::Code;
 use tower::ServiceExt;
 
 use super::*;
