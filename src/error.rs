@@ -19,9 +19,10 @@ pub enum ErrorKind {
     Exists,
     /// The request is right but the state is not (another model, another dimension, missing set-up): fix the state.
     Precondition,
-    /// The caller is not known: give a valid key.
+    /// The caller is not known: give a valid key. No error is of this kind yet, since no door asks for keys.
     Unauthenticated,
-    /// The caller is known and may not do this: ask the operator who grants it.
+    /// The caller is known and may not do this: ask the operator who grants it. No error is of this kind yet,
+    /// as with [`ErrorKind::Unauthenticated`].
     Forbidden,
     /// A queue or a limit is full: back off and retry.
     Overloaded,

@@ -213,6 +213,7 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+    use crate::{budget::BudgetError, engine::EngineError, error::Fault, server::status};
 
     fn verdict(error: impl Into<anyhow::Error>) -> (String, &'static str, u8) {
         let Verdict { message, kind, exit } = judge(&error.into());
@@ -247,8 +248,65 @@ mod tests {
         ] {
             assert_eq!(verdict(Status::new(code, "m")), ("m".into(), kind, exit));
         }
+    }
+
+    /// An error of any kind, as a server meets it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("of some kind")]
+    struct Of(ErrorKind);
+
+    impl Fault for Of {
+        fn kind(&self) -> ErrorKind {
+            self.0
+        }
+    }
+
+    /// An error of the code that is of this kind.
+    fn real(kind: ErrorKind) -> Option<EngineError> {
+        use EngineError::*;
+        let name = || "a".to_owned();
+        let error = match kind {
+            ErrorKind::Invalid => OutOfRange { name: "k", min: 1, max: 2, got: 3 },
+            ErrorKind::NotFound => NoCollection { name: name(), known: "b".into() },
+            ErrorKind::Exists => CollectionExists { name: name() },
+            ErrorKind::Precondition => EncoderOff,
+            // No door asks who calls: the error that says so comes with the door that does.
+            ErrorKind::Unauthenticated | ErrorKind::Forbidden => return None,
+            ErrorKind::Overloaded => TooManyOpen { limit: 1 },
+            ErrorKind::Unavailable => Closing,
+            ErrorKind::Timeout => Expired,
+            ErrorKind::Corrupt => Damaged { name: name(), reason: "x".into() },
+            ErrorKind::Internal => Panicked { reason: "x".into() },
+        };
+        Some(error)
+    }
+
+    #[test]
+    fn every_kind_is_told_alike_by_a_status_and_by_an_error_in_the_process() {
         for kind in ErrorKind::ALL {
-            assert!(!name(kind).is_empty());
+            let expected = (name(kind), if kind == ErrorKind::Invalid { 2 } else { 1 });
+            assert_eq!(name(kind).to_uppercase(), kind.name());
+            let told = |error: anyhow::Error| {
+                let (_, kind, exit) = verdict(error);
+                (kind, exit)
+            };
+            assert_eq!(told(status::of(&Of(kind), "r").into()), expected, "of a status");
+            let Some(error) = real(kind) else { continue };
+            assert_eq!(error.kind(), kind);
+            assert_eq!(told(status::of(&error, "r").into()), expected, "of the status of {error}");
+            assert_eq!(told(anyhow::Error::from(error).context("searching")), expected, "in the process");
+            let wrapped = crate::Error::from(real(kind).expect("there was one"));
+            assert_eq!(told(wrapped.into()), expected, "in the process, as any error of the crate");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_wrong_use_both_ways() {
+        let error = || BudgetError::AnswerTooLarge { limit: 1 };
+        let status = status::of(&error(), "r");
+        assert_eq!(status.code(), Code::OutOfRange);
+        for (_, kind, exit) in [verdict(status), verdict(error())] {
+            assert_eq!((kind, exit), ("invalid", 2));
         }
     }
 
