@@ -63,8 +63,9 @@ use strays::Strays;
 use twins::{Twins, digest};
 
 use super::{
-    IndexError, IndexKind, IndexParams, Neighbor, SearchParams, Slot, Stamp, VectorIndex, check_items,
-    check_query,
+    IndexError, IndexKind, IndexParams, Neighbor, SearchParams, Slot, Stamp, VectorIndex,
+    baseline::GraphDistance,
+    check_items, check_query,
     manifest::{self, Manifest},
 };
 use crate::{
@@ -523,10 +524,6 @@ impl Drop for Graph {
         }
     }
 }
-
-/// [`Metric::distance`] in a form that `hnsw_rs` accepts.
-#[derive(Debug, Clone, Copy)]
-struct GraphDistance(Metric);
 
 impl Distance<f32> for GraphDistance {
     fn eval(&self, a: &[f32], b: &[f32]) -> f32 {

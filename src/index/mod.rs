@@ -16,6 +16,7 @@ use crate::{
     vector::{Dim, Metric},
 };
 
+mod baseline;
 pub mod columns;
 #[cfg(test)]
 mod conformance;
