@@ -65,7 +65,7 @@ test: tools ## everything CI demands: format, lints, tests, documentation, clien
 	$(call step,set up,$(DEBUG) setup --python $(PYTHON))
 	$(call step,lints,$(CARGO) clippy --locked --all-targets -- -D warnings)
 	$(call step,unit and property tests,$(CARGO) test --locked --lib --bins)
-	$(call step,kernels of lesser processors,for simd in portable avx2; do DISTILFACE_SIMD=$$simd $(CARGO) test --locked --lib -- kernel:: vector:: simd:: || exit 1; done)
+	$(call step,kernels of lesser processors,for simd in portable avx2; do DISTILFACE_SIMD=$$simd $(CARGO) test --locked --lib -- runtime::layer8:: vector:: simd:: || exit 1; done)
 	$(call step,behaviour and crash tests,$(CARGO) test --locked --test '*')
 	$(call step,doc tests,$(CARGO) test --locked --doc)
 	$(call step,documentation,RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps)
