@@ -2,8 +2,9 @@
 //!
 //! A change is durable before it is seen. Readers take a snapshot ([`Directory`]) and never wait for a change.
 //! What the start finds is compared by `inventory.rs`. Nothing is removed from the disk but folders that carry a
-//! checked mark of an unfinished creation or deletion, and nothing behind a symbolic link. A collection that cannot be opened is refused by name and keeps no other one
-//! from being served; a damaged catalogue is set aside and made anew from the folders.
+//! checked mark of an unfinished creation or deletion, and nothing behind a symbolic link. A collection that cannot be
+//! opened is refused by name and keeps no other one from being served; a damaged catalogue is set aside and made again
+//! from the folders.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
