@@ -154,10 +154,30 @@ fn a_query_asked_again_is_not_encoded_again() {
     assert_eq!(off.counters().texts.load(Ordering::Relaxed), 3);
 }
 
+/// Keeps the encoder's thread in a callback until what is returned is sent to or dropped.
+fn hold(encoder: &Encoder) -> mpsc::Sender<()> {
+    let (hold, held) = mpsc::channel::<()>();
+    let (entered, inside) = mpsc::channel();
+    encoder.submit(
+        &["a"],
+        TextKind::Raw,
+        Class::Bulk,
+        Limits::default(),
+        Box::new(move |_| {
+            entered.send(()).unwrap();
+            let _ = held.recv();
+        }),
+    );
+    inside.recv().unwrap();
+    hold
+}
+
 #[test]
 fn clients_take_turns_within_a_class() {
     // One text a batch: the order of answers is the order of batches.
     let encoder = open(|config| config.batch_tokens_max = 16);
+    // Both clients wait before the first of their texts is taken, however slow this machine is.
+    let held = hold(&encoder);
     let (send, receive) = mpsc::channel();
     let long = "rain on the river ".repeat(12);
     let ask = |client: u64, n: usize, what: &'static str| {
@@ -172,11 +192,12 @@ fn clients_take_turns_within_a_class() {
             );
         }
     };
-    ask(1, 200, "greedy");
+    ask(1, 50, "greedy");
     ask(2, 3, "modest");
-    let order: Vec<&str> = receive.iter().take(203).collect();
-    let last = order.iter().rposition(|&who| who == "modest").unwrap();
-    assert!(last < 150, "the last of three texts came after {last} of another client's 200");
+    drop(held);
+    let order: Vec<&str> = receive.iter().take(53).collect();
+    let places: Vec<usize> = (0..order.len()).filter(|&i| order[i] == "modest").collect();
+    assert!(places.len() == 3 && places[2] <= 6, "three texts beside another client's 50 came at {places:?}");
 }
 
 #[test]
@@ -343,27 +364,14 @@ fn expired_and_cancelled_requests_are_answered_without_being_encoded() {
 #[test]
 fn a_full_queue_refuses_and_says_so() {
     let encoder = open(|c| c.queue_max = 4);
-    // Keeps the encoder thread in a callback until told.
-    let (hold, held) = mpsc::channel::<()>();
-    let (entered, inside) = mpsc::channel();
-    encoder.submit(
-        &["a"],
-        TextKind::Raw,
-        Class::Bulk,
-        Limits::default(),
-        Box::new(move |_| {
-            entered.send(()).unwrap();
-            held.recv().unwrap();
-        }),
-    );
-    inside.recv().unwrap();
+    let held = hold(&encoder);
     let fits = ask(&encoder, &["a", "b", "c"], Class::Bulk, Limits::default());
     let refused = ask(&encoder, &["d", "e"], Class::Bulk, Limits::default()).recv().unwrap().unwrap_err();
     assert!(matches!(refused, EncoderError::QueueFull { limit: 4 }));
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     // Queries have a queue of their own and go first.
     let query = ask(&encoder, &["q"], Class::Query, Limits::default());
-    hold.send(()).unwrap();
+    drop(held);
     assert_eq!(query.recv().unwrap().unwrap().len(), 1);
     assert_eq!(fits.recv().unwrap().unwrap().len(), 3);
 }

@@ -191,7 +191,7 @@ fn tombstones_are_built_away() {
         collection.write(gone).unwrap();
         let begun = std::time::Instant::now();
         while collection.stats().tombstones > 0 {
-            assert!(begun.elapsed().as_secs() < 30, "{kind:?}: {:?}", collection.stats());
+            assert!(begun.elapsed().as_secs() < 120, "{kind:?}: {:?}", collection.stats());
             std::thread::yield_now();
         }
         let (hits, _) = search(&collection, &query(vector(&mut random), 1000)).unwrap();
@@ -244,7 +244,7 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
     assert_eq!(hits, truth);
     let begun = std::time::Instant::now();
     while search(&collection, &query).unwrap().1.plan() != "graph" {
-        assert!(begun.elapsed().as_secs() < 30, "{:?}", search(&collection, &query).unwrap().1);
+        assert!(begun.elapsed().as_secs() < 120, "{:?}", search(&collection, &query).unwrap().1);
         std::thread::yield_now();
     }
 }
