@@ -1,36 +1,33 @@
 //! Points of one dimension and metric: store and index kept in step.
+//!
+//! This file makes, opens and closes a collection, and has what its parts share. Changes come in by `admit.rs` and
+//! `writer.rs`, points go out by `read.rs`, hits by `query/`; `indexer.rs` builds the graph, `stats.rs` counts.
 
 use std::{
-    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::sync_channel,
     },
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    budget::BudgetError,
-    error::{ErrorKind, Fault},
-    index::{
-        IndexError, IndexKind, IndexParams, VectorIndex as _,
-        columns::{FieldsAsked, FieldsTold},
-    },
-    stop::Stopped,
+    index::IndexParams,
     store::{
         Head, Store, StoreError,
         disk::{Disk, RealDisk},
     },
     threads::{Threads, crew::Seat},
-    value::{PointId, ValueError, filter::FilterError, payload::payload_bytes},
-    vector::{Dim, Metric, VectorError},
+    value::PointId,
+    vector::{Dim, Metric},
 };
 
+mod admit;
 mod body;
 mod document;
+mod error;
 mod indexer;
 mod memory;
 mod query;
@@ -38,6 +35,7 @@ mod read;
 mod recover;
 mod rows;
 mod slots;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -45,10 +43,13 @@ mod writer;
 pub mod point;
 
 pub use crate::store::Identity;
+pub use admit::{Outcome, Write, WriteDone};
 pub use document::PAGE_BYTES;
+pub use error::CollectionError;
 pub use query::{Ask, Reads, Retrieval, SearchQuery, SearchTrace, Source, Stage, StageTrace};
+pub use stats::CollectionStats;
 
-use point::{Point, StoredPoint};
+use point::StoredPoint;
 
 /// How a collection was made; fixed for its life. Chunking and model belong to the engine and are only kept here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,59 +70,6 @@ pub struct Made {
     /// Which one it is; see [`Collection::identity`]. `None`: an earlier version described it, and whatever lies in the
     /// folder is taken for it.
     pub identity: Option<Identity>,
-}
-
-/// A change to a collection.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Write {
-    /// Stores the point; a stored point of its id is replaced, unless its content hash is the same.
-    Upsert(Box<Point>),
-    /// Only if what is stored has the content `expected`; [`CollectionError::Changed`] if not.
-    Replace {
-        /// The point to store.
-        point: Box<Point>,
-        /// Hash of the content that must be stored now.
-        expected: point::ContentHash,
-    },
-    /// Removes the point of this id, if there is one.
-    Delete(PointId),
-}
-
-/// The effect of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The point is new.
-    Inserted,
-    /// The point replaced one of its id.
-    Updated,
-    /// The stored content hash is the same.
-    Unchanged,
-    /// The point was removed.
-    Deleted,
-    /// No point of this id is stored, so nothing was removed.
-    NotFound,
-}
-
-/// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
-pub type WriteDone = Box<dyn FnOnce(Result<Vec<Outcome>, CollectionError>) + Send>;
-
-/// Counts and sizes of a collection.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CollectionStats {
-    /// Documents stored.
-    pub documents: u64,
-    /// Passages stored; each has one vector.
-    pub passages: u64,
-    /// Passages whose vectors the index answers; the others are scanned.
-    pub indexed: u64,
-    /// Vectors of deleted passages that the index still holds.
-    pub tombstones: u64,
-    /// Size of the collection's folder in bytes; 0 where it was not looked at.
-    pub disk_bytes: u64,
-    /// Size of the passages' vectors in bytes.
-    pub vector_bytes: u64,
-    /// Payload fields that were asked for; empty where none were.
-    pub fields: FieldsTold,
 }
 
 /// One page of a scroll, ordered by id.
@@ -337,139 +285,6 @@ impl Collection {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Queues changes for the writer; `done` hears when all are durable. The changes of one call are atomic.
-    /// Ids must be distinct within a call. Never blocks; a call that is refused at once is told so on this thread.
-    pub fn submit(&self, writes: Vec<Write>, done: WriteDone) {
-        let bytes = match self.admit(&writes) {
-            Ok(bytes) => bytes,
-            Err(error) => return writer::answer(done, Err(error)),
-        };
-        match self.shared.jobs.push(writer::Job { writes, done, bytes }) {
-            Ok(()) => self.shared.wake_writer(),
-            Err(refused) => {
-                let (job, error) = *refused;
-                self.shared.dequeued(bytes);
-                writer::answer(job.done, Err(error));
-            }
-        }
-    }
-
-    /// Checks a call and takes room for it in the queue.
-    fn admit(&self, writes: &[Write]) -> Result<usize, CollectionError> {
-        self.shared.check_open()?;
-        if self.shared.read_only().is_some() {
-            return Err(self.shared.read_only_error());
-        }
-        let mut ids = HashSet::with_capacity(writes.len());
-        for write in writes {
-            if !ids.insert(write.id()) {
-                return Err(CollectionError::DuplicateId { id: write.id().as_str().to_owned() });
-            }
-            if let Write::Upsert(point) | Write::Replace { point, .. } = write {
-                self.check_point(point)?;
-            }
-        }
-        let bytes = writes.iter().map(Write::bytes).sum();
-        let queued = self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
-        // One call may be larger than the queue; it then waits alone.
-        if queued > 0 && queued.saturating_add(bytes) > writer::QUEUE_BYTES_MAX {
-            self.shared.dequeued(bytes);
-            return Err(CollectionError::QueueFull { limit: writer::QUEUE_MAX });
-        }
-        Ok(bytes)
-    }
-
-    fn check_point(&self, point: &Point) -> Result<(), CollectionError> {
-        let bad = |reason: String| CollectionError::BadPoint { id: point.id.as_str().to_owned(), reason };
-        if point.passages.is_empty() {
-            return Err(bad("it has no passage; a document needs at least one".to_owned()));
-        }
-        for (n, passage) in point.passages.iter().enumerate() {
-            let got = passage.vector.as_slice().len();
-            if got != self.shared.spec.dim.len() {
-                let expected = self.shared.spec.dim.as_u32();
-                return Err(bad(format!(
-                    "vector {n} has {got} values, the collection's dimension is {expected}"
-                )));
-            }
-            if point.text.get(passage.range.start as usize..passage.range.end as usize).is_none() {
-                return Err(bad(format!("passage {n} is not a part of the text")));
-            }
-        }
-        Ok(())
-    }
-
-    /// [`Collection::submit`], waiting.
-    ///
-    /// # Errors
-    /// As the writer reports.
-    pub fn write(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, CollectionError> {
-        let (sender, answer) = sync_channel(1);
-        self.submit(
-            writes,
-            Box::new(move |result| {
-                // Nobody listens only if this thread is gone.
-                let _ = sender.try_send(result);
-            }),
-        );
-        answer.recv().unwrap_or(Err(CollectionError::Closed))
-    }
-
-    /// The collection's counts. It looks at every file for `disk_bytes`.
-    pub fn stats(&self) -> CollectionStats {
-        self.stats_with(&FieldsAsked::default())
-    }
-
-    /// The collection's counts, and the fields that are asked for.
-    pub fn stats_with(&self, asked: &FieldsAsked) -> CollectionStats {
-        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
-        let fields = self.shared.read_memory().fields.stats(asked);
-        CollectionStats { disk_bytes, fields, ..self.counts() }
-    }
-
-    /// The counts of [`Collection::stats`] without `disk_bytes` and `fields`. It is cheap and touches no disk.
-    pub fn counts(&self) -> CollectionStats {
-        let view = self.shared.view();
-        let passages = view.table.live();
-        // Where there is no graph, the exact index is the index.
-        let (inside, indexed, alive) = match &view.graph {
-            Some(graph) => {
-                let indexed = passages - view.table.live_count_from(graph.indexed);
-                (graph.index.len() as u64, indexed, indexed)
-            }
-            None if self.shared.spec.index.kind == IndexKind::Flat => {
-                (view.flat.len() as u64, passages, passages)
-            }
-            None => (view.flat.len() as u64, 0, passages),
-        };
-        CollectionStats {
-            documents: view.table.documents(),
-            passages,
-            indexed,
-            tombstones: inside.saturating_sub(alive),
-            disk_bytes: 0,
-            vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
-            fields: FieldsTold::default(),
-        }
-    }
-
-    /// Whether its graph has every vector, or will never have; closing it loses no work then.
-    pub fn is_settled(&self) -> bool {
-        self.shared.spec.index.kind == IndexKind::Flat
-            || self.shared.view().tail().next().is_none()
-            || self.shared.signal.has_given_up()
-    }
-
-    /// Waits until every vector that was durable at the call is in the graph. For tests and benches.
-    pub fn wait_indexed(&self) {
-        if self.shared.spec.index.kind == IndexKind::Flat {
-            return;
-        }
-        let end = self.shared.read_memory().slots.end();
-        self.shared.wake_indexer();
-        self.shared.signal.wait_until(|| self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end));
-    }
-
     /// Stops the writer after what is queued, saves the index files, syncs, and closes the store. Idempotent.
     ///
     /// # Errors
@@ -581,127 +396,5 @@ impl Shared {
         })?;
         let body = body::Body::decode(&head.body, self.store.dir())?;
         Ok((head, body))
-    }
-}
-
-impl Write {
-    fn id(&self) -> &PointId {
-        match self {
-            Write::Upsert(point) | Write::Replace { point, .. } => &point.id,
-            Write::Delete(id) => id,
-        }
-    }
-
-    /// About how much memory it holds.
-    fn bytes(&self) -> usize {
-        const OVERHEAD: usize = 128;
-        OVERHEAD
-            + self.id().as_str().len()
-            + match self {
-                Write::Upsert(point) | Write::Replace { point, .. } => {
-                    let vectors: usize =
-                        point.passages.iter().map(|p| OVERHEAD + size_of_val(p.vector.as_slice())).sum();
-                    point.title.len() + point.text.len() + payload_bytes(&point.payload) + vectors
-                }
-                Write::Delete(_) => 0,
-            }
-    }
-}
-
-/// Why a collection refused or failed.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say it")]
-pub enum CollectionError {
-    #[error(transparent)]
-    Value(#[from] ValueError),
-    #[error(transparent)]
-    Vector(#[from] VectorError),
-    #[error("no document {id:?}")]
-    NoDocument { id: String },
-    #[error("the query's text was not encoded, and nothing here searches by words")]
-    NotEncoded,
-    #[error("document id {id:?} stands twice in one request; send each id once")]
-    DuplicateId { id: String },
-    #[error("document {id:?}: {reason}")]
-    BadPoint { id: String, reason: String },
-    #[error("document {id:?} was changed or deleted by another request meanwhile; retry")]
-    Changed { id: String },
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    #[error(
-        "this collection is read-only since a write to disk failed ({reason}); reads go on, restart after the disk is repaired"
-    )]
-    ReadOnly { reason: String },
-    #[error("this collection is closed")]
-    Closed,
-    /// It holds as many vectors, or documents, as can be told apart in memory; removed ones do not count.
-    #[error(
-        "the collection is full: it cannot hold more than {limit} vectors; delete some, or start another collection"
-    )]
-    Full { limit: u32 },
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    #[error("the write queue is full ({limit} requests wait)")]
-    QueueFull { limit: usize },
-    #[error("cannot read or write {}", path.display())]
-    Io { path: PathBuf, source: Arc<std::io::Error> },
-    #[error(transparent)]
-    Budget(#[from] BudgetError),
-    #[error(transparent)]
-    Index(Arc<IndexError>),
-    #[error(transparent)]
-    Store(Arc<StoreError>),
-}
-
-impl Fault for CollectionError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            CollectionError::Value(e) => e.kind(),
-            CollectionError::Vector(e) => e.kind(),
-            CollectionError::NoDocument { .. } => ErrorKind::NotFound,
-            CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
-            CollectionError::Filter(e) => e.kind(),
-            CollectionError::Changed { .. } => ErrorKind::Overloaded,
-            // Waiting does not help: what is removed does not count.
-            CollectionError::ReadOnly { .. } | CollectionError::Full { .. } => ErrorKind::Precondition,
-            CollectionError::Closed => ErrorKind::Unavailable,
-            CollectionError::Stopped(_) => ErrorKind::Timeout,
-            CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
-            CollectionError::Io { .. } | CollectionError::NotEncoded => ErrorKind::Internal,
-            CollectionError::Budget(e) => e.kind(),
-            CollectionError::Index(e) => e.kind(),
-            CollectionError::Store(e) => e.kind(),
-        }
-    }
-
-    fn field(&self) -> Option<&str> {
-        match self {
-            CollectionError::Filter(e) => e.field(),
-            CollectionError::Vector(e) => e.field(),
-            _ => None,
-        }
-    }
-
-    fn is_too_large(&self) -> bool {
-        matches!(self, CollectionError::Budget(e) if e.is_too_large())
-    }
-}
-
-impl CollectionError {
-    fn io(path: &Path, source: std::io::Error) -> Self {
-        CollectionError::Io { path: path.to_owned(), source: Arc::new(source) }
-    }
-}
-
-impl From<IndexError> for CollectionError {
-    fn from(e: IndexError) -> Self {
-        CollectionError::Index(Arc::new(e))
-    }
-}
-
-impl From<StoreError> for CollectionError {
-    fn from(e: StoreError) -> Self {
-        CollectionError::Store(Arc::new(e))
     }
 }

@@ -3,18 +3,37 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Caller, Engine, EngineError, SearchAnswer, SearchQuery, backend::Backend, catalog::Open, encode::Slice,
-    error::Result, out_of_range,
+    Caller, Engine, EngineError, SearchQuery, backend::Backend, catalog::Open, encode::Slice, error::Result,
+    out_of_range,
 };
 use crate::{
     budget::Room,
-    collection::Reads,
+    collection::{Reads, SearchTrace, point::Hit},
     encoder::{Class, Embedding, EncodeTimes, Encoder, TextKind},
     vector::{Metric, Vector},
 };
 
 /// Largest `ef` of a search.
 const EF_MAX: usize = 4096;
+
+/// The hits of a search, and how they were found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchAnswer {
+    /// The hits, best first.
+    pub hits: Vec<Hit>,
+    /// Tokens of the question, special tokens included; 0 if it was not a text.
+    pub tokens: u32,
+    /// Whether the question was longer than the model's limit, so that its end was not encoded.
+    pub truncated: bool,
+    /// The device that encoded the question; empty if it was not a text.
+    pub device: String,
+    /// Where the time of encoding went; zero if the question was not a text.
+    pub encode: EncodeTimes,
+    /// How the search ran, stage by stage.
+    pub trace: SearchTrace,
+    /// Time from the call to the answer.
+    pub total: std::time::Duration,
+}
 
 impl Engine {
     /// The nearest documents, best first.

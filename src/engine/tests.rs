@@ -4,8 +4,11 @@ use std::path::Path;
 
 use super::*;
 use crate::{
+    budget::Room,
     config::{DataConfig, EncoderConfig},
     error::{ErrorKind, Fault as _},
+    value::{Payload, PointId, filter::Filter},
+    vector::Metric,
 };
 
 mod many;

@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use super::{tests::info, *};
+use super::{
+    description::{describe_folder, read_description},
+    tests::info,
+    *,
+};
 use crate::{
     budget::Room,
     collection::{
@@ -10,16 +14,16 @@ use crate::{
         point::{ContentHash, Passage, Point},
     },
     encoder::Chunking,
-    engine::CollectionModel,
-    index::IndexParams,
+    engine::{CollectionModel, inventory::DESCRIPTION_VERSION},
+    index::{IndexKind, IndexParams},
     model::manifest::Fingerprint,
     stop::Stop,
     store::{
-        golden,
+        folder, golden,
         tests::{format_of, to_format_1},
     },
     value::{Payload, PointId, Value},
-    vector::Vector,
+    vector::{Dim, Metric, Vector},
 };
 
 /// The graph has more vectors than are scanned.

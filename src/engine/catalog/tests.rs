@@ -2,18 +2,22 @@
 
 use std::fs;
 
-use super::*;
+use super::{
+    description::{describe_folder, read_description},
+    *,
+};
 use crate::{
     collection::{
-        Write,
+        Identity, Write,
         point::{ContentHash, Passage, Point},
     },
     error::{ErrorKind, Fault as _},
     index::{IndexKind, IndexParams},
     random::SplitMix,
     stop::Stop,
+    store::folder::{self, Mark},
     value::{Payload, PointId},
-    vector::{Metric, Vector},
+    vector::{Dim, Metric, Vector},
 };
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];

@@ -1,0 +1,114 @@
+//! Why a collection refuses or fails, and what kind of error each reason is.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    budget::BudgetError,
+    error::{ErrorKind, Fault},
+    index::IndexError,
+    stop::Stopped,
+    store::StoreError,
+    value::{ValueError, filter::FilterError},
+    vector::VectorError,
+};
+
+/// Why a collection refused or failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CollectionError {
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    #[error(transparent)]
+    Vector(#[from] VectorError),
+    #[error("no document {id:?}")]
+    NoDocument { id: String },
+    #[error("the query's text was not encoded, and nothing here searches by words")]
+    NotEncoded,
+    #[error("document id {id:?} stands twice in one request; send each id once")]
+    DuplicateId { id: String },
+    #[error("document {id:?}: {reason}")]
+    BadPoint { id: String, reason: String },
+    #[error("document {id:?} was changed or deleted by another request meanwhile; retry")]
+    Changed { id: String },
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(
+        "this collection is read-only since a write to disk failed ({reason}); reads go on, restart after the disk is repaired"
+    )]
+    ReadOnly { reason: String },
+    #[error("this collection is closed")]
+    Closed,
+    /// It holds as many vectors, or documents, as can be told apart in memory; removed ones do not count.
+    #[error(
+        "the collection is full: it cannot hold more than {limit} vectors; delete some, or start another collection"
+    )]
+    Full { limit: u32 },
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("the write queue is full ({limit} requests wait)")]
+    QueueFull { limit: usize },
+    #[error("cannot read or write {}", path.display())]
+    Io { path: PathBuf, source: Arc<std::io::Error> },
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    #[error(transparent)]
+    Index(Arc<IndexError>),
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+}
+
+impl Fault for CollectionError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CollectionError::Value(e) => e.kind(),
+            CollectionError::Vector(e) => e.kind(),
+            CollectionError::NoDocument { .. } => ErrorKind::NotFound,
+            CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
+            CollectionError::Filter(e) => e.kind(),
+            CollectionError::Changed { .. } => ErrorKind::Overloaded,
+            // Waiting does not help: what is removed does not count.
+            CollectionError::ReadOnly { .. } | CollectionError::Full { .. } => ErrorKind::Precondition,
+            CollectionError::Closed => ErrorKind::Unavailable,
+            CollectionError::Stopped(_) => ErrorKind::Timeout,
+            CollectionError::QueueFull { .. } => ErrorKind::Overloaded,
+            CollectionError::Io { .. } | CollectionError::NotEncoded => ErrorKind::Internal,
+            CollectionError::Budget(e) => e.kind(),
+            CollectionError::Index(e) => e.kind(),
+            CollectionError::Store(e) => e.kind(),
+        }
+    }
+
+    fn field(&self) -> Option<&str> {
+        match self {
+            CollectionError::Filter(e) => e.field(),
+            CollectionError::Vector(e) => e.field(),
+            _ => None,
+        }
+    }
+
+    fn is_too_large(&self) -> bool {
+        matches!(self, CollectionError::Budget(e) if e.is_too_large())
+    }
+}
+
+impl CollectionError {
+    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
+        CollectionError::Io { path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+impl From<IndexError> for CollectionError {
+    fn from(e: IndexError) -> Self {
+        CollectionError::Index(Arc::new(e))
+    }
+}
+
+impl From<StoreError> for CollectionError {
+    fn from(e: StoreError) -> Self {
+        CollectionError::Store(Arc::new(e))
+    }
+}

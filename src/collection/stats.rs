@@ -1,0 +1,83 @@
+//! Counts and sizes of a collection, and how far its index is.
+
+use super::Collection;
+use crate::index::{
+    IndexKind, VectorIndex as _,
+    columns::{FieldsAsked, FieldsTold},
+};
+
+/// Counts and sizes of a collection.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CollectionStats {
+    /// Documents stored.
+    pub documents: u64,
+    /// Passages stored; each has one vector.
+    pub passages: u64,
+    /// Passages whose vectors the index answers; the others are scanned.
+    pub indexed: u64,
+    /// Vectors of deleted passages that the index still holds.
+    pub tombstones: u64,
+    /// Size of the collection's folder in bytes; 0 where it was not looked at.
+    pub disk_bytes: u64,
+    /// Size of the passages' vectors in bytes.
+    pub vector_bytes: u64,
+    /// Payload fields that were asked for; empty where none were.
+    pub fields: FieldsTold,
+}
+
+impl Collection {
+    /// The collection's counts. It looks at every file for `disk_bytes`.
+    pub fn stats(&self) -> CollectionStats {
+        self.stats_with(&FieldsAsked::default())
+    }
+
+    /// The collection's counts, and the fields that are asked for.
+    pub fn stats_with(&self, asked: &FieldsAsked) -> CollectionStats {
+        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
+        let fields = self.shared.read_memory().fields.stats(asked);
+        CollectionStats { disk_bytes, fields, ..self.counts() }
+    }
+
+    /// The counts of [`Collection::stats`] without `disk_bytes` and `fields`. It is cheap and touches no disk.
+    pub fn counts(&self) -> CollectionStats {
+        let view = self.shared.view();
+        let passages = view.table.live();
+        // Where there is no graph, the exact index is the index.
+        let (inside, indexed, alive) = match &view.graph {
+            Some(graph) => {
+                let indexed = passages - view.table.live_count_from(graph.indexed);
+                (graph.index.len() as u64, indexed, indexed)
+            }
+            None if self.shared.spec.index.kind == IndexKind::Flat => {
+                (view.flat.len() as u64, passages, passages)
+            }
+            None => (view.flat.len() as u64, 0, passages),
+        };
+        CollectionStats {
+            documents: view.table.documents(),
+            passages,
+            indexed,
+            tombstones: inside.saturating_sub(alive),
+            disk_bytes: 0,
+            vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
+            fields: FieldsTold::default(),
+        }
+    }
+
+    /// Whether its graph has every vector, or will never have; closing it loses no work then.
+    pub fn is_settled(&self) -> bool {
+        self.shared.spec.index.kind == IndexKind::Flat
+            || self.shared.view().tail().next().is_none()
+            || self.shared.signal.has_given_up()
+    }
+
+    /// Waits until every vector that was durable at the call is in the graph. For tests and benches.
+    pub fn wait_indexed(&self) {
+        if self.shared.spec.index.kind == IndexKind::Flat {
+            return;
+        }
+        let end = self.shared.read_memory().slots.end();
+        self.shared.wake_indexer();
+        self.shared.signal.wait_until(|| self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end));
+    }
+}

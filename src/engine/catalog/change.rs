@@ -1,0 +1,314 @@
+//! Changes: a collection is made or deleted, an alias set or taken away.
+//!
+//! One change at a time, durable before it is seen. Creation and deletion mark the folder first, so that the next start
+//! knows what was cut off and finishes it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use super::{
+    ALIAS, COLLECTION, COLLECTIONS_DIR, Directory, Names, Open,
+    description::{describe_folder, entry_bytes, read_description, spec_of},
+    listed, named,
+};
+use crate::{
+    collection::{Collection, CollectionOptions, CollectionSpec},
+    engine::{
+        CollectionInfo, EngineError,
+        error::Result,
+        inventory::{DESCRIPTION_VERSION, Description},
+        opened::Place,
+    },
+    index::IndexKind,
+    store::{
+        StoreError,
+        disk::RealDisk,
+        folder::{self, Mark},
+    },
+    vector::Metric,
+};
+
+impl Names {
+    /// Makes a collection, or answers the existing one where `if_not_exists` and its settings agree.
+    pub(in crate::engine) fn create(
+        &self,
+        info: CollectionInfo,
+        if_not_exists: bool,
+    ) -> Result<(CollectionInfo, bool)> {
+        check_name("collection", &info.name)?;
+        self.change(|directory| {
+            if let Some(open) = directory.collections.get(&info.name) {
+                if !if_not_exists {
+                    return Err(EngineError::CollectionExists { name: info.name });
+                }
+                return match difference(&open.info, &info) {
+                    None => Ok((directory.info(open), false)),
+                    Some(difference) => Err(EngineError::CollectionDiffers { name: info.name, difference }),
+                };
+            }
+            if directory.aliases.contains_key(&info.name) {
+                return Err(EngineError::AliasTaken { name: info.name });
+            }
+            // The time alone could repeat if the clock is set back.
+            let folder = (0u32..)
+                .map(|n| format!("{:014x}-{n}", info.created_at))
+                .find(|f| !self.root.join(COLLECTIONS_DIR).join(f).exists())
+                .expect("some number is free");
+            let dir = self.root.join(COLLECTIONS_DIR).join(&folder);
+            let spec = spec_of(&info)?;
+            folder::create(&dir, &RealDisk)?;
+            let place = Place::create(&self.shelf, (&info.name, &dir), spec.clone(), |options| {
+                self.announce(&dir, folder, &info, spec, options)
+            });
+            let open = Open { info: info.clone(), place: Ok(place?), dir: Some(dir) };
+            directory.collections.insert(info.name.clone(), Arc::new(open));
+            Ok((info, true))
+        })
+    }
+
+    /// Fills a folder that was marked as being created, and takes the mark away once the catalogue knows it.
+    fn announce(
+        &self,
+        dir: &Path,
+        folder: String,
+        info: &CollectionInfo,
+        spec: CollectionSpec,
+        options: CollectionOptions,
+    ) -> Result<Arc<Collection>> {
+        let key = format!("{COLLECTION}{}", info.name);
+        let created = named(&info.name, || Collection::create(dir, spec, options));
+        let made = created.map_err(EngineError::from).and_then(|collection| {
+            let identity = Some(collection.identity());
+            let bytes = entry_bytes(info, &folder, identity);
+            let description = Description {
+                version: DESCRIPTION_VERSION,
+                identity,
+                info: info.clone(),
+                folder,
+                aliases: BTreeMap::new(),
+                revision: self.catalog.revision() + 1,
+            };
+            describe_folder(dir, &description)?;
+            self.catalog.put_all(&[(&key, Some(&bytes))])?;
+            Ok(collection)
+        });
+        let collection = match made {
+            Ok(collection) => collection,
+            Err(error) => {
+                // After a failed write nobody knows whether it is entered: the mark stays, and the next start finishes
+                // the creation or removes the folder.
+                if self.catalog.failed().is_none()
+                    && let Err(left) = folder::remove(dir, &RealDisk)
+                {
+                    tracing::warn!(folder = %dir.display(), error = %left, "the next start removes it");
+                }
+                return Err(error);
+            }
+        };
+        if let Err(error) = folder::unmark(dir, Mark::Creating, &RealDisk) {
+            self.catalog.put_all(&[(&key, None)])?;
+            return Err(error.into());
+        }
+        Ok(collection)
+    }
+
+    /// Forgets a collection and its aliases, then removes its files.
+    pub(in crate::engine) fn delete(&self, name: &str) -> Result<()> {
+        let (open, forgotten) = self.change(|directory| {
+            if let Some(target) = directory.aliases.get(name) {
+                let reason = format!("{name:?} is an alias of {target:?}; delete the collection by its own name, or the alias with delete-alias");
+                return Err(EngineError::BadRequest { reason });
+            }
+            let open = Arc::clone(directory.find(name)?);
+            if let Some(path) = open.dir.clone().filter(|dir| folder::is_link(dir)) {
+                return Err(EngineError::LinkedFolder { name: name.to_owned(), path });
+            }
+            if let Some(damage) = open.place.as_ref().ok().and_then(|place| place.holds_another()) {
+                return Err(EngineError::Damaged { name: name.to_owned(), reason: damage.to_string() });
+            }
+            if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) {
+                folder::mark(dir, Mark::Deleting, &RealDisk)?;
+            }
+            let mut keys = vec![format!("{COLLECTION}{name}")];
+            keys.extend(directory.aliases.iter().filter(|(_, c)| *c == name).map(|(a, _)| format!("{ALIAS}{a}")));
+            let keys: Vec<(&str, Option<&[u8]>)> = keys.iter().map(|k| (k.as_str(), None)).collect();
+            let forgotten = self.forget(&open, &keys)?;
+            directory.collections.remove(name);
+            directory.aliases.retain(|_, c| c != name);
+            Ok((open, forgotten))
+        })?;
+        // From here the collection is gone for everybody; what goes wrong with its files is repaired at the next start.
+        close_deleted(&open);
+        // As long as the catalogue has the name, the mark must stay.
+        if let Some(dir) = open.dir.as_ref().filter(|dir| forgotten && dir.exists())
+            && let Err(error) = folder::remove(dir, &RealDisk)
+        {
+            tracing::warn!(collection = name, %error, "removing a deleted collection's files");
+        }
+        Ok(())
+    }
+
+    /// Takes the names of a marked collection out of the catalogue. On a full disk its files go first, which makes the
+    /// room that the catalogue needs. `false`: it did not, and the next start does it.
+    fn forget(&self, open: &Open, keys: &[(&str, Option<&[u8]>)]) -> Result<bool> {
+        let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else {
+            self.catalog.put_all(keys)?;
+            return Ok(true);
+        };
+        match self.catalog.put_all(keys) {
+            Err(StoreError::DiskFull { .. }) => {
+                close_deleted(open);
+                folder::empty(dir)?;
+                // The mark has decided it, so this is no failure of the deletion.
+                let forgotten = self.catalog.put_all(keys);
+                if let Err(error) = &forgotten {
+                    tracing::warn!(collection = open.info.name, %error, "the next start takes the name away");
+                }
+                Ok(forgotten.is_ok())
+            }
+            Err(error) => {
+                folder::unmark(dir, Mark::Deleting, &RealDisk)?;
+                Err(error.into())
+            }
+            Ok(()) => Ok(true),
+        }
+    }
+
+    /// Points `alias` at `collection`; answers what it named before.
+    pub(in crate::engine) fn set_alias(&self, alias: &str, collection: &str) -> Result<Option<String>> {
+        check_name("alias", alias)?;
+        self.change(|directory| {
+            if directory.collections.contains_key(alias) {
+                return Err(EngineError::AliasTaken { name: alias.to_owned() });
+            }
+            let target = Arc::clone(directory.find(collection)?);
+            let name = target.info.name.clone();
+            // First where it belongs, then the catalogue, then where it belonged: of two that claim it the later has it.
+            self.redescribe(directory, &target, |aliases, revision| {
+                aliases.insert(alias.to_owned(), revision);
+            })?;
+            self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), Some(name.as_bytes()))])?;
+            let before = directory.aliases.insert(alias.to_owned(), name);
+            if let Some(open) = before.as_ref().and_then(|before| directory.collections.get(before))
+                && open.info.name != target.info.name
+                && let Err(error) = self.redescribe(directory, open, |aliases, _| {
+                    aliases.remove(alias);
+                })
+            {
+                tracing::warn!(alias, error = %error, "the collection that had the alias still says so; the later one counts");
+            }
+            Ok(before)
+        })
+    }
+
+    /// Changes the aliases that a collection's own folder tells.
+    fn redescribe(
+        &self,
+        directory: &Directory,
+        open: &Open,
+        change: impl FnOnce(&mut BTreeMap<String, u64>, u64),
+    ) -> Result<()> {
+        let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else { return Ok(()) };
+        let revision = self.catalog.revision() + 1;
+        // An opening may be entering the identity.
+        let _one = self.shelf.describing();
+        let mut description = match read_description(dir) {
+            Ok(Some(description)) => description,
+            // It says more than this version knows, and that must stay.
+            Err(error @ (StoreError::NewerFormat { .. } | StoreError::NotUnderstood { .. })) => {
+                return Err(error.into());
+            }
+            Ok(None) | Err(_) => {
+                let mine = directory.aliases.iter().filter(|(_, target)| **target == open.info.name);
+                Description {
+                    version: DESCRIPTION_VERSION,
+                    identity: open.place.as_ref().ok().and_then(|place| place.identity()),
+                    info: open.info.clone(),
+                    folder: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    aliases: mine.map(|(alias, _)| (alias.clone(), revision)).collect(),
+                    revision,
+                }
+            }
+        };
+        description.revision = revision;
+        change(&mut description.aliases, revision);
+        describe_folder(dir, &description)?;
+        Ok(())
+    }
+
+    pub(in crate::engine) fn delete_alias(&self, alias: &str) -> Result<()> {
+        self.change(|directory| {
+            if !directory.aliases.contains_key(alias) {
+                let known = listed(directory.aliases.keys());
+                return Err(EngineError::NoAlias { alias: alias.to_owned(), known });
+            }
+            let target = directory.aliases.get(alias).and_then(|target| directory.collections.get(target));
+            if let Some(open) = target {
+                self.redescribe(directory, open, |aliases, _| {
+                    aliases.remove(alias);
+                })?;
+            }
+            self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), None)])?;
+            directory.aliases.remove(alias);
+            Ok(())
+        })
+    }
+}
+
+/// # Errors
+/// [`EngineError::BadName`].
+fn check_name(what: &'static str, name: &str) -> Result<(), EngineError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    let ok = (1..=128).contains(&name.len())
+        && name.bytes().all(allowed)
+        && name.as_bytes()[0].is_ascii_alphanumeric();
+    if ok { Ok(()) } else { Err(EngineError::BadName { what, name: name.chars().take(160).collect() }) }
+}
+
+fn close_deleted(open: &Open) {
+    if let Ok(place) = &open.place
+        && let Err(error) = place.close()
+    {
+        tracing::warn!(collection = open.info.name, %error, "closing a deleted collection");
+    }
+}
+
+/// What a second creation asks for that the first did not; `None` if they agree.
+fn difference(have: &CollectionInfo, want: &CollectionInfo) -> Option<String> {
+    let mut parts = Vec::new();
+    let mut compare = |what: &str, have: String, want: String| {
+        if have != want {
+            parts.push(format!("{what} is {have}, not {want}"));
+        }
+    };
+    compare("dimension", have.dimension.to_string(), want.dimension.to_string());
+    let metric = |info: &CollectionInfo| match info.metric {
+        Metric::Cosine => "cosine".to_owned(),
+        Metric::Dot => "dot".to_owned(),
+        Metric::Euclidean => "euclidean".to_owned(),
+    };
+    compare("metric", metric(have), metric(want));
+    let kind = |info: &CollectionInfo| match info.index.kind {
+        IndexKind::Flat => "flat".to_owned(),
+        IndexKind::HnswRs => "hnsw_rs".to_owned(),
+    };
+    compare("index kind", kind(have), kind(want));
+    compare("m", have.index.m.to_string(), want.index.m.to_string());
+    let (have_index, want_index) = (&have.index, &want.index);
+    compare(
+        "ef_construction",
+        have_index.ef_construction.to_string(),
+        want_index.ef_construction.to_string(),
+    );
+    compare("ef_search", have_index.ef_search.to_string(), want_index.ef_search.to_string());
+    compare("seed", have_index.seed.to_string(), want_index.seed.to_string());
+    let chunking = |info: &CollectionInfo| {
+        info.chunking.map_or("off".to_owned(), |chunking| {
+            format!("{} tokens with {} shared", chunking.max_tokens, chunking.overlap_tokens)
+        })
+    };
+    compare("chunking", chunking(have), chunking(want));
+    let model =
+        |info: &CollectionInfo| info.model.as_ref().map_or("none".to_owned(), |m| m.fingerprint.0.clone());
+    compare("model", model(have), model(want));
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
