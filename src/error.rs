@@ -99,15 +99,19 @@ pub trait Fault: std::error::Error {
 
 /// A message and the messages of its sources, as far as they add something.
 pub fn with_sources(error: &(dyn std::error::Error + '_)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+    let messages = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    told_once(messages)
+}
+
+/// Messages from the outermost to the innermost as one text, without those that stand in it already.
+pub(crate) fn told_once(messages: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::new();
+    for message in messages {
+        if text.is_empty() {
+            text = message;
+        } else if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
-        source = cause.source();
     }
     text
 }

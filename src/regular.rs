@@ -35,16 +35,27 @@ pub(crate) fn open_with(path: &Path, options: &OpenOptions) -> io::Result<File> 
     }
 }
 
-/// The whole of a file.
+/// The whole of a file. Memory for all of it is taken at once, and none for a file that is too large.
 ///
 /// # Errors
-/// As [`open`]; [`io::ErrorKind::FileTooLarge`] above `bytes_max`.
+/// As [`open`]; [`io::ErrorKind::FileTooLarge`] above `bytes_max`; [`io::ErrorKind::OutOfMemory`].
 pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let too_large = |bytes: u64| {
+        let reason = format!("it has {bytes} bytes, and at most {bytes_max} are read of such a file");
+        io::Error::new(io::ErrorKind::FileTooLarge, reason)
+    };
+    let file = open(path)?;
+    let len = file.metadata()?.len();
+    if len > bytes_max {
+        return Err(too_large(len));
+    }
     let mut bytes = Vec::new();
-    open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    // A buffer that doubles as it fills would take the room of large weights twice.
+    bytes.try_reserve_exact(usize::try_from(len).unwrap_or(usize::MAX))?;
+    // It may have grown meanwhile, and some special files say that they are empty.
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
-        let reason = format!("it is larger than the {bytes_max} bytes that are read of such a file");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+        return Err(too_large(bytes.len() as u64));
     }
     Ok(bytes)
 }

@@ -136,9 +136,10 @@ impl Session {
             }
             Target::Server { url, .. } => {
                 let no_server = |reason: String| Stop::NoServer { url: url.clone(), reason };
-                let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| no_server(innermost(&e)))?;
+                let endpoint =
+                    Endpoint::from_shared(url.clone()).map_err(|e| no_server(failure::innermost(&e)))?;
                 let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-                let channel = endpoint.connect().await.map_err(|e| no_server(innermost(&e)))?;
+                let channel = endpoint.connect().await.map_err(|e| no_server(failure::innermost(&e)))?;
                 Ok(Session { channel, engine: None, name: target.to_string() })
             }
         }
@@ -227,15 +228,6 @@ pub async fn with_session(
         Target::Server { .. } => result,
     };
     result.and(closed)
-}
-
-/// The last cause tells what the system said; those above only that something failed.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::io;
 use tonic::{Code, Status};
 
 use super::output::Output;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, told_once};
 
 /// The text of `--help` about exit codes.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 partly done (some documents failed), \
@@ -103,11 +103,16 @@ pub fn judge(error: &anyhow::Error) -> Verdict {
 /// What the connection failed of, if it was that and not an answer of the server.
 pub fn transport_fault(status: &Status) -> Option<String> {
     // A status that a server sent has no cause here.
-    let mut cause = std::error::Error::source(status)?;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+    std::error::Error::source(status).map(innermost)
+}
+
+/// The last cause tells what the system said; those above only that something failed.
+pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
     }
-    Some(cause.to_string())
+    error.to_string()
 }
 
 fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
@@ -116,24 +121,17 @@ fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 
 /// The chain of causes as one text, without saying anything twice.
 pub fn words(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let (more, status) = match cause.downcast_ref::<Status>() {
-            // Its Display is for the programs of the wire; the message is for people.
-            Some(status) => (status_words(status), true),
-            None => (cause.to_string(), false),
-        };
-        if text.is_empty() {
-            text = more;
-        } else if !text.contains(&more) {
-            text = format!("{text}: {more}");
+    let mut ended = false;
+    told_once(error.chain().map_while(|cause| match cause.downcast_ref::<Status>() {
+        _ if ended => None,
+        Some(status) => {
+            // Below it come the transport's inner words. Its Display is for the programs of the wire; the message is for
+            // people.
+            ended = true;
+            Some(status_words(status))
         }
-        if status {
-            // Below it come the transport's inner words.
-            break;
-        }
-    }
-    text
+        None => Some(cause.to_string()),
+    }))
 }
 
 fn status_words(status: &Status) -> String {

@@ -158,7 +158,7 @@ pub fn run(app: &App, args: &FinetuneArgs) -> anyhow::Result<()> {
         job.check_name().map_err(in_words)?;
     }
     let mut shown = Shown::new(app);
-    let prepared = job.prepare(&mut Database(app), &mut shown).map_err(in_words)?;
+    let prepared = job.options().prepare(&mut Database(app), &mut shown).map_err(in_words)?;
     let data = prepared.data();
     match (args.dry_run, app.out.is_json()) {
         (true, true) => return app.out.document(data),

@@ -34,7 +34,7 @@ pub fn run(app: &App, args: &SweepArgs) -> anyhow::Result<()> {
     let options = args.training.options(app)?;
     let sweep = Sweep::new(options, args.over.clone(), args.out.clone()).map_err(in_words)?;
     let mut shown = Shown::new(app);
-    let prepared = sweep.prepare(&mut Database(app), &mut shown).map_err(in_words)?;
+    let prepared = sweep.options().prepare(&mut Database(app), &mut shown).map_err(in_words)?;
     let outcome = with_signals(app, || sweep.run(&prepared, &mut shown, &|| app.interrupt.is_cancelled()))?;
     let report = match outcome.map_err(in_words)? {
         SweepOutcome::Finished(report) => report,

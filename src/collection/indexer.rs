@@ -17,6 +17,7 @@ use super::{
     slots::Table,
 };
 use crate::{
+    files,
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
     stop::{Asker, Stop},
     store::{Identity, disk::Disk, folder::INDEX_DIR, private},
@@ -379,7 +380,7 @@ pub(super) fn save(
         move |source| IndexError::Io { path, source }
     };
     remove(&beside)?;
-    private::create_dir_all(&beside).map_err(io(&beside))?;
+    files::create_private(&beside).map_err(io(&beside))?;
     graph.index.save(&beside, Stamp(identity.0))?;
     rows::write(&beside, table, graph.indexed, sequence, disk)?;
     private::narrow(&beside).map_err(io(&beside))?;

@@ -15,8 +15,9 @@ use super::{
     slots::Entry,
 };
 use crate::{
+    files,
     index::{IndexError, IndexKind, Slot, VectorIndex},
-    store::{EarlierSpec, Identity, Store, StoreError, folder::STATE_DIR, kept::Kept, private},
+    store::{EarlierSpec, Identity, Store, StoreError, folder::STATE_DIR, kept::Kept},
     vector::Metric,
 };
 
@@ -40,7 +41,7 @@ pub(super) fn create(
         let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
         return Err(CollectionError::io(dir, exists));
     }
-    private::create_dir_all(dir).map_err(|e| CollectionError::io(dir, e))?;
+    files::create_private(dir).map_err(|e| CollectionError::io(dir, e))?;
     let (cache_bytes, disk) = (means.options.store_cache_bytes, Arc::clone(&means.disk));
     let store = Store::create(&dir.join(STATE_DIR), Identity::draw(), cache_bytes, disk)?;
     if let Some(parent) = dir.parent() {

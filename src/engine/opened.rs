@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     collection::{Collection, CollectionError, CollectionOptions, CollectionSpec, Identity, Made},
-    error::{ErrorKind, Fault as _},
+    error::{ErrorKind, Fault as _, with_sources},
     store::StoreError,
     threads::Threads,
 };
@@ -439,10 +439,7 @@ fn is_of_another(error: &CollectionError) -> bool {
 
 /// Why a collection cannot be opened.
 fn unopened(error: &CollectionError, dir: &Path, damaged: bool) -> Finding {
-    let mut what = error.to_string();
-    if let Some(source) = std::error::Error::source(error) {
-        what = format!("{what}: {source}");
-    }
+    let what = with_sources(error);
     let dir = dir.display();
     let remedy = if is_of_another(error) {
         format!("put that right, or put {dir} back from a backup, and start again")

@@ -1,13 +1,15 @@
 //! Reading files of somebody else's within bounds, and making the folder of a model whole or not at all.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::ModelError;
-use crate::files::{sync_folder, temporary_beside};
+use crate::{
+    files::{sync_folder, temporary_beside},
+    regular,
+};
 
 /// Most bytes of a description: `config.json`, `model.toml` and the like.
 pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;
@@ -16,35 +18,18 @@ pub(crate) const TOKENIZER_BYTES_MAX: u64 = 256 << 20;
 /// Most bytes of weights.
 pub(crate) const WEIGHTS_BYTES_MAX: u64 = 16 << 30;
 
-/// Reads a file that another program wrote. A symbolic link is followed, as a hub's cache needs it, but only a regular
-/// file is
-/// read: a device or a pipe would be read until memory ends.
+/// Reads a file that another program wrote. A symbolic link is followed, as a hub's cache needs it.
 ///
 /// # Errors
 /// [`ModelError::MissingFile`]; [`ModelError::Unsupported`] for what is no regular file and for one of more than
 /// `bytes_max`; [`ModelError::Io`].
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ModelError> {
-    let refused = |reason: String| ModelError::Unsupported { path: path.to_owned(), reason };
-    let failed = |error| ModelError::from_io(path, error);
-    // Looked at before it is opened: opening a pipe waits for somebody to write into it.
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(refused("it is not a regular file".to_owned()));
-    }
-    let too_large = |bytes: u64| {
-        refused(format!("it has {bytes} bytes, and at most {bytes_max} are read of such a file"))
-    };
-    if metadata.len() > bytes_max {
-        return Err(too_large(metadata.len()));
-    }
-    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    let file = File::open(path).map_err(failed)?;
-    // It may have grown, and some systems' special files say that they are empty.
-    file.take(bytes_max.saturating_add(1)).read_to_end(&mut content).map_err(failed)?;
-    if content.len() as u64 > bytes_max {
-        return Err(too_large(content.len() as u64));
-    }
-    Ok(content)
+    regular::read(path, bytes_max).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => {
+            ModelError::Unsupported { path: path.to_owned(), reason: error.to_string() }
+        }
+        _ => ModelError::from_io(path, error),
+    })
 }
 
 /// [`read`] of text.

@@ -383,7 +383,7 @@ impl Run<'_> {
             }
             Err(e) if !package.required && self.options.only.is_none() => {
                 item.status = Status::Failed;
-                item.note = Some(error::with_sources(&e));
+                item.note = Some(crate::error::with_sources(&e));
             }
             Err(e) => return Err(e),
         }

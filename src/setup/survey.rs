@@ -13,7 +13,6 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    error::with_sources,
     machine::Machine,
     pins::{Pins, Role},
 };
@@ -21,6 +20,7 @@ use crate::{
     config::Config,
     encoder::{Encoder, TextKind},
     engine::{FINDINGS_FILE, NO_MODEL},
+    error::with_sources,
     model::{ModelDir, ModelError},
     regular, runtime,
 };

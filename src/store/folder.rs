@@ -21,6 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, acknowledged::ACKNOWLEDGED_FILE, disk::Disk, private, whole};
+use crate::files;
 
 /// The description of a collection in its folder.
 pub(crate) const DESCRIPTION_FILE: &str = "collection";
@@ -103,7 +104,7 @@ impl Mark {
 /// [`StoreError::Io`], also if the folder is there.
 pub(crate) fn create(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
     let parent = dir.parent().unwrap_or(dir);
-    private::create_dir_all(parent).map_err(|e| StoreError::io(parent, e))?;
+    files::create_private(parent).map_err(|e| StoreError::io(parent, e))?;
     std::fs::create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
     private::narrow(dir).map_err(|e| StoreError::io(dir, e))?;
     disk.sync_dir(parent).map_err(|e| StoreError::io(parent, e))?;

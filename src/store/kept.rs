@@ -17,9 +17,9 @@ use std::{
 use super::{
     StoreError,
     disk::{Disk as _, RealDisk},
-    private,
     state::RESERVE_BYTES,
 };
+use crate::files;
 
 /// The whole copy of `state`, durable.
 pub(crate) const KEPT_DIR: &str = "state.kept";
@@ -93,7 +93,7 @@ impl Kept {
             let below = entry.path().strip_prefix(&self.state).map_err(io::Error::other)?;
             let to = copying.join(below);
             if entry.file_type().is_dir() {
-                private::create_dir_all(&to)?;
+                files::create_private(&to)?;
                 folders.push(to);
             } else {
                 fs::copy(entry.path(), &to)?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{StoreError, private};
-use crate::regular;
+use crate::{files, regular};
 
 /// Name of the file in the data folder.
 pub const LOCK_FILE: &str = "LOCK";
@@ -27,7 +27,7 @@ impl DataLock {
     /// # Errors
     /// [`StoreError::Locked`] naming the holder; [`StoreError::Io`] if the folder cannot be written.
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
-        private::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        files::create_private(dir).map_err(|e| StoreError::io(dir, e))?;
         let path = dir.join(LOCK_FILE);
         let mut options = private::options();
         options.read(true).write(true).create(true).truncate(false);

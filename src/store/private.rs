@@ -1,33 +1,21 @@
 //! Files and folders that only this user may read: 0700 and 0600, whatever the umask says.
 //!
-//! Everything below the data folder that is ours is made here or narrowed here. sled and the graph's library make
-//! files of their own; they lie in folders that are 0700 already, and [`narrow`] takes their own rights away too.
+//! Everything below the data folder that is ours is narrowed here; its files are made here, and its folders by
+//! [`create_private`](crate::files::create_private). sled and the graph's library make files of their own; they lie in
+//! folders that are 0700 already, and [`narrow`] takes their own rights away too.
 //! Elsewhere than on Unix, folders keep what the system gives them.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{File, OpenOptions},
     io,
     path::Path,
 };
 
 use crate::regular;
 
-/// Rights of a folder: this user alone.
-#[cfg(unix)]
-const DIR_MODE: u32 = 0o700;
-
 /// Rights of a file: this user alone.
 #[cfg(unix)]
 const FILE_MODE: u32 = 0o600;
-
-/// Makes a folder, with those above it. A folder that is there keeps its rights.
-pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, DIR_MODE);
-    builder.create(path)
-}
 
 /// How a new file is opened; the caller adds whether it is read, written or must be new.
 pub(crate) fn options() -> OpenOptions {
@@ -125,7 +113,7 @@ mod tests {
     fn what_is_made_is_private_and_what_is_open_is_narrowed() {
         let dir = tempfile::tempdir().unwrap();
         let made = dir.path().join("a/b");
-        create_dir_all(&made).unwrap();
+        crate::files::create_private(&made).unwrap();
         create_file(&made.join("f")).unwrap();
         assert_eq!((mode(&dir.path().join("a")), mode(&made), mode(&made.join("f"))), (0o700, 0o700, 0o600));
         assert!(!narrow(&made).unwrap());

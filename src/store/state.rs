@@ -43,6 +43,7 @@ use super::{
     record::{frame, unframe},
 };
 use crate::{
+    files,
     handles::{self, Folder},
     panics::panic_text,
 };
@@ -171,7 +172,7 @@ impl State {
             let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
             return Err(StoreError::io(&dir.join(DB_FILE), exists));
         }
-        private::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        files::create_private(dir).map_err(|e| StoreError::io(dir, e))?;
         // sled makes its files readable by everybody; this one is made before it, the others are narrowed below.
         let file = dir.join(DB_FILE);
         private::create_file(&file).map_err(|e| StoreError::io(&file, e))?;

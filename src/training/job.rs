@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Options, Prepared, Progress, Records, TrainingError, json, make_folder, write};
+use super::{Options, Prepared, Progress, TrainingError, json, make_folder, write};
 use crate::{
     finetune::{
         finish::{Finish, finish},
@@ -101,17 +101,9 @@ impl Job {
         Ok(ModelDir::check_new(&self.options.home, &self.name, self.force)?)
     }
 
-    /// Opens the models and reads the data; writes nothing. Work is shared among the threads of the rayon pool that it
-    /// is called on.
-    ///
-    /// # Errors
-    /// What is missing or wrong, by name; [`TrainingError::Ambiguous`] for a source that could be two things.
-    pub fn prepare(
-        &self,
-        records: &mut dyn Records,
-        progress: &mut dyn Progress,
-    ) -> Result<Prepared, TrainingError> {
-        Prepared::read(&self.options, records, progress)
+    /// What it was asked; its data is read by [`Options::prepare`].
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Trains, a seed after the other, and makes the model. `stopped` is asked after each step.

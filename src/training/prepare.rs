@@ -49,18 +49,18 @@ pub struct Prepared {
     machine: Machine,
 }
 
-impl Prepared {
-    /// Opens the models, reads the data and guards it. Work is shared among the threads of the rayon pool that it is
-    /// called on.
+impl Options {
+    /// Opens the models, reads the data and guards it; writes nothing. Work is shared among the threads of the rayon
+    /// pool that it is called on.
     ///
     /// # Errors
     /// What is missing or wrong, by name; [`TrainingError::Ambiguous`] for a source that could be two things.
-    pub(super) fn read(
-        options: &Options,
+    pub fn prepare(
+        &self,
         records: &mut dyn Records,
         progress: &mut dyn Progress,
-    ) -> Result<Self, TrainingError> {
-        let Options { recipe, home, encoder, .. } = options;
+    ) -> Result<Prepared, TrainingError> {
+        let Options { recipe, home, encoder, .. } = self;
         let base = ModelDir::find(home, &recipe.base)?;
         base.check_full_precision()?;
         let dev = match &recipe.dev {
@@ -68,7 +68,7 @@ impl Prepared {
             Some(path) => sts::load_dev(path)?.into_iter().take(1).collect(),
             None => Vec::new(),
         };
-        let held = held_out(&dev, &options.held_out)?;
+        let held = held_out(&dev, &self.held_out)?;
         tell_origins(&recipe.data, records, progress)?;
         progress.event(Event::Reading);
         let mut collection = |name: &str| {
@@ -90,7 +90,9 @@ impl Prepared {
             Machine { home: home.clone(), device: encoder.device.parse()?, threads: encoder.threads };
         Ok(Prepared { base, teacher, loaded, dev, machine })
     }
+}
 
+impl Prepared {
     /// What was read and what of it is used, in numbers.
     pub fn data(&self) -> &DataReport {
         &self.loaded.report

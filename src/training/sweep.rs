@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Event, Options, Prepared, Progress, Records, TrainingError, json, make_folder, write};
+use super::{Event, Options, Prepared, Progress, TrainingError, json, make_folder, write};
 use crate::finetune::{
     FinetuneError,
     recipe::Recipe,
@@ -65,17 +65,9 @@ impl Sweep {
         Ok(Sweep { options, factors, cells, folder })
     }
 
-    /// Opens the models and reads the data; writes nothing. Work is shared among the threads of the rayon pool that it
-    /// is called on.
-    ///
-    /// # Errors
-    /// What is missing or wrong, by name; [`TrainingError::Ambiguous`] for a source that could be two things.
-    pub fn prepare(
-        &self,
-        records: &mut dyn Records,
-        progress: &mut dyn Progress,
-    ) -> Result<Prepared, TrainingError> {
-        Prepared::read(&self.options, records, progress)
+    /// What it was asked; its data is read by [`Options::prepare`].
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Trains with every combination whose result is not known, and compares. `stopped` is asked after each step. A

@@ -119,7 +119,7 @@ fn a_job_learns_from_a_collection_is_stopped_goes_on_and_answers_with_a_model() 
     job.check_name().unwrap();
     assert_eq!(job.folder(), home.path().join("runs/tiny-recipe"));
     let (mut records, mut heard) = (records(), Heard::default());
-    let prepared = job.prepare(&mut records, &mut heard).unwrap();
+    let prepared = job.options().prepare(&mut records, &mut heard).unwrap();
     assert_eq!((records.asked, prepared.examples()), (vec![COLLECTION.to_owned()], 16));
     assert_eq!(heard.0, ["collection:notes: Collection", "reading"]);
     assert!(!job.folder().exists(), "nothing is written before it runs");
@@ -164,7 +164,7 @@ fn a_sweep_that_was_stopped_keeps_the_combinations_it_knows() {
     std::fs::write(&dev, format!("subset\tscore\tsentence1\tsentence2\n{rows}")).unwrap();
     options.recipe.dev = Some(dev);
     let sweep = Sweep::new(options, factors, folder).unwrap();
-    let prepared = sweep.prepare(&mut records(), &mut Heard::default()).unwrap();
+    let prepared = sweep.options().prepare(&mut records(), &mut Heard::default()).unwrap();
     let mut heard = Heard::default();
     let looks = Cell::new(0);
     let in_the_second_run = || {
@@ -190,7 +190,7 @@ fn a_name_that_may_mean_two_things_is_refused_and_what_cannot_be_read_is_named()
     let prepare = |source: &str| {
         let (mut records, mut heard) = (records(), Heard::default());
         let job = Job::new(options(home.path(), source), NewModel::default());
-        (job.prepare(&mut records, &mut heard).unwrap_err(), records.asked, heard.0)
+        (job.options().prepare(&mut records, &mut heard).unwrap_err(), records.asked, heard.0)
     };
     // The tests run in the folder of the crate, which has a folder of this name.
     let may_be_either = Source::new("src");
@@ -208,7 +208,7 @@ fn a_name_that_may_mean_two_things_is_refused_and_what_cannot_be_read_is_named()
         }
     }
     let job = Job::new(options(home.path(), "src"), NewModel::default());
-    let error = job.prepare(&mut Every, &mut Heard::default()).unwrap_err();
+    let error = job.options().prepare(&mut Every, &mut Heard::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let says = "src is a folder here and a collection of every database: say ./src or collection:src";
     assert_eq!(error.to_string(), says);

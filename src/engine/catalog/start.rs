@@ -27,11 +27,12 @@ use crate::{
         },
         opened::{Place, Shelf},
     },
+    files,
     store::{
         Catalog, StoreError,
         disk::{Disk as _, RealDisk},
         folder::{self, Mark, Standing},
-        private, whole,
+        whole,
     },
 };
 
@@ -43,7 +44,7 @@ impl Names {
     /// the start and no first search waits. Of many each is opened when it is first needed.
     pub(in crate::engine) fn open(root: &Path, shelf: Arc<Shelf>) -> Result<Self> {
         let folders_dir = root.join(COLLECTIONS_DIR);
-        private::create_dir_all(&folders_dir).map_err(|e| io(&folders_dir, e))?;
+        files::create_private(&folders_dir).map_err(|e| io(&folders_dir, e))?;
         keep_private(root);
         let (catalog, set_aside) = open_catalog(root)?;
         let mut catalogued = catalogued(root, &catalog)?;

@@ -132,6 +132,13 @@ fn syntax<T>(position: usize, message: impl Into<String>) -> Result<T, FilterErr
     Err(FilterError::Syntax { position, message: message.into() })
 }
 
+/// The text ends at `position`, before the quotation mark that would close what begins at `start`.
+fn unclosed<T>(position: usize, quote: char, what: &str, start: usize) -> Result<T, FilterError> {
+    let message =
+        format!("found the end, expected {quote} to close the {what} that begins at position {start}");
+    syntax(position, message)
+}
+
 /// Walks the characters and counts them.
 struct Lexer<'a> {
     text: &'a str,
@@ -238,14 +245,7 @@ impl Lexer<'_> {
         loop {
             let position = self.position;
             match self.bump() {
-                None => {
-                    return syntax(
-                        position,
-                        format!(
-                            "found the end, expected {quote} to close the text that begins at position {start}"
-                        ),
-                    );
-                }
+                None => return unclosed(position, quote, "text", start),
                 Some(c) if c == quote => return Ok(Token::Literal(Value::String(text))),
                 Some('\\') => text.push(self.escape(position)?),
                 Some(c) => text.push(c),
@@ -286,14 +286,7 @@ impl Lexer<'_> {
         loop {
             let position = self.position;
             match self.bump() {
-                None => {
-                    return syntax(
-                        position,
-                        format!(
-                            "found the end, expected ` to close the field name that begins at position {start}"
-                        ),
-                    );
-                }
+                None => return unclosed(position, '`', "field name", start),
                 Some('`') if self.peek() == Some('`') => {
                     self.bump();
                     name.push('`');
