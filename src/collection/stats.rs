@@ -1,9 +1,12 @@
 //! Counts and sizes of a collection, and how far its index is.
 
 use super::Collection;
-use crate::index::{
-    IndexKind, VectorIndex as _,
-    columns::{FieldsAsked, FieldsTold},
+use crate::{
+    index::{
+        IndexKind, VectorIndex as _,
+        columns::{FieldsAsked, FieldsTold},
+    },
+    stop::Stop,
 };
 
 /// Counts and sizes of a collection.
@@ -73,11 +76,17 @@ impl Collection {
 
     /// Waits until every vector that was durable at the call is in the graph. For tests and benches.
     pub fn wait_indexed(&self) {
+        self.wait_indexed_until(&Stop::default());
+    }
+
+    /// [`Collection::wait_indexed`], or until it is stopped.
+    pub(crate) fn wait_indexed_until(&self, stop: &Stop) {
         if self.shared.spec.index.kind == IndexKind::Flat {
             return;
         }
         let end = self.shared.read_memory().slots.end();
         self.shared.wake_indexer();
-        self.shared.signal.wait_until(|| self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end));
+        let is_level = || self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end);
+        self.shared.signal.wait_until(|| stop.is_asked() || is_level());
     }
 }

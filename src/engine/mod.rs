@@ -112,6 +112,8 @@ pub struct Engine {
     /// Room of the encoder's bulk queue; a caller that finds it full waits here instead of being refused.
     bulk: Arc<Semaphore>,
     bulk_room: u32,
+    /// Permits for searches that open their collection, which was closed while they waited for their turn.
+    openings: Arc<Semaphore>,
     closing: AtomicBool,
     /// A look at the disk is under way; see `health.rs`.
     examining: Arc<AtomicBool>,
@@ -130,6 +132,11 @@ impl Engine {
     /// # Errors
     /// Config, store, model, runtime errors.
     pub fn open(config: &Config) -> Result<Arc<Self>> {
+        Self::open_on(config, Threads::new(0)?)
+    }
+
+    /// [`Engine::open`] on given threads.
+    fn open_on(config: &Config, threads: Arc<Threads>) -> Result<Arc<Self>> {
         let lock = DataLock::acquire(&config.data.dir)?;
         let encoders = match config.encoder.model.as_str() {
             NO_MODEL => None,
@@ -146,7 +153,6 @@ impl Engine {
                 Some(Arc::new(encoders))
             }
         };
-        let threads = Threads::new(0)?;
         let data = &config.data;
         let open_max = data.open_collections_max.min(handles::collections_max());
         if open_max < data.open_collections_max {
@@ -155,6 +161,8 @@ impl Engine {
                 "this process may have few files open (ulimit -n), so fewer collections are open at once"
             );
         }
+        // As many as search at once, and no more than can all be open.
+        let openings = threads.search.workers().current_num_threads().min(open_max).max(1);
         let shelf = Shelf::new(open_max, data.store_cache_bytes, Arc::clone(&threads));
         let names = Arc::new(Names::open(&data.dir, shelf)?);
         let bulk_room =
@@ -167,6 +175,7 @@ impl Engine {
             vitals: Vitals::new(config.server.health_timeout, config.data.dir.clone()),
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
             bulk_room,
+            openings: Arc::new(Semaphore::new(openings)),
             closing: AtomicBool::new(false),
             examining: Arc::default(),
             _lock: lock,
@@ -186,7 +195,7 @@ impl Engine {
 
     /// The backend that keeps a collection.
     fn backend(&self, open: &Arc<Open>) -> Arc<dyn Backend> {
-        Arc::new(Local::new(open, &self.threads))
+        Arc::new(Local::new(open, &self.threads, &self.openings))
     }
 
     /// Whether [`Engine::close`] was called: then not being healthy is no fault.
@@ -238,8 +247,8 @@ impl Engine {
     }
 }
 
-/// Runs what opens, makes or closes collections. It may wait long for the disk, for a name, or for room among the open
-/// ones; whoever has that room may need a pool to give it back, so this takes no thread of one.
+/// Runs what opens, makes or closes collections, or waits for one. It may wait long for the disk, for a name, or for room
+/// among the open ones; the caller that has the room may need a pool to give it back, so this takes no thread of one.
 async fn apart<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
     let span = tracing::Span::current();
     let done = tokio::task::spawn_blocking(move || span.in_scope(f)).await;

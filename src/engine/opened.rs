@@ -22,8 +22,9 @@ use crate::{
     threads::Threads,
 };
 
-/// The time that a caller waits for another collection to be given up, where all that may be open are in use.
-const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a caller waits for another collection to be given up, where all that may be open are in use. Tests wait
+/// longer, so that a busy machine does not fail them.
+const ROOM_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 120 } else { 10 });
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
 /// A collection that could not be opened for want of something, such as file handles, is tried again after this time.

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod many;
+mod pools;
 
 struct Home {
     config: Config,

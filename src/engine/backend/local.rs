@@ -1,12 +1,13 @@
 //! A collection of this process: opened when it is needed, and worked on in the engine's pools.
 //!
-//! Opening may wait long and takes a thread apart. Searches have a pool of their own; all else runs in the work pool.
+//! Opening may wait long and takes a thread apart, and so does waiting for the indexer: a thread of a pool waits for
+//! nothing that needs another one. Searches have a pool of their own; all else runs in the work pool.
 //! Whatever runs hears it when nobody waits any more. Nothing is copied on the way: what a call was given is moved to
 //! the pool, and its answer back.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
@@ -28,12 +29,38 @@ use crate::{
 pub(in crate::engine) struct Local {
     open: Arc<Open>,
     threads: Arc<Threads>,
+    /// A permit for each search that may open its collection at the same time.
+    openings: Arc<Semaphore>,
+}
+
+/// A search on its way to its collection.
+struct Asked {
+    query: SearchQuery,
+    encoded: Option<Vec<f32>>,
+    reads: Arc<Reads>,
+    open: Arc<Open>,
+}
+
+impl Asked {
+    fn answer(&self, collection: &Collection, stop: &Stop) -> Result<(Vec<Hit>, SearchTrace)> {
+        let found = collection.search(&self.query, self.encoded.as_deref(), stop, &self.reads);
+        found.map_err(|error| match error {
+            CollectionError::NoDocument { id } => {
+                EngineError::NoDocument { collection: self.open.info.name.clone(), id }
+            }
+            error => error.into(),
+        })
+    }
 }
 
 impl Local {
     /// Opens nothing yet.
-    pub(in crate::engine) fn new(open: &Arc<Open>, threads: &Arc<Threads>) -> Self {
-        Local { open: Arc::clone(open), threads: Arc::clone(threads) }
+    pub(in crate::engine) fn new(
+        open: &Arc<Open>,
+        threads: &Arc<Threads>,
+        openings: &Arc<Semaphore>,
+    ) -> Self {
+        Local { open: Arc::clone(open), threads: Arc::clone(threads), openings: Arc::clone(openings) }
     }
 
     /// The collection, opened apart if it is not open. Whoever holds it keeps it open.
@@ -90,19 +117,25 @@ impl Backend for Local {
         deadline: Option<Instant>,
         reads: Arc<Reads>,
     ) -> Answer<'_, (Vec<Hit>, SearchTrace)> {
-        // Not opened here, and not held while it waits for its turn: many searches of a request could hold more
-        // collections than may be open. It is open already, as a rule.
-        let open = Arc::clone(&self.open);
-        let task = self.threads.search(deadline, move |stop| {
-            let collection = open.collection()?;
-            collection.search(&query, encoded.as_deref(), &stop, &reads).map_err(|error| match error {
-                CollectionError::NoDocument { id } => {
-                    EngineError::NoDocument { collection: open.info.name.clone(), id }
-                }
-                error => error.into(),
-            })
-        });
-        Box::pin(async move { task.await? })
+        let asked = Box::new(Asked { query, encoded, reads, open: Arc::clone(&self.open) });
+        Box::pin(async move {
+            // Open as a rule. It is not held while it waits for its turn: many searches of a request could hold more
+            // collections than may be open.
+            let first = self.threads.search(deadline, move |stop| match asked.open.use_now() {
+                Some(collection) => Ok(asked.answer(&collection, &stop)),
+                None => Err(asked),
+            });
+            let asked = match first.await? {
+                Ok(answer) => return answer,
+                Err(asked) => asked,
+            };
+            // It was closed meanwhile. Few searches at a time open theirs and hold it until they are done; all others
+            // wait here, where they take neither a thread nor the room of a collection.
+            let _opening = self.openings.acquire().await.map_err(|_| EngineError::Closing)?;
+            Stop::at(deadline).check().map_err(CollectionError::from)?;
+            let collection = self.collection().await?;
+            self.threads.search(deadline, move |stop| asked.answer(&collection, &stop)).await?
+        })
     }
 
     fn get(
@@ -181,9 +214,11 @@ impl Backend for Local {
     }
 
     fn wait_indexed(&self) -> Answer<'_, ()> {
-        Box::pin(self.read(|collection, _| {
-            collection.wait_indexed();
-            Ok(())
-        }))
+        Box::pin(async {
+            let collection = self.collection().await?;
+            // Dropped with this future, so that nobody goes on waiting for nobody.
+            let (_asker, stop) = Stop::with_asker(None);
+            apart(move || collection.wait_indexed_until(&stop)).await
+        })
     }
 }
