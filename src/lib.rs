@@ -79,7 +79,6 @@ mod panics;
 mod processor;
 pub mod proto;
 mod random;
-mod regular;
 pub mod rpc;
 pub mod runtime;
 pub mod server;

@@ -28,7 +28,6 @@ const FOUNDATION: &[&str] = &[
     "spelling",
     "meant",
     "random",
-    "regular",
     "files",
     "panics",
     "processor",
@@ -116,7 +115,6 @@ const MODULES: &[Module] = &[
     ("processor", &[], &[]),
     ("proto", &[], &["prost", "prost_types"]),
     ("random", &[], &[]),
-    ("regular", &[], &[]),
     ("rpc", &["proto"], &["prost", "tonic", "tonic_prost"]),
     ("runtime", &["onnx"], &["half", "ort"]),
     (

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::slots::Table;
-use crate::{index::IndexError, regular, store::disk::Disk};
+use crate::{files::regular, index::IndexError, store::disk::Disk};
 
 const ROWS_FILE: &str = "rows";
 

@@ -18,7 +18,7 @@ use toml::{
 };
 
 use super::{Config, ConfigError, FILE_VARIABLE, LogFormat, RESERVED_VARIABLES, bounds};
-use crate::spelling;
+use crate::{files::regular, spelling};
 
 const PREFIX: &str = "DISTILFACE_";
 
@@ -91,7 +91,7 @@ impl Loaded {
 
         let file = locate(file, &env);
         if let Some(path) = &file {
-            let text = crate::regular::read_text(path)
+            let text = regular::read_text(path)
                 .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
             layers.file(path, &text);
         }
@@ -118,7 +118,7 @@ impl LogFormat {
             name.eq_ignore_ascii_case("log__format").then(|| value.to_string_lossy().into_owned())
         });
         let of_file = || {
-            let text = crate::regular::read_text(&locate(file, &env)?).ok()?;
+            let text = regular::read_text(&locate(file, &env)?).ok()?;
             let (document, _) = DeTable::parse_recoverable(&text);
             let DeValue::Table(log) = document.get_ref().get("log")?.get_ref() else { return None };
             Some(log.get("format")?.get_ref().as_str()?.to_owned())

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{IndexError, IndexKind, Slot, Stamp};
 use crate::{
+    files::regular,
     files::write_whole_with,
-    regular,
     vector::{Dim, Metric},
 };
 

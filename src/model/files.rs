@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::ModelError;
-use crate::{
-    files::{sync_folder, temporary_beside},
-    regular,
-};
+use crate::files::{regular, sync_folder, temporary_beside};
 
 /// Most bytes of a description: `config.json`, `model.toml` and the like.
 pub(crate) const DESCRIPTION_BYTES_MAX: u64 = 16 << 20;

@@ -26,9 +26,9 @@ use self::{
     pins::{Package, Wheel},
 };
 use crate::{
+    files::regular,
     hub::ImportOptions,
     model::{ModelDir, ModelError},
-    regular,
 };
 
 mod error;

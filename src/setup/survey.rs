@@ -21,8 +21,9 @@ use crate::{
     encoder::{Encoder, TextKind},
     engine::{FINDINGS_FILE, NO_MODEL},
     error::with_sources,
+    files::regular,
     model::{ModelDir, ModelError},
-    regular, runtime,
+    runtime,
 };
 
 /// Encoded to prove that model and runtime work together.

@@ -19,7 +19,7 @@ use super::{
     private,
     record::{FRAME_BYTES, frame, unframe},
 };
-use crate::regular;
+use crate::files::regular;
 
 /// Name of the file, beside the folder of the store.
 pub(crate) const ACKNOWLEDGED_FILE: &str = "acknowledged";

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{StoreError, private};
-use crate::{files, regular};
+use crate::files::{self, regular};
 
 /// Name of the file in the data folder.
 pub const LOCK_FILE: &str = "LOCK";

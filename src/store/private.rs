@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use crate::regular;
+use crate::files::regular;
 
 /// Rights of a file: this user alone.
 #[cfg(unix)]

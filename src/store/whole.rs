@@ -10,7 +10,7 @@ use super::{
     disk::Disk,
     record::{frame, unframe},
 };
-use crate::regular;
+use crate::files::regular;
 
 /// Puts `bytes` in place of `path` and returns when they are on the device.
 ///

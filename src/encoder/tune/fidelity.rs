@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::EncoderConfig,
     encoder::{Encoder, OpenError, TextKind},
+    files::regular,
     model::{ModelDir, sample_texts},
     onnx::Layout,
     vector::cosine,
@@ -43,8 +44,7 @@ impl Fidelity {
     /// Those of opening both encoders and of encoding; that it could not be kept is only logged.
     pub fn of(model: &ModelDir, home: &Path, config: &EncoderConfig) -> Result<Self, OpenError> {
         let path = path(model)?;
-        if let Some(known) = crate::regular::read_text(&path).ok().and_then(|text| toml::from_str(&text).ok())
-        {
+        if let Some(known) = regular::read_text(&path).ok().and_then(|text| toml::from_str(&text).ok()) {
             return Ok(known);
         }
         let texts: Vec<String> = sample_texts().into_iter().take(TEXTS).collect();

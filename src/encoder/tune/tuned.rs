@@ -11,7 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{files, processor::Processor};
+use crate::{
+    files::{self, regular},
+    processor::Processor,
+};
 
 /// The fastest way to encode here, and what it was measured against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ impl Tuned {
     /// Reads what was kept, if it is of this machine and version.
     pub fn load(home: &Path) -> Option<Self> {
         let path = path(home);
-        let text = match crate::regular::read_text(&path) {
+        let text = match regular::read_text(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
             Err(e) => {

@@ -12,6 +12,7 @@ use crate::{
         point::{ContentHash, Passage, Point},
     },
     error::{ErrorKind, Fault as _},
+    files::regular,
     index::{IndexKind, IndexParams},
     random::SplitMix,
     stop::Stop,
@@ -343,7 +344,7 @@ fn nothing_behind_a_symbolic_link_is_removed() {
 #[cfg(unix)]
 #[test]
 fn a_pipe_or_a_device_in_the_place_of_a_file_is_damage() {
-    for special in [crate::regular::pipe, crate::regular::endless] {
+    for special in [regular::pipe, regular::endless] {
         for file in ["collection", "acknowledged", "state/db", "state/conf"] {
             let dir = tempfile::tempdir().unwrap();
             fill(dir.path());

@@ -1,6 +1,7 @@
 //! Writing files so that they are there whole or not at all, and folders that are ours alone.
 //!
-//! What the store writes goes through its `Disk`, so that tests can make it fail.
+//! What the store writes goes through its `Disk`, so that tests can make it fail. What is opened and read goes through
+//! [`regular`].
 
 use std::{
     fs::{self, DirBuilder, DirEntry, File},
@@ -10,6 +11,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+
+pub(crate) mod regular;
 
 /// Begins the name of everything that is not finished.
 const TEMPORARY: &str = ".tmp-";
