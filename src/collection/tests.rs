@@ -36,6 +36,7 @@ use crate::{
 mod durability;
 mod model;
 mod numbers;
+mod renumbering;
 mod searching;
 mod stress;
 

@@ -83,17 +83,22 @@ fn load(kind: IndexKind, dir: &Path) {
 /// A worker of the pool that waits takes up another search on its own stack. It once held the lock of the memory
 /// meanwhile, for which a writer waited, behind which that other search waited.
 fn ends(kind: IndexKind) {
+    watched(&format!("{kind:?}: searches, writes, stats or close"), move |dir| load(kind, dir));
+}
+
+/// Runs `load` on a collection's folder, and fails if it does not end.
+pub(super) fn watched(what: &str, load: impl FnOnce(&Path) + Send + 'static) {
     let (done, watched) = sync_channel(1);
     // Not joined if it hangs: then the process ends with it.
     std::thread::spawn(move || {
         let dir = tempfile::tempdir().unwrap();
-        load(kind, &dir.path().join("c"));
+        load(&dir.path().join("c"));
         done.send(()).unwrap();
     });
     match watched.recv_timeout(BOUND) {
         Ok(()) => {}
-        Err(RecvTimeoutError::Timeout) => panic!("{kind:?}: searches, writes, stats or close hang"),
-        Err(RecvTimeoutError::Disconnected) => panic!("{kind:?}: the load failed; see above"),
+        Err(RecvTimeoutError::Timeout) => panic!("{what} hang"),
+        Err(RecvTimeoutError::Disconnected) => panic!("{what} failed; see above"),
     }
 }
 
