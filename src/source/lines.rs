@@ -1,8 +1,5 @@
 //! Reads lines of UTF-8, numbered from 1, of bounded length. A line that is not UTF-8 or is too long is an error, and
-//! the next one is read normally. `\r
-//! ` ends a line like `
-//! `; where there is no `
-//! ` at all, `\r` does.
+//! the next one is read normally. `\r\n` ends a line like `\n`; where there is no `\n` at all, `\r` does.
 
 use std::io::{self, BufRead, BufReader, Read};
 

@@ -2,9 +2,8 @@
 //!
 //! Folders, text, Markdown, HTML, JSON, CSV and TSV, standard input; each also packed with gzip or zstd. What cannot be
 //! read is a [`SourceError`] in the sequence, with file and line, and reading continues behind it. Memory holds one
-//! line or
-//! one text file at a time, each of at most [`RECORD_BYTES_MAX`]. Nothing is printed here; whether the document suits a
-//! collection is decided by the engine.
+//! line or one text file at a time, each of at most [`RECORD_BYTES_MAX`]. Nothing is printed here; whether the document
+//! suits a collection is decided by the engine.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -178,8 +177,7 @@ pub struct Progress {
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
     /// The format of standard input (where it is required) and of files named one by one. Default: by the extension; of
-    /// a
-    /// file that is named and has none that is known, by how it begins.
+    /// a file that is named and has none that is known, by how it begins.
     pub format: Option<Format>,
     /// Which fields of JSON and CSV are what.
     pub fields: FieldMap,

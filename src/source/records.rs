@@ -4,8 +4,11 @@
 //! (which become `\n`). TSV has no quotes: a tab ends a cell and a line end a record, whatever stands in between.
 //!
 //! A quote that is not closed, or closed in the middle of a cell, is an error that names the line where it opens. The
-//! record is left out as far as that line, and the error says so: what was read behind it is read again, as rows. A library would hand over the rest of the
-//! file as one cell, and does not say where the quote stood.
+//! record is left out as far as that line, and the error says so: what was read behind it is read again, as rows. A
+//! library would hand over the rest of the file as one cell, and does not say where the quote stood.
+//!
+//! Below are lines and not `Rows`, which training and evaluation split at tabs: those leave out what is blank, and here
+//! a blank line may lie inside a cell, and a line of tabs is a row.
 
 use std::collections::VecDeque;
 
