@@ -1,12 +1,12 @@
 //! The memory of requests: what all requests under way may hold together, and what one answer may hold.
 //!
-//! A [`Budget`] is one number of bytes for the whole process. Whoever is about to take memory for a request reserves it
-//! first ([`Held`]), and gives it back by being dropped. A reservation that does not fit is refused at once; only a
-//! reader that holds nothing, or little, may wait ([`Budget::wait`]), so nobody waits for room while others wait for what it holds.
-//! A waiting caller takes nothing before all of it is free, and leaves a part of the budget to those that are
-//! refused at once: bulk work that fills the memory does not keep a search out.
-//! A [`Room`] counts the bytes of one answer while it is made, before they are read from the store.
-//! Estimates are rough on purpose: they need to be right within a small factor, and cheap.
+//! A [`Budget`] is one number of bytes for the whole process. Memory for a request is reserved before it is taken
+//! ([`Held`]), and given back when the reservation is dropped. A reservation that does not fit is refused at once; only
+//! a reader that holds nothing, or little, may wait ([`Budget::wait`]), so nobody waits for room while others wait for
+//! what it holds. A waiting caller takes nothing before all of it is free, and leaves a part of the budget to those
+//! that are refused at once: bulk work that fills the memory does not keep a search out. A [`Room`] counts the bytes of
+//! one answer while it is made, before they are read from the store. Estimates are rough on purpose: they need to be
+//! right within a small factor, and cheap.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,8 @@ const UNIT_BYTES: usize = 1 << 10;
 /// A waiting caller leaves one part in so many of the budget free.
 const LEFT_PART: usize = 8;
 
-/// About what one payload value or passage takes beyond its own bytes: its place in two maps, and its name's allocation.
+/// About what one payload value or passage takes beyond its own bytes: its place in two maps, and its name's
+/// allocation.
 const VALUE_BYTES: usize = 256;
 
 /// Bytes that all requests under way may hold together.
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_holds_nothing_may_wait() {
+    async fn a_reader_that_holds_nothing_may_wait() {
         let budget = Budget::new(4 << 10);
         let held = budget.reserve(4 << 10).unwrap();
         let waiting = tokio::spawn(Arc::clone(&budget).wait(1 << 20));

@@ -18,7 +18,7 @@
 //! | `api` | a request | a response: one function for each method, whichever door it came through |
 //! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
 //! | [`training`] | a recipe or a judged collection | a job that any caller starts, watches and stops |
-//! | [`engine`] | text | hits: encoders, and collections by way of one trait, whoever keeps them; where async begins |
+//! | [`engine`] | text | hits: encoders, and collections by way of one trait, wherever they are kept; where async begins |
 //! | [`collection`] | points | store and index kept in step; a query as a pipeline of stages: plan, retrieve, fuse, rerank, group, fetch |
 //! | [`store`] | records | bytes on disk that are there after a kill |
 //! | [`index`] | a vector | the nearest slots |

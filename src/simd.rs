@@ -1,7 +1,7 @@
 //! Which instructions this machine has: an [`Isa`] is a token that only detection makes.
 //!
 //! A function that is compiled for instructions beyond the build's target may be called only where the processor has
-//! them. Whoever has an [`Isa`] knows that it has those of [`Isa::set`]: outside this file none can be made but
+//! them. An [`Isa`] proves that it has those of [`Isa::set`]: outside this file none can be made but
 //! [`Isa::PORTABLE`].
 //!
 //! For tests, the environment variable `DISTILFACE_SIMD` turns instructions off: it names the sets that may be used,

@@ -1,7 +1,7 @@
 //! The methods of the Collections service.
 
 use super::{ApiError, Context, convert};
-use crate::{engine::FieldsAsked, proto};
+use crate::{engine::FieldsRequest, proto};
 
 /// Fields in an answer of [`stats`] where the client names no number, and the most it may name: with names of the largest
 /// size, less than the 4 MiB that gRPC clients take.
@@ -77,7 +77,7 @@ pub(crate) async fn stats(
             return Err(ApiError::field("fields_page_size", reason));
         }
     };
-    let fields = FieldsAsked {
+    let fields = FieldsRequest {
         prefix: request.fields_prefix,
         after: request.fields_page_token,
         limit: limit as usize,

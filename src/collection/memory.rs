@@ -25,7 +25,7 @@ pub(super) struct Memory {
     pub(super) flat: Arc<FlatIndex>,
     /// The graph, where the collection has one and it is usable.
     pub(super) graph: Option<Graph>,
-    /// Held by readers that will yet read the store: documents buried since then are purged only after them.
+    /// Held by readers that will yet read the store: documents removed since then are purged only after them.
     pub(super) generation: Arc<()>,
     /// Counts how often documents and slots were given other numbers since the collection was opened.
     pub(super) numbering: u64,

@@ -62,7 +62,7 @@ pub struct CollectionSpec {
     pub index: IndexParams,
 }
 
-/// What whoever opens a collection knows of it, from the description that is kept in its folder.
+/// What is known of a collection before it is opened, from the description that is kept in its folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Made {
     /// How it was made.
@@ -220,7 +220,7 @@ impl Collection {
         recovered: recover::Recovered,
         means: Means<'_>,
     ) -> Result<Arc<Self>, CollectionError> {
-        let recover::Recovered { spec, store, memory, buried } = recovered;
+        let recover::Recovered { spec, store, memory, removed } = recovered;
         let Means { options, disk, numbers_max } = means;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
@@ -237,7 +237,7 @@ impl Collection {
             numbers_max,
         });
         let threads = &options.threads;
-        let mut writer = writer::Writer::new(Arc::clone(&shared), buried);
+        let mut writer = writer::Writer::new(Arc::clone(&shared), removed);
         let mut indexer = indexer::Indexer::new(Arc::clone(&shared), Arc::clone(threads));
         // Names the collection in the log.
         let (writing, indexing) = (tracing::Span::current(), tracing::Span::current());

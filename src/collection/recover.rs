@@ -27,7 +27,7 @@ pub(super) struct Recovered {
     pub(super) store: Store,
     pub(super) memory: Memory,
     /// Removed documents whose space is yet to be taken back.
-    pub(super) buried: Vec<u64>,
+    pub(super) removed: Vec<u64>,
 }
 
 /// Makes the folder, if it is not there, and an empty store in it.
@@ -48,7 +48,7 @@ pub(super) fn create(
         means.disk.sync_dir(parent).map_err(|e| CollectionError::io(parent, e))?;
     }
     let memory = Memory::new(spec.dim, spec.metric);
-    Ok(Recovered { spec, store, memory, buried: Vec::new() })
+    Ok(Recovered { spec, store, memory, removed: Vec::new() })
 }
 
 /// Reads the store and whatever index files are good. A store that is refused keeps every byte it was found with.
@@ -84,7 +84,7 @@ fn read(dir: &Path, made: Made, means: &Means<'_>) -> Result<Recovered, Collecti
     let fitting = saved.filter(|(graph, _)| is_worth_its_slots(graph, &store, means.numbers_max));
     let with_graph = match fitting {
         Some((graph, rows)) => match fill(&spec, &store, Some((&rows, graph.indexed)), means.numbers_max)? {
-            Some((memory, buried)) => Some((Memory { graph: Some(graph), ..memory }, buried)),
+            Some((memory, removed)) => Some((Memory { graph: Some(graph), ..memory }, removed)),
             None => {
                 let reason = format!("{} names other documents than the store", rows.path.display());
                 discard_graph(dir, &reason);
@@ -93,7 +93,7 @@ fn read(dir: &Path, made: Made, means: &Means<'_>) -> Result<Recovered, Collecti
         },
         None => None,
     };
-    let (memory, buried) = match with_graph {
+    let (memory, removed) = match with_graph {
         Some(filled) => filled,
         None => fill(&spec, &store, None, means.numbers_max)?
             .ok_or(CollectionError::Full { limit: means.numbers_max })?,
@@ -106,7 +106,7 @@ fn read(dir: &Path, made: Made, means: &Means<'_>) -> Result<Recovered, Collecti
         elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         "collection opened"
     );
-    Ok(Recovered { spec, store, memory, buried })
+    Ok(Recovered { spec, store, memory, removed })
 }
 
 /// All documents of a store in memory, the slots of a graph's documents as its rows say, and the numbers of documents
@@ -122,7 +122,7 @@ pub(super) fn fill(
     let mut fits = true;
     let place = store.dir().to_owned();
     let damaged = |reason: String| StoreError::corrupt(&place, reason);
-    let buried = store.load(|loaded| {
+    let removed = store.load(|loaded| {
         let body = Body::decode(&loaded.head.body, &place)?;
         let passages = loaded.head.passages;
         if loaded.vectors.len() != spec.dim.len() * passages as usize
@@ -150,7 +150,7 @@ pub(super) fn fill(
         memory.fields.insert(doc, &payload);
         Ok::<(), CollectionError>(())
     })?;
-    Ok(fits.then_some((memory, buried)))
+    Ok(fits.then_some((memory, removed)))
 }
 
 /// Refuses a store that an earlier version made otherwise than the collection's description says.

@@ -1,8 +1,9 @@
 //! Which documents the slots of a saved graph are of, in the file `rows` beside it.
 //!
-//! In the store a document has a number of 64 bits for ever; in memory slots have 32 bits and are given out anew, without
-//! gaps, when a collection is opened. A saved graph knows slots of the time when it was saved. So its documents get those
-//! slots again, and all that came later the slots behind them. Where that does not fit, the graph is of no use.
+//! In the store a document has a number of 64 bits for ever; in memory slots have 32 bits and are given out anew,
+//! without gaps, when a collection is opened. A saved graph knows slots of the time when it was saved. So its documents
+//! get those slots again, and all that came later the slots behind them. Where that does not fit, the graph is of no
+//! use.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ pub(super) struct Rows {
 #[derive(Debug, PartialEq)]
 enum Documents {
     /// Number and first slot, ascending in both.
-    Told(Vec<(u64, u32)>),
+    Listed(Vec<(u64, u32)>),
     /// As the store's own numbers of vectors say.
     Own,
 }
@@ -41,7 +42,7 @@ impl Rows {
     /// Every number of a document in it is below.
     pub(super) fn next_number(&self) -> u64 {
         match &self.documents {
-            Documents::Told(documents) => documents.last().map_or(0, |(number, _)| number + 1),
+            Documents::Listed(documents) => documents.last().map_or(0, |(number, _)| number + 1),
             Documents::Own => 0,
         }
     }
@@ -102,7 +103,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Rows, &'static str> {
     };
     let documents = documents.iter().map(document).collect();
     let sequence = u64::from(high) << 32 | u64::from(low);
-    Ok(Rows { path: path.to_owned(), sequence, documents: Documents::Told(documents) })
+    Ok(Rows { path: path.to_owned(), sequence, documents: Documents::Listed(documents) })
 }
 
 fn read_earlier(dir: &Path) -> Result<Rows, IndexError> {
@@ -144,7 +145,7 @@ impl<'a> Numbering<'a> {
     /// `own` is the number that the store gave its first vector, where it gave it one.
     pub(super) fn first_slot(&mut self, number: u64, own: Option<u32>, passages: u32) -> Option<u32> {
         let known = match self.rows.map(|rows| &rows.documents) {
-            Some(Documents::Told(documents)) => {
+            Some(Documents::Listed(documents)) => {
                 // Those between were removed since.
                 while documents.get(self.passed).is_some_and(|(of, _)| *of < number) {
                     self.passed += 1;
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     fn told(documents: &[(u64, u32)]) -> Rows {
-        Rows { path: PathBuf::new(), sequence: 1, documents: Documents::Told(documents.to_vec()) }
+        Rows { path: PathBuf::new(), sequence: 1, documents: Documents::Listed(documents.to_vec()) }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::Collection;
 use crate::{
     index::{
         IndexKind, VectorIndex as _,
-        columns::{FieldsAsked, FieldsTold},
+        columns::{FieldsReport, FieldsRequest},
     },
     stop::Stop,
 };
@@ -25,17 +25,17 @@ pub struct CollectionStats {
     /// Size of the passages' vectors in bytes.
     pub vector_bytes: u64,
     /// Payload fields that were asked for; empty where none were.
-    pub fields: FieldsTold,
+    pub fields: FieldsReport,
 }
 
 impl Collection {
     /// The collection's counts. It looks at every file for `disk_bytes`.
     pub fn stats(&self) -> CollectionStats {
-        self.stats_with(&FieldsAsked::default())
+        self.stats_with(&FieldsRequest::default())
     }
 
     /// The collection's counts, and the fields that are asked for.
-    pub fn stats_with(&self, asked: &FieldsAsked) -> CollectionStats {
+    pub fn stats_with(&self, asked: &FieldsRequest) -> CollectionStats {
         let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
         let fields = self.shared.read_memory().fields.stats(asked);
         CollectionStats { disk_bytes, fields, ..self.counts() }
@@ -63,7 +63,7 @@ impl Collection {
             tombstones: inside.saturating_sub(alive),
             disk_bytes: 0,
             vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
-            fields: FieldsTold::default(),
+            fields: FieldsReport::default(),
         }
     }
 

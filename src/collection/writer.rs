@@ -38,13 +38,13 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Calls of one batch.
 const BATCH_JOBS: usize = 256;
 
-/// Buried documents purged with one batch.
+/// Removed documents purged with one batch.
 const PURGE_MAX: usize = 1024;
 
 /// Numbers in memory are given out anew if that frees this part of all.
 const FREED_SHARE: u64 = 16;
 
-/// How long buried documents may wait for a batch to be purged with.
+/// How long removed documents may wait for a batch to be purged with.
 const PURGE_AFTER: Duration = Duration::from_secs(1);
 
 /// One call that waits.
@@ -107,15 +107,15 @@ impl std::fmt::Debug for Job {
     }
 }
 
-/// What readers of the state before a batch hold, and the documents it buried.
-type Grave = (Arc<()>, Vec<u64>);
+/// What readers of the state before a batch hold, and the documents it removed.
+type Removed = (Arc<()>, Vec<u64>);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Taken from the queue, but for the next batch.
     held: Option<Job>,
     next: Numbers,
-    graves: VecDeque<Grave>,
+    purge_list: VecDeque<Removed>,
     /// When they are purged though nothing is written.
     purge_at: Instant,
 }
@@ -139,13 +139,13 @@ struct Plan {
 }
 
 impl Writer {
-    /// `buried` are documents whose space is yet to be taken back.
-    pub(super) fn new(shared: Arc<Shared>, buried: Vec<u64>) -> Self {
+    /// `removed` are documents whose space is yet to be taken back.
+    pub(super) fn new(shared: Arc<Shared>, removed: Vec<u64>) -> Self {
         let next = Numbers::of(&shared);
-        let graves =
-            if buried.is_empty() { VecDeque::new() } else { VecDeque::from([(Arc::default(), buried)]) };
+        let purge_list =
+            if removed.is_empty() { VecDeque::new() } else { VecDeque::from([(Arc::default(), removed)]) };
         let purge_at = Instant::now() + PURGE_AFTER;
-        Writer { shared, held: None, next, graves, purge_at }
+        Writer { shared, held: None, next, purge_list, purge_at }
     }
 
     /// One batch, if there is one. Leaves when nobody can send any more and everything sent is answered.
@@ -167,7 +167,7 @@ impl Writer {
             Next::Again
         } else if !open {
             Next::Leave
-        } else if self.graves.is_empty() || self.shared.read_only().is_some() {
+        } else if self.purge_list.is_empty() || self.shared.read_only().is_some() {
             Next::Woken
         } else {
             Next::At(self.purge_at)
@@ -179,7 +179,7 @@ impl Writer {
         let first = match self.held.take().or_else(|| self.shared.jobs.pop()) {
             Some(job) => job,
             None => {
-                let purge = !self.graves.is_empty()
+                let purge = !self.purge_list.is_empty()
                     && self.shared.read_only().is_none()
                     && self.purge_at <= Instant::now();
                 return purge.then(Vec::new);
@@ -275,11 +275,11 @@ impl Writer {
         if plan.arrivals.is_empty() && plan.departures.is_empty() {
             return Ok(answers);
         }
-        let buried: Vec<u64> = plan.departures.iter().map(|departure| departure.number).collect();
+        let removed: Vec<u64> = plan.departures.iter().map(|departure| departure.number).collect();
         let before = self.shared.write_memory().apply(&plan.departures, plan.arrivals);
         match before {
-            // Also if it buried nothing: a reader of a state before may know documents that later batches bury.
-            Ok(generation) => self.graves.push_back((generation, buried)),
+            // Also if it removed nothing: a reader of a state before may know documents that later batches remove.
+            Ok(generation) => self.purge_list.push_back((generation, removed)),
             // Durable, but not searchable: a bug of ours. A restart finds it.
             Err(error) => {
                 self.shared.fail(format!("durable documents could not be made searchable: {error}"));
@@ -290,8 +290,8 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Gives all numbers in memory out anew if they do not suffice for `jobs` and those of removed documents would. It is
-    /// what an opening does, and takes as long; searches go on, without a graph until there is another.
+    /// Gives all numbers in memory out anew if they do not suffice for `jobs` and those of removed documents would. It
+    /// is what an opening does, and takes as long; searches go on, without a graph until there is another.
     fn make_numbers(&mut self, jobs: &[Vec<Write>]) -> Result<(), CollectionError> {
         let points = jobs.iter().flatten().filter_map(|write| match write {
             Write::Upsert(point) | Write::Replace { point, .. } => Some(point.passages.len() as u64),
@@ -383,7 +383,7 @@ impl Writer {
                 continue;
             }
             if let Some((doc, number, head, body)) = head {
-                plan.batch.bury(number, &head);
+                plan.batch.remove(number, &head);
                 plan.departures.push(Departure { doc, number, payload: body.payload });
             }
             outcomes.push(match write {
@@ -397,19 +397,19 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Adds the purge of documents that no reader can still want. Returns how many of the first grave.
+    /// Adds the purge of documents that no reader can still want. Returns how many of the first entry of the list.
     fn plan_purge(&mut self, batch: &mut StoreBatch) -> Result<usize, CollectionError> {
-        // Oldest first: what a grave holds is known to readers of its own generation and of all before.
-        while let Some((readers, docs)) = self.graves.front_mut() {
+        // Oldest first: what an entry holds is known to readers of its own generation and of all before.
+        while let Some((readers, docs)) = self.purge_list.front_mut() {
             if Arc::get_mut(readers).is_none() {
                 return Ok(0);
             }
             if !docs.is_empty() {
                 break;
             }
-            self.graves.pop_front();
+            self.purge_list.pop_front();
         }
-        let Some((_, numbers)) = self.graves.front() else { return Ok(0) };
+        let Some((_, numbers)) = self.purge_list.front() else { return Ok(0) };
         let purged = numbers.len().min(PURGE_MAX);
         for number in &numbers[numbers.len() - purged..] {
             batch.purge(*number, &self.shared.store)?;
@@ -419,11 +419,11 @@ impl Writer {
 
     fn forget_purged(&mut self, purged: usize) {
         if purged > 0
-            && let Some((_, docs)) = self.graves.front_mut()
+            && let Some((_, docs)) = self.purge_list.front_mut()
         {
             docs.truncate(docs.len() - purged);
             if docs.is_empty() {
-                self.graves.pop_front();
+                self.purge_list.pop_front();
             }
         }
     }

@@ -94,8 +94,8 @@ impl Encoders {
         &self.inner.common.counters
     }
 
-    /// The installed model of that name, else a loaded one that has it. Names only: a path would let whoever may ask
-    /// the server open any folder of its machine. Reads a manifest.
+    /// The installed model of that name, else a loaded one that has it. Names only: a path would let every
+    /// client open any folder of the server's machine. Reads a manifest.
     ///
     /// # Errors
     /// [`ModelError::NotFound`] and those of [`ModelDir::open`].

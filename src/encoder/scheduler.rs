@@ -133,7 +133,7 @@ impl Scheduler {
             Box::new(move || {
                 // The session's own threads are started by this one and inherit its niceness.
                 if lanes.query_lane {
-                    priority::stand_back(niceness);
+                    priority::lower(niceness);
                 }
                 match open_bulk() {
                     Ok(session) => {

@@ -1,9 +1,8 @@
 //! Which collections exist, how each was made, and which other names they have.
 //!
-//! Readers take a snapshot ([`Directory`]) and never wait for a change. A collection that cannot be opened is refused by
-//! name and keeps no other one from being served.
-//! Below: `start.rs` reads the data folder, `change.rs` changes it, `description.rs` has what is written down of a
-//! collection, and `rights.rs` closes all of it to other users.
+//! Readers take a snapshot ([`Directory`]) and never wait for a change. A collection that cannot be opened is refused
+//! by name and keeps no other one from being served. Below: `start.rs` reads the data folder, `change.rs` changes it,
+//! `description.rs` has what is written down of a collection, and `rights.rs` closes all of it to other users.
 
 use std::{
     collections::BTreeMap,
@@ -82,7 +81,7 @@ pub(super) struct Names {
 }
 
 impl Open {
-    /// What answers, opened if it is not; slow then. Whoever holds it keeps it open.
+    /// What answers, opened if it is not; slow then. It stays open as long as it is held.
     ///
     /// # Errors
     /// [`EngineError::Damaged`] with file and remedy; [`EngineError::TooManyOpen`].

@@ -11,7 +11,7 @@ use super::{Engine, EngineError, apart, catalog::Names, error::Result, out_of_ra
 use crate::{
     collection::CollectionStats,
     encoder::Chunking,
-    index::{IndexParams, columns::FieldsAsked},
+    index::{IndexParams, columns::FieldsRequest},
     model::Fingerprint,
     value::datetime,
     vector::{Dim, Metric},
@@ -213,7 +213,7 @@ impl Engine {
 
     /// # Errors
     /// [`EngineError::NoCollection`].
-    pub async fn stats(&self, collection: &str, fields: FieldsAsked) -> Result<CollectionStats> {
+    pub async fn stats(&self, collection: &str, fields: FieldsRequest) -> Result<CollectionStats> {
         self.find(collection)?.stats(fields).await
     }
 

@@ -168,8 +168,8 @@ impl Fault for EngineError {
         }
     }
 
-    /// What is told of a damaged collection names it and files of the server, which whoever is called needs, and
-    /// nothing of what is stored.
+    /// What is said of a damaged collection names it and files of the server, which the operator needs, and nothing of
+    /// what is stored.
     fn is_for_callers(&self) -> bool {
         matches!(self, EngineError::Damaged { .. })
             || !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt)

@@ -1,8 +1,8 @@
 //! The engine takes text and gives hits: it joins encoders and collections. It is the library's front door, and the
 //! place where async begins.
 //!
-//! This file opens and closes it. What it does with collections, documents and searches stands in the file of that name;
-//! each asks a collection through one trait (`backend/`), wherever the collection is kept.
+//! This file opens and closes it. What it does with collections, documents and searches stands in the file of that
+//! name; each asks a collection through one trait (`backend/`), wherever the collection is kept.
 
 use std::{
     sync::{
@@ -44,7 +44,7 @@ mod vitals;
 /// What [`Engine::search`] is asked.
 pub use crate::collection::{Ask, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
-pub use crate::index::columns::FieldsAsked;
+pub use crate::index::columns::FieldsRequest;
 use backend::{Backend, Local};
 pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
@@ -247,8 +247,9 @@ impl Engine {
     }
 }
 
-/// Runs what opens, makes or closes collections, or waits for one. It may wait long for the disk, for a name, or for room
-/// among the open ones; the caller that has the room may need a pool to give it back, so this takes no thread of one.
+/// Runs what opens, makes or closes collections, or waits for one. It may wait long for the disk, for a name, or for
+/// room among the open ones; the caller that has the room may need a pool to give it back, so this takes no thread of
+/// one.
 async fn apart<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
     let span = tracing::Span::current();
     let done = tokio::task::spawn_blocking(move || span.in_scope(f)).await;

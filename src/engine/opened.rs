@@ -22,8 +22,8 @@ use crate::{
     threads::Threads,
 };
 
-/// The time that a caller waits for another collection to be given up, where all that may be open are in use. Tests wait
-/// longer, so that a busy machine does not fail them.
+/// The time that a caller waits for another collection to be given up, where all that may be open are in use. Tests
+/// wait longer, so that a busy machine does not fail them.
 const ROOM_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 120 } else { 10 });
 /// How often it looks.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
@@ -38,7 +38,7 @@ pub(super) struct Shelf {
     max: usize,
     threads: Arc<Threads>,
     room: Mutex<Room>,
-    /// Held by whoever changes a collection's description.
+    /// Held while a collection's description is changed.
     describing: Mutex<()>,
 }
 
@@ -129,7 +129,7 @@ impl Shelf {
         Arc::new(Shelf { max, threads, room: Mutex::new(room), describing: Mutex::default() })
     }
 
-    /// To be held by whoever changes a collection's description.
+    /// To be held while a collection's description is changed.
     pub(super) fn describing(&self) -> MutexGuard<'_, ()> {
         lock(&self.describing)
     }

@@ -77,7 +77,7 @@ pub(crate) fn create_private(path: &Path) -> io::Result<()> {
 pub(crate) fn is_private(folder: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = fs::symlink_metadata(folder) else { return false };
-    // Whoever owns a file made now is this user; that saves a call into libc.
+    // The owner of a file made now is this user; that saves a call into libc.
     let probe = temporary_beside(&folder.join("owner"));
     let me = File::create_new(&probe).and_then(|file| file.metadata()).map(|metadata| metadata.uid());
     let _ = fs::remove_file(&probe);

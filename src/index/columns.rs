@@ -3,8 +3,8 @@
 //! For every field and type the distinct values are kept in order, each with the documents that have it: equality,
 //! `in`, ranges and prefixes are look-ups, `contains` on text scans the distinct texts. The answer is always that of
 //! [`Filter::matches`] over all documents. Memory: every distinct value once, and about 4 bytes per document and value;
-//! 150 to 180 bytes for a name of 20 letters that one document has (measured with 300,000), since there may be hundreds of thousands of those.
-//! Nothing here is stored; the index is rebuilt from the payloads when a collection is opened.
+//! 150 to 180 bytes for a name of 20 letters that one document has (measured with 300,000), since there may be hundreds
+//! of thousands of those. Nothing here is stored; the index is rebuilt from the payloads when a collection is opened.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ pub struct FieldIndex {
 
 /// Which fields statistics report: those after a name, in the order of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FieldsAsked {
+pub struct FieldsRequest {
     /// Beginning of the names. Default: empty, which selects all.
     pub prefix: String,
     /// The last name of the previous page. Default: empty, which begins at the first name.
@@ -45,7 +45,7 @@ pub struct FieldsAsked {
 
 /// Fields with the types they hold and how many documents have them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FieldsTold {
+pub struct FieldsReport {
     /// Field, the types it holds, documents that have it; by name.
     pub fields: Vec<(String, Vec<&'static str>, u64)>,
     /// Number of fields with the prefix, reported or not.
@@ -109,8 +109,8 @@ impl FieldIndex {
     }
 
     /// Some fields with the types they hold and how many documents have them, by name.
-    pub fn stats(&self, asked: &FieldsAsked) -> FieldsTold {
-        let mut told = FieldsTold::default();
+    pub fn stats(&self, asked: &FieldsRequest) -> FieldsReport {
+        let mut told = FieldsReport::default();
         if asked.limit == 0 {
             return told;
         }

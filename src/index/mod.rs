@@ -27,7 +27,7 @@ mod manifest;
 pub use self::hnsw_rs::HnswRsIndex;
 pub use flat::{FlatIndex, SharedAllow};
 
-/// Number of one vector in the index that holds it. Whoever gives numbers out gives none twice to one index.
+/// Number of one vector in the index that holds it. The caller gives none twice to one index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u32);
 
@@ -218,10 +218,10 @@ pub trait VectorIndex: Send + Sync + Debug {
     /// [`IndexError::SlotOrder`] and [`IndexError::WrongDim`] before anything was added.
     fn insert(&self, items: &[(Slot, &[f32])]) -> Result<(), IndexError>;
 
-    /// [`VectorIndex::insert`] with the threads of `pool`, where the implementation can use them. The caller must not be
-    /// a worker of any pool: it waits for `pool` while it keeps searches out, and a worker that waits takes up other
-    /// work on the same stack. What runs on `pool` takes no lock that anybody holds while waiting for `pool`.
-    /// All `items` are added whatever `stop` says; what is done besides, as in [`VectorIndex::settle`], is left off.
+    /// [`VectorIndex::insert`] with the threads of `pool`, where the implementation can use them. The caller must not
+    /// be a worker of any pool: it waits for `pool` while it keeps searches out, and a worker that waits takes up other
+    /// work on the same stack. What runs on `pool` takes no lock that anybody holds while waiting for `pool`. All
+    /// `items` are added whatever `stop` says; what is done besides, as in [`VectorIndex::settle`], is left off.
     ///
     /// # Errors
     /// As [`VectorIndex::insert`].

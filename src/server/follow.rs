@@ -1,7 +1,7 @@
 //! A request is followed to the last byte of its answer, then counted and logged once.
 //!
-//! What it holds (memory, its place among the streams, its connection) is free again when that byte is sent, or when its
-//! client goes away before.
+//! What it holds (memory, its place among the streams, its connection) is free again when that byte is sent, or when
+//! its client goes away before.
 
 use std::{
     pin::Pin,
@@ -57,7 +57,7 @@ impl Following {
         }
     }
 
-    /// A failure has one line in the log, whoever is to blame; a client that went away is no failure.
+    /// Every failure has one line in the log, the client's and ours; a client that went away is no failure.
     pub(super) fn end(&mut self, status: &Status) {
         if std::mem::replace(&mut self.ended, true) {
             return;

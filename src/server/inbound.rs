@@ -1,12 +1,12 @@
 //! The body of a request on its way to tonic: bounded, measured and paid for, message by message.
 //!
 //! A message is gathered as its frames come in, weighed before anything is decoded (`api::Limits`), and passed on as a
-//! whole. Its memory is reserved from the budget of all requests: a call's as its bytes come in, and it is refused where
-//! there is no room; a stream's when the first [`FIRST_BYTES`] of its next message are here, for its whole length, and it
-//! waits, since it holds nothing of that message yet. Of a message of which nothing comes for [`PAUSE`], only what is
-//! here stays reserved, so that announcing much and sending little keeps nobody out. A call gets its permit when all of it is there, so a client that has sent half of its requests
-//! keeps nobody out; and whoever stops in the middle of a message is given up after [`STALL_PATIENCE`], whoever does not
-//! end a call at its deadline.
+//! whole. Its memory is reserved from the budget of all requests: a call's as its bytes come in, and it is refused
+//! where there is no room; a stream's when the first [`FIRST_BYTES`] of its next message are here, for its whole
+//! length, and it waits, since it holds nothing of that message yet. Of a message of which nothing comes for [`PAUSE`],
+//! only what is here stays reserved, so that announcing much and sending little keeps nobody out. A call gets its
+//! permit when all of it is there, so a client that has sent half of its requests keeps nobody out. A client that stops
+//! in the middle of a message is given up after [`STALL_PATIENCE`], and one that does not end its call at the deadline.
 //! Leaves out how long a stream may be silent between messages: that is the stream's (`api::ingest`).
 
 use std::{

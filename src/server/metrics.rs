@@ -168,7 +168,7 @@ impl Metrics {
 
     /// Everything as Prometheus reads it. A collection that is not open is left out of this scrape.
     pub(crate) async fn scrape(&self, engine: &Engine) -> String {
-        let _one_at_a_time = self.scraping.lock().await;
+        let _one_scrape = self.scraping.lock().await;
         self.healthy.set(engine.healthy().is_ok().into());
         self.resident_bytes.set(telemetry::resident_bytes().unwrap_or(0));
         if let Some(encoders) = engine.encoders() {

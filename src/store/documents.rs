@@ -3,8 +3,8 @@
 //! What a document's head means is the collection's business; here it is bytes.
 //! Nothing outside `store` knows what lies below: a log with segments can take its place behind the same calls.
 //!
-//! A removed document is first *buried*: the batch marks it as gone, so a restart forgets it, but its bytes stay
-//! readable for those who are just answering with it, until a later batch purges them.
+//! A removed document is first only marked as removed, so a restart forgets it. Its bytes stay readable, for searches
+//! that are about to answer with it, until a later batch purges them.
 //!
 //! A document has a number of 64 bits, one more than the document before it, which is never given out again. What the
 //! numbers of documents and vectors in memory are is the collection's business.
@@ -54,7 +54,7 @@ enum Kind {
     Text,
     Vectors,
     /// Empty: the document is gone, and its space not yet taken back.
-    Buried,
+    Removed,
 }
 
 /// How the records of a document are found.
@@ -82,7 +82,8 @@ pub(crate) struct Store {
     accepted: bool,
 }
 
-/// The file of what is acknowledged is to be written anew, and the store to be taken over if its format is an earlier one.
+/// The file of what is acknowledged is to be written anew, and the store to be taken over if its format is an earlier
+/// one.
 #[derive(Debug)]
 struct Unsettled {
     format: u32,
@@ -170,14 +171,14 @@ pub(crate) struct Loaded {
 pub(crate) struct StoreBatch {
     changes: Changes,
     put: Vec<Entry>,
-    buried: Vec<Entry>,
+    removed: Vec<Entry>,
 }
 
 /// What a batch that found no room would have done.
 #[derive(Debug)]
 struct Refused {
     put: Vec<u64>,
-    buried: Vec<u64>,
+    removed: Vec<u64>,
 }
 
 /// What a document adds to the totals.
@@ -201,7 +202,7 @@ impl Form {
             Kind::Head => b'd',
             Kind::Text => b't',
             Kind::Vectors => b'v',
-            Kind::Buried => b'x',
+            Kind::Removed => b'x',
         };
         match self {
             Form::Small => letter,
@@ -284,14 +285,14 @@ impl StoreBatch {
     }
 
     /// Marks a document as gone.
-    pub(crate) fn bury(&mut self, number: u64, head: &Head) {
-        self.changes.put(&head.form().key(Kind::Buried, number), &[]);
-        self.buried.push(Entry { number, passages: head.passages, digest: digest(number, head.crc) });
+    pub(crate) fn remove(&mut self, number: u64, head: &Head) {
+        self.changes.put(&head.form().key(Kind::Removed, number), &[]);
+        self.removed.push(Entry { number, passages: head.passages, digest: digest(number, head.crc) });
     }
 
-    /// Takes back the space of a document buried in an earlier batch.
+    /// Takes back the space of a document removed in an earlier batch.
     pub(crate) fn purge(&mut self, number: u64, store: &Store) -> Result<(), StoreError> {
-        for kind in [Kind::Head, Kind::Text, Kind::Vectors, Kind::Buried] {
+        for kind in [Kind::Head, Kind::Text, Kind::Vectors, Kind::Removed] {
             store.state.remove(&mut self.changes, &store.key(kind, number))?;
         }
         Ok(())
@@ -509,13 +510,13 @@ impl Store {
             totals.digest = totals.digest.wrapping_add(digest);
             totals.next = totals.next.max(number + 1);
         }
-        for &Entry { passages, digest, .. } in &batch.buried {
+        for &Entry { passages, digest, .. } in &batch.removed {
             totals.documents -= 1;
             totals.passages -= u64::from(passages);
             totals.digest = totals.digest.wrapping_sub(digest);
         }
         let numbers = |entries: &[Entry]| entries.iter().map(|entry| entry.number).collect();
-        let refused = Refused { put: numbers(&batch.put), buried: numbers(&batch.buried) };
+        let refused = Refused { put: numbers(&batch.put), removed: numbers(&batch.removed) };
         let committed = self.commit_changes(batch.changes, totals);
         if committed.as_ref().is_err_and(StoreError::is_passing) && self.state.is_unsettled() {
             *self.refused() = Some(refused);
@@ -524,7 +525,7 @@ impl Store {
     }
 
     /// Takes back a batch that found no room, if it was stored all the same: the caller told everybody that it was not.
-    /// Every commit does it; whoever reads everything again does it before.
+    /// Every commit does it first, and everybody who reads all documents again must do it before.
     ///
     /// # Errors
     /// As [`State::commit`].
@@ -540,8 +541,8 @@ impl Store {
                     self.state.remove(&mut changes, &self.key(kind, *number))?;
                 }
             }
-            for number in &refused.buried {
-                self.state.remove(&mut changes, &self.key(Kind::Buried, *number))?;
+            for number in &refused.removed {
+                self.state.remove(&mut changes, &self.key(Kind::Removed, *number))?;
             }
             let mut totals = self.totals().clone();
             // One for the batch, one for taking it back.
@@ -572,7 +573,7 @@ impl Store {
         self.totals().form(number).key(kind, number)
     }
 
-    /// The head of a document, buried or not.
+    /// The head of a document, removed or not.
     pub(crate) fn head(&self, number: u64) -> Result<Option<Head>, StoreError> {
         let form = self.totals().form(number);
         match self.state.get(&form.key(Kind::Head, number))? {
@@ -598,7 +599,7 @@ impl Store {
     }
 
     /// Reads everything but the texts, in the order of the document numbers, and checks it against the totals.
-    /// Returns the numbers of buried documents, whose space is to be purged.
+    /// Returns the numbers of removed documents, whose space is to be purged.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], also if anything is missing or too much; whatever `each` returns.
@@ -608,9 +609,9 @@ impl Store {
     ) -> Result<Vec<u64>, E> {
         let totals = self.totals().clone();
         let mut found = Totals { next: totals.next, small_end: totals.small_end, ..Totals::default() };
-        let mut buried = Vec::new();
+        let mut removed = Vec::new();
         for form in [Form::Small, Form::Today] {
-            self.load_form(form, &mut found, &mut buried, &mut each)?;
+            self.load_form(form, &mut found, &mut removed, &mut each)?;
         }
         found.sequence = totals.sequence;
         if found != totals {
@@ -620,22 +621,22 @@ impl Store {
             );
             return Err(StoreError::corrupt(self.state.dir(), reason).into());
         }
-        Ok(buried)
+        Ok(removed)
     }
 
     fn load_form<E: From<StoreError>>(
         &self,
         form: Form,
         found: &mut Totals,
-        all_buried: &mut Vec<u64>,
+        all_removed: &mut Vec<u64>,
         each: &mut impl FnMut(Loaded) -> Result<(), E>,
     ) -> Result<(), E> {
         let dir = self.state.dir();
-        let mut buried = HashSet::new();
-        for entry in self.state.scan(&[form.letter(Kind::Buried)])? {
+        let mut removed = HashSet::new();
+        for entry in self.state.scan(&[form.letter(Kind::Removed)])? {
             let number = form.number(&entry?.0, dir)?;
-            buried.insert(number);
-            all_buried.push(number);
+            removed.insert(number);
+            all_removed.push(number);
         }
         let mut all_vectors = self.state.scan(&[form.letter(Kind::Vectors)])?;
         for entry in self.state.scan(&[form.letter(Kind::Head)])? {
@@ -651,7 +652,7 @@ impl Store {
             if vectors_key[1..] != head_key[1..] || vectors_crc != head.vectors_crc {
                 return Err(lost().into());
             }
-            if buried.contains(&number) {
+            if removed.contains(&number) {
                 continue;
             }
             let vectors = decode_vectors(&bytes, dir)?;

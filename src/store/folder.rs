@@ -2,15 +2,15 @@
 //!
 //! Three small files tell it, so that nothing has to be guessed from what a catalogue does or does not name:
 //!
-//! - `collection` is the description, with a checksum; what its bytes mean is known to whoever writes it, but for the
+//! - `collection` is the description, with a checksum; what its bytes mean is the caller's business, but for the
 //!   name of the folder that it was written for.
 //! - `creating` stands there until the collection is announced: a folder with it was never anybody's.
 //! - `deleting` stands there once a deletion is decided: a folder with it is nobody's any more.
 //!
 //! A mark is a checked record that names its folder: a file of such a name that somebody else made marks nothing.
 //! [`remove`] takes away only a folder with one of the two marks, only what has a name of ours, nothing behind a
-//! symbolic link, and the mark last, so that a deletion that is cut off never looks like a collection. A mark is durable
-//! before what it speaks of is done.
+//! symbolic link, and the mark last, so that a deletion that is cut off never looks like a collection. A mark is
+//! durable before what it speaks of is done.
 
 use std::{
     ffi::OsStr,

@@ -15,7 +15,7 @@
 //! - It panics on some damaged files, and its destructor panics if a sync fails: every call is caught.
 //! - After an io error it refuses everything for ever. So do we after a failed sync, see [`State::failed`]. A write that
 //!   found no room has lost nothing: the database is opened again once there is room, and then holds the batch or not;
-//!   if it does, whoever was refused was told that it does not, so it is taken back.
+//!   if it does, it is taken back: its caller was told that it was refused.
 //!   A file that could not be opened because too many are open is handled in the same way. A commit itself opens none:
 //!   what it needs is held open, so clients that use up the handles do not make a store read-only.
 //! - A *read* completes the splits and merges of pages that writes left behind, which are writes. A commit therefore
@@ -367,8 +367,8 @@ impl State {
     ///
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::NoHandle`]: nothing was done, unless [`State::is_unsettled`]. Any other
-    /// error leaves it unknown whether the changes will be found after a restart; from then on every commit fails, since a failed sync may not be tried again:
-    /// the kernel forgets the pages it could not write.
+    /// error leaves it unknown whether the changes will be found after a restart; from then on every commit fails,
+    /// since a failed sync may not be tried again: the kernel forgets the pages it could not write.
     pub(crate) fn commit(&self, changes: Changes) -> Result<(), StoreError> {
         if let Some(reason) = self.failed.get() {
             return Err(StoreError::io(&self.dir, std::io::Error::other(reason.clone())));

@@ -169,7 +169,7 @@ fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u64>, Store
     }
     store.commit(batch).unwrap();
     let mut batch = StoreBatch::default();
-    batch.bury(FIRST + 1, &store.head(FIRST + 1).unwrap().unwrap());
+    batch.remove(FIRST + 1, &store.head(FIRST + 1).unwrap().unwrap());
     store.commit(batch).unwrap();
     store.close().unwrap();
     drop(store);
@@ -180,7 +180,7 @@ fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u64>, Store
     drop(state);
     let store = Store::open(&place, Some(IDENTITY), 4 << 20, Arc::new(RealDisk))?;
     let mut docs = Vec::new();
-    let buried = store.load(|loaded| {
+    let removed = store.load(|loaded| {
         let n = (loaded.number - FIRST) as u8;
         assert_eq!(loaded.head.body, vec![n; 10]);
         assert_eq!(loaded.vectors, [f32::from(n), 1.0, 2.0, 3.0]);
@@ -188,7 +188,7 @@ fn tampered(tamper: impl FnOnce(&State, &mut Changes)) -> Result<Vec<u64>, Store
         docs.push(loaded.number - FIRST);
         Ok::<_, StoreError>(())
     })?;
-    assert_eq!(buried, [FIRST + 1]);
+    assert_eq!(removed, [FIRST + 1]);
     assert_eq!((store.next_number(), store.passages(), store.sequence()), (FIRST + 3, 4, 2));
     Ok(docs)
 }
@@ -215,7 +215,7 @@ fn lost_exchanged_and_revived_documents_are_damage() {
         ("vectors", |state, changes| state.remove(changes, &key(b'V', 2)).unwrap()),
         ("a head", |state, changes| state.remove(changes, &key(b'D', 0)).unwrap()),
         ("a text", |state, changes| state.remove(changes, &key(b'T', 0)).unwrap()),
-        ("a burial", |state, changes| state.remove(changes, &key(b'X', 1)).unwrap()),
+        ("the mark of a removal", |state, changes| state.remove(changes, &key(b'X', 1)).unwrap()),
         ("other vectors", |_, changes| {
             changes.put(&key(b'V', 0), &[0; 16]);
         }),

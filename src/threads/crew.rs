@@ -101,7 +101,7 @@ impl Crew {
             let thread = std::thread::Builder::new()
                 .name(format!("{name}-{n}"))
                 .spawn(move || {
-                    priority::stand_back(niceness);
+                    priority::lower(niceness);
                     rota.work();
                 })
                 .map_err(|e| ThreadsError::None { reason: e.to_string() })?;

@@ -26,7 +26,7 @@ impl Pool {
         ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(move |n| format!("{name}-{n}"))
-            .start_handler(move |_| priority::stand_back(niceness))
+            .start_handler(move |_| priority::lower(niceness))
             .build()
             .map(|threads| Pool { threads })
             .map_err(|e| ThreadsError::None { reason: e.to_string() })

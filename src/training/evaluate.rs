@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 use super::TrainingError;
 use crate::{
     config::Config,
-    engine::{Ask, Caller, Document, Engine, EngineError, FieldsAsked, NewCollection, SearchQuery},
+    engine::{Ask, Caller, Document, Engine, EngineError, FieldsRequest, NewCollection, SearchQuery},
     eval::{
         EvalError,
         beir::JudgedCollection,
@@ -71,7 +71,7 @@ async fn run(
     let searched = Searched {
         model: encoder.name().to_owned(),
         device: encoder.device().device.clone(),
-        passages: engine.stats(COLLECTION, FieldsAsked::default()).await?.passages,
+        passages: engine.stats(COLLECTION, FieldsRequest::default()).await?.passages,
         chunking: !options.chunking_disabled,
         ingest_seconds,
     };

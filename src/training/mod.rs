@@ -1,6 +1,6 @@
 //! Training jobs: a recipe, a base model and texts become a new model directory, or a comparison of settings.
 //!
-//! A job is plain data. Whoever starts one hands it the documents of collections ([`Records`]), listens to what happens
+//! A job is plain data. Its caller gives it the documents of collections ([`Records`]), listens to what happens
 //! ([`Progress`]) and says when to stop; the job answers with a report as plain data. Nothing here prints, reads
 //! arguments or knows the wire, so that the command line and a server start the same job.
 //!

@@ -18,7 +18,7 @@ fn a_client_finds_the_server_and_a_signal_ends_it() {
     assert_eq!(found["hits"].as_array().unwrap().len(), 5);
     let models = run(&mut place.remote(&server, &["model", "list", "--json"])).code(0).json();
     assert!(models.as_array().unwrap().iter().any(|m| m["loaded"] == true), "{models}");
-    // Whoever is asked is said, the more so where only a variable names it.
+    // The answer names the server that was asked, which matters most where only a variable names it.
     assert_eq!(models[0]["server"], server.url);
     let by_variable = run(place.command().args(["model", "list"]).env("DISTILFACE_URL", &server.url)).code(0);
     by_variable.says(&format!("models of the server at {} (DISTILFACE_URL)", server.url));

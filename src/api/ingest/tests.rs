@@ -9,7 +9,7 @@ use super::*;
 use crate::{config::LimitsConfig, error::ErrorKind, proto::Document};
 
 /// What the door of these tests makes of a failure.
-type Told = (ErrorKind, String);
+type Failure = (ErrorKind, String);
 
 /// Finishes the request of that sequence.
 type Finish = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<(), ApiError>>>>>;
@@ -17,9 +17,9 @@ type Finish = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<(), ApiError>>>>>;
 /// A stream and its client's ends of it.
 #[expect(clippy::type_complexity, reason = "the closure's type has no name")]
 fn stream() -> (
-    mpsc::Sender<Result<Message, Told>>,
-    mpsc::Receiver<Result<IngestResponse, Told>>,
-    Stream<ReceiverStream<Result<Message, Told>>, impl Fn(&ApiError) -> Told, Told>,
+    mpsc::Sender<Result<Message, Failure>>,
+    mpsc::Receiver<Result<IngestResponse, Failure>>,
+    Stream<ReceiverStream<Result<Message, Failure>>, impl Fn(&ApiError) -> Failure, Failure>,
 ) {
     let (requests, incoming) = mpsc::channel(16);
     let (answers, receiver) = mpsc::channel(ANSWERS);
@@ -59,8 +59,8 @@ impl Worker for Steps {
 }
 
 struct Opened {
-    requests: Option<mpsc::Sender<Result<Message, Told>>>,
-    answers: mpsc::Receiver<Result<IngestResponse, Told>>,
+    requests: Option<mpsc::Sender<Result<Message, Failure>>>,
+    answers: mpsc::Receiver<Result<IngestResponse, Failure>>,
     began: mpsc::UnboundedReceiver<u64>,
     finish: Finish,
     draining: CancellationToken,
@@ -83,7 +83,7 @@ impl Opened {
         Opened { requests: Some(requests), answers, began, finish, draining, pump }
     }
 
-    async fn refuse(&self, told: Told) {
+    async fn refuse(&self, told: Failure) {
         self.requests.as_ref().unwrap().send(Err(told)).await.unwrap();
     }
 

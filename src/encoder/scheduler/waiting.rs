@@ -56,7 +56,8 @@ impl Waiting {
         self.texts += 1;
     }
 
-    /// The next batch and the length it is padded to, if it is; the clients that are served move to the end of the line.
+    /// The next batch and the length it is padded to, if it is; the clients that are served move to the end of the
+    /// line.
     pub(super) fn take_batch(&mut self, tokens_max: usize) -> Option<(usize, Vec<Item>)> {
         let next = |clients: &BTreeMap<u64, _>, turn: u64| {
             clients.range(turn.wrapping_add(1)..).chain(clients.range(..)).map(|(&client, _)| client).next()
@@ -70,7 +71,7 @@ impl Waiting {
                     buckets.iter().min_by_key(|(_, items)| items.front().map_or(u64::MAX, |i| i.arrival))?;
                 let rows = (tokens_max / length).max(1);
                 self.turn = client;
-                // The client whose turn it is first, then whoever has texts of that length.
+                // The client whose turn it is first, then those that have texts of that length.
                 let order: Vec<u64> = self
                     .clients
                     .range(client..)

@@ -129,7 +129,7 @@ async fn search(backend: &dyn Backend, query: SearchQuery) -> Result<Vec<Hit>> {
 /// For what lies at an angle, in degrees.
 fn at(angle: f32, k: usize) -> SearchQuery {
     let (sin, cos) = angle.to_radians().sin_cos();
-    // Of any length, as whoever asks may send it.
+    // Of any length, as a caller may send it.
     SearchQuery::new(Ask::Vector(vec![3.0 * cos, 3.0 * sin]), k)
 }
 
@@ -153,7 +153,7 @@ async fn a_write_is_seen_by_every_later_call(made: &Made) {
     assert_eq!(hashes, [None, Some(ContentHash([3; 16])), Some(ContentHash([1; 16]))]);
     assert_eq!(places(&search(backend, at(170.0, 9)).await.unwrap()), [("b", 0), ("a", 1)]);
     assert_eq!(backend.count(None).await.unwrap(), 2);
-    let stats = backend.stats(FieldsAsked::default()).await.unwrap();
+    let stats = backend.stats(FieldsRequest::default()).await.unwrap();
     assert_eq!((stats.documents, stats.passages), (2, 3));
     backend.wait_indexed().await.unwrap();
     assert_eq!(places(&search(backend, at(170.0, 9)).await.unwrap()), [("b", 0), ("a", 1)]);

@@ -18,7 +18,7 @@ use crate::{
         point::{ContentHash, Hit, Point, StoredPoint},
     },
     engine::{EngineError, apart, catalog::Open, error::Result},
-    index::columns::FieldsAsked,
+    index::columns::FieldsRequest,
     stop::Stop,
     threads::Threads,
     value::{PointId, filter::Filter, payload::payload_bytes},
@@ -63,7 +63,7 @@ impl Local {
         Local { open: Arc::clone(open), threads: Arc::clone(threads), openings: Arc::clone(openings) }
     }
 
-    /// The collection, opened apart if it is not open. Whoever holds it keeps it open.
+    /// The collection, opened apart if it is not open. It stays open as long as it is held.
     async fn collection(&self) -> Result<Arc<Collection>> {
         if let Some(collection) = self.open.use_now() {
             return Ok(collection);
@@ -209,7 +209,7 @@ impl Backend for Local {
         }))
     }
 
-    fn stats(&self, fields: FieldsAsked) -> Answer<'_, CollectionStats> {
+    fn stats(&self, fields: FieldsRequest) -> Answer<'_, CollectionStats> {
         Box::pin(self.read(move |collection, _| Ok(collection.stats_with(&fields))))
     }
 

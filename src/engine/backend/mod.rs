@@ -1,8 +1,8 @@
-//! What the engine asks of one collection, whoever keeps it: a folder of this process, or a server far away.
+//! What the engine asks of one collection, wherever it is kept: in a folder of this process, or by a server far away.
 //!
 //! Everything waits and nothing computes: where work is done, on which threads and how often it looks whether anybody
-//! still waits, is the backend's business. `local` keeps its collection in this process. `conformance.rs` says what every
-//! backend promises; a new one passes it as it is.
+//! still waits, is the backend's business. `local` keeps its collection in this process. `conformance.rs` says what
+//! every backend promises; a new one passes it as it is.
 //!
 //! What all promise:
 //!
@@ -10,10 +10,9 @@
 //!   A write that was handed over already is done wholly or not at all.
 //! - **Read your writes.** What a write answered for is durable, and every call that begins later sees it.
 //! - **Bounded.** Answers of many or large documents take their place in the [`Room`] of their request before they are
-//!   read; whoever has no room gets an error and not a part.
+//!   read; without room there is an error and not a part.
 //!
-//! Making, opening, closing and deleting collections is not here: that is the business of whoever knows which there are
-//! (`catalog.rs`).
+//! Making, opening, closing and deleting collections is not here: `catalog.rs` knows which there are, and does it.
 
 use std::{any::Any, collections::HashSet, fmt, pin::Pin, sync::Arc, time::Instant};
 
@@ -24,7 +23,7 @@ use crate::{
         CollectionStats, Outcome, Page, Reads, SearchQuery, SearchTrace, Write,
         point::{ContentHash, Hit, Point, StoredPoint},
     },
-    index::columns::FieldsAsked,
+    index::columns::FieldsRequest,
     value::{PointId, filter::Filter},
 };
 
@@ -85,9 +84,9 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     /// `CollectionError::DuplicateId`; what the store says.
     fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Outcome>>;
 
-    /// The best documents or passages, best first, and how they were found. `encoded` is the vector of the query's text,
-    /// if it is a text. Hits take their place in the room of `reads`, which is one for all searches of a request. Begins
-    /// nothing after `deadline`, and leaves off when it passes.
+    /// The best documents or passages, best first, and how they were found. `encoded` is the vector of the query's
+    /// text, if it is a text. Hits take their place in the room of `reads`, which is one for all searches of a request.
+    /// Begins nothing after `deadline`, and leaves off when it passes.
     ///
     /// # Errors
     /// [`super::EngineError::NoDocument`]; [`crate::budget::BudgetError`]; vector and filter errors; the deadline's.
@@ -142,7 +141,7 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields>;
 
     /// Counts, and the fields that are asked for.
-    fn stats(&self, fields: FieldsAsked) -> Answer<'_, CollectionStats>;
+    fn stats(&self, fields: FieldsRequest) -> Answer<'_, CollectionStats>;
 
     /// Waits until every stored vector is in its index. For benches and evaluation.
     fn wait_indexed(&self) -> Answer<'_, ()>;

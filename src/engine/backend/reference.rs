@@ -17,7 +17,7 @@ use crate::{
         point::{ContentHash, Hit, Point, StoredPoint},
     },
     engine::{EngineError, error::Result},
-    index::columns::FieldsAsked,
+    index::columns::FieldsRequest,
     stop::Stop,
     value::{PointId, filter::Filter},
     vector::{Dim, Metric, Vector},
@@ -249,7 +249,7 @@ impl Backend for Reference {
         })
     }
 
-    fn stats(&self, _fields: FieldsAsked) -> Answer<'_, CollectionStats> {
+    fn stats(&self, _fields: FieldsRequest) -> Answer<'_, CollectionStats> {
         self.answer(|points| {
             let passages = points.values().map(|point| point.passages.len() as u64).sum();
             Ok(CollectionStats { documents: points.len() as u64, passages, ..CollectionStats::default() })

@@ -340,8 +340,8 @@ fn a_filter_is_left_off_when_it_is_time() {
 }
 
 /// Every field there is.
-fn all() -> FieldsAsked {
-    FieldsAsked { limit: usize::MAX, ..FieldsAsked::default() }
+fn all() -> FieldsRequest {
+    FieldsRequest { limit: usize::MAX, ..FieldsRequest::default() }
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn fields_are_told_page_by_page_and_by_prefix() {
         index.insert(doc, &payload);
     }
     let page = |prefix: &str, after: &str, limit| {
-        index.stats(&FieldsAsked { prefix: prefix.into(), after: after.into(), limit })
+        index.stats(&FieldsRequest { prefix: prefix.into(), after: after.into(), limit })
     };
     let mut names = Vec::new();
     loop {
@@ -371,7 +371,7 @@ fn fields_are_told_page_by_page_and_by_prefix() {
     assert_eq!((told.total, told.fields.len(), told.more), (10, 6, false));
     assert_eq!(told.fields[0], ("own07.4".to_owned(), vec!["integer"], 1));
     assert_eq!(page("common", "", 1).fields, [("common".to_owned(), vec!["bool"], 30)]);
-    assert_eq!(page("", "", 0), FieldsTold::default());
+    assert_eq!(page("", "", 0), FieldsReport::default());
     assert_eq!((index.names(), index.has("common"), index.has("comm")), (301, true, false));
 }
 

@@ -73,7 +73,7 @@ impl Scan {
         let scan = Arc::new(self);
         for _ in 1..rayon::current_num_threads() {
             let scan = Arc::clone(&scan);
-            // A panic that leaves what was spawned ends the process; whoever scans reports it instead.
+            // A panic that leaves what was spawned ends the process; the scanning thread reports it instead.
             rayon::spawn(move || drop(catch_unwind(AssertUnwindSafe(|| scan.help()))));
         }
         scan.help();

@@ -132,7 +132,7 @@ fn a_scan_in_parallel_stops_and_reports_panics() {
     });
     let search = || pool.install(|| index.nearest(&query, 3, Some(&panics), &Stop::default()));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)).is_err());
-    // On a helper, too: whoever scans waits in its first full chunk until a helper has begun.
+    // On a helper, too: the scanning thread waits in its first full chunk until a helper has begun.
     let scanner = Arc::new(std::sync::OnceLock::new());
     let panics: SharedAllow = {
         let (scanner, helped) = (Arc::clone(&scanner), std::sync::atomic::AtomicBool::new(false));
