@@ -178,9 +178,9 @@ struct Seats {
 /// What an open collection uses of the process.
 #[derive(Debug, Clone)]
 pub struct CollectionOptions {
-    /// Memory of the store's cache in bytes.
+    /// Memory of the store's cache in bytes. No default.
     pub store_cache_bytes: u64,
-    /// Threads that write and build, shared by all collections that are given them.
+    /// Threads that write and build, shared by all collections that are given them. No default.
     pub threads: Arc<Threads>,
 }
 

@@ -15,15 +15,15 @@ use crate::{
 /// Which documents a page shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListingQuery {
-    /// Only documents that match are listed. `None` lists all.
+    /// Only documents that match are listed. `None`, which stands for no filter, lists all.
     pub filter: Option<Filter>,
     /// The cursor of an earlier page. `None` begins at the first document.
     pub cursor: Option<String>,
-    /// Documents on the page, 1 to `limits.batch_max`.
+    /// Documents on the page, 1 to `limits.batch_max`. No default.
     pub limit: usize,
-    /// Documents carry their texts.
+    /// Whether documents carry their texts. No default.
     pub with_text: bool,
-    /// Documents carry the vector of their first passage.
+    /// Whether documents carry the vector of their first passage. No default.
     pub with_vectors: bool,
 }
 

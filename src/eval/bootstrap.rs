@@ -24,11 +24,11 @@ use crate::random::SplitMix;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Resampling {
-    /// Fewer than some hundreds leave the ends of an interval to chance.
+    /// How many samples are drawn; fewer than some hundreds leave the ends of an interval to chance. Default 1000.
     pub resamples: usize,
-    /// Share of resamples inside an interval, between 0 and 1.
+    /// Share of resamples inside an interval, between 0 and 1. Default 0.95.
     pub confidence: f64,
-    /// Equal seeds give equal answers.
+    /// Equal seeds give equal answers. Default 1.
     pub seed: u64,
 }
 

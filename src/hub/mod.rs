@@ -48,19 +48,20 @@ impl ModelDir {
 /// or else the default.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// Name of the new model: letters, digits, `.`, `_` and `-`. Without it the directory's own name is used.
+    /// Name of the new model: 1 to 64 letters, digits, `.`, `_` and `-`. Default: the directory's own name.
     pub name: Option<String>,
-    /// How token vectors become one vector.
+    /// How token vectors become one vector. Default: the directory's way, else the mean.
     pub pooling: Option<Pooling>,
-    /// Whether every vector is scaled to unit length.
+    /// Whether every vector is scaled to unit length. Default: as the directory says.
     pub normalise: Option<bool>,
-    /// Longest text in tokens, special tokens included.
+    /// Longest text in tokens, special tokens included; 3 to the positions that it has.
+    /// Default: as the directory says, else all of them.
     pub max_tokens: Option<usize>,
-    /// Licence of the weights.
+    /// Licence of the weights. Default: the directory's, else `unknown`.
     pub licence: Option<String>,
-    /// Where the weights come from.
+    /// Where the weights come from. Default: as the directory says, else its name.
     pub source: Option<String>,
-    /// Text put in front of queries and documents.
+    /// Text put in front of queries and documents. Default: the directory's, else none.
     pub prompts: Option<Prompts>,
     /// Replace a model of this name. Default: no.
     pub force: bool,

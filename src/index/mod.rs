@@ -75,7 +75,7 @@ pub struct IndexParams {
     pub ef_construction: u16,
     /// Candidates kept while searching, 1 to 4096; raised to k. Default 96.
     pub ef_search: u16,
-    /// Seed of the level generator, where the implementation takes one.
+    /// Seed of the level generator, where the implementation takes one; any number. Default 7.
     pub seed: u64,
 }
 

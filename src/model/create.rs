@@ -25,7 +25,7 @@ pub struct NewModel<'a> {
     pub lineage: Vec<String>,
     /// How the weights were rounded; `None` for weights in the base's precision.
     pub quantised: Option<Quantised>,
-    /// Replace a model of this name.
+    /// Whether a model of this name is replaced; otherwise it is an error. No default.
     pub force: bool,
 }
 

@@ -21,7 +21,7 @@ pub struct NewQuantised<'a> {
     pub texts: usize,
     /// Hash of those texts; see [`Quantised::calibration_sha256`].
     pub texts_sha256: String,
-    /// Replace a model of this name.
+    /// Whether a model of this name is replaced; otherwise it is an error. No default.
     pub force: bool,
 }
 

@@ -42,7 +42,7 @@ pub struct RandomOptions {
     pub intermediate: Option<usize>,
     /// Seed of the weights; the same options give the same weights.
     pub seed: u64,
-    /// Replace a model of this name.
+    /// Whether a model of this name is replaced; otherwise it is an error. No default.
     pub force: bool,
 }
 

@@ -179,9 +179,9 @@ pub struct SourceOptions {
     /// The format of standard input (where it is required) and of files named one by one. Default: by the extension; of
     /// a file that is named and has none that is known, by how it begins.
     pub format: Option<Format>,
-    /// Which fields of JSON and CSV are what.
+    /// Which fields of JSON and CSV are what. Default: [`FieldMap::default`].
     pub fields: FieldMap,
-    /// Keeps of web pages what is left out otherwise: menus, the page's header and footer, hidden parts.
+    /// Keeps of web pages what is left out otherwise: menus, the page's header and footer, hidden parts. Default: no.
     pub keep_menus: bool,
 }
 

@@ -22,11 +22,11 @@ const COLLECTION: &str = "eval";
 pub struct RetrievalOptions {
     /// One passage for each document, cut at the model's limit. Default: no.
     pub chunking_disabled: bool,
-    /// Candidates that the graph keeps. Default: the collection's.
+    /// Candidates that the graph keeps, 1 to 4096. Default: the collection's.
     pub ef: Option<usize>,
     /// Compare every vector, and leave the index's own searches out. Default: no.
     pub exact_only: bool,
-    /// Of the queries, for the intervals.
+    /// How the queries are drawn for the intervals. Default: [`Resampling::default`].
     pub resampling: Resampling,
 }
 

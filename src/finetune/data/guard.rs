@@ -36,19 +36,21 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardSettings {
-    /// What to do with an example that is nearly the same as an earlier one of its source.
+    /// What to do with an example that is nearly the same as an earlier one of its source. Default: drop it.
     pub near_duplicates: Action,
-    /// What to do with an example that overlaps held-out data.
+    /// What to do with an example that overlaps held-out data. Default: drop it.
     pub test_overlap: Action,
-    /// Jaccard similarity of two texts' shingles from which on they are nearly the same; 0.5 to 1.
+    /// Jaccard similarity of two texts' shingles from which on they are nearly the same; 0.5 to 1. Default 0.8.
     pub jaccard: f64,
-    /// Words in a shingle, 1 to 8. More make word order count for more.
+    /// Words in a shingle, 1 to 8. More make word order count for more. Default 2.
     pub shingle_words: usize,
-    /// Words in a row that a training text may not share with a held-out one; at least `contained_words`.
+    /// Words in a row that a training text may not share with a held-out one; `contained_words`
+    /// to 100. Default 8.
     pub overlap_words: usize,
     /// Words from which on a held-out text may not stand inside a training text; 1 or more.
+    /// Default 5.
     pub contained_words: usize,
-    /// Words above which a text is counted as over-long.
+    /// Words above which a text is counted as over-long; 0 or more. Default 200.
     pub long_words: usize,
 }
 
