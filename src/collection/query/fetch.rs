@@ -20,12 +20,13 @@ use crate::{
         point::Hit,
     },
     stop::Stop,
-    store::Head,
+    store::{Head, Identity},
     value::Payload,
 };
 
-/// A document, by its collection's address and its number in the store. Numbers are never used again.
-type Key = (usize, u64);
+/// A document, by its collection's identity and its number in the store. Numbers are never used again.
+/// The address of a collection would not do: one that was closed meanwhile leaves it to the next that is opened.
+type Key = (Identity, u64);
 
 /// What the searches of one request have read, and the room for their answers.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn key(shared: &Shared, number: u64) -> Key {
-    (std::ptr::from_ref(shared).addr(), number)
+    (shared.store.identity(), number)
 }
 
 /// The hits of one search, in the order of the candidates.

@@ -13,13 +13,14 @@ use crate::{
     collection::Reads,
     engine::backend::Answer,
     threads::crew::{Next, Seat},
+    value::Value,
 };
 
 /// A watchdog, for what would hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An engine whose pools have one thread and of whose collections `c0`, `c1` and `c2` one may be open. Each has one
-/// document, named as the collection.
+/// document, whose id, title, text and payload are the collection's name.
 async fn engine_of_one() -> (Arc<Engine>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
@@ -31,7 +32,12 @@ async fn engine_of_one() -> (Arc<Engine>, tempfile::TempDir) {
     for name in ["c0", "c1", "c2"] {
         let new = NewCollection { dimension: Some(2), vectors_only: true, ..collection(name) };
         engine.create_collection(new).await.unwrap();
-        let document = Document { vector: Some(vec![1.0, 2.0]), ..document(name, "") };
+        let document = Document {
+            title: name.into(),
+            payload: [("name".to_owned(), Value::String(name.into()))].into(),
+            vector: Some(vec![1.0, 2.0]),
+            ..document(name, name)
+        };
         engine.upsert(name, vec![document], NEVER).await.unwrap();
     }
     (engine, dir)
@@ -101,6 +107,21 @@ async fn searches_of_more_collections_than_may_be_open_all_end() {
         let answers = tokio::time::timeout(PATIENCE, request).await.unwrap().unwrap();
         let found: Vec<&str> = answers.iter().map(|answer| answer.hits[0].id.as_str()).collect();
         assert_eq!(found, names);
+    }
+    engine.close().await.unwrap();
+}
+
+/// Each collection is closed before the next is opened, which then lies where the other lay in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn hits_of_one_request_carry_their_own_collections_content() {
+    let (engine, _dir) = engine_of_one().await;
+    let names = ["c0", "c1", "c2"].repeat(8);
+    let queries = names.iter().map(|name| ((*name).to_owned(), any())).collect();
+    let answers = engine.search_batch(queries, NEVER, Room::unbounded()).await.unwrap();
+    for (name, answer) in names.into_iter().zip(answers) {
+        let [hit] = answer.hits.as_slice() else { panic!("{name} has one document") };
+        assert_eq!((hit.id.as_str(), &*hit.title, &*hit.passage), (name, name, name));
+        assert_eq!(hit.payload["name"], Value::String(name.to_owned()));
     }
     engine.close().await.unwrap();
 }
