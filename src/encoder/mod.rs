@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
     model::{Fingerprint, ModelDir},
     onnx::Layout,
     runtime::{DeviceReport, Plan, Precision, Session},
+    threads::share::share,
     vector::{Dim, VectorError},
 };
 
@@ -32,7 +32,7 @@ pub mod tune;
 
 use crate::{model::ModelError, onnx::OnnxError, runtime::RuntimeError};
 pub use cache::Unfinished;
-use cache::{QueryCache, UnfinishedCache};
+use cache::{QueryCache, UnfinishedCache, UnfinishedPart};
 pub use chunk::sentences;
 use pieces::PIECE_BYTES;
 pub use registry::Encoders;
@@ -126,7 +126,7 @@ pub struct Encoder {
     dim: Dim,
     layout: Layout,
     device: DeviceReport,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     queries: Option<Arc<QueryCache>>,
     unfinished: Arc<UnfinishedCache>,
     common: Arc<Common>,
@@ -210,7 +210,7 @@ impl Encoder {
             dim,
             layout,
             device,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             queries,
             unfinished: Arc::new(UnfinishedCache::new(dim.len())),
             common,
@@ -294,24 +294,17 @@ impl Encoder {
 
     /// Queues texts; `done` is called once, from the encoder thread or (if refused) from this one, and must not block.
     /// A request whose deadline passed or whose `cancelled` flag is set leaves the queue before it costs anything.
-    /// Tokenizes on the calling thread, many texts on the rayon pool it belongs to, and stops between pieces of a long
-    /// text when nobody waits any more.
-    pub fn submit(
-        &self,
-        texts: &[impl AsRef<str> + Sync],
-        kind: TextKind,
-        class: Class,
-        limits: Limits,
-        done: EncodeDone,
-    ) {
+    /// Tokenizes on the calling thread, many texts also on idle threads of the rayon pool it belongs to, and stops between
+    /// texts and pieces of a long one when nobody waits any more.
+    pub fn submit(&self, texts: Vec<String>, kind: TextKind, class: Class, limits: Limits, done: EncodeDone) {
         let started = Instant::now();
+        let texts = Arc::new(texts);
         let done = match &self.queries {
             Some(cache) if class == Class::Query => {
-                if let Some(known) = self.known(texts, kind) {
+                if let Some(known) = self.known(&texts, kind) {
                     return done(Ok(known));
                 }
-                let cache = Arc::clone(cache);
-                let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+                let (cache, texts) = (Arc::clone(cache), Arc::clone(&texts));
                 Box::new(move |result: Encoded| {
                     if let Ok((embeddings, _)) = &result {
                         cache.put(kind, &texts, embeddings);
@@ -326,23 +319,19 @@ impl Encoder {
             TextKind::Query => &self.model.manifest.prompts.query,
             TextKind::Document => &self.model.manifest.prompts.document,
         };
-        let go_on = || limits.check();
-        let unfinished = limits.unfinished.as_ref().map(|unfinished| unfinished.part(kind, texts));
-        let encode = |(place, text): (usize, &str)| {
-            if let Some(known) = unfinished.as_ref().and_then(|part| part.get(place)) {
-                return Ok(Text::Known(known));
-            }
-            let text = match prompt {
-                "" => Cow::Borrowed(text),
-                prompt => Cow::Owned(format!("{prompt}{text}")),
-            };
-            self.tokenizer.encode_while(&text, PIECE_BYTES, &go_on).map(Text::Tokens)
+        let unfinished = limits.unfinished.as_ref().map(|unfinished| Arc::new(unfinished.part(kind, &texts)));
+        let (count, bytes) = (texts.len(), texts.iter().map(String::len).sum::<usize>());
+        let tokenizing = Tokenizing {
+            tokenizer: Arc::clone(&self.tokenizer),
+            prompt: prompt.to_owned(),
+            texts,
+            unfinished: unfinished.clone(),
+            limits: limits.clone(),
         };
-        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let tokens: Result<Vec<_>, _> = if texts.len() < PARALLEL_TEXTS_MIN || bytes < PARALLEL_BYTES_MIN {
-            texts.iter().map(AsRef::as_ref).enumerate().map(encode).collect()
+        let tokens: Result<Vec<_>, _> = if count < PARALLEL_TEXTS_MIN || bytes < PARALLEL_BYTES_MIN {
+            (0..count).map(|place| tokenizing.text(place)).collect()
         } else {
-            texts.par_iter().map(AsRef::as_ref).enumerate().map(encode).collect()
+            share(count, move |place| tokenizing.text(place))
         };
         match tokens {
             Ok(tokens) => {
@@ -357,11 +346,7 @@ impl Encoder {
     ///
     /// # Errors
     /// [`EncoderError`].
-    pub fn encode(
-        &self,
-        texts: &[impl AsRef<str> + Sync],
-        kind: TextKind,
-    ) -> Result<Vec<Embedding>, EncoderError> {
+    pub fn encode(&self, texts: &[impl AsRef<str>], kind: TextKind) -> Result<Vec<Embedding>, EncoderError> {
         self.encode_as(texts, kind, Class::Bulk)
     }
 
@@ -371,7 +356,7 @@ impl Encoder {
     /// [`EncoderError`].
     pub fn encode_as(
         &self,
-        texts: &[impl AsRef<str> + Sync],
+        texts: &[impl AsRef<str>],
         kind: TextKind,
         class: Class,
     ) -> Result<Vec<Embedding>, EncoderError> {
@@ -384,13 +369,13 @@ impl Encoder {
     /// [`EncoderError`].
     pub fn encode_timed(
         &self,
-        texts: &[impl AsRef<str> + Sync],
+        texts: &[impl AsRef<str>],
         kind: TextKind,
         class: Class,
     ) -> Result<(Vec<Embedding>, EncodeTimes), EncoderError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
         self.submit(
-            texts,
+            texts.iter().map(|text| text.as_ref().to_owned()).collect(),
             kind,
             class,
             Limits::default(),
@@ -478,6 +463,30 @@ impl Encoder {
         }
         let places = self.tokenizer.places_while(text, usize::MAX, PIECE_BYTES, &|| limits.check())?;
         Ok(chunk::passages(text, &places, room, overlap_tokens.min(room - 1)))
+    }
+}
+
+/// The texts of a request, with what it takes to tokenize them on any thread.
+struct Tokenizing {
+    tokenizer: Arc<Tokenizer>,
+    prompt: String,
+    texts: Arc<Vec<String>>,
+    unfinished: Option<Arc<UnfinishedPart>>,
+    limits: Limits,
+}
+
+impl Tokenizing {
+    /// What goes into the queue for the text at `place`.
+    fn text(&self, place: usize) -> Result<Text, EncoderError> {
+        self.limits.check()?;
+        if let Some(known) = self.unfinished.as_ref().and_then(|part| part.get(place)) {
+            return Ok(Text::Known(known));
+        }
+        let text = match self.prompt.as_str() {
+            "" => Cow::Borrowed(&*self.texts[place]),
+            prompt => Cow::Owned(format!("{prompt}{}", self.texts[place])),
+        };
+        self.tokenizer.encode_while(&text, PIECE_BYTES, &|| self.limits.check()).map(Text::Tokens)
     }
 }
 

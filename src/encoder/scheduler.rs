@@ -67,7 +67,7 @@ pub(super) enum Text {
 pub(super) struct Texts {
     pub(super) texts: Vec<Text>,
     /// Where each vector is kept as it comes.
-    pub(super) unfinished: Option<UnfinishedPart>,
+    pub(super) unfinished: Option<Arc<UnfinishedPart>>,
     pub(super) tokenize: Duration,
 }
 

@@ -1,6 +1,7 @@
 //! The encoder contract on the tiny model: same text, same vector, in any company; nothing lost, nothing silent.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -29,6 +30,10 @@ fn open(change: impl FnOnce(&mut EncoderConfig)) -> Encoder {
         .expect("ONNX Runtime is needed: run `make setup` first")
 }
 
+fn owned(texts: &[impl AsRef<str>]) -> Vec<String> {
+    texts.iter().map(|text| text.as_ref().to_owned()).collect()
+}
+
 fn ask(
     encoder: &Encoder,
     texts: &[&str],
@@ -37,7 +42,7 @@ fn ask(
 ) -> mpsc::Receiver<Result<Vec<Embedding>, EncoderError>> {
     let (send, receive) = mpsc::channel();
     encoder.submit(
-        texts,
+        owned(texts),
         TextKind::Raw,
         class,
         limits,
@@ -154,12 +159,43 @@ fn a_query_asked_again_is_not_encoded_again() {
     assert_eq!(off.counters().texts.load(Ordering::Relaxed), 3);
 }
 
+thread_local! {
+    /// Requests that this thread tokenizes, one on the stack of the other.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+#[test]
+fn requests_that_are_tokenized_on_one_pool_never_lie_on_each_others_stack() {
+    const REQUESTS: usize = 48;
+    let encoder = Arc::new(open(|_| {}));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let (deepest, (send, answers)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel());
+    for _ in 0..REQUESTS {
+        let (encoder, deepest, send) = (Arc::clone(&encoder), Arc::clone(&deepest), send.clone());
+        pool.spawn(move || {
+            DEPTH.set(DEPTH.get() + 1);
+            deepest.fetch_max(DEPTH.get(), Ordering::Relaxed);
+            let many = vec!["rain fell on the river ".repeat(16); 2 * PARALLEL_TEXTS_MIN];
+            let answer = Box::new(move |answer: Encoded| send.send(answer.map(|(e, _)| e.len())).unwrap());
+            encoder.submit(many, TextKind::Raw, Class::Bulk, Limits::default(), answer);
+            DEPTH.set(DEPTH.get() - 1);
+        });
+    }
+    for _ in 0..REQUESTS {
+        match answers.recv_timeout(Duration::from_secs(60)).expect("a request hangs") {
+            Ok(texts) => assert_eq!(texts, 2 * PARALLEL_TEXTS_MIN),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}"),
+        }
+    }
+    assert_eq!(deepest.load(Ordering::Relaxed), 1);
+}
+
 /// Keeps the encoder's thread in a callback until what is returned is sent to or dropped.
 fn hold(encoder: &Encoder) -> mpsc::Sender<()> {
     let (hold, held) = mpsc::channel::<()>();
     let (entered, inside) = mpsc::channel();
     encoder.submit(
-        &["a"],
+        owned(&["a"]),
         TextKind::Raw,
         Class::Bulk,
         Limits::default(),
@@ -184,7 +220,7 @@ fn clients_take_turns_within_a_class() {
         for _ in 0..n {
             let send = send.clone();
             encoder.submit(
-                &[&long],
+                owned(&[&long]),
                 TextKind::Raw,
                 Class::Bulk,
                 Limits { client, ..Limits::default() },
@@ -303,7 +339,7 @@ fn a_request_of_many_texts_goes_on_where_it_was_cancelled() {
         let (send, receive) = mpsc::channel();
         let done = Box::new(move |result: Encoded| send.send(result.map(|(e, _)| e)).unwrap());
         let start = encoded();
-        encoder.submit(&many, TextKind::Document, Class::Bulk, limits, done);
+        encoder.submit(many.clone(), TextKind::Document, Class::Bulk, limits, done);
         let answer = loop {
             match receive.try_recv() {
                 Ok(answer) => break answer,
@@ -390,7 +426,13 @@ fn dropping_the_encoder_answers_everybody() {
 #[test]
 fn a_panicking_callback_does_not_stop_the_encoder() {
     let encoder = open(|_| {});
-    encoder.submit(&["a"], TextKind::Raw, Class::Bulk, Limits::default(), Box::new(|_| panic!("as planned")));
+    encoder.submit(
+        owned(&["a"]),
+        TextKind::Raw,
+        Class::Bulk,
+        Limits::default(),
+        Box::new(|_| panic!("as planned")),
+    );
     assert_eq!(encoder.encode(&["b"], TextKind::Raw).unwrap().len(), 1);
 }
 

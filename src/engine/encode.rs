@@ -130,7 +130,7 @@ impl Engine {
         let encoder = Arc::clone(encoder);
         let submit = move || {
             encoder.submit(
-                &texts,
+                texts,
                 kind,
                 class,
                 limits,

@@ -15,7 +15,9 @@
 //! may wait long for the disk (opening, making and closing collections) takes threads that the runtime makes for that.
 //!
 //! Only this module makes pools, and no task waits for another task of its own pool: a worker of `rayon` that waits
-//! runs other tasks of its pool on the same stack.
+//! runs other tasks of its pool on the same stack. Where a task of `search` or `tokenize` is worth several threads, the
+//! idle ones of its pool help it ([`share`], and the scan of the exact index), and it waits for what they have begun alone.
+//! Parallel iterators are for work that has a pool to itself: building graphs, drawing weights, training and measuring.
 
 use std::{sync::Arc, time::Instant};
 
@@ -27,6 +29,7 @@ use crate::{
 pub(crate) mod crew;
 pub(crate) mod pool;
 pub(crate) mod priority;
+pub(crate) mod share;
 
 use crew::Crew;
 use pool::Pool;

@@ -14,7 +14,7 @@ use super::super::{Embedding, EncodeDone, EncodeTimes, EncoderError, Limits, cac
 /// One request, whose texts are answered together.
 pub(super) struct Request {
     pub(super) state: Mutex<Progress>,
-    pub(super) unfinished: Option<UnfinishedPart>,
+    pub(super) unfinished: Option<Arc<UnfinishedPart>>,
     pub(super) limits: Limits,
     pub(super) tokenize: Duration,
     pub(super) queued_at: Instant,
