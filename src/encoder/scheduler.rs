@@ -219,9 +219,12 @@ impl Scheduler {
         let fault = lanes
             .iter()
             .find_map(|(name, pulse)| pulse.fault(patience).map(|fault| format!("its {name} lane {fault}")));
-        // The query lane's thread ends where it hands its work over; the bulk lane's never does.
-        let gone = || self.threads.first().is_some_and(JoinHandle::is_finished);
-        fault.or_else(|| gone().then(|| "its bulk lane is gone".to_owned()))
+        let gone = |lane: usize| self.threads.get(lane).is_some_and(JoinHandle::is_finished);
+        // The query lane's thread may end where it handed its work over; the bulk lane's never does.
+        let bulk = || gone(0).then(|| "its bulk lane is gone".to_owned());
+        let query =
+            || (gone(1) && self.shared.lock().query_lane).then(|| "its query lane is gone".to_owned());
+        fault.or_else(bulk).or_else(query)
     }
 }
 

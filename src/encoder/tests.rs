@@ -490,8 +490,41 @@ fn the_lane_for_queries_is_loaded_by_the_first_query_and_by_nothing_else() {
     assert_eq!([opened_after(false), opened_after(true)], [1, 2]);
 }
 
+#[test]
+fn queries_share_the_bulk_lane_where_their_own_cannot_be_loaded() {
+    for panics in [false, true] {
+        let opened = AtomicUsize::new(0);
+        let scheduler = scheduler_of(true, move |open| match opened.fetch_add(1, Ordering::Relaxed) {
+            0 => open(),
+            _ if panics => panic!("as planned"),
+            _ => Err(RuntimeError::Load { path: tiny(), reason: "as planned".to_owned() }),
+        });
+        for _ in 0..2 {
+            let (send, receive) = mpsc::channel();
+            let done = Box::new(move |result: Encoded| send.send(result.map(drop)).unwrap());
+            scheduler.submit(texts(&[&[0, 1]]), Class::Query, Limits::default(), done);
+            let answer = receive.recv_timeout(Duration::from_secs(60));
+            answer.unwrap_or_else(|_| panic!("a query is lost; the lane panicked: {panics}")).unwrap();
+        }
+        assert_eq!(scheduler.fault(Duration::from_secs(60)), None);
+    }
+}
+
 /// Lanes of the tiny model; `opened` counts its sessions.
 fn scheduler(packed: bool, opened: Arc<AtomicUsize>) -> Scheduler {
+    scheduler_of(packed, move |open| {
+        opened.fetch_add(1, Ordering::Relaxed);
+        open()
+    })
+}
+
+type Opened = Result<Session, RuntimeError>;
+
+/// Lanes of the tiny model, whose sessions are opened by way of `opening`.
+fn scheduler_of(
+    packed: bool,
+    opening: impl Fn(&dyn Fn() -> Opened) -> Opened + Send + Sync + 'static,
+) -> Scheduler {
     let model = ModelDir::open(&tiny()).unwrap();
     let plan = Plan::new(&default_home(), "cpu".parse().unwrap(), Precision::Fp32, packed).unwrap();
     let file = model.onnx_path_of(plan.layout()).unwrap();
@@ -499,10 +532,7 @@ fn scheduler(packed: bool, opened: Arc<AtomicUsize>) -> Scheduler {
     Scheduler::start(Lanes {
         layout: plan.layout(),
         query_lane: true,
-        open: Box::new(move || {
-            opened.fetch_add(1, Ordering::Relaxed);
-            Session::open(&plan, &file, 1)
-        }),
+        open: Box::new(move || opening(&|| Session::open(&plan, &file, 1))),
         bulk_niceness: 0,
         dim: model.manifest.dimension as usize,
         batch_tokens_max: config.batch_tokens_max,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     onnx::Layout,
+    panics::panic_text,
     runtime::{RuntimeError, Session, TensorView},
 };
 
@@ -49,8 +50,8 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The query lane's thread: loads its session when there is something to do. If that fails, the bulk lane takes its
-    /// work over.
+    /// The query lane's thread: loads its session when there is something to do. If that fails, by an error or a panic, or
+    /// if the lane ends otherwise than by being closed, the bulk lane takes its work over.
     pub(super) fn query_lane(&self, open: &(dyn Fn() -> Result<Session, RuntimeError> + Send + Sync)) {
         {
             let mut queue = self.lock();
@@ -61,14 +62,17 @@ impl Shared {
                 return;
             }
         }
-        match open() {
-            Ok(session) => self.work(session, Class::Query),
-            Err(e) => {
-                tracing::warn!(error = %e, "queries share a lane with bulk encoding");
-                self.lock().query_lane = false;
-                self.wake_bulk.notify_all();
-            }
-        }
+        // A bug of a library must not end the thread that every query waits for.
+        let worked =
+            catch_unwind(AssertUnwindSafe(|| open().map(|session| self.work(session, Class::Query))));
+        let reason = match worked {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+        };
+        tracing::warn!(reason, "queries share a lane with bulk encoding");
+        self.lock().query_lane = false;
+        self.wake_bulk.notify_all();
     }
 
     pub(super) fn work(&self, mut session: Session, lane: Class) {
