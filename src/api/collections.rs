@@ -13,7 +13,7 @@ pub(crate) async fn create(
     context: Context,
     request: proto::CreateCollectionRequest,
 ) -> Result<proto::CreateCollectionResponse, ApiError> {
-    let new = convert::new_collection_from(request)?;
+    let new = context.read(|| convert::new_collection_from(request))?;
     let (info, created) = context.engine.create_collection(new).await?;
     Ok(proto::CreateCollectionResponse { collection: Some(convert::collection_to(info)), created })
 }

@@ -63,7 +63,8 @@ impl Context {
         Caller { deadline: Some(self.deadline), client: self.client }
     }
 
-    /// Makes of a request what the engine takes, which is much work if the request is large.
+    /// Makes of a request what the engine takes, which is much work if the request is large. Every method reads its request
+    /// by this, whatever is in it.
     pub(super) fn read<T>(&self, f: impl FnOnce() -> T) -> T {
         aside(self.request_bytes, f)
     }
@@ -94,6 +95,7 @@ pub(super) async fn bounded<T: Message>(
 mod tests {
     use std::time::Duration;
 
+    use syn::visit::Visit;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -126,5 +128,51 @@ mod tests {
         let answer = proto::SetAliasResponse { previous: "x".repeat(2000) };
         let error = bounded(deadline, &room(), async { Ok(answer) }).await.unwrap_err();
         assert!(error.is_too_large() && error.to_string().contains("ask for less"), "{error}");
+    }
+
+    /// What a file of methods makes of requests by `convert` and not within [`Context::read`].
+    struct Unread(Vec<String>);
+
+    impl<'ast> Visit<'ast> for Unread {
+        fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+            if call.method == "read" {
+                self.visit_expr(&call.receiver);
+            } else {
+                syn::visit::visit_expr_method_call(self, call);
+            }
+        }
+
+        fn visit_path(&mut self, path: &'ast syn::Path) {
+            let names: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+            if let [module, name] = names.as_slice()
+                && module == "convert"
+                && name.contains("_from")
+            {
+                self.0.push(name.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn every_method_reads_its_request_beside_the_async_threads() {
+        let unread = |text: &str| {
+            let mut unread = Unread(Vec::new());
+            unread.visit_file(&syn::parse_file(text).unwrap());
+            unread.0
+        };
+        assert_eq!(unread("fn f() { let x = convert::filter_from(x)?; }"), ["filter_from"]);
+        assert_eq!(
+            unread("fn f() { xs.map(convert::filter_from); c.read(|| convert::filter_from(x)) }").len(),
+            1
+        );
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api")).unwrap();
+        let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+        let faults: Vec<String> = files
+            .flat_map(|path| {
+                let text = std::fs::read_to_string(&path).unwrap();
+                unread(&text).into_iter().map(move |name| format!("{}: {name}", path.display()))
+            })
+            .collect();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 }

@@ -13,8 +13,8 @@ pub(crate) async fn upsert(
     context: Context,
     request: proto::UpsertRequest,
 ) -> Result<proto::UpsertResponse, ApiError> {
-    let documents = request.documents.into_iter().map(convert::document_from);
-    let documents = context.read(|| documents.collect::<Result<_, _>>())?;
+    let documents = context
+        .read(|| request.documents.into_iter().map(convert::document_from).collect::<Result<_, _>>())?;
     let outcomes = context.engine.upsert(&request.collection, documents, context.caller()).await?;
     outcomes.iter().for_each(|outcome| context.counts.document(outcome));
     let results = outcomes.into_iter().map(convert::outcome_to).collect();
@@ -69,9 +69,9 @@ pub(crate) async fn delete(
     let deleted = match (request.ids.is_empty(), request.filter) {
         (false, None) => engine.delete(&request.collection, request.ids).await?,
         (true, Some(filter)) => {
-            let filter = convert::filter_from(filter)?;
+            let (filter, explained) = context.read(|| twice(convert::filter_from(filter)))?;
             // Before: what is deleted takes its fields with it.
-            hints = engine.hints(&request.collection, filter.clone()).await?;
+            hints = engine.hints(&request.collection, explained).await?;
             engine.delete_matching(&request.collection, filter).await?
         }
         (false, Some(_)) => {
@@ -90,7 +90,7 @@ pub(crate) async fn scroll(
     request: proto::ScrollRequest,
 ) -> Result<proto::ScrollResponse, ApiError> {
     let query = ListingQuery {
-        filter: convert::filter_from_optional(request.filter)?,
+        filter: context.read(|| convert::filter_from_optional(request.filter))?,
         cursor: Some(request.cursor).filter(|cursor| !cursor.is_empty()),
         limit: if request.limit == 0 { SCROLL_LIMIT } else { request.limit } as usize,
         with_text: !request.without_text,
@@ -129,11 +129,16 @@ pub(crate) async fn count(
     context: Context,
     request: proto::CountRequest,
 ) -> Result<proto::CountResponse, ApiError> {
-    let filter = convert::filter_from_optional(request.filter)?;
-    let documents = context.engine.count(&request.collection, filter.clone()).await?;
-    let hints = match filter {
+    let (filter, explained) = context.read(|| twice(convert::filter_from_optional(request.filter)))?;
+    let documents = context.engine.count(&request.collection, filter).await?;
+    let hints = match explained {
         Some(filter) => context.engine.hints(&request.collection, filter).await?,
         None => Vec::new(),
     };
     Ok(proto::CountResponse { documents, hints })
+}
+
+/// A filter for its answer and for its hints. It may be large, so it is copied where it is read.
+fn twice<T: Clone>(filter: Result<T, ApiError>) -> Result<(T, T), ApiError> {
+    filter.map(|filter| (filter.clone(), filter))
 }

@@ -8,7 +8,7 @@ pub(crate) async fn embed(
     context: Context,
     request: proto::EmbedRequest,
 ) -> Result<proto::EmbedResponse, ApiError> {
-    let kind = convert::text_kind_from(request.kind)?;
+    let kind = context.read(|| convert::text_kind_from(request.kind))?;
     let encoder = context.engine.encoder_named(&request.model).await?;
     let vector_bytes = encoder.dim().len() * size_of::<f32>();
     context.room.take(request.texts.len().saturating_mul(vector_bytes), 0)?;

@@ -9,7 +9,7 @@ pub(crate) async fn search(
     request: proto::SearchRequest,
 ) -> Result<proto::SearchResponse, ApiError> {
     let explain = request.explain;
-    let queries = vec![convert::search_from(request)?];
+    let queries = vec![context.read(|| convert::search_from(request))?];
     let mut answers = context.engine.search_batch(queries, context.caller(), context.room.clone()).await?;
     let answer = answers.pop().expect("one answer per query");
     Ok(context.convert(|| response(&context, answer, explain)))
@@ -20,11 +20,9 @@ pub(crate) async fn search_batch(
     context: Context,
     request: proto::SearchBatchRequest,
 ) -> Result<proto::SearchBatchResponse, ApiError> {
-    let (mut queries, mut explain) = (Vec::new(), Vec::new());
-    for request in request.requests {
-        explain.push(request.explain);
-        queries.push(convert::search_from(request)?);
-    }
+    let explain: Vec<bool> = request.requests.iter().map(|request| request.explain).collect();
+    let queries =
+        context.read(|| request.requests.into_iter().map(convert::search_from).collect::<Result<_, _>>())?;
     let answers = context.engine.search_batch(queries, context.caller(), context.room.clone()).await?;
     let answers = answers.into_iter().zip(explain);
     let responses =
