@@ -63,20 +63,18 @@ impl Engine {
         if let Some(encoder) = encoders.loaded(&model.fingerprint) {
             return Ok(Some(encoder));
         }
-        let fingerprint = model.fingerprint.clone();
-        let found = beside(encoders, move |encoders| {
-            Ok(encoders.find_fingerprint(&fingerprint).map(|model| encoders.get(&model)).transpose()?)
+        let (collection, model, home) = (info.name.clone(), model.clone(), self.config.data.home.clone());
+        beside(encoders, move |encoders| match encoders.find_fingerprint(&model.fingerprint) {
+            Some(found) => Ok(Some(encoders.get(&found)?)),
+            // The list reads every manifest, as the look for this one did.
+            None => Err(EngineError::WrongModel {
+                collection,
+                name: model.name,
+                fingerprint: short(&model.fingerprint.0),
+                known: known(&home, &encoders.default_encoder()),
+            }),
         })
-        .await?;
-        if found.is_some() {
-            return Ok(found);
-        }
-        Err(EngineError::WrongModel {
-            collection: info.name.clone(),
-            name: model.name.clone(),
-            fingerprint: short(&model.fingerprint.0),
-            known: known(&self.config.data.home, &encoders.default_encoder()),
-        })
+        .await
     }
 }
 

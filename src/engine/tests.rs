@@ -1,12 +1,13 @@
 //! The engine on the tiny model: names, writes, questions, and what is refused.
 
-use std::path::Path;
+use std::{path::Path, task::Poll};
 
 use super::*;
 use crate::{
     budget::Room,
     config::{DataConfig, EncoderConfig},
     error::{ErrorKind, Fault as _},
+    model::Fingerprint,
     value::{Payload, PointId, filter::Filter},
     vector::Metric,
 };
@@ -572,6 +573,31 @@ async fn words_that_the_model_does_not_know_are_counted() {
     assert_eq!((outcome.unknown_tokens, outcome.title_truncated), (2, false));
 }
 
+/// With one thread for what may wait: it has done what came before when it begins what comes after.
+#[test]
+fn installed_models_are_listed_beside_the_async_threads() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let models = crate::model::tests::home_with(&["a", "b"]);
+        let mut home = home("a");
+        home.config.data.home = models.path().to_owned();
+        let engine = Engine::open(&home.config).unwrap();
+        let (made, _) = engine.create_collection(collection("notes")).await.unwrap();
+        let gone = CollectionModel { name: "gone".into(), fingerprint: Fingerprint("0".repeat(64)) };
+        let info = CollectionInfo { model: Some(gone), ..made };
+        let mut refused = Box::pin(engine.encoder_for(&info));
+        let is_done = std::future::poll_fn(|context| Poll::Ready(refused.as_mut().poll(context).is_ready()));
+        assert!(!is_done.await);
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        // Whoever lists the models only now does not see this one.
+        std::fs::rename(models.path().join("models/b"), models.path().join("b")).unwrap();
+        let error = refused.await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Precondition);
+        assert!(error.to_string().contains("b ("), "{error}");
+    });
+}
+
 /// On one async thread: whatever is tokenized, hashed or waited for on it holds up everything else.
 #[tokio::test]
 async fn long_texts_and_writes_leave_the_async_threads_free() {
@@ -598,7 +624,7 @@ async fn long_texts_and_writes_leave_the_async_threads_free() {
     let watch = async {
         loop {
             let begun = Instant::now();
-            engine.collections().await.unwrap();
+            engine.collection("notes").await.unwrap();
             tokio::task::yield_now().await;
             longest = longest.max(begun.elapsed());
         }
@@ -607,7 +633,7 @@ async fn long_texts_and_writes_leave_the_async_threads_free() {
         () = work => {}
         () = watch => {}
     }
-    assert!(longest < alone / 2, "a list waited {longest:?}; tokenizing one text takes {alone:?}");
+    assert!(longest < alone / 2, "a look waited {longest:?}; tokenizing one text takes {alone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
