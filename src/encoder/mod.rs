@@ -16,7 +16,7 @@ use crate::{
     model::{Fingerprint, ModelDir},
     onnx::Layout,
     runtime::{DeviceReport, Plan, Precision, Session},
-    threads::share::share,
+    threads::{large::Large, share::share},
     vector::{Dim, VectorError},
 };
 
@@ -109,7 +109,8 @@ pub struct Chunking {
     pub overlap_tokens: usize,
 }
 
-/// A loaded model: tokenizer, session and scheduler. It is cheap to share (`Arc`) and safe to use from any thread.
+/// A loaded model: tokenizer, session and scheduler. It is cheap to share (`Arc`) and safe to use from any thread. Its
+/// last owner may let go of it on an async thread: it is freed beside those.
 ///
 /// ```no_run
 /// use distilface::{config::Config, encoder::{Encoder, TextKind}, model::ModelDir};
@@ -126,10 +127,16 @@ pub struct Encoder {
     dim: Dim,
     layout: Layout,
     device: DeviceReport,
+    common: Arc<Common>,
+    parts: Large<Parts>,
+}
+
+/// What is large of an encoder, or has threads that its end waits for.
+#[derive(Debug)]
+struct Parts {
     tokenizer: Arc<Tokenizer>,
     queries: Option<Arc<QueryCache>>,
     unfinished: Arc<UnfinishedCache>,
-    common: Arc<Common>,
     scheduler: Scheduler,
 }
 
@@ -210,11 +217,13 @@ impl Encoder {
             dim,
             layout,
             device,
-            tokenizer: Arc::new(tokenizer),
-            queries,
-            unfinished: Arc::new(UnfinishedCache::new(dim.len())),
             common,
-            scheduler,
+            parts: Large::new(Parts {
+                tokenizer: Arc::new(tokenizer),
+                queries,
+                unfinished: Arc::new(UnfinishedCache::new(dim.len())),
+                scheduler,
+            }),
         };
         // The first run of a session allocates and compiles: better now than in the first request.
         encoder.encode(&["warm"], TextKind::Raw)?;
@@ -243,7 +252,7 @@ impl Encoder {
 
     /// Tokens of a text that fit beside the special ones.
     pub fn room(&self) -> usize {
-        self.tokenizer.room()
+        self.parts.tokenizer.room()
     }
 
     /// The device that it runs on, and why.
@@ -258,7 +267,7 @@ impl Encoder {
 
     /// Why the encoder is not healthy, if one of its lanes hangs, fails or is gone. This never waits.
     pub(crate) fn fault(&self, patience: Duration) -> Option<String> {
-        self.scheduler.fault(patience)
+        self.parts.scheduler.fault(patience)
     }
 
     /// Counters since the start, shared with the other encoders of its [`Encoders`].
@@ -271,18 +280,18 @@ impl Encoder {
     /// # Errors
     /// [`EncoderError::Failed`].
     pub fn token_ids(&self, text: &str) -> Result<(Vec<u32>, usize), EncoderError> {
-        let tokens = self.tokenizer.encode(text)?;
+        let tokens = self.parts.tokenizer.encode(text)?;
         Ok((tokens.ids, tokens.count))
     }
 
     /// Makes the value of [`Limits::unfinished`] for a request of many texts.
     pub fn unfinished(&self) -> Arc<Unfinished> {
-        Arc::new(Unfinished::new(Arc::clone(&self.unfinished)))
+        Arc::new(Unfinished::new(Arc::clone(&self.parts.unfinished)))
     }
 
     /// The cached vectors of queries, if all of them are cached.
     fn known(&self, texts: &[impl AsRef<str>], kind: TextKind) -> Option<(Vec<Embedding>, EncodeTimes)> {
-        let cache = self.queries.as_ref()?;
+        let cache = self.parts.queries.as_ref()?;
         let embeddings = cache.get(kind, texts);
         let counter = match embeddings {
             Some(_) => &self.counters().cache_hits,
@@ -299,7 +308,7 @@ impl Encoder {
     pub fn submit(&self, texts: Vec<String>, kind: TextKind, class: Class, limits: Limits, done: EncodeDone) {
         let started = Instant::now();
         let texts = Arc::new(texts);
-        let done = match &self.queries {
+        let done = match &self.parts.queries {
             Some(cache) if class == Class::Query => {
                 if let Some(known) = self.known(&texts, kind) {
                     return done(Ok(known));
@@ -322,7 +331,7 @@ impl Encoder {
         let unfinished = limits.unfinished.as_ref().map(|unfinished| Arc::new(unfinished.part(kind, &texts)));
         let (count, bytes) = (texts.len(), texts.iter().map(String::len).sum::<usize>());
         let tokenizing = Tokenizing {
-            tokenizer: Arc::clone(&self.tokenizer),
+            tokenizer: Arc::clone(&self.parts.tokenizer),
             prompt: prompt.to_owned(),
             texts,
             unfinished: unfinished.clone(),
@@ -336,7 +345,7 @@ impl Encoder {
         match tokens {
             Ok(tokens) => {
                 let texts = Texts { texts: tokens, unfinished, tokenize: started.elapsed() };
-                self.scheduler.submit(texts, class, limits, done);
+                self.parts.scheduler.submit(texts, class, limits, done);
             }
             Err(error) => done(Err(error)),
         }
@@ -417,7 +426,7 @@ impl Encoder {
         if title.len() <= tokens_max || text.is_empty() {
             return Ok(title);
         }
-        let places = self.tokenizer.places_while(title, tokens_max, PIECE_BYTES, &|| Ok(()))?;
+        let places = self.parts.tokenizer.places_while(title, tokens_max, PIECE_BYTES, &|| Ok(()))?;
         if places.ranges.len() <= tokens_max {
             return Ok(title);
         }
@@ -452,7 +461,7 @@ impl Encoder {
         let mut room = window;
         for front in [title, &self.model.manifest.prompts.document] {
             if !front.is_empty() {
-                room = room.saturating_sub(self.tokenizer.places(front)?.ranges.len());
+                room = room.saturating_sub(self.parts.tokenizer.places(front)?.ranges.len());
             }
         }
         // A title takes a quarter at most; a prompt that leaves nothing would make passages of single tokens.
@@ -461,7 +470,7 @@ impl Encoder {
         if text.len() <= room {
             return Ok(chunk::passages(text, &TokenPlaces::default(), room, 0));
         }
-        let places = self.tokenizer.places_while(text, usize::MAX, PIECE_BYTES, &|| limits.check())?;
+        let places = self.parts.tokenizer.places_while(text, usize::MAX, PIECE_BYTES, &|| limits.check())?;
         Ok(chunk::passages(text, &places, room, overlap_tokens.min(room - 1)))
     }
 }

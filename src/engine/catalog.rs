@@ -17,10 +17,9 @@ use super::{
     CollectionInfo, EngineError,
     error::Result,
     inventory::Finding,
-    opened::{Place, Shelf},
+    opened::{InUse, Place, Shelf},
 };
 use crate::{
-    collection::Collection,
     store::{
         Catalog, RESERVE_BYTES, StoreError,
         disk::{Disk as _, RealDisk},
@@ -85,7 +84,7 @@ impl Open {
     ///
     /// # Errors
     /// [`EngineError::Damaged`] with file and remedy; [`EngineError::TooManyOpen`].
-    pub(super) fn collection(&self) -> Result<Arc<Collection>, EngineError> {
+    pub(super) fn collection(&self) -> Result<InUse, EngineError> {
         let place = self.place.as_ref().map_err(|damage| EngineError::Damaged {
             name: self.info.name.clone(),
             reason: damage.to_string(),
@@ -94,12 +93,12 @@ impl Open {
     }
 
     /// What answers, if it is open; to look at it is no use of it. Waits for nothing.
-    pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
+    pub(super) fn open_now(&self) -> Option<InUse> {
         self.place.as_ref().ok()?.open_now()
     }
 
     /// [`Open::collection`] if it is open already. Waits for nothing.
-    pub(super) fn use_now(&self) -> Option<Arc<Collection>> {
+    pub(super) fn use_now(&self) -> Option<InUse> {
         self.place.as_ref().ok()?.use_now()
     }
 
@@ -203,7 +202,7 @@ impl Names {
     }
 
     /// Those that are open, by name.
-    pub(super) fn open_collections(&self) -> Vec<(String, Arc<Collection>)> {
+    pub(super) fn open_collections(&self) -> Vec<(String, InUse)> {
         let now = self.now();
         let open = |(name, open): (&String, &Arc<Open>)| Some((name.clone(), open.open_now()?));
         now.collections.iter().filter_map(open).collect()

@@ -1,10 +1,11 @@
 //! Which collections are open. Each opens when it is first needed and closes when it was not needed for long; no more
 //! than a bound are open at once, and the one that was needed least lately makes room.
 //!
-//! A caller that holds a collection's `Arc` keeps it open, so a request holds it from beginning to end. Opening and
+//! A caller that holds a collection ([`InUse`]) keeps it open, so a request holds it from beginning to end. Opening and
 //! closing take time and touch the disk: the calling thread does them, never async code, and holds no lock meanwhile.
 
 use std::{
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use crate::{
     collection::{Collection, CollectionError, CollectionOptions, CollectionSpec, Identity, Made},
     error::{ErrorKind, Fault as _, with_sources},
     store::StoreError,
-    threads::Threads,
+    threads::{Threads, large::dispose},
 };
 
 /// The time that a caller waits for another collection to be given up, where all that may be open are in use. Tests
@@ -103,6 +104,33 @@ impl Drop for Taken {
         room.taken -= 1;
         room.cache_bytes += self.cache_bytes - CACHE_BYTES_MIN;
         room.open.retain(|place| place.strong_count() > 0);
+    }
+}
+
+/// An open collection in the hands of a caller, which keep it open. One that was closed meanwhile, as its deletion does,
+/// is freed by its last caller: beside the thread that lets go of it, which may be an async one or a query's.
+#[derive(Debug)]
+pub(super) struct InUse(Option<Arc<Collection>>);
+
+impl InUse {
+    fn new(collection: &Arc<Collection>) -> Self {
+        InUse(Some(Arc::clone(collection)))
+    }
+}
+
+impl Deref for InUse {
+    type Target = Collection;
+
+    fn deref(&self) -> &Collection {
+        self.0.as_ref().expect("it is taken when it is dropped, not before")
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(last) = self.0.take().and_then(Arc::into_inner) {
+            dispose(last);
+        }
     }
 }
 
@@ -228,19 +256,19 @@ impl Place {
     }
 
     /// The collection if it is open, for a caller that only looks at it. This never waits.
-    pub(super) fn open_now(&self) -> Option<Arc<Collection>> {
+    pub(super) fn open_now(&self) -> Option<InUse> {
         match &*lock(&self.state) {
-            State::Open { collection, .. } => Some(Arc::clone(collection)),
+            State::Open { collection, .. } => Some(InUse::new(collection)),
             _ => None,
         }
     }
 
     /// [`Place::collection`] if it is open already. Waits for nothing.
-    pub(super) fn use_now(&self) -> Option<Arc<Collection>> {
+    pub(super) fn use_now(&self) -> Option<InUse> {
         match &mut *lock(&self.state) {
             State::Open { collection, used, .. } => {
                 *used = Instant::now();
-                Some(Arc::clone(collection))
+                Some(InUse::new(collection))
             }
             _ => None,
         }
@@ -268,14 +296,14 @@ impl Place {
     }
 
     /// The collection, opened if it is not. Slow then; never call it from async code unless it was open just before.
-    pub(super) fn collection(self: &Arc<Self>) -> Result<Arc<Collection>, Refusal> {
+    pub(super) fn collection(self: &Arc<Self>) -> Result<InUse, Refusal> {
         {
             let mut state = lock(&self.state);
             loop {
                 match &mut *state {
                     State::Open { collection, used, .. } => {
                         *used = Instant::now();
-                        return Ok(Arc::clone(collection));
+                        return Ok(InUse::new(collection));
                     }
                     State::Damaged { finding, .. } => return Err(Refusal::Damaged(finding.clone())),
                     State::Unopened { finding, kind, at } if at.elapsed() < RETRY_AFTER => {
@@ -303,8 +331,9 @@ impl Place {
                     let _one = self.shelf.describing();
                     identify(&self.dir, identity);
                 }
-                self.enter(Arc::clone(&collection), taken);
-                Ok(collection)
+                let in_use = InUse::new(&collection);
+                self.enter(collection, taken);
+                Ok(in_use)
             }
             Err(error) => {
                 drop(taken);

@@ -573,6 +573,32 @@ async fn words_that_the_model_does_not_know_are_counted() {
     assert_eq!((outcome.unknown_tokens, outcome.title_truncated), (2, false));
 }
 
+#[test]
+fn a_collection_that_was_deleted_meanwhile_is_freed_beside_the_async_threads() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let home = home(NO_MODEL);
+        let engine = Engine::open(&home.config).unwrap();
+        let new = NewCollection { dimension: Some(2), vectors_only: true, ..collection("notes") };
+        engine.create_collection(new).await.unwrap();
+        let kept = engine.find("notes").unwrap().ready().await.unwrap();
+        engine.delete_collection("notes").await.unwrap();
+        // The one thread for what takes long is taken. A collection has a part in the engine's threads until it is freed.
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || hold.recv().is_ok());
+        let owners = || Arc::strong_count(&engine.threads);
+        let before = owners();
+        tokio::spawn(async move { drop(kept) }).await.unwrap();
+        assert_eq!(owners(), before, "it was freed here");
+        drop(release);
+        taken.await.unwrap();
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        assert!(owners() < before);
+        engine.close().await.unwrap();
+    });
+}
+
 /// With one thread for what may wait: it has done what came before when it begins what comes after.
 #[test]
 fn installed_models_are_listed_beside_the_async_threads() {

@@ -12,11 +12,12 @@
 //! Search, tokenizing and other work have pools of their own, so that a flood of one never takes the threads of the
 //! others. No collection owns a thread: collections take turns in a `crew`. ONNX Runtime has its own threads, which
 //! the encoder's lanes own (`encoder`), the lane of bulk work in the background. The async runtime only waits; what
-//! may wait long for the disk (opening, making and closing collections) takes threads that the runtime makes for that.
+//! may wait long for the disk (opening, making and closing collections) takes threads that the runtime makes for that, and
+//! so does freeing what is large (`large`).
 //!
 //! Only this module makes pools, and no task waits for another task of its own pool: a worker of `rayon` that waits
 //! runs other tasks of its pool on the same stack. Where a task of `search` or `tokenize` is worth several threads, the
-//! idle ones of its pool help it ([`share`], and the scan of the exact index), and it waits for what they have begun alone.
+//! idle ones of its pool help it (`share`, and the scan of the exact index), and it waits for what they have begun alone.
 //! Parallel iterators are for work that has a pool to itself: building graphs, drawing weights, training and measuring.
 
 use std::{sync::Arc, time::Instant};
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub(crate) mod crew;
+pub(crate) mod large;
 pub(crate) mod pool;
 pub(crate) mod priority;
 pub(crate) mod share;

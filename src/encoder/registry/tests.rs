@@ -114,6 +114,27 @@ fn the_least_lately_asked_makes_room_and_its_holders_go_on() {
 }
 
 #[test]
+fn a_model_that_made_room_is_freed_beside_the_async_task_that_let_go_of_it_last() {
+    let (_home, encoders) = open(|config| config.models_max = 2);
+    let held = get(&encoders, "b");
+    get(&encoders, "c");
+    assert_eq!(names(&encoders), ["a", "c"]);
+    let part = Arc::downgrade(&held.parts.tokenizer);
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        // The one thread for what takes long is taken.
+        let (release, hold) = mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || hold.recv().is_ok());
+        tokio::spawn(async move { drop(held) }).await.unwrap();
+        assert!(part.strong_count() > 0, "it was freed here");
+        drop(release);
+        taken.await.unwrap();
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        assert_eq!(part.strong_count(), 0);
+    });
+}
+
+#[test]
 fn the_default_is_swapped_while_texts_are_encoded_and_none_is_lost() {
     let (home, encoders) = open(|_| {});
     let expected: Vec<_> = ["a", "b"].iter().map(|name| vector(&get(&encoders, name))).collect();

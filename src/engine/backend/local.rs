@@ -17,7 +17,7 @@ use crate::{
         SearchTrace, Write,
         point::{ContentHash, Hit, Point, StoredPoint},
     },
-    engine::{EngineError, apart, catalog::Open, error::Result},
+    engine::{EngineError, apart, catalog::Open, error::Result, opened::InUse},
     index::columns::FieldsRequest,
     stop::Stop,
     threads::Threads,
@@ -64,7 +64,7 @@ impl Local {
     }
 
     /// The collection, opened apart if it is not open. It stays open as long as it is held.
-    async fn collection(&self) -> Result<Arc<Collection>> {
+    async fn collection(&self) -> Result<InUse> {
         if let Some(collection) = self.open.use_now() {
             return Ok(collection);
         }
@@ -84,7 +84,7 @@ impl Local {
 
 impl Backend for Local {
     fn ready(&self) -> Answer<'_, Kept> {
-        Box::pin(async { Ok(self.collection().await? as Kept) })
+        Box::pin(async { Ok(Arc::new(self.collection().await?) as Kept) })
     }
 
     fn identity(&self) -> Answer<'_, [u8; 16]> {
