@@ -1,8 +1,9 @@
 //! Which collections exist, how each was made, and which other names they have.
 //!
 //! Readers take a snapshot ([`Directory`]) and never wait for a change. A collection that cannot be opened is refused
-//! by name and keeps no other one from being served. Below: `start.rs` reads the data folder, `change.rs` changes it,
-//! `description.rs` has what is written down of a collection, and `rights.rs` closes all of it to other users.
+//! by name and keeps no other one from being served. Below: `aliases.rs` has the other names, `start.rs` reads the data
+//! folder, `change.rs` changes it, `description.rs` has what is written down of a collection, and `rights.rs` closes all
+//! of it to other users.
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ use crate::{
     threads,
 };
 
+mod aliases;
 mod change;
 mod description;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
+use aliases::Aliases;
 pub(super) use description::identify;
 
 /// A collection that there is.
@@ -52,7 +55,7 @@ pub(super) struct Open {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Directory {
     pub(super) collections: BTreeMap<String, Arc<Open>>,
-    pub(super) aliases: BTreeMap<String, String>,
+    pub(super) aliases: Aliases,
 }
 
 const CATALOG_DIR: &str = "catalog";
@@ -114,16 +117,15 @@ impl Directory {
     /// # Errors
     /// [`EngineError::NoCollection`].
     pub(super) fn find(&self, name: &str) -> Result<&Arc<Open>, EngineError> {
-        let target = self.aliases.get(name).map_or(name, String::as_str);
+        let target = self.aliases.target(name).map_or(name, String::as_str);
         self.collections.get(target).ok_or_else(|| EngineError::NoCollection {
             name: name.to_owned(),
-            known: listed(self.collections.keys().chain(self.aliases.keys())),
+            known: listed(self.collections.keys().chain(self.aliases.names())),
         })
     }
 
     pub(super) fn info(&self, open: &Open) -> CollectionInfo {
-        let aliases =
-            self.aliases.iter().filter(|(_, c)| **c == open.info.name).map(|(a, _)| a.clone()).collect();
+        let aliases = self.aliases.of(&open.info.name).cloned().collect();
         let damage = open.damage().map(|damage| damage.to_string());
         CollectionInfo { aliases, damage, ..open.info.clone() }
     }
@@ -144,6 +146,11 @@ impl Names {
             Some(Finding { what, remedy: damage.remedy })
         });
         self.findings.iter().cloned().chain(damaged).collect()
+    }
+
+    /// Collections that cannot be opened, as far as is known.
+    pub(super) fn damaged(&self) -> usize {
+        self.now().collections.values().filter(|open| open.damage().is_some()).count()
     }
 
     pub(super) fn now(&self) -> Arc<Directory> {

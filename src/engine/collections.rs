@@ -82,6 +82,15 @@ pub struct NewCollection {
     pub if_not_exists: bool,
 }
 
+/// What there is to count of all collections.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counts {
+    /// Counts of every collection that is open now, by name: documents, passages and indexed passages.
+    pub open: Vec<(String, CollectionStats)>,
+    /// How many cannot be opened, as far as is known.
+    pub damaged: usize,
+}
+
 impl Engine {
     /// Makes a collection; the flag says whether it is new.
     ///
@@ -168,8 +177,13 @@ impl Engine {
     /// [`EngineError::Closing`].
     pub async fn collections(&self) -> Result<Vec<CollectionInfo>> {
         self.check_open()?;
-        let directory = self.names.now();
-        Ok(directory.collections.values().map(|open| directory.info(open)).collect())
+        let names = Arc::clone(&self.names);
+        // There may be ten thousand.
+        let infos = self.threads.work(move || {
+            let directory = names.now();
+            directory.collections.values().map(|open| directory.info(open)).collect()
+        });
+        Ok(infos.await?)
     }
 
     /// Removes a collection, its aliases and its files.
@@ -205,10 +219,18 @@ impl Engine {
         apart(move || f(&names, name)).await?
     }
 
-    /// Documents, passages and indexed passages of every collection that is open now. Opens none, and touches no disk.
-    pub fn counts(&self) -> Vec<(String, CollectionStats)> {
-        let open = self.names.open_collections();
-        open.into_iter().map(|(name, collection)| (name, collection.counts())).collect()
+    /// What there is to count of all collections. Opens none, and touches no disk.
+    ///
+    /// # Errors
+    /// [`EngineError::Threads`] if the pool that counts has ended.
+    pub async fn counts(&self) -> Result<Counts> {
+        let names = Arc::clone(&self.names);
+        // A writer may hold what is counted for as long as a batch takes.
+        let counts = self.threads.work(move || Counts {
+            open: names.open_collections().into_iter().map(|(name, open)| (name, open.counts())).collect(),
+            damaged: names.damaged(),
+        });
+        Ok(counts.await?)
     }
 
     /// # Errors

@@ -48,7 +48,7 @@ pub use crate::index::columns::FieldsRequest;
 use backend::{Backend, Local};
 pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
-pub use collections::{CHUNK_TOKENS_DEFAULT, CollectionInfo, CollectionModel, NewCollection};
+pub use collections::{CHUNK_TOKENS_DEFAULT, CollectionInfo, CollectionModel, Counts, NewCollection};
 pub use document::{Document, DocumentOutcome, WriteStatus};
 pub use error::EngineError;
 use error::Result;

@@ -46,6 +46,18 @@ fn question(ask: Ask) -> SearchQuery {
     SearchQuery::new(ask, 10)
 }
 
+impl Engine {
+    /// Takes every thread of the work pool until the answer is dropped.
+    pub(crate) fn occupy_work_pool(&self) -> Vec<std::sync::mpsc::Sender<()>> {
+        let hold = |_| {
+            let (send, hold) = std::sync::mpsc::channel::<()>();
+            self.threads.work.start(move || _ = hold.recv());
+            send
+        };
+        (0..self.threads.work.workers().current_num_threads()).map(hold).collect()
+    }
+}
+
 const NEVER: Caller = Caller { deadline: None, client: 0 };
 
 #[tokio::test(flavor = "multi_thread")]

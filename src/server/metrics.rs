@@ -57,6 +57,9 @@ struct ByCollection {
     collection: String,
 }
 
+/// How long a scrape waits for the counts of collections.
+const COUNTS_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Latency from half a millisecond to half a minute.
 fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.000_5, 2.0, 17))
@@ -166,7 +169,8 @@ impl Metrics {
         self.seconds.get_or_create(&ByMethod { method: method.to_owned() }).observe(elapsed.as_secs_f64());
     }
 
-    /// Everything as Prometheus reads it. A collection that is not open is left out of this scrape.
+    /// Everything as Prometheus reads it. A collection that is not open is left out of this scrape, and all of them are
+    /// where the pool that counts hangs: what shows that must be answered.
     pub(crate) async fn scrape(&self, engine: &Engine) -> String {
         let _one_scrape = self.scraping.lock().await;
         self.healthy.set(engine.healthy().is_ok().into());
@@ -184,15 +188,16 @@ impl Metrics {
         for gauges in &self.collections {
             gauges.clear();
         }
-        let infos = engine.collections().await.unwrap_or_default();
-        self.damaged.set(infos.iter().filter(|info| info.damage.is_some()).count() as u64);
         // Those that are open; a scrape opens none and looks at no file.
-        for (collection, counts) in engine.counts() {
-            let label = ByCollection { collection };
-            for (gauges, value) in
-                self.collections.iter().zip([counts.documents, counts.passages, counts.indexed])
-            {
-                gauges.get_or_create(&label).set(value);
+        if let Ok(Ok(counts)) = tokio::time::timeout(COUNTS_PATIENCE, engine.counts()).await {
+            self.damaged.set(counts.damaged as u64);
+            for (collection, counts) in counts.open {
+                let label = ByCollection { collection };
+                for (gauges, value) in
+                    self.collections.iter().zip([counts.documents, counts.passages, counts.indexed])
+                {
+                    gauges.get_or_create(&label).set(value);
+                }
             }
         }
         self.text()
@@ -292,6 +297,10 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::Config,
+        engine::{NO_MODEL, NewCollection},
+    };
 
     #[test]
     fn what_was_counted_is_in_the_text() {
@@ -344,5 +353,26 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(telemetry::resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_scrape_counts_what_is_open_and_is_answered_though_nobody_can_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.dir = dir.path().join("db");
+        config.encoder.model = NO_MODEL.into();
+        let engine = Engine::open(&config).unwrap();
+        let name = "places".to_owned();
+        let new = NewCollection { name, vectors_only: true, dimension: Some(2), ..Default::default() };
+        engine.create_collection(new).await.unwrap();
+        let metrics = Metrics::new("");
+        let counted = "distilface_collection_documents{collection=\"places\"} 0";
+        let text = metrics.scrape(&engine).await;
+        assert!(text.contains(counted) && text.contains("distilface_collections_damaged 0"), "{text}");
+        let held = engine.occupy_work_pool();
+        let text = metrics.scrape(&engine).await;
+        assert!(!text.contains(counted) && text.contains("distilface_healthy 1"), "{text}");
+        drop(held);
+        engine.close().await.unwrap();
     }
 }

@@ -45,7 +45,7 @@ impl Names {
                     Some(difference) => Err(EngineError::CollectionDiffers { name: info.name, difference }),
                 };
             }
-            if directory.aliases.contains_key(&info.name) {
+            if directory.aliases.target(&info.name).is_some() {
                 return Err(EngineError::AliasTaken { name: info.name });
             }
             // The time alone could repeat if the clock is set back.
@@ -114,7 +114,7 @@ impl Names {
     /// Forgets a collection and its aliases, then removes its files.
     pub(in crate::engine) fn delete(&self, name: &str) -> Result<()> {
         let (open, forgotten) = self.change(|directory| {
-            if let Some(target) = directory.aliases.get(name) {
+            if let Some(target) = directory.aliases.target(name) {
                 let reason = format!("{name:?} is an alias of {target:?}; delete the collection by its own name, or the alias with delete-alias");
                 return Err(EngineError::BadRequest { reason });
             }
@@ -129,11 +129,11 @@ impl Names {
                 folder::mark(dir, Mark::Deleting, &RealDisk)?;
             }
             let mut keys = vec![format!("{COLLECTION}{name}")];
-            keys.extend(directory.aliases.iter().filter(|(_, c)| *c == name).map(|(a, _)| format!("{ALIAS}{a}")));
+            keys.extend(directory.aliases.of(name).map(|alias| format!("{ALIAS}{alias}")));
             let keys: Vec<(&str, Option<&[u8]>)> = keys.iter().map(|k| (k.as_str(), None)).collect();
             let forgotten = self.forget(&open, &keys)?;
             directory.collections.remove(name);
-            directory.aliases.retain(|_, c| c != name);
+            directory.aliases.remove_of(name);
             Ok((open, forgotten))
         })?;
         // From here the collection is gone for everybody; what goes wrong with its files is repaired at the next start.
@@ -187,7 +187,7 @@ impl Names {
                 aliases.insert(alias.to_owned(), revision);
             })?;
             self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), Some(name.as_bytes()))])?;
-            let before = directory.aliases.insert(alias.to_owned(), name);
+            let before = directory.aliases.point(alias, name);
             if let Some(open) = before.as_ref().and_then(|before| directory.collections.get(before))
                 && open.info.name != target.info.name
                 && let Err(error) = self.redescribe(directory, open, |aliases, _| {
@@ -218,13 +218,13 @@ impl Names {
                 return Err(error.into());
             }
             Ok(None) | Err(_) => {
-                let mine = directory.aliases.iter().filter(|(_, target)| **target == open.info.name);
+                let mine = directory.aliases.of(&open.info.name);
                 Description {
                     version: DESCRIPTION_VERSION,
                     identity: open.place.as_ref().ok().and_then(|place| place.identity()),
                     info: open.info.clone(),
                     folder: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                    aliases: mine.map(|(alias, _)| (alias.clone(), revision)).collect(),
+                    aliases: mine.map(|alias| (alias.clone(), revision)).collect(),
                     revision,
                 }
             }
@@ -237,11 +237,11 @@ impl Names {
 
     pub(in crate::engine) fn delete_alias(&self, alias: &str) -> Result<()> {
         self.change(|directory| {
-            if !directory.aliases.contains_key(alias) {
-                let known = listed(directory.aliases.keys());
+            if directory.aliases.target(alias).is_none() {
+                let known = listed(directory.aliases.names());
                 return Err(EngineError::NoAlias { alias: alias.to_owned(), known });
             }
-            let target = directory.aliases.get(alias).and_then(|target| directory.collections.get(target));
+            let target = directory.aliases.target(alias).and_then(|target| directory.collections.get(target));
             if let Some(open) = target {
                 self.redescribe(directory, open, |aliases, _| {
                     aliases.remove(alias);

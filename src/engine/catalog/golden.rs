@@ -136,7 +136,7 @@ fn fill(root: &Path) {
 
 fn check(names: &Names) {
     let now = names.now();
-    assert_eq!(now.aliases, BTreeMap::from([("live".to_owned(), "graph".to_owned())]));
+    assert_eq!(now.aliases, [("live".to_owned(), "graph".to_owned())].into_iter().collect());
     let flat = &now.find("flat").unwrap().info;
     assert_eq!(flat.chunking, Some(Chunking { max_tokens: 128, overlap_tokens: 16 }));
     assert_eq!(flat.model.as_ref().unwrap().fingerprint.0, "0123456789abcdef");

@@ -77,7 +77,7 @@ impl Names {
             .into_iter()
             .map(|(name, item)| (name, Arc::new(open_item(&folders_dir, item, &names.shelf))))
             .collect();
-        let directory = Directory { collections, aliases };
+        let directory = Directory { collections, aliases: aliases.into_iter().collect() };
         if directory.collections.len() <= OPENED_AT_START_MAX.min(names.shelf.max()) {
             // A failure is kept and reported to every caller that asks.
             directory.collections.values().for_each(|open| drop(open.collection()));

@@ -80,8 +80,8 @@ fn check(names: &Names, context: &str) {
         let documents = open.collection().map(|c| c.count(None, &Stop::default()).unwrap());
         assert_eq!(documents.unwrap_or_else(|e| panic!("{context}: {name}: {e}")), n, "{context}: {name}");
     }
-    let aliases: Vec<(&str, &str)> = now.aliases.iter().map(|(a, c)| (a.as_str(), c.as_str())).collect();
-    assert_eq!(aliases, [("live", "c"), ("old", "b")], "{context}");
+    let aliases = [("live", "c"), ("old", "b")].map(|(alias, target)| (alias.to_owned(), target.to_owned()));
+    assert_eq!(now.aliases, aliases.into_iter().collect(), "{context}");
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -105,9 +106,13 @@ async fn many_alone() {
     assert!(after.0 <= few.0 + 1 && after.1 <= few.1 + 2, "{few:?}, then {after:?}");
     // What nobody needs any more is closed.
     let waiting = Instant::now();
-    while !engine.counts().is_empty() {
+    loop {
+        let open = engine.counts().await.unwrap().open;
+        if open.is_empty() {
+            break;
+        }
         engine.probe();
-        assert!(waiting.elapsed() < Duration::from_secs(60), "{:?} are open", engine.counts());
+        assert!(waiting.elapsed() < Duration::from_secs(60), "{open:?} are open");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(engine.count(&name(7), None).await.unwrap(), 1);
@@ -200,16 +205,7 @@ async fn collections_are_made_opened_and_deleted_while_the_work_pool_is_full() {
         vectors_only: true,
         ..NewCollection::default()
     };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let held: Vec<_> = (0..threads)
-        .map(|_| {
-            let (send, hold) = std::sync::mpsc::channel::<()>();
-            engine.pools().work.start(move || {
-                let _ = hold.recv();
-            });
-            send
-        })
-        .collect();
+    let held = engine.occupy_work_pool();
     let changes = async {
         // Each of the later ones closes another.
         for n in 0..OPEN_MAX + 2 {
@@ -222,5 +218,23 @@ async fn collections_are_made_opened_and_deleted_while_the_work_pool_is_full() {
     tokio::time::timeout(Duration::from_secs(60), changes).await.unwrap();
     drop(held);
     assert_eq!(engine.count(&name(0), None).await.unwrap(), 0);
+    engine.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_are_listed_and_counted_by_the_work_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(&config(dir.path())).unwrap();
+    create(&engine, 0).await;
+    let held = engine.occupy_work_pool();
+    let (mut list, mut counts) = (Box::pin(engine.collections()), Box::pin(engine.counts()));
+    let begun = std::future::poll_fn(|context| {
+        Poll::Ready((list.as_mut().poll(context).is_ready(), counts.as_mut().poll(context).is_ready()))
+    });
+    assert_eq!(begun.await, (false, false), "an async thread did it");
+    drop(held);
+    assert_eq!(list.await.unwrap()[0].name, name(0));
+    let Counts { open, damaged } = counts.await.unwrap();
+    assert_eq!((open[0].0.as_str(), open[0].1.documents, damaged), ("c000", 1, 0));
     engine.close().await.unwrap();
 }
