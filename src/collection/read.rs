@@ -137,12 +137,15 @@ impl Collection {
             let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
             // Said once, with the first page.
             let first = filter.filter(|_| after.is_none());
-            let hints = first.map(|filter| memory.fields.hints(filter)).unwrap_or_default();
+            let hints =
+                first.map(|filter| memory.fields.hints(filter, stop)).transpose()?.unwrap_or_default();
             let take = limit.saturating_add(1);
+            let mut going = stop.pace();
             let docs: Vec<u32> = match &matching {
                 Some(matching) if matching.len() * SORT_SHARE < memory.slots.documents() => {
                     let mut ids: Vec<(&PointId, u32)> = matching
                         .iter()
+                        .take_while(|_| going())
                         .filter_map(|doc| Some((&memory.slots.entry(doc)?.id, doc)))
                         .filter(|(id, _)| after.is_none_or(|after| *id > after))
                         .collect();
@@ -152,11 +155,14 @@ impl Collection {
                 _ => memory
                     .slots
                     .after(after)
+                    .take_while(|_| going())
                     .map(|(_, doc)| doc)
                     .filter(|doc| matching.as_ref().is_none_or(|matching| matching.contains(*doc)))
                     .take(take)
                     .collect(),
             };
+            // What was walked may be incomplete.
+            stop.check()?;
             let number = |doc: &u32| memory.slots.entry(*doc).map(|entry| entry.number);
             let numbers: Vec<u64> = docs.iter().filter_map(number).collect();
             (numbers, hints, Arc::clone(&memory.generation))
@@ -187,6 +193,7 @@ impl Collection {
     /// [`CollectionError::Stopped`]; store errors.
     pub fn add_vectors(&self, points: &mut [StoredPoint], stop: &Stop) -> Result<(), CollectionError> {
         for point in points {
+            stop.check()?;
             let found = {
                 let memory = self.shared.read_memory();
                 let entry = memory.slots.find(&point.id).map(|(_, entry)| (entry.hash, entry.first_slot));
@@ -224,10 +231,10 @@ impl Collection {
     /// What should be said of a filter besides its answer; see [`crate::index::columns::FieldIndex::hints`].
     ///
     /// # Errors
-    /// [`CollectionError::Closed`].
-    pub fn hints(&self, filter: &Filter) -> Result<Vec<String>, CollectionError> {
+    /// [`CollectionError::Closed`], [`CollectionError::Stopped`].
+    pub fn hints(&self, filter: &Filter, stop: &Stop) -> Result<Vec<String>, CollectionError> {
         self.shared.check_open()?;
-        Ok(self.shared.read_memory().fields.hints(filter))
+        Ok(self.shared.read_memory().fields.hints(filter, stop)?)
     }
 
     /// Those of `names` that no document has as a field, and how many fields there are. From memory; no disk.
@@ -245,6 +252,10 @@ impl Collection {
         self.shared.check_open()?;
         let memory = self.shared.read_memory();
         let matching = memory.fields.matching(filter, stop)?;
-        Ok(matching.iter().filter_map(|doc| Some(memory.slots.entry(doc)?.id.clone())).collect())
+        let mut going = stop.pace();
+        let docs = matching.iter().take_while(|_| going());
+        let ids = docs.filter_map(|doc| Some(memory.slots.entry(doc)?.id.clone())).collect();
+        stop.check()?;
+        Ok(ids)
     }
 }

@@ -1,6 +1,6 @@
 //! Counts and sizes of a collection, and how far its index is.
 
-use super::Collection;
+use super::{Collection, CollectionError};
 use crate::{
     index::{
         IndexKind, VectorIndex as _,
@@ -31,14 +31,17 @@ pub struct CollectionStats {
 impl Collection {
     /// The collection's counts. It looks at every file for `disk_bytes`.
     pub fn stats(&self) -> CollectionStats {
-        self.stats_with(&FieldsRequest::default())
+        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
+        CollectionStats { disk_bytes, ..self.counts() }
     }
 
-    /// The collection's counts, and the fields that are asked for.
-    pub fn stats_with(&self, asked: &FieldsRequest) -> CollectionStats {
-        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
-        let fields = self.shared.read_memory().fields.stats(asked);
-        CollectionStats { disk_bytes, fields, ..self.counts() }
+    /// [`Collection::stats`], and the fields that are asked for.
+    ///
+    /// # Errors
+    /// [`CollectionError::Stopped`].
+    pub fn stats_with(&self, asked: &FieldsRequest, stop: &Stop) -> Result<CollectionStats, CollectionError> {
+        let fields = self.shared.read_memory().fields.stats(asked, stop)?;
+        Ok(CollectionStats { fields, ..self.stats() })
     }
 
     /// The counts of [`Collection::stats`] without `disk_bytes` and `fields`. It is cheap and touches no disk.

@@ -14,7 +14,7 @@ use std::{
 use roaring::RoaringBitmap;
 
 use crate::{
-    stop::Stop,
+    stop::{Stop, Stopped},
     value::{
         Payload, Value, compare_exactly, datetime,
         filter::{Filter, FilterError},
@@ -108,16 +108,21 @@ impl FieldIndex {
         self.evaluate(filter, stop)
     }
 
-    /// Some fields with the types they hold and how many documents have them, by name.
-    pub fn stats(&self, asked: &FieldsRequest) -> FieldsReport {
+    /// Some fields with the types they hold and how many documents have them, by name. Walks over every field with the
+    /// prefix.
+    ///
+    /// # Errors
+    /// [`Stopped`] if `stop` said so meanwhile.
+    pub fn stats(&self, asked: &FieldsRequest, stop: &Stop) -> Result<FieldsReport, Stopped> {
         let mut told = FieldsReport::default();
         if asked.limit == 0 {
-            return told;
+            return Ok(told);
         }
+        let mut going = stop.pace();
         let from = (Bound::Included(asked.prefix.as_str()), Bound::Unbounded);
         let with_prefix =
             self.fields.range::<str, _>(from).take_while(|(name, _)| name.starts_with(asked.prefix.as_str()));
-        for (name, named) in with_prefix {
+        for (name, named) in with_prefix.take_while(|_| going()) {
             told.total += 1;
             if **name <= *asked.after {
                 continue;
@@ -128,7 +133,8 @@ impl FieldIndex {
                 told.fields.push((name.to_string(), named.with(Field::type_names), named.documents()));
             }
         }
-        told
+        stop.check()?;
+        Ok(told)
     }
 
     /// The types that a field holds, such as `string` or `list of integer`; none if no document has it.
@@ -137,6 +143,8 @@ impl FieldIndex {
     }
 
     fn evaluate(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
+        // A part costs as much as the bitmaps are large, and there may be thousands.
+        stop.check()?;
         match filter {
             // Every part is looked at, so that a type mismatch shows whatever the other parts say.
             Filter::And(parts) => {
@@ -327,7 +335,7 @@ impl Field {
         let both = [&self.scalars, &self.elements];
         match test {
             Test::In(values) => {
-                for value in *values {
+                for value in values.iter().take_while(|_| going()) {
                     both.iter().for_each(|typed| typed.equal(value, &mut found, stop));
                 }
             }

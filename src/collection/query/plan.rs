@@ -18,7 +18,7 @@ use crate::{
         slots::Table,
     },
     index::Slot,
-    stop::Stop,
+    stop::{Stop, Stopped},
     value::PointId,
     vector::Vector,
 };
@@ -64,13 +64,17 @@ impl Allowed {
         matching - u64::from(excluded.is_some())
     }
 
-    /// Passages that could be answered.
-    fn reachable_passages(&self) -> u64 {
+    /// Passages that could be answered. Looks at every document that may be.
+    fn reachable_passages(&self, stop: &Stop) -> Result<u64, Stopped> {
         let passages = |doc: u32| self.table.entry(doc).map_or(0, |entry| u64::from(entry.passages));
-        match &self.documents {
-            Some(documents) => documents.iter().filter(|doc| Some(*doc) != self.excluded).map(passages).sum(),
-            None => self.table.live() - self.excluded.map_or(0, passages),
-        }
+        let Some(documents) = &self.documents else {
+            return Ok(self.table.live() - self.excluded.map_or(0, passages));
+        };
+        let mut going = stop.pace();
+        let docs = documents.iter().take_while(|_| going()).filter(|doc| Some(*doc) != self.excluded);
+        let reachable = docs.map(passages).sum();
+        stop.check()?;
+        Ok(reachable)
     }
 }
 
@@ -104,7 +108,8 @@ impl<'a> Plan<'a> {
             let begun = Instant::now();
             let filter = query.filter.as_ref();
             let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
-            trace.hints = filter.map(|filter| memory.fields.hints(filter)).unwrap_or_default();
+            trace.hints =
+                filter.map(|filter| memory.fields.hints(filter, stop)).transpose()?.unwrap_or_default();
             trace.filter_time = filter.map_or(Duration::ZERO, |_| begun.elapsed());
             (like, matching, memory.view())
         };
@@ -117,7 +122,7 @@ impl<'a> Plan<'a> {
         trace.matching_documents =
             allowed.documents.as_ref().map_or(view.table.documents(), RoaringBitmap::len);
         let reachable =
-            if query.by_passage { allowed.reachable_passages() } else { allowed.reachable_documents() };
+            if query.by_passage { allowed.reachable_passages(stop)? } else { allowed.reachable_documents() };
         let reachable = usize::try_from(reachable).unwrap_or(usize::MAX);
         let wanted = query.k.min(reachable);
         Ok(Plan { query, stop, vectors, view, allowed: Arc::new(allowed), reachable, wanted })
@@ -139,4 +144,27 @@ fn document_of(memory: &Memory, id: &PointId) -> Option<(u32, Vec<Vec<f32>>)> {
     let (doc, entry) = memory.slots.find(id)?;
     let vectors: Vec<_> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect::<Option<_>>()?;
     (!vectors.is_empty()).then_some((doc, vectors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collection::{
+        point::ContentHash,
+        slots::{Entry, Slots},
+    };
+
+    #[test]
+    fn passages_are_counted_until_it_is_time_to_leave_off() {
+        let mut slots = Slots::default();
+        for doc in 0..3000 {
+            let id = PointId::new(format!("{doc}")).unwrap();
+            let (hash, number) = (ContentHash([0; 16]), u64::from(doc));
+            slots.insert(doc, Entry { id, hash, number, first_slot: 2 * doc, passages: 2 });
+        }
+        let documents = Some((0..3000).collect());
+        let allowed = Allowed { table: slots.table().clone(), documents, excluded: Some(7) };
+        assert_eq!(allowed.reachable_passages(&Stop::default()), Ok(2 * 2999));
+        assert_eq!(allowed.reachable_passages(&Stop::at(Some(Instant::now()))), Err(Stopped));
+    }
 }

@@ -199,7 +199,7 @@ impl Backend for Local {
     }
 
     fn hints(&self, filter: Filter) -> Answer<'_, Vec<String>> {
-        Box::pin(self.read(move |collection, _| Ok(collection.hints(&filter)?)))
+        Box::pin(self.read(move |collection, stop| Ok(collection.hints(&filter, stop)?)))
     }
 
     fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields> {
@@ -210,7 +210,7 @@ impl Backend for Local {
     }
 
     fn stats(&self, fields: FieldsRequest) -> Answer<'_, CollectionStats> {
-        Box::pin(self.read(move |collection, _| Ok(collection.stats_with(&fields))))
+        Box::pin(self.read(move |collection, stop| Ok(collection.stats_with(&fields, stop)?)))
     }
 
     fn wait_indexed(&self) -> Answer<'_, ()> {

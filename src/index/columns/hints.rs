@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use super::{Field, FieldIndex, Test};
 use crate::{
     spelling,
+    stop::{Stop, Stopped},
     value::{Value, datetime, filter::Filter, type_name},
 };
 
@@ -27,13 +28,16 @@ impl FieldIndex {
     /// What should be said of a filter besides its answer, in whole sentences without a full stop: fields that no
     /// document has (and which name was probably meant), and values that some of a field's types cannot be compared
     /// with. Empty where there is nothing odd; at most `HINTS_MAX`.
-    pub fn hints(&self, filter: &Filter) -> Vec<String> {
+    ///
+    /// # Errors
+    /// [`Stopped`] if `stop` said so meanwhile.
+    pub fn hints(&self, filter: &Filter, stop: &Stop) -> Result<Vec<String>, Stopped> {
         if self.all.is_empty() {
-            return vec!["the collection has no documents".to_owned()];
+            return Ok(vec!["the collection has no documents".to_owned()]);
         }
-        let mut hints = Hints { index: self, found: Vec::new(), unknown: BTreeSet::new() };
-        hints.collect(filter);
-        hints.found
+        let mut hints = Hints { index: self, found: Vec::new(), unknown: BTreeSet::new(), stop };
+        hints.collect(filter)?;
+        Ok(hints.found)
     }
 }
 
@@ -43,16 +47,19 @@ struct Hints<'a> {
     found: Vec<String>,
     /// Fields that nobody has, each looked at once: a filter may name one in thousands of conditions.
     unknown: BTreeSet<&'a str>,
+    stop: &'a Stop,
 }
 
 impl<'a> Hints<'a> {
-    fn collect(&mut self, filter: &'a Filter) {
+    fn collect(&mut self, filter: &'a Filter) -> Result<(), Stopped> {
+        // A condition may have thousands of values, or name a field that is compared with a thousand names.
+        self.stop.check()?;
         if self.found.len() >= HINTS_MAX {
-            return;
+            return Ok(());
         }
         let found = match filter {
             Filter::And(parts) | Filter::Or(parts) => {
-                return parts.iter().for_each(|part| self.collect(part));
+                return parts.iter().try_for_each(|part| self.collect(part));
             }
             Filter::Not(part) => return self.collect(part),
             Filter::Exists { field, expected } => match self.index.fields.contains_key(field.as_str()) {
@@ -70,6 +77,7 @@ impl<'a> Hints<'a> {
         };
         let new = found.filter(|hint| !self.found.contains(hint));
         self.found.extend(new);
+        Ok(())
     }
 
     fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Option<String> {

@@ -104,7 +104,7 @@ proptest! {
                 Err(other) => prop_assert!(false, "{}: {}", filter, other),
             }
         }
-        for (field, types, documents) in index.stats(&all()).fields {
+        for (field, types, documents) in index.stats(&all(), &Stop::default()).unwrap().fields {
             let having = payloads.iter().filter(|payload| payload.contains_key(&field)).count() as u64;
             prop_assert_eq!(documents, having);
             prop_assert!(!types.is_empty() && having > 0);
@@ -163,7 +163,7 @@ proptest! {
         for (doc, payload) in (0..).zip(&payloads) {
             index.insert(doc, payload);
         }
-        let hints = index.hints(&filter);
+        let hints = index.hints(&filter, &Stop::default()).unwrap();
         prop_assert!(hints.len() <= 8 && hints.iter().all(|hint| !hint.is_empty()));
     }
 }
@@ -187,18 +187,21 @@ fn a_field_that_nobody_has_is_told_with_the_one_that_was_meant() {
         ),
         ("year = 1999 or lang = 'xx' or tags contains 'nobody'", &[]),
     ] {
-        assert_eq!(index.hints(&Filter::parse(text).unwrap()), hints, "{text}");
+        assert_eq!(index.hints(&Filter::parse(text).unwrap(), &Stop::default()).unwrap(), hints, "{text}");
     }
     // One field in many conditions is one hint, and many fields are some.
     let many = |name: fn(usize) -> String| {
         Filter::Or((0..5000).map(|i| Filter::Eq { field: name(i), value: s("x") }).collect())
     };
-    assert_eq!(index.hints(&many(|_| "author".into())).len(), 1);
-    assert_eq!(index.hints(&many(|i| format!("author{i}"))).len(), 8);
+    assert_eq!(index.hints(&many(|_| "author".into()), &Stop::default()).unwrap().len(), 1);
+    assert_eq!(index.hints(&many(|i| format!("author{i}")), &Stop::default()).unwrap().len(), 8);
     let filter = Filter::parse("year = 1").unwrap();
-    assert_eq!(FieldIndex::new().hints(&filter), ["the collection has no documents"]);
     assert_eq!(
-        index_of(&[&[]]).hints(&filter),
+        FieldIndex::new().hints(&filter, &Stop::default()).unwrap(),
+        ["the collection has no documents"]
+    );
+    assert_eq!(
+        index_of(&[&[]]).hints(&filter, &Stop::default()).unwrap(),
         ["no document has the field \"year\"; the documents have no fields"]
     );
 }
@@ -231,7 +234,7 @@ fn a_value_that_reaches_some_of_a_fields_types_is_told() {
         ("n > 0 and n < 1.5", &[]),
         ("e = 1", &["holds empty lists only"]),
     ] {
-        let hints = index.hints(&Filter::parse(text).unwrap());
+        let hints = index.hints(&Filter::parse(text).unwrap(), &Stop::default()).unwrap();
         assert_eq!(hints.is_empty(), parts.is_empty(), "{text}: {hints:?}");
         parts.iter().for_each(|part| assert!(hints[0].contains(part), "{text}: {hints:?}"));
     }
@@ -316,7 +319,7 @@ fn stats_name_fields_types_and_counts() {
         ("b".to_owned(), vec!["bool"], 1),
         ("e".to_owned(), vec!["empty list"], 1),
     ];
-    assert_eq!(index.stats(&all()).fields, expected);
+    assert_eq!(index.stats(&all(), &Stop::default()).unwrap().fields, expected);
     assert_eq!(index.type_names("a"), ["string", "list of float"]);
     assert!(index.type_names("nobody").is_empty());
 }
@@ -337,6 +340,22 @@ fn a_filter_is_left_off_when_it_is_time() {
         );
         assert!(index.matching(&filter, &Stop::default()).is_ok());
     }
+    // Parts that are each over at once, but are many: a value in a list, a condition, a name.
+    let values = (0..5000).map(|i| s(&format!("none {i}"))).collect();
+    let within = Filter::In { field: "s".into(), values };
+    let Named::Many(field) = &index.fields["s"] else { panic!("5000 documents have it") };
+    let Filter::In { values, .. } = &within else { unreachable!() };
+    let after = values.iter().chain([&s("value 7")]).cloned().collect::<Vec<_>>();
+    assert!(field.matching(&Test::In(&after), &stop).is_empty(), "the last value was looked for");
+    assert_eq!(field.matching(&Test::In(&after), &Stop::default()).len(), 1);
+    let exists = Filter::Exists { field: "s".into(), expected: true };
+    assert_eq!(index.matching(&exists, &stop), Err(FilterError::Stopped(crate::stop::Stopped)));
+    assert_eq!(index.hints(&within, &stop), Err(crate::stop::Stopped));
+    for doc in 5000..8000 {
+        index.insert(doc, &Payload::from([(format!("name {doc}"), Value::Bool(true))]));
+    }
+    assert_eq!(index.stats(&all(), &stop), Err(crate::stop::Stopped));
+    assert_eq!(index.stats(&all(), &Stop::default()).unwrap().total, 3001);
 }
 
 /// Every field there is.
@@ -354,7 +373,9 @@ fn fields_are_told_page_by_page_and_by_prefix() {
         index.insert(doc, &payload);
     }
     let page = |prefix: &str, after: &str, limit| {
-        index.stats(&FieldsRequest { prefix: prefix.into(), after: after.into(), limit })
+        index
+            .stats(&FieldsRequest { prefix: prefix.into(), after: after.into(), limit }, &Stop::default())
+            .unwrap()
     };
     let mut names = Vec::new();
     loop {

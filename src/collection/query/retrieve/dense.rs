@@ -148,7 +148,14 @@ impl Look<'_> {
         let Some(graph) = &self.plan.view.graph else { return Ok(Err("there is no graph".to_owned())) };
         let indexed = graph.indexed;
         let allow = |slot: Slot| slot.0 < indexed && self.plan.allowed.has(slot);
-        let tail: Vec<Slot> = self.plan.view.tail().filter(|slot| self.plan.allowed.has(*slot)).collect();
+        let mut going = self.plan.stop.pace();
+        let tail: Vec<Slot> = self
+            .plan
+            .view
+            .tail()
+            .take_while(|_| going())
+            .filter(|slot| self.plan.allowed.has(*slot))
+            .collect();
         let mut ask = self.first_ask();
         loop {
             self.plan.stop.check()?;
@@ -187,14 +194,18 @@ impl Look<'_> {
     /// By comparing with every vector allowed.
     fn scan(&mut self) -> Result<Vec<Candidate>, Stopped> {
         let (table, stop) = (&self.plan.view.table, self.plan.stop);
+        let mut going = stop.pace();
         let mut candidates: Option<Vec<Slot>> = self.plan.allowed.documents.as_ref().map(|documents| {
             documents
                 .iter()
+                .take_while(|_| going())
                 .filter(|doc| Some(*doc) != self.plan.allowed.excluded)
                 .filter_map(|doc| table.entry(doc))
                 .flat_map(|entry| entry.slots().map(Slot))
                 .collect()
         });
+        // What was gathered may be incomplete.
+        stop.check()?;
         if let Some(candidates) = &mut candidates {
             candidates.sort_unstable();
         }
