@@ -4,7 +4,7 @@
 //! a second one ends the process at once (what was acknowledged is on disk either way). Each step of the end has a
 //! bound; after the last of them the process ends anyway, with an error code and a line that says what hung.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tracing::info;
@@ -14,7 +14,7 @@ use super::{
     failure::{self, Stop},
     output::Style,
 };
-use crate::server;
+use crate::{engine::Engine, server};
 
 /// How much later than its own bounds the end may come before the process is ended from outside.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -42,6 +42,11 @@ pub async fn run(app: &App, _args: &ServeArgs) -> anyhow::Result<()> {
         engine = client::open_engine(config, &app.out) => engine?,
         () = app.interrupt.cancelled() => return Err(Stop::Interrupted.into()),
     };
+    serve(app, engine).await
+}
+
+/// Serves an open engine until the first signal.
+async fn serve(app: &App, engine: Arc<Engine>) -> anyhow::Result<()> {
     let mut running = match server::start(engine.clone()).await {
         Ok(running) => running,
         Err(error) => {
@@ -101,4 +106,53 @@ fn watch_end(app: &App, running: &server::Running) -> anyhow::Result<()> {
         std::process::exit(HUNG);
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        cli::{ColorChoice, Output, client::Target},
+        config::{Config, Loaded},
+        engine::{NO_MODEL, NewCollection},
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "it ends its process; run by the test after it"]
+    async fn ends_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.data.dir = dir.path().join("db");
+        config.encoder.model = NO_MODEL.into();
+        config.server.listen = "127.0.0.1:0".parse().unwrap();
+        config.server.metrics_listen = None;
+        config.server.drain_timeout = Duration::ZERO;
+        config.server.close_timeout = Duration::from_millis(100);
+        let engine = Engine::open(&config).unwrap();
+        let name = "stuck".to_owned();
+        let new = NewCollection { name, vectors_only: true, dimension: Some(2), ..Default::default() };
+        engine.create_collection(new).await.unwrap();
+        let _held = engine.occupy_writer("stuck");
+        let app = App {
+            out: Output::new(false, false, ColorChoice::Never),
+            loaded: Loaded { config, file: None, origins: Default::default() },
+            target: Target::Folder,
+            interrupt: CancellationToken::new(),
+        };
+        app.interrupt.cancel();
+        serve(&app, engine).await.unwrap();
+    }
+
+    #[test]
+    fn a_server_that_cannot_close_its_data_folder_ends_with_a_code_of_its_own_and_says_what_hangs() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["cli::serve::tests::ends_alone", "--exact", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(HUNG), "{said}");
+        assert!(said.contains("server.close_timeout") && said.contains("collection stuck"), "{said}");
+    }
 }

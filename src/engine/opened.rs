@@ -37,6 +37,8 @@ const CACHE_BYTES_MIN: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Shelf {
     max: usize,
+    /// See [`ROOM_PATIENCE`].
+    patience: Duration,
     threads: Arc<Threads>,
     room: Mutex<Room>,
     /// Held while a collection's description is changed.
@@ -154,7 +156,8 @@ impl Shelf {
         // What every one gets in any case is set aside, so that the sum stays below the budget.
         let least = CACHE_BYTES_MIN * max as u64;
         let room = Room { taken: 0, cache_bytes: cache_bytes.saturating_sub(least), open: Vec::new() };
-        Arc::new(Shelf { max, threads, room: Mutex::new(room), describing: Mutex::default() })
+        let (room, describing) = (Mutex::new(room), Mutex::default());
+        Arc::new(Shelf { max, patience: ROOM_PATIENCE, threads, room, describing })
     }
 
     /// To be held while a collection's description is changed.
@@ -169,7 +172,7 @@ impl Shelf {
 
     /// Takes a place for one more, closing another if it must.
     fn make_room(self: &Arc<Self>) -> Result<Taken, Refusal> {
-        let until = Instant::now() + ROOM_PATIENCE;
+        let until = Instant::now() + self.patience;
         loop {
             {
                 let mut room = lock(&self.room);
@@ -481,4 +484,43 @@ fn unopened(error: &CollectionError, dir: &Path, damaged: bool) -> Finding {
         )
     };
     Finding { what, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        index::IndexParams,
+        vector::{Dim, Metric},
+    };
+
+    #[test]
+    fn who_finds_no_room_in_time_is_refused_and_the_next_is_served_when_there_is_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = CollectionSpec {
+            dim: Dim::new(2).unwrap(),
+            metric: Metric::Cosine,
+            index: IndexParams::default(),
+        };
+        let mut shelf = Shelf::new(1, 0, Threads::new(1).unwrap());
+        Arc::get_mut(&mut shelf).unwrap().patience = Duration::ZERO;
+        let create = |name: &str| {
+            let dir = folder.path().join(name);
+            let make = |options| Ok(Collection::create(&dir, spec.clone(), options)?);
+            Place::create(&shelf, (name, &dir), spec.clone(), make)
+        };
+        let first = create("first").unwrap();
+        let in_use = first.collection().unwrap();
+        let error = create("second").unwrap_err();
+        assert!(matches!(error, EngineError::TooManyOpen { limit: 1 }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Overloaded);
+        drop(in_use);
+        let second = create("second").unwrap();
+        assert!(first.open_now().is_none() && second.open_now().is_some());
+        let in_use = second.collection().unwrap();
+        let refusal = first.collection().unwrap_err();
+        assert!(matches!(refusal, Refusal::NoRoom { limit: 1 }), "{refusal:?}");
+        drop(in_use);
+        first.collection().unwrap();
+    }
 }

@@ -58,6 +58,23 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Keeps the writer of an open collection busy until the answer is dropped.
+    pub(crate) fn occupy_writer(&self, collection: &str) -> std::sync::mpsc::Sender<()> {
+        let ((begun, is_begun), (send, hold)) =
+            (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        let (_, open) =
+            self.names.open_collections().into_iter().find(|(name, _)| name == collection).unwrap();
+        let wait = move |_| {
+            begun.send(()).unwrap();
+            let _ = hold.recv();
+        };
+        open.submit(Vec::new(), Box::new(wait));
+        is_begun.recv().unwrap();
+        send
+    }
+}
+
 const NEVER: Caller = Caller { deadline: None, client: 0 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -568,6 +585,15 @@ async fn fields_are_set_removed_and_replaced_and_no_change_is_lost() {
     }
     let bad = engine.set_payload("notes", vec!["d1".into()], set("", 1), NEVER).await.unwrap().remove(0);
     assert_eq!(bad.unwrap().unwrap_err().kind(), ErrorKind::Invalid);
+    // What was done before the time is over is told.
+    let past = Caller { deadline: Some(Instant::now()), ..NEVER };
+    let error = engine.set_payload("notes", ids(), set("late", 1), past).await.unwrap_err();
+    assert!(
+        matches!(error, EngineError::UnfinishedPayload { done: 0, total } if total == ids().len()),
+        "{error}"
+    );
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(!payload().await.contains_key("late"));
     let twice = vec!["d1".to_owned(), "d1".to_owned()];
     assert_eq!(
         engine.set_payload("notes", twice, set("n", 1), NEVER).await.unwrap_err().kind(),

@@ -86,6 +86,8 @@ pub(crate) mod faulty {
     #[derive(Debug)]
     pub(crate) struct FaultyDisk {
         pub(crate) sync_fails: AtomicBool,
+        /// Syncing panics, as a bug of ours would.
+        pub(crate) sync_panics: AtomicBool,
         pub(crate) rename_fails: AtomicBool,
         /// sled finds no room, as when another process fills the disk between the look at it and the write.
         pub(crate) no_room: AtomicBool,
@@ -103,6 +105,7 @@ pub(crate) mod faulty {
         fn default() -> Self {
             FaultyDisk {
                 sync_fails: AtomicBool::new(false),
+                sync_panics: AtomicBool::new(false),
                 rename_fails: AtomicBool::new(false),
                 no_room: AtomicBool::new(false),
                 no_handle: AtomicBool::new(false),
@@ -117,6 +120,7 @@ pub(crate) mod faulty {
     impl Disk for FaultyDisk {
         fn sync(&self, file: &File) -> io::Result<()> {
             self.syncs.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.sync_panics.load(Ordering::SeqCst), "injected: a bug");
             if self.sync_fails.load(Ordering::SeqCst) {
                 return Err(io::Error::other("injected: the device is gone"));
             }

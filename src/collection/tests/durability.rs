@@ -62,6 +62,32 @@ fn a_failed_sync_makes_the_collection_read_only_until_it_is_opened_again() {
 }
 
 #[test]
+fn a_writer_that_panics_answers_and_takes_nothing_more_until_it_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("c");
+    let disk = Arc::new(FaultyDisk::default());
+    let collection = create(&disk, &place);
+    let mut random = Random(6);
+    collection.write(vec![upsert(point("a", 1, 2, &mut random))]).unwrap();
+    disk.sync_panics.store(true, Ordering::SeqCst);
+    let refused = |write: Write| {
+        let error = collection.write(vec![write]).unwrap_err();
+        assert!(matches!(error, CollectionError::ReadOnly { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Precondition);
+        assert!(error.to_string().contains("the writer panicked"), "{error}");
+    };
+    refused(upsert(point("b", 1, 2, &mut random)));
+    disk.sync_panics.store(false, Ordering::SeqCst);
+    refused(Write::Delete(id("a")));
+    assert!(collection.read_only().unwrap().contains("the writer panicked"));
+    // Reads go on, and the one that panicked is not half there.
+    assert_eq!(names(&collection).len(), 1);
+    drop(collection);
+    let collection = Collection::open(&place, made(IndexKind::Flat), options()).unwrap();
+    collection.write(vec![upsert(point("c", 1, 2, &mut random))]).unwrap();
+}
+
+#[test]
 fn a_full_disk_refuses_writes_while_reads_and_deletes_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(FaultyDisk::default());
