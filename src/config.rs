@@ -30,6 +30,12 @@ pub const RESERVED_VARIABLES: [&str; 4] =
 /// The default of [`LogConfig::filter`]: events of the process, without the messages that the graph library logs at every start.
 pub const LOG_FILTER_DEFAULT: &str = "info,hnsw_rs=warn";
 
+/// The name in [`EncoderConfig::model`] that runs a process without an encoder.
+pub const NO_MODEL: &str = "none";
+
+/// What the last start found wrong, for `distilface doctor`: a line each, what is wrong, a tab, and what to do.
+pub(crate) const FINDINGS_FILE: &str = "findings";
+
 /// All settings of a process.
 ///
 /// ```

@@ -75,24 +75,35 @@ pub trait Fault: std::error::Error {
     /// What the caller can do about it.
     fn kind(&self) -> ErrorKind;
 
+    /// The error that this one only wraps; what it answers below, this one answers too.
+    fn inner(&self) -> Option<&dyn Fault> {
+        None
+    }
+
     /// Which field of the request is to blame, where that is known.
     fn field(&self) -> Option<&str> {
-        None
+        self.inner()?.field()
     }
 
     /// How long to wait before the same is asked again, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
-        (self.kind() == ErrorKind::Overloaded).then_some(RETRY_AFTER)
+        match self.inner() {
+            Some(inner) => inner.retry_after(),
+            None => (self.kind() == ErrorKind::Overloaded).then_some(RETRY_AFTER),
+        }
     }
 
     /// Whether less has to be sent or asked for at once.
     fn is_too_large(&self) -> bool {
-        false
+        self.inner().is_some_and(|inner| inner.is_too_large())
     }
 
     /// Whether the caller gets the message. What is our fault stays in the log: it names insides and may quote what is
     /// stored.
     fn is_for_callers(&self) -> bool {
+        if let Some(inner) = self.inner() {
+            return inner.is_for_callers();
+        }
         !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt)
     }
 }

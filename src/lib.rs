@@ -35,7 +35,7 @@
 //! | [`value`] | JSON and text | ids, values, payloads and filters |
 //! | [`vector`] | numbers | a vector, and distances |
 //! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
-//! | [`stop`] | a deadline, an asker who may leave | the sign to leave off |
+//! | [`stop`] | a deadline, an asker who may leave | the signal to stop |
 //! | `threads` | the cores | named pools, shared by the whole process |
 //! | `files` | bytes | a file that is there whole or not at all |
 //! | `simd` | a processor | a token for the instructions that it has |
@@ -48,13 +48,16 @@
 //! # The invariants
 //!
 //! 1. The store is the truth; the index is a cache of it. Deleting every index file loses time, never data.
-//! 2. A write reaches the store before the index, and is answered only when it is durable.
+//! 2. A write is answered only when it is durable, and every search that begins later sees it.
 //! 3. A [`vector::Vector`] is finite and of the right dimension from the moment it exists; under cosine it also has unit
 //!    length. Nobody further in checks again.
-//! 4. An [`index::Slot`] is never reused. Upsert takes new slots; the old ones become tombstones until the next rebuild.
+//! 4. A search compares vectors over a view that it owns: it waits for no graph that is being built and for no write to
+//!    the disk. Ids and filters are looked up under a lock that the writer takes for the time in which it enters a batch
+//!    that is durable already.
 //! 5. Queries and documents pass the same encoder; a collection records the model's fingerprint and takes no other.
 //! 6. One text and one model give one embedding, alone or in a batch, padded or not, within a stated tolerance.
-//! 7. Async code neither computes nor touches disk; everything under `engine` is plain synchronous Rust.
+//! 7. Async code neither computes nor touches the disk nor waits for a lock: that is done on a named pool, and no task
+//!    waits for another task of its own pool.
 
 mod allocator;
 mod api;
@@ -143,9 +146,15 @@ pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
         config::ConfigError,
         encoder::EncoderError,
         encoder::OpenError,
+        engine::cursor::CursorError,
         engine::EngineError,
         eval::EvalError,
         finetune::FinetuneError,
+        finetune::checkpoint::CheckpointError,
+        finetune::data::DataError,
+        finetune::masks::ProbabilityError,
+        finetune::optimizer::OptimizerError,
+        finetune::recipe::RecipeError,
         hub::PullError,
         index::IndexError,
         model::ModelError,
@@ -154,6 +163,7 @@ pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
         server::ServerError,
         setup::SetupError,
         store::StoreError,
+        threads::ThreadsError,
         training::TrainingError,
         value::ValueError,
         value::filter::FilterError,
@@ -192,20 +202,8 @@ impl Fault for Error {
         self.fault().kind()
     }
 
-    fn field(&self) -> Option<&str> {
-        self.fault().field()
-    }
-
-    fn retry_after(&self) -> Option<std::time::Duration> {
-        self.fault().retry_after()
-    }
-
-    fn is_too_large(&self) -> bool {
-        self.fault().is_too_large()
-    }
-
-    fn is_for_callers(&self) -> bool {
-        self.fault().is_for_callers()
+    fn inner(&self) -> Option<&dyn Fault> {
+        Some(self.fault())
     }
 }
 

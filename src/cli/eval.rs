@@ -89,7 +89,7 @@ pub fn run(app: &App, args: EvalArgs) -> anyhow::Result<()> {
 /// Opens a model by name or path, on the device of the settings.
 fn open_encoder(app: &App, name: &str) -> anyhow::Result<Encoder> {
     let config = &app.loaded.config;
-    if name == crate::engine::NO_MODEL {
+    if name == crate::config::NO_MODEL {
         return Err(usage("this needs an encoder: name a model instead of \"none\""));
     }
     let model = ModelDir::find(&config.data.home, name).map_err(crate::Error::from)?;
@@ -111,7 +111,7 @@ fn with_p(d: &Difference, decimals: usize) -> [String; 2] {
 fn parity(app: &App, dir: &std::path::Path) -> anyhow::Result<()> {
     let reference = Reference::load(dir)?;
     let config = &app.loaded.config;
-    if config.encoder.model == crate::engine::NO_MODEL {
+    if config.encoder.model == crate::config::NO_MODEL {
         return Err(usage("parity needs an encoder: leave --model none out"));
     }
     let model = ModelDir::find(&config.data.home, &config.encoder.model).map_err(crate::Error::from)?;

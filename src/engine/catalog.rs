@@ -61,9 +61,6 @@ pub(super) struct Directory {
 const CATALOG_DIR: &str = "catalog";
 const COLLECTIONS_DIR: &str = "collections";
 
-/// What the last start found wrong, for `distilface doctor`: a line each, what is wrong, a tab, and what to do.
-pub(crate) const FINDINGS_FILE: &str = "findings";
-
 const COLLECTION: &str = "collection/";
 const ALIAS: &str = "alias/";
 

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::Config,
+    config::{Config, NO_MODEL},
     encoder::Encoders,
     handles,
     store::DataLock,
@@ -46,7 +46,6 @@ pub use crate::collection::{Ask, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
 pub use crate::index::columns::FieldsRequest;
 use backend::{Backend, Local};
-pub(crate) use catalog::FINDINGS_FILE;
 use catalog::{Names, Open};
 pub use collections::{CHUNK_TOKENS_DEFAULT, CollectionInfo, CollectionModel, Counts, NewCollection};
 pub use document::{Document, DocumentOutcome, WriteStatus};
@@ -75,8 +74,8 @@ pub struct Caller {
 /// its default and give texts instead.
 ///
 /// ```
-/// use distilface::config::Config;
-/// use distilface::engine::{Ask, Caller, Document, Engine, NO_MODEL, NewCollection, SearchQuery};
+/// use distilface::config::{Config, NO_MODEL};
+/// use distilface::engine::{Ask, Caller, Document, Engine, NewCollection, SearchQuery};
 ///
 /// tokio::runtime::Runtime::new().unwrap().block_on(async {
 ///     let dir = tempfile::tempdir().unwrap();
@@ -120,9 +119,6 @@ pub struct Engine {
     /// Held until the last user of the engine is gone.
     _lock: DataLock,
 }
-
-/// The name in [`crate::config::EncoderConfig::model`] that runs a process without an encoder.
-pub const NO_MODEL: &str = "none";
 
 impl Engine {
     /// Opens and locks the data folder, the encoder, the catalogue and every collection.

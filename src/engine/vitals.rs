@@ -140,8 +140,8 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use crate::{
-        config::{Config, DataConfig, EncoderConfig, ServerConfig},
-        engine::{Engine, NO_MODEL, NewCollection},
+        config::{Config, DataConfig, EncoderConfig, NO_MODEL, ServerConfig},
+        engine::{Engine, NewCollection},
     };
 
     use super::*;

@@ -84,6 +84,16 @@ impl Fault for EvalError {
             EvalError::Onnx(e) => e.kind(),
         }
     }
+
+    fn inner(&self) -> Option<&dyn Fault> {
+        match self {
+            EvalError::Encoder(e) => Some(e),
+            EvalError::Open(e) => Some(e),
+            EvalError::Model(e) => Some(e),
+            EvalError::Onnx(e) => Some(e),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

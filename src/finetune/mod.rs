@@ -96,4 +96,20 @@ impl Fault for FinetuneError {
             FinetuneError::Recipe(e) => e.kind(),
         }
     }
+
+    fn inner(&self) -> Option<&dyn Fault> {
+        match self {
+            FinetuneError::Checkpoint(e) => Some(e),
+            FinetuneError::Data(e) => Some(e),
+            FinetuneError::Model(e) => Some(e),
+            FinetuneError::Onnx(e) => Some(e),
+            FinetuneError::Runtime(e) => Some(e),
+            FinetuneError::Encoder(e) => Some(e),
+            FinetuneError::Eval(e) => Some(e),
+            FinetuneError::Dropout(e) => Some(e),
+            FinetuneError::Optimizer(e) => Some(e),
+            FinetuneError::Recipe(e) => Some(e),
+            _ => None,
+        }
+    }
 }

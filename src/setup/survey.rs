@@ -17,9 +17,8 @@ use super::{
     pins::{Pins, Role},
 };
 use crate::{
-    config::Config,
+    config::{Config, FINDINGS_FILE, NO_MODEL},
     encoder::{Encoder, TextKind},
-    engine::{FINDINGS_FILE, NO_MODEL},
     error::with_sources,
     files::regular,
     model::{ModelDir, ModelError},

@@ -160,6 +160,18 @@ impl Fault for TrainingError {
             TrainingError::Runtime(e) => e.kind(),
         }
     }
+
+    fn inner(&self) -> Option<&dyn Fault> {
+        match self {
+            TrainingError::Finetune(e) => Some(e),
+            TrainingError::Engine(e) => Some(e),
+            TrainingError::Eval(e) => Some(e),
+            TrainingError::Model(e) => Some(e),
+            TrainingError::Open(e) => Some(e),
+            TrainingError::Runtime(e) => Some(e),
+            _ => None,
+        }
+    }
 }
 
 fn make_folder(path: &Path) -> Result<(), TrainingError> {

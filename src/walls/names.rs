@@ -25,6 +25,9 @@ pub(super) enum What {
     Foreign(String),
     /// A macro, without its `!`.
     Macro(String),
+    /// A path that does not begin in this crate, as it is written: of the standard library, a foreign crate, or of what
+    /// was imported.
+    Path(Vec<String>),
 }
 
 /// A file, and what it is as a module.
@@ -64,6 +67,7 @@ impl Reader<'_> {
                 if self.foreign.contains(name) && (in_use || segments.len() > 1) {
                     self.note(line, What::Foreign(name.to_owned()));
                 }
+                self.note(line, What::Path(segments.to_vec()));
                 return;
             }
         };

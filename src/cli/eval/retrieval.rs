@@ -59,7 +59,7 @@ struct Report {
 
 pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
     let config = &app.loaded.config;
-    let none = crate::engine::NO_MODEL;
+    let none = crate::config::NO_MODEL;
     if config.encoder.model == none || args.compare.as_deref() == Some(none) {
         return Err(usage("retrieval needs an encoder: name a model instead of \"none\""));
     }

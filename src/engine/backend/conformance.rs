@@ -6,8 +6,8 @@ use super::{reference::Reference, *};
 use crate::{
     budget::Budget,
     collection::{Ask, point::Passage},
-    config::{Config, DataConfig, EncoderConfig},
-    engine::{Engine, EngineError, NO_MODEL, NewCollection},
+    config::{Config, DataConfig, EncoderConfig, NO_MODEL},
+    engine::{Engine, EngineError, NewCollection},
     error::{ErrorKind, Fault as _},
     value::{Payload, Value},
     vector::{Dim, Metric, Vector},

@@ -13,13 +13,14 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
-    ALIAS, CATALOG_DIR, COLLECTION, COLLECTIONS_DIR, Directory, FINDINGS_FILE, Names, Open,
+    ALIAS, CATALOG_DIR, COLLECTION, COLLECTIONS_DIR, Directory, Names, Open,
     description::{describe_folder, entry_bytes, read_description, spec_of},
     io,
     rights::{keep_folders_private, keep_private},
 };
 use crate::{
     collection::Made,
+    config::FINDINGS_FILE,
     engine::{
         error::Result,
         inventory::{

@@ -11,6 +11,7 @@ use crate::{
         Identity, Write,
         point::{ContentHash, Passage, Point},
     },
+    config::FINDINGS_FILE,
     error::{ErrorKind, Fault as _},
     files::regular,
     index::{IndexKind, IndexParams},
