@@ -5,6 +5,7 @@
 //! replaced is large, so it is freed here, after the last search that uses it: never under a lock, never by a query.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     files,
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
+    panics::panic_text,
     stop::{Asker, Stop},
     store::{Identity, disk::Disk, folder::INDEX_DIR, private},
     threads::{Threads, crew::Next},
@@ -178,7 +180,11 @@ impl Indexer {
             self.drop_failed();
         }
         if self.more {
-            self.more = self.step();
+            self.more = catch_unwind(AssertUnwindSafe(|| self.step())).unwrap_or_else(|panic| {
+                // What it was working on may be half done.
+                self.failed(&panic_text(&*panic));
+                true
+            });
             self.shared.signal.changed.notify_all();
         }
         if self.more {
@@ -291,7 +297,7 @@ impl Indexer {
         }
     }
 
-    fn failed(&mut self, error: &IndexError) {
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
         tracing::warn!(dir = %self.shared.dir.display(), %error, "the graph failed; it is built again");
         self.failures += 1;
         if self.aside.take().is_none() {

@@ -75,6 +75,9 @@ impl Vitals {
                 pool.start(move || probe.answered(None));
             }
         }
+        if let Some(probe) = self.begin("the crew of indexers", PROBE_EVERY) {
+            threads.indexers.start(move || probe.answered(None));
+        }
         let open = names.open_collections();
         let writer = |name: &str| format!("the writer of collection {name}");
         // What was closed or deleted meanwhile hangs no more.
@@ -196,6 +199,14 @@ mod tests {
         until(&engine, None);
         let held = block(|f| engine.pools().work.start(f));
         until(&engine, Some("the work pool has not answered"));
+        drop(held);
+        until(&engine, None);
+        let held = block(|f| engine.pools().build.start(f));
+        until(&engine, Some("the building pool has not answered"));
+        drop(held);
+        until(&engine, None);
+        let held = block(|f| engine.pools().indexers.start(f));
+        until(&engine, Some("the crew of indexers has not answered"));
         drop(held);
         until(&engine, None);
     }

@@ -9,6 +9,10 @@
 //! | `indexer` | turns of the collections' indexers | `INDEXERS` | background |
 //! | `index-build` | inserting into graphs, for an indexer that waits | one a core | background |
 //!
+//! Besides these there are, each for a reason of its own: the lanes of the encoders (`encoder/scheduler`, two for each
+//! loaded model) with ONNX Runtime's threads; one that unloads idle models; one that looks at the disk, since that may
+//! hang; and, as long as sled keeps the documents, a thread of sled for each open collection and one for the catalogue.
+//!
 //! Search, tokenizing and other work have pools of their own, so that a flood of one never takes the threads of the
 //! others. No collection owns a thread: collections take turns in a `crew`. ONNX Runtime has its own threads, which
 //! the encoder's lanes own (`encoder`), the lane of bulk work in the background. The async runtime only waits; what
@@ -106,11 +110,12 @@ impl Threads {
     }
 
     /// The pools by the names that a health report uses.
-    pub(crate) fn pools(&self) -> [(&'static str, &Pool); 3] {
+    pub(crate) fn pools(&self) -> [(&'static str, &Pool); 4] {
         [
             ("the search pool", &self.search),
             ("the tokenizing pool", &self.tokenize),
             ("the work pool", &self.work),
+            ("the building pool", &self.build),
         ]
     }
 }

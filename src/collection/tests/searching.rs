@@ -200,8 +200,11 @@ fn tombstones_are_built_away() {
 }
 
 /// An index that fails whatever it is asked.
-#[derive(Debug)]
-struct Broken;
+#[derive(Debug, Default)]
+struct Broken {
+    /// It panics where it is to take something in.
+    panics: bool,
+}
 
 impl VectorIndex for Broken {
     fn kind(&self) -> IndexKind {
@@ -220,6 +223,7 @@ impl VectorIndex for Broken {
         Some(Slot(399))
     }
     fn insert(&self, _items: &[(Slot, &[f32])]) -> Result<(), IndexError> {
+        assert!(!self.panics, "as planned");
         Err(IndexError::Failed { kind: IndexKind::HnswRs, reason: "injected".into() })
     }
     fn search(&self, _query: &[f32], _params: &SearchParams<'_>) -> Result<Vec<Neighbor>, IndexError> {
@@ -236,7 +240,7 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
     let mut random = Random(18);
     let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
     collection.wait_indexed();
-    collection.shared.write_memory().graph = Some(Graph { index: Arc::new(Broken), indexed: 400 });
+    collection.shared.write_memory().graph = Some(Graph { index: Arc::new(Broken::default()), indexed: 400 });
     let query = query(vector(&mut random), 5);
     let (hits, trace) = search(&collection, &query).unwrap();
     assert_eq!(trace.plan(), "exact");
@@ -247,6 +251,25 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
         assert!(begun.elapsed().as_secs() < 120, "{:?}", search(&collection, &query).unwrap().1);
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_graph_that_panics_is_built_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(20);
+    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
+    collection.wait_indexed();
+    collection.shared.write_memory().graph =
+        Some(Graph { index: Arc::new(Broken { panics: true }), indexed: 400 });
+    // The indexer comes upon it with this.
+    collection.write(vec![upsert(point("new", 1, 1, &mut random))]).unwrap();
+    let begun = std::time::Instant::now();
+    let query = query(vector(&mut random), 5);
+    while collection.stats().indexed < 401 || search(&collection, &query).unwrap().1.plan() != "graph" {
+        assert!(begun.elapsed().as_secs() < 120, "{:?}", collection.stats());
+        std::thread::yield_now();
+    }
+    assert!(!collection.shared.signal.has_given_up());
 }
 
 #[test]
