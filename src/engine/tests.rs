@@ -707,12 +707,8 @@ async fn long_texts_and_writes_leave_the_async_threads_free() {
         () = &mut work => panic!("a text was tokenized on the async thread"),
         () = watch => {}
     }
-<<<<<<< HEAD
-    assert!(longest < alone / 2, "a look waited {longest:?}; tokenizing one text takes {alone:?}");
-=======
     drop(gates);
     work.await;
->>>>>>> 3bcbebb (walls: pools are seen wherever they stand, the foundation has walls of its own, every fault is known to the facade)
 }
 
 #[tokio::test(flavor = "multi_thread")]
