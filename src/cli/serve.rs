@@ -115,8 +115,8 @@ mod tests {
     use super::*;
     use crate::{
         cli::{ColorChoice, Output, client::Target},
-        config::{Config, Loaded},
-        engine::{NO_MODEL, NewCollection},
+        config::{Config, Loaded, NO_MODEL},
+        engine::NewCollection,
     };
 
     #[tokio::test(flavor = "multi_thread")]

@@ -298,8 +298,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 mod tests {
     use super::*;
     use crate::{
-        config::Config,
-        engine::{NO_MODEL, NewCollection},
+        config::{Config, NO_MODEL},
+        engine::NewCollection,
     };
 
     #[test]
