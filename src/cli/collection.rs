@@ -71,7 +71,6 @@ enum CollectionCommand {
 /// How nearness is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 enum MetricArg {
-    #[default]
     Cosine,
     Dot,
     Euclidean,
@@ -95,9 +94,9 @@ struct CreateArgs {
     /// Length of vectors [default: the model's]
     #[arg(long, value_name = "N", required_if_eq("vectors_only", "true"))]
     dimension: Option<u32>,
-    /// How nearness is measured
-    #[arg(long, value_enum, default_value_t)]
-    metric: MetricArg,
+    /// How nearness is measured [default: cosine]
+    #[arg(long, value_enum)]
+    metric: Option<MetricArg>,
     /// How vectors are found [default: hnsw_rs]
     #[arg(long, value_enum)]
     index: Option<IndexArg>,
@@ -113,7 +112,7 @@ struct CreateArgs {
     /// Encode each document as one passage, however long it is
     #[arg(long, conflicts_with_all = ["chunk_tokens", "chunk_overlap"])]
     no_chunking: bool,
-    /// Longest passage in tokens [default: the model's limit, at most 256]
+    /// Longest passage in tokens [default: the model's limit, at most 254]
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<u32>,
     /// Tokens that passages share [default: an eighth of the longest]
@@ -122,7 +121,7 @@ struct CreateArgs {
     /// No encoder: documents and queries bring their vectors
     #[arg(long)]
     vectors_only: bool,
-    /// Do nothing if it is there with the same settings
+    /// Do nothing if it is there; the settings that are named here must be its own
     #[arg(long)]
     if_not_exists: bool,
 }
@@ -236,9 +235,10 @@ fn done(out: &Output, json: &Json, words: &str) -> anyhow::Result<()> {
 
 async fn create(out: &Output, session: &Session, args: &CreateArgs, model: String) -> anyhow::Result<()> {
     let metric = match args.metric {
-        MetricArg::Cosine => Metric::Cosine,
-        MetricArg::Dot => Metric::Dot,
-        MetricArg::Euclidean => Metric::Euclidean,
+        None => Metric::Unspecified,
+        Some(MetricArg::Cosine) => Metric::Cosine,
+        Some(MetricArg::Dot) => Metric::Dot,
+        Some(MetricArg::Euclidean) => Metric::Euclidean,
     };
     let kind = match args.index {
         None => IndexKind::Unspecified,
@@ -269,7 +269,7 @@ async fn create(out: &Output, session: &Session, args: &CreateArgs, model: Strin
     out.note(&if response.created {
         format!("created collection {}", args.name)
     } else {
-        format!("collection {} was there already, with these settings", args.name)
+        format!("collection {} was there already", args.name)
     });
     out.result(&json!({ "created": response.created, "collection": collection_json(&collection) }), |_| {
         collection_words(out, &collection)

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, EngineError, apart, catalog::Names, error::Result, out_of_range};
+use super::{Engine, EngineError, NewCollection, apart, catalog::Names, error::Result, out_of_range};
 use crate::{
     collection::CollectionStats,
-    encoder::Chunking,
+    encoder::{Chunking, Encoder},
     index::{IndexParams, columns::FieldsRequest},
     model::Fingerprint,
     value::datetime,
@@ -55,33 +55,6 @@ pub struct CollectionModel {
     pub fingerprint: Fingerprint,
 }
 
-/// The settings of a new collection.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct NewCollection {
-    /// Its name: 1 to 128 letters, digits, `_`, `-` or `.`, beginning with a letter or digit. No default.
-    pub name: String,
-    /// Values of one vector, 1 to [`crate::vector::DIM_MAX`]. Default: the encoder's; required with
-    /// `vectors_only`.
-    pub dimension: Option<u32>,
-    /// How nearness is measured. Default: [`Metric::default`].
-    pub metric: Metric,
-    /// Parameters of its index. Default: [`IndexParams::default`].
-    pub index: IndexParams,
-    /// Encodes each text as one passage, cut at the model's limit. Default: false.
-    pub chunking_disabled: bool,
-    /// Tokens of a passage, special tokens not counted. Default: [`CHUNK_TOKENS_DEFAULT`], or less where the
-    /// model takes less.
-    pub chunk_max_tokens: Option<usize>,
-    /// Tokens shared with the passage before, below the maximum. Default: an eighth of the maximum.
-    pub chunk_overlap_tokens: Option<usize>,
-    /// Makes a collection without an encoder: every document and query brings its vector. Default: false.
-    pub vectors_only: bool,
-    /// Name of an installed model. Default: empty, which stands for the default model.
-    pub model: String,
-    /// Accepts an existing collection of the same settings instead of refusing it. Default: false.
-    pub if_not_exists: bool,
-}
-
 /// What there is to count of all collections.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
@@ -99,23 +72,52 @@ impl Engine {
     /// [`EngineError::AliasTaken`], [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; model, vector, index,
     /// store errors.
     pub async fn create_collection(&self, new: NewCollection) -> Result<(CollectionInfo, bool)> {
-        let if_not_exists = new.if_not_exists;
-        let info = self.plan_collection(new).await?;
+        self.check_open()?;
+        new.index.params().validate()?;
+        if new.vectors_only && !new.model.is_empty() {
+            let reason =
+                "a vectors_only collection has no encoder: leave model out, or vectors_only".to_owned();
+            return Err(EngineError::BadRequest { reason });
+        }
+        if let Some(info) = self.existing(&new).await? {
+            return Ok((info, false));
+        }
+        let info = self.plan_collection(&new).await?;
         let names = Arc::clone(&self.names);
-        apart(move || names.create(info, if_not_exists)).await?
+        match apart(move || names.create(info)).await? {
+            Ok(info) => Ok((info, true)),
+            // Somebody else made it in the meantime.
+            Err(exists @ EngineError::CollectionExists { .. }) => {
+                self.existing(&new).await?.map(|info| (info, false)).ok_or(exists)
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    async fn plan_collection(&self, new: NewCollection) -> Result<CollectionInfo> {
-        self.check_open()?;
-        new.index.validate()?;
+    /// The collection that is there already, where that is allowed.
+    ///
+    /// # Errors
+    /// [`EngineError::CollectionDiffers`]; those of the model that is named.
+    async fn existing(&self, new: &NewCollection) -> Result<Option<CollectionInfo>> {
+        let directory = self.names.now();
+        let Some(open) = directory.collections.get(&new.name).filter(|_| new.if_not_exists) else {
+            return Ok(None);
+        };
+        let info = directory.info(open);
+        let model = match &*new.model {
+            "" => None,
+            name => Some(model_of(&*self.encoder_named(name).await?)),
+        };
+        match new.difference(&info, model.as_ref()) {
+            None => Ok(Some(info)),
+            Some(difference) => Err(EngineError::CollectionDiffers { name: info.name, difference }),
+        }
+    }
+
+    async fn plan_collection(&self, new: &NewCollection) -> Result<CollectionInfo> {
         let (dimension, model, chunking) = if new.vectors_only {
             let reason = "a vectors_only collection needs its dimension".to_owned();
             let dimension = new.dimension.ok_or(EngineError::BadRequest { reason })?;
-            if !new.model.is_empty() {
-                let reason =
-                    "a vectors_only collection has no encoder: leave model out, or vectors_only".to_owned();
-                return Err(EngineError::BadRequest { reason });
-            }
             (Dim::new(dimension)?, None, None)
         } else {
             let encoder = self.encoder_named(&new.model).await?;
@@ -128,10 +130,7 @@ impl Engine {
                 );
                 return Err(EngineError::BadRequest { reason });
             }
-            let model = CollectionModel {
-                name: encoder.name().to_owned(),
-                fingerprint: encoder.fingerprint().clone(),
-            };
+            let model = model_of(&encoder);
             let chunking = if new.chunking_disabled {
                 None
             } else {
@@ -149,10 +148,10 @@ impl Engine {
             (dim, Some(model), chunking)
         };
         Ok(CollectionInfo {
-            name: new.name,
+            name: new.name.clone(),
             dimension: dimension.as_u32(),
-            metric: new.metric,
-            index: new.index,
+            metric: new.metric.unwrap_or_default(),
+            index: new.index.params(),
             chunking,
             model,
             created_at: datetime::now(),
@@ -246,4 +245,8 @@ impl Engine {
     pub async fn wait_indexed(&self, collection: &str) -> Result<()> {
         self.find(collection)?.wait_indexed().await
     }
+}
+
+fn model_of(encoder: &Encoder) -> CollectionModel {
+    CollectionModel { name: encoder.name().to_owned(), fingerprint: encoder.fingerprint().clone() }
 }

@@ -168,10 +168,10 @@ async fn names_and_aliases_are_checked_switched_and_kept() {
     assert_eq!(exists.kind(), ErrorKind::Exists);
     let same = NewCollection { if_not_exists: true, ..collection("one") };
     assert!(!engine.create_collection(same.clone()).await.unwrap().1);
-    let other = NewCollection { metric: Metric::Dot, ..same };
+    let other = NewCollection { metric: Some(Metric::Dot), ..same };
     let differs = engine.create_collection(other).await.unwrap_err();
     assert!(differs.to_string().contains("metric is cosine, not dot"), "{differs}");
-    let index = crate::index::IndexParams { ef_search: 50, ..Default::default() };
+    let index = NewIndex { ef_search: Some(50), ..NewIndex::default() };
     let other = NewCollection { index, if_not_exists: true, ..collection("one") };
     let differs = engine.create_collection(other).await.unwrap_err();
     assert!(differs.to_string().contains("ef_search is 96, not 50"), "{differs}");
@@ -365,6 +365,12 @@ async fn collections_of_two_models_are_served_by_one_engine() {
     ] {
         assert_eq!(engine.create_collection(new).await.unwrap_err().kind(), kind);
     }
+    // Another default model changes nothing for who names none.
+    let again = NewCollection { if_not_exists: true, ..collection("b") };
+    let (info, created) = engine.create_collection(again.clone()).await.unwrap();
+    assert_eq!((info.model.unwrap().name.as_str(), created), ("b", false));
+    let other = engine.create_collection(NewCollection { model: "a".into(), ..again }).await.unwrap_err();
+    assert!(other.to_string().ends_with("exists with other settings: model is b, not a"), "{other}");
     engine.close().await.unwrap();
     drop(engine);
 

@@ -67,6 +67,24 @@ async fn a_name_is_taken_once_unless_the_same_is_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_not_named_are_not_compared() {
+    let mut server = Server::start().await;
+    let mut special = create("a");
+    let config = special.config.as_mut().unwrap();
+    config.metric = proto::Metric::Dot.into();
+    config.chunking = Some(proto::ChunkingConfig { max_tokens: 12, overlap_tokens: 2, ..Default::default() });
+    config.index = Some(proto::IndexConfig { m: 8, ..Default::default() });
+    let made = server.collections.create(special).await.unwrap().into_inner().collection;
+
+    let mut again = proto::CreateCollectionRequest { if_not_exists: true, ..create("a") };
+    let answer = server.collections.create(again.clone()).await.unwrap().into_inner();
+    assert_eq!((answer.collection, answer.created), (made, false));
+    again.config.as_mut().unwrap().index = Some(proto::IndexConfig { ef_search: 50, ..Default::default() });
+    let refused = server.collections.create(again).await;
+    assert_refused(refused, Code::AlreadyExists, &["ef_search is 96, not 50"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_that_could_not_be_a_folder_are_refused() {
     let mut server = Server::start().await;
     for name in ["", "../up", "a b", ".hidden", "ä", &"x".repeat(129)] {

@@ -13,7 +13,11 @@ fn a_collection_lives_from_create_to_delete() {
     let made = place.run(&["collection", "show", "x", "--json"]).code(0).json();
     assert_eq!((&made["index"]["kind"], &made["chunking"]["max_tokens"]), (&"flat".into(), &32.into()));
     place.run(&["collection", "list"]).code(0).prints("cosine");
+    place.run(&["collection", "create", "x", "--if-not-exists"]).code(0).says("was there already");
+    let differs = place.run(&["collection", "create", "x", "--if-not-exists", "--metric", "dot"]).code(1);
+    differs.says("metric is cosine, not dot");
     place.run(&["collection", "alias", "y", "x"]).code(0);
+    place.run(&["collection", "delete", "y", "--yes"]).code(2).says("collection unalias");
     assert_eq!(place.run(&["collection", "show", "y", "--json"]).code(0).json()["aliases"][0], "y");
     run_with_stdin(&mut place.cli(&["ingest", "-", "-c", "y"]), lines(0..4).as_bytes()).code(0);
     let stats = place.run(&["collection", "stats", "y", "--json"]).code(0).json();

@@ -74,7 +74,7 @@ class Client(Transport):
         name: str,
         *,
         dimension: int | None = None,
-        metric: Metric = Metric.COSINE,
+        metric: Metric | None = None,
         index: IndexConfig | None = None,
         chunking: Chunking | None = None,
         vectors_only: bool = False,
@@ -93,8 +93,8 @@ class Client(Transport):
         - `vectors_only`: there is no encoder; every document brings its vector, and every query is a vector or an id.
           Default `False`.
         - `model`: name of an encoder that the server has (see `models`). Default: the server's default model.
-        - `if_not_exists`: a collection that exists with the same settings is answered instead of refused. Default
-          `False`.
+        - `if_not_exists`: a collection that exists is answered instead of refused, if it has every setting that is
+          named here. Default `False`.
 
         Raises `AlreadyExists`, `InvalidArgument`, and `NotFound` for a model that the server does not have.
 

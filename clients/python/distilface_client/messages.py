@@ -71,7 +71,7 @@ _STATUSES = {
 def create_collection(
     name: str,
     dimension: int | None,
-    metric: Metric,
+    metric: Metric | None,
     index: IndexConfig | None,
     chunking: Chunking | None,
     vectors_only: bool,
@@ -85,7 +85,7 @@ def create_collection(
         config=collections_pb2.CollectionConfig(
             name=name,
             dimension=dimension or 0,
-            metric=_METRICS[Metric(metric)],
+            metric=common_pb2.METRIC_UNSPECIFIED if metric is None else _METRICS[Metric(metric)],
             index=collections_pb2.IndexConfig(
                 kind=_INDEXES[IndexKind(index.kind)],
                 m=index.m,

@@ -97,6 +97,12 @@ def test_a_collection_is_made_once(client: Client, animals: str) -> None:
         client.create_collection(animals, metric=Metric.DOT, if_not_exists=True)
 
 
+def test_settings_that_are_not_named_are_not_compared(client: Client, name: str) -> None:
+    made = client.create_collection(name, metric=Metric.DOT, chunking=Chunking(max_tokens=20))
+    assert client.create_collection(name, if_not_exists=True) == made
+    client.delete_collection(name)
+
+
 def test_an_alias_stands_for_its_collection(client: Client, animals: str) -> None:
     alias = f"a-{animals}"
     assert client.set_alias(alias, animals) is None

@@ -16,11 +16,11 @@ use crate::{
     },
     encoder::{Embedding, Encoder, TextKind},
     engine::{
-        Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, PayloadChange, SearchAnswer,
+        Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, NewIndex, PayloadChange, SearchAnswer,
         SearchQuery, WriteStatus,
     },
     error::{Fault, with_sources},
-    index::{IndexKind, IndexParams},
+    index::IndexKind,
     model::{Architecture, ModelDir},
     proto::{self, search_request},
     vector::Metric,
@@ -55,9 +55,10 @@ pub(crate) fn new_collection_from(
         name: config.name,
         dimension: (config.dimension != 0).then_some(config.dimension),
         metric: match enum_from(config.metric, "config.metric")? {
-            proto::Metric::Unspecified | proto::Metric::Cosine => Metric::Cosine,
-            proto::Metric::Dot => Metric::Dot,
-            proto::Metric::Euclidean => Metric::Euclidean,
+            proto::Metric::Unspecified => None,
+            proto::Metric::Cosine => Some(Metric::Cosine),
+            proto::Metric::Dot => Some(Metric::Dot),
+            proto::Metric::Euclidean => Some(Metric::Euclidean),
         },
         index: index_from(config.index.unwrap_or_default())?,
         chunking_disabled: chunking.disabled,
@@ -69,27 +70,21 @@ pub(crate) fn new_collection_from(
     })
 }
 
-fn index_from(index: proto::IndexConfig) -> Result<IndexParams, ApiError> {
-    let default = IndexParams::default();
-    let sixteen_bits = |number: u32, default: u16, field: &str| match u16::try_from(number) {
-        Ok(0) => Ok(default),
-        Ok(number) => Ok(number),
+fn index_from(index: proto::IndexConfig) -> Result<NewIndex, ApiError> {
+    let sixteen_bits = |number: u32, field: &str| match u16::try_from(number) {
+        Ok(number) => Ok((number != 0).then_some(number)),
         Err(_) => Err(ApiError::field(field, format!("{number} is far above what an index can use"))),
     };
-    Ok(IndexParams {
+    Ok(NewIndex {
         kind: match enum_from(index.kind, "config.index.kind")? {
-            proto::IndexKind::Unspecified => default.kind,
-            proto::IndexKind::Flat => IndexKind::Flat,
-            proto::IndexKind::HnswRs => IndexKind::HnswRs,
+            proto::IndexKind::Unspecified => None,
+            proto::IndexKind::Flat => Some(IndexKind::Flat),
+            proto::IndexKind::HnswRs => Some(IndexKind::HnswRs),
         },
-        m: sixteen_bits(index.m, default.m, "config.index.m")?,
-        ef_construction: sixteen_bits(
-            index.ef_construction,
-            default.ef_construction,
-            "config.index.ef_construction",
-        )?,
-        ef_search: sixteen_bits(index.ef_search, default.ef_search, "config.index.ef_search")?,
-        seed: default.seed,
+        m: sixteen_bits(index.m, "config.index.m")?,
+        ef_construction: sixteen_bits(index.ef_construction, "config.index.ef_construction")?,
+        ef_search: sixteen_bits(index.ef_search, "config.index.ef_search")?,
+        seed: None,
     })
 }
 

@@ -63,7 +63,7 @@ fn a_collection_comes_back_as_it_was_made() {
         name: "a".into(),
         dimension: 384,
         metric: Metric::Dot,
-        index: IndexParams { kind: IndexKind::Flat, ..Default::default() },
+        index: crate::index::IndexParams { kind: IndexKind::Flat, ..Default::default() },
         chunking: Some(Chunking { max_tokens: 100, overlap_tokens: 10 }),
         model: Some(CollectionModel { name: "m".into(), fingerprint: Fingerprint("f".into()) }),
         created_at: 1_500_000,
@@ -74,7 +74,10 @@ fn a_collection_comes_back_as_it_was_made() {
     assert_eq!((out.model.as_str(), out.model_fingerprint.as_str()), ("m", "f"));
     assert_eq!(out.damage, "its file is lost");
     let new = new_collection_from(create(out.config.unwrap())).unwrap();
-    assert_eq!((new.metric, new.index.kind, new.dimension), (Metric::Dot, IndexKind::Flat, Some(384)));
+    assert_eq!(
+        (new.metric, new.index.kind, new.dimension),
+        (Some(Metric::Dot), Some(IndexKind::Flat), Some(384))
+    );
     assert_eq!((new.chunk_max_tokens, new.chunk_overlap_tokens), (Some(100), Some(10)));
     assert!(!new.vectors_only && !new.chunking_disabled);
 }

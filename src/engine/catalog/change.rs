@@ -18,32 +18,20 @@ use crate::{
         inventory::{DESCRIPTION_VERSION, Description},
         opened::Place,
     },
-    index::IndexKind,
     store::{
         StoreError,
         disk::RealDisk,
         folder::{self, Mark},
     },
-    vector::Metric,
 };
 
 impl Names {
-    /// Makes a collection, or answers the existing one where `if_not_exists` and its settings agree.
-    pub(in crate::engine) fn create(
-        &self,
-        info: CollectionInfo,
-        if_not_exists: bool,
-    ) -> Result<(CollectionInfo, bool)> {
+    /// Makes a collection.
+    pub(in crate::engine) fn create(&self, info: CollectionInfo) -> Result<CollectionInfo> {
         check_name("collection", &info.name)?;
         self.change(|directory| {
-            if let Some(open) = directory.collections.get(&info.name) {
-                if !if_not_exists {
-                    return Err(EngineError::CollectionExists { name: info.name });
-                }
-                return match difference(&open.info, &info) {
-                    None => Ok((directory.info(open), false)),
-                    Some(difference) => Err(EngineError::CollectionDiffers { name: info.name, difference }),
-                };
+            if directory.collections.contains_key(&info.name) {
+                return Err(EngineError::CollectionExists { name: info.name });
             }
             if directory.aliases.target(&info.name).is_some() {
                 return Err(EngineError::AliasTaken { name: info.name });
@@ -61,7 +49,7 @@ impl Names {
             });
             let open = Open { info: info.clone(), place: Ok(place?), dir: Some(dir) };
             directory.collections.insert(info.name.clone(), Arc::new(open));
-            Ok((info, true))
+            Ok(info)
         })
     }
 
@@ -115,7 +103,7 @@ impl Names {
     pub(in crate::engine) fn delete(&self, name: &str) -> Result<()> {
         let (open, forgotten) = self.change(|directory| {
             if let Some(target) = directory.aliases.target(name) {
-                let reason = format!("{name:?} is an alias of {target:?}; delete the collection by its own name, or the alias with delete-alias");
+                let reason = format!("{name:?} is an alias of {target:?}; delete the collection by its own name; to remove the alias alone, use `distilface collection unalias` or the method DeleteAlias");
                 return Err(EngineError::BadRequest { reason });
             }
             let open = Arc::clone(directory.find(name)?);
@@ -270,45 +258,4 @@ fn close_deleted(open: &Open) {
     {
         tracing::warn!(collection = open.info.name, %error, "closing a deleted collection");
     }
-}
-
-/// What a second creation asks for that the first did not; `None` if they agree.
-fn difference(have: &CollectionInfo, want: &CollectionInfo) -> Option<String> {
-    let mut parts = Vec::new();
-    let mut compare = |what: &str, have: String, want: String| {
-        if have != want {
-            parts.push(format!("{what} is {have}, not {want}"));
-        }
-    };
-    compare("dimension", have.dimension.to_string(), want.dimension.to_string());
-    let metric = |info: &CollectionInfo| match info.metric {
-        Metric::Cosine => "cosine".to_owned(),
-        Metric::Dot => "dot".to_owned(),
-        Metric::Euclidean => "euclidean".to_owned(),
-    };
-    compare("metric", metric(have), metric(want));
-    let kind = |info: &CollectionInfo| match info.index.kind {
-        IndexKind::Flat => "flat".to_owned(),
-        IndexKind::HnswRs => "hnsw_rs".to_owned(),
-    };
-    compare("index kind", kind(have), kind(want));
-    compare("m", have.index.m.to_string(), want.index.m.to_string());
-    let (have_index, want_index) = (&have.index, &want.index);
-    compare(
-        "ef_construction",
-        have_index.ef_construction.to_string(),
-        want_index.ef_construction.to_string(),
-    );
-    compare("ef_search", have_index.ef_search.to_string(), want_index.ef_search.to_string());
-    compare("seed", have_index.seed.to_string(), want_index.seed.to_string());
-    let chunking = |info: &CollectionInfo| {
-        info.chunking.map_or("off".to_owned(), |chunking| {
-            format!("{} tokens with {} shared", chunking.max_tokens, chunking.overlap_tokens)
-        })
-    };
-    compare("chunking", chunking(have), chunking(want));
-    let model =
-        |info: &CollectionInfo| info.model.as_ref().map_or("none".to_owned(), |m| m.fingerprint.0.clone());
-    compare("model", model(have), model(want));
-    (!parts.is_empty()).then(|| parts.join("; "))
 }

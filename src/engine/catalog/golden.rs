@@ -105,7 +105,7 @@ fn fill(root: &Path) {
     graph.index =
         IndexParams { kind: IndexKind::HnswRs, m: 8, ef_construction: 32, ..IndexParams::default() };
     for info in [flat, graph, killed] {
-        names.create(info, false).unwrap();
+        names.create(info).unwrap();
     }
     write("flat", (0..4).map(|n| upsert(n, 1, 3)).collect());
     write("flat", vec![Write::Delete(id(1)), upsert(2, 2, 3)]);

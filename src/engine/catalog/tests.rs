@@ -60,7 +60,7 @@ fn write(names: &Names, collection: &str, document: &str) {
 fn fill(root: &Path) {
     let names = open(root).unwrap();
     for (n, name) in (1..).zip(NAMES) {
-        names.create(info(name, n), false).unwrap();
+        names.create(info(name, n)).unwrap();
         for document in 0..n {
             write(&names, name, &format!("document {document}"));
         }
@@ -198,7 +198,7 @@ fn no_damage_of_the_catalogue_loses_a_name_a_document_or_a_file() {
         check(&names, &format!("{context}, opened again"));
         assert_eq!(names.findings(), [], "{context}");
         assert!(!root.join(FINDINGS_FILE).exists());
-        names.create(info("new", 99), false).unwrap();
+        names.create(info("new", 99)).unwrap();
         names.delete("new").unwrap();
     }
     println!("{told} of {rounds} damages mattered");
@@ -210,14 +210,14 @@ fn a_catalogue_put_back_to_an_earlier_state_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("db");
     let names = open(&root).unwrap();
-    names.create(info("a", 1), false).unwrap();
+    names.create(info("a", 1)).unwrap();
     names.set_alias("live", "a").unwrap();
     names.close().unwrap();
     drop(names);
     let earlier = dir.path().join("earlier");
     copy(&root.join(CATALOG_DIR), &earlier);
     let names = open(&root).unwrap();
-    names.create(info("b", 2), false).unwrap();
+    names.create(info("b", 2)).unwrap();
     write(&names, "b", "document");
     names.set_alias("live", "b").unwrap();
     names.close().unwrap();
@@ -499,7 +499,7 @@ fn one_damaged_collection_is_refused_by_name_and_can_be_deleted() {
     }
     assert!(!b.exists() && !c.exists());
     assert_eq!(names.findings(), []);
-    names.create(info("b", 77), false).unwrap();
+    names.create(info("b", 77)).unwrap();
     names.close().unwrap();
     drop(names);
     let names = open(dir.path()).unwrap();
@@ -672,7 +672,7 @@ fn a_disk_that_others_fill_is_said_reads_go_on_and_writes_come_back() {
             .len()
     };
     assert_eq!(page("e"), 5);
-    let error = names.create(info("new", 9), false).unwrap_err();
+    let error = names.create(info("new", 9)).unwrap_err();
     assert!(
         error.to_string().to_lowercase().contains("disk is full")
             || error.to_string().contains("cannot read or write"),
@@ -684,7 +684,7 @@ fn a_disk_that_others_fill_is_said_reads_go_on_and_writes_come_back() {
     std::fs::remove_file(ballast).unwrap();
     names.examine();
     assert_eq!(names.failed(), None);
-    names.create(info("new", 9), false).unwrap();
+    names.create(info("new", 9)).unwrap();
     write(&names, "new", "document");
     write(&names, "e", "another");
     assert_eq!(page("e"), 6);
