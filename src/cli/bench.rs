@@ -16,7 +16,11 @@ use clap::Subcommand;
 use serde::Serialize;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{App, client, eval::Scratch};
+use super::{
+    App, client,
+    eval::Scratch,
+    signals::{block_on, stoppable},
+};
 mod arithmetic;
 mod encode;
 mod load;
@@ -121,11 +125,19 @@ struct MemoryReport {
 }
 
 /// Runs the measurement.
-pub async fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
+pub fn run(app: &App, args: BenchArgs) -> anyhow::Result<()> {
     match args.what {
-        What::Step(args) => step::run(app, &args),
+        What::Step(args) => stoppable(app, || step::run(app, &args)),
+        What::Encode(args) => stoppable(app, || encode::run(app, &args)),
+        served => block_on(app, app.unless_interrupted(run_served(app, served))),
+    }
+}
+
+/// The measurements through a server of this process.
+async fn run_served(app: &App, what: What) -> anyhow::Result<()> {
+    match what {
+        What::Step(_) | What::Encode(_) => unreachable!("these need no server"),
         What::Load(args) => load::run(app, &args).await,
-        What::Encode(args) => encode::run(app, &args),
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = with_text(beir::load(&dir, None)?.corpus);
             corpus.truncate(limit.unwrap_or(usize::MAX));

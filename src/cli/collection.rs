@@ -159,7 +159,7 @@ pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
                 session.collections().get(request).await?.into_inner().collection.unwrap_or_default();
             out.result(&collection_json(&collection), |_| collection_words(out, &collection))
         }
-        CollectionCommand::Delete { name, yes } => delete(out, session, name, *yes).await,
+        CollectionCommand::Delete { name, yes } => delete(app, session, name, *yes).await,
         CollectionCommand::Stats { name, field_prefix, all_fields } => {
             let mut request = CollectionStatsRequest {
                 name: name.clone(),
@@ -191,11 +191,11 @@ pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
 }
 
 /// Asks on a terminal; elsewhere only `--yes` will do.
-pub fn confirm_deletion(out: &Output, yes: bool, question: &str) -> anyhow::Result<()> {
+pub(super) async fn confirm_deletion(app: &App, yes: bool, question: &str) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
-    match out.confirm(question)? {
+    match app.confirm(question).await? {
         Some(true) => Ok(()),
         Some(false) => Err(anyhow::anyhow!("nothing was deleted")),
         None => Err(nobody_to_ask()),
@@ -207,7 +207,7 @@ fn nobody_to_ask() -> anyhow::Error {
 }
 
 /// Deletes a collection; its aliases go with it, so they are named before and after.
-async fn delete(out: &Output, session: &Session, name: &str, yes: bool) -> anyhow::Result<()> {
+async fn delete(app: &App, session: &Session, name: &str, yes: bool) -> anyhow::Result<()> {
     // Not by Get, which refuses a collection that is damaged; that one can be deleted too.
     let collections = session.collections().list(ListCollectionsRequest {}).await?.into_inner().collections;
     let is_it = |collection: &Collection| collection.config.as_ref().is_some_and(|c| c.name == name);
@@ -218,10 +218,11 @@ async fn delete(out: &Output, session: &Session, name: &str, yes: bool) -> anyho
         [alias] => format!(" and its alias {alias}"),
         several => format!(" and its aliases {}", several.join(", ")),
     };
-    confirm_deletion(out, yes, &format!("Delete collection {name:?} with all its documents{with_aliases}?"))?;
+    let question = format!("Delete collection {name:?} with all its documents{with_aliases}?");
+    confirm_deletion(app, yes, &question).await?;
     session.collections().delete(DeleteCollectionRequest { name: name.to_owned() }).await?;
     let answer = json!({ "deleted": name, "aliases": aliases });
-    done(out, &answer, &format!("deleted collection {name}{with_aliases}"))
+    done(&app.out, &answer, &format!("deleted collection {name}{with_aliases}"))
 }
 
 /// What was done, in words or as JSON; words on stderr, since there is no result.

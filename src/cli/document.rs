@@ -221,7 +221,7 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
             Some(filter) => format!("all documents with {filter}"),
             None => layout::counted(ids.len() as u64, "document"),
         };
-        confirm_deletion(out, *yes, &format!("Delete {what} from {collection:?}?"))?;
+        confirm_deletion(app, *yes, &format!("Delete {what} from {collection:?}?")).await?;
     }
     with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
         DocumentCommand::Get { ids, collection, vectors } => {

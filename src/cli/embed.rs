@@ -55,11 +55,8 @@ pub async fn run(app: &App, args: EmbedArgs) -> anyhow::Result<()> {
             let response = embed(args.texts.clone()).await?;
             return print(&app.out, &args.texts, &response, false);
         }
-        let mut lines = std::io::stdin().lock().lines();
         loop {
-            // Bounded by the batch, and nothing else runs here: reading may block.
-            let texts: Vec<String> =
-                lines.by_ref().take(BATCH).collect::<Result<_, _>>().context("cannot read stdin as UTF-8")?;
+            let texts = app.beside(lines).await?;
             if texts.is_empty() {
                 return Ok(());
             }
@@ -68,6 +65,12 @@ pub async fn run(app: &App, args: EmbedArgs) -> anyhow::Result<()> {
         }
     })
     .await
+}
+
+/// The next lines of stdin.
+fn lines() -> anyhow::Result<Vec<String>> {
+    let lines = std::io::stdin().lock().lines().take(BATCH);
+    lines.collect::<Result<_, _>>().context("cannot read stdin as UTF-8")
 }
 
 /// One document for the texts of the command line, JSON lines for those of stdin.

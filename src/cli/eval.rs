@@ -1,7 +1,11 @@
 //! `distilface eval`: how good the encoder and the search are, on reference values, sentence pairs and judged
 //! collections; how sure that is; how fast two models are; and whether training computes what it should.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -108,7 +112,7 @@ fn with_p(d: &Difference, decimals: usize) -> [String; 2] {
     [text, format!("{:.3}", d.p)]
 }
 
-fn parity(app: &App, dir: &std::path::Path) -> anyhow::Result<()> {
+fn parity(app: &App, dir: &Path) -> anyhow::Result<()> {
     let reference = Reference::load(dir)?;
     let config = &app.loaded.config;
     if config.encoder.model == crate::config::NO_MODEL {
@@ -171,13 +175,29 @@ impl Scratch {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).with_context(|| format!("making the folder {}", path.display()))?;
+        SCRATCHES.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         Ok(Scratch(path))
+    }
+
+    /// Removes those of the whole process, which ends without dropping them.
+    pub(super) fn remove_all() {
+        for path in SCRATCHES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            remove(&path);
+        }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left in the folder for temporary files is removed by the system.
-        let _ = std::fs::remove_dir_all(&self.0);
+        SCRATCHES.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+        remove(&self.0);
     }
+}
+
+/// The folders that are there now.
+static SCRATCHES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn remove(path: &Path) {
+    // What is left in the folder for temporary files is removed by the system.
+    let _ = std::fs::remove_dir_all(path);
 }

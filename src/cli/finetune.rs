@@ -14,7 +14,7 @@ use super::{
     failure::{Stop, usage, words},
     layout,
     output::{Progress as Bar, Style},
-    with_signals,
+    signals,
 };
 use crate::{
     finetune::{
@@ -165,7 +165,8 @@ pub fn run(app: &App, args: &FinetuneArgs) -> anyhow::Result<()> {
         (true, false) => return app.out.line(&data.table()),
         (false, _) => app.out.note(&data.table()),
     }
-    let outcome = with_signals(app, || job.run(&prepared, &mut shown, &|| app.interrupt.is_cancelled()))?;
+    signals::follow(app)?;
+    let outcome = job.run(&prepared, &mut shown, &|| app.interrupt.is_cancelled());
     match outcome.map_err(in_words)? {
         Outcome::Finished(report) => app.out.result(&*report, |report| summary(app, report)),
         Outcome::Interrupted { steps, steps_planned } => {

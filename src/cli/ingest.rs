@@ -70,7 +70,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
         let files = source.files();
         let mut origins = Origins { client: session.documents(), collection: args.collection.clone() };
         if args.prune.dry_run {
-            return prune::show(&app.out, &mut origins, &files).await;
+            return app.unless_interrupted(prune::show(&app.out, &mut origins, &files)).await;
         }
         let remarks = source.remarks();
         let shown = (source.bytes_total(), source.understood());
@@ -116,10 +116,14 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
                 tell_of_unknown_folders(&app.out, &mut origins).await;
             }
         }
-        let (mut tally, end) = pump.run(first, pieces).await;
+        let (mut tally, mut end) = pump.run(first, pieces).await;
         tally.remark(&remarks, matches!(end, End::Done));
         if matches!(end, End::Done) {
-            prune::after(&app.out, &args.prune, &mut origins, &files, &mut tally).await?;
+            let pruned = prune::after(app, &args.prune, &mut origins, &files, &mut tally);
+            tokio::select! {
+                pruned = pruned => pruned?,
+                () = app.interrupt.cancelled() => end = End::Interrupted,
+            }
         }
         conclude(app, session, &args.collection, &tally, end)
     })

@@ -33,11 +33,13 @@ mod parsers;
 mod search;
 mod serve;
 mod setup;
+mod signals;
 mod sweep;
 mod values;
 
 use client::Target;
 use output::{ColorChoice, Output};
+use signals::block_on;
 
 /// A semantic search database: text in, ranked hits out.
 #[derive(Debug, Parser)]
@@ -134,7 +136,7 @@ struct App {
     out: Output,
     loaded: Loaded,
     target: Target,
-    /// The first SIGINT or SIGTERM. A second one ends the process.
+    /// The first SIGINT or SIGTERM, where the command looks at it; see [`signals`].
     interrupt: CancellationToken,
 }
 
@@ -263,68 +265,14 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Similarity(args) => block_on(app, embed::run_similarity(app, args)),
         Command::Collection(args) => block_on(app, collection::run(app, args)),
         Command::Document(args) => block_on(app, document::run(app, args)),
-        Command::Model(args) => block_on(app, model::run(app, args)),
+        Command::Model(args) => model::run(app, args),
         Command::Finetune(args) => finetune::run(app, &args),
         Command::Sweep(args) => sweep::run(app, &args),
         Command::Eval(args) => eval::run(app, args),
-        Command::Bench(args) => block_on(app, bench::run(app, args)),
+        Command::Bench(args) => bench::run(app, args),
         Command::Setup(args) => setup::run(&args, &app.out, &app.loaded.config),
         Command::Doctor(args) => doctor::run(&args, &app.out, &app.loaded),
         Command::Config(args) => config::run(&args, &app.out, &app.loaded),
         Command::Completions(args) => completions::run(&args, &app.out),
     }
-}
-
-/// Runs a command on async threads, with the first signal as [`App::interrupt`] and the second as the end.
-fn block_on(app: &App, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    follow_signals(app)?;
-    let result = runtime.block_on(command);
-    // Not waiting: after an interrupt, a model may still be loading on a thread that nobody needs any more.
-    runtime.shutdown_background();
-    result
-}
-
-/// Runs work that computes on this thread, with the first signal as [`App::interrupt`] and the second as the end.
-fn with_signals<T>(app: &App, work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    follow_signals(app)?;
-    Ok(work())
-}
-
-/// Listens on a thread and a runtime of its own: a command whose threads all hang must still hear a signal.
-fn follow_signals(app: &App) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let interrupt = app.interrupt.clone();
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || runtime.block_on(watch_signals(interrupt)))?;
-    Ok(())
-}
-
-async fn watch_signals(interrupt: CancellationToken) {
-    loop {
-        if next_signal().await.is_err() {
-            // Without handlers the system's own do their work.
-            return;
-        }
-        if interrupt.is_cancelled() {
-            std::process::exit(130);
-        }
-        interrupt.cancel();
-    }
-}
-
-#[cfg(unix)]
-async fn next_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-async fn next_signal() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
 }

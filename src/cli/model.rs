@@ -11,6 +11,7 @@ use super::{
     layout,
     output::{Output, Style},
     parsers,
+    signals::{block_on, stoppable},
 };
 use crate::{
     hub::ImportOptions,
@@ -126,15 +127,26 @@ impl OptionArgs {
     }
 }
 
-pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
-    let home = &app.loaded.config.data.home;
-    let out = &app.out;
+pub fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
     match args.command {
         ModelCommand::List
             if matches!(app.target, Target::Server { by: NamedBy::Flag | NamedBy::Variable, .. }) =>
         {
-            list_remote(app).await
+            block_on(app, list_remote(app))
         }
+        ModelCommand::Pull(args) => {
+            block_on(app, async { tell_imported(&app.out, &pull::run(app, *args).await?) })
+        }
+        ModelCommand::Use { name } => block_on(app, use_model(app, name)),
+        here => stoppable(app, || run_here(app, here)),
+    }
+}
+
+/// The commands that read and write files on this thread.
+fn run_here(app: &App, command: ModelCommand) -> anyhow::Result<()> {
+    let home = &app.loaded.config.data.home;
+    let out = &app.out;
+    match command {
         ModelCommand::List => list(out, home),
         ModelCommand::Show { name } => {
             let name = name.unwrap_or_else(|| app.loaded.config.encoder.model.clone());
@@ -146,13 +158,12 @@ pub async fn run(app: &App, args: ModelArgs) -> anyhow::Result<()> {
             let model = ModelDir::import(home, &from, options.options()).map_err(crate::Error::from)?;
             tell_imported(out, &model)
         }
-        ModelCommand::Pull(args) => tell_imported(out, &pull::run(app, *args).await?),
         ModelCommand::Export(args) => export::run(out, home, &args),
         ModelCommand::Random(args) => show(out, &random::make(home, args)?),
         ModelCommand::Quantise(args) => show(out, &quantise::make(app, &args)?),
         ModelCommand::Optimise(args) => optimise::run(app, &args),
-        ModelCommand::Use { name } => use_model(app, name).await,
         ModelCommand::Verify { name } => verify(out, home, name.as_deref()),
+        ModelCommand::Pull(_) | ModelCommand::Use { .. } => unreachable!("these wait for somebody else"),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -48,15 +48,15 @@ pub enum Style {
     Accent,
 }
 
-/// The one way out. Cheap to make, shared by reference.
-#[derive(Debug)]
+/// The one way out. Cheap to make and to clone; clones share what is shown.
+#[derive(Debug, Clone)]
 pub struct Output {
     json: bool,
     quiet: bool,
     color_out: bool,
     color_err: bool,
     width: usize,
-    bar: Mutex<Option<ProgressBar>>,
+    bar: Arc<Mutex<Option<ProgressBar>>>,
 }
 
 impl Output {
@@ -82,7 +82,7 @@ impl Output {
             color_out: !json && colored(io::stdout().is_terminal()),
             color_err: !json && colored(io::stderr().is_terminal()),
             width: width.clamp(20, WIDTH_MAX),
-            bar: Mutex::new(None),
+            bar: Arc::default(),
         }
     }
 
@@ -194,21 +194,24 @@ impl Output {
         !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
-    /// Asks on a terminal. `None` where nobody can answer.
+    /// Text that is laid out already, on stderr.
+    pub fn as_it_is(&self, text: &str) {
+        self.stderr(text.trim_end());
+    }
+
+    /// Puts a question on the terminal; the answer is read elsewhere.
     ///
     /// # Errors
-    /// Reading the answer.
-    pub fn confirm(&self, question: &str) -> anyhow::Result<Option<bool>> {
-        if !self.can_ask() {
-            return Ok(None);
-        }
+    /// Writing.
+    pub fn ask(&self, question: &str) -> anyhow::Result<()> {
         let mut stderr = io::stderr().lock();
         write!(stderr, "{} [y/N] ", self.wrapped("", question))?;
-        stderr.flush()?;
-        drop(stderr);
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-        Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES")))
+        Ok(stderr.flush()?)
+    }
+
+    /// Ends the line of a question.
+    pub fn end_line(&self) {
+        self.stderr("");
     }
 
     /// Begins to show how far something is: a bar on a terminal, a line now and then elsewhere, nothing under

@@ -75,7 +75,11 @@ pub struct SearchArgs {
 }
 
 pub async fn run(app: &App, args: SearchArgs) -> anyhow::Result<()> {
-    let request = request(&args)?;
+    let vector = match args.vector.clone() {
+        Some(given) => Some(app.beside(move || read_vector(&given)).await?),
+        None => None,
+    };
+    let request = request(&args, vector)?;
     with_session(app, OnInterrupt::Stop, async |session: &Session| {
         let response = match session.search().search(request.clone()).await {
             // An id that is pasted from a list of files may not be in the form in which `ingest` stores it.
@@ -101,12 +105,12 @@ fn composed_like(request: &SearchRequest) -> Option<SearchRequest> {
     Some(SearchRequest { query: Some(Query::DocumentId(composed)), ..request.clone() })
 }
 
-fn request(args: &SearchArgs) -> anyhow::Result<SearchRequest> {
-    let query = match (&args.query, &args.like, &args.vector) {
+fn request(args: &SearchArgs, vector: Option<Vec<f32>>) -> anyhow::Result<SearchRequest> {
+    let query = match (&args.query, &args.like, vector) {
         (Some(text), ..) => Query::Text(text.clone()),
         (_, Some(id), _) => Query::DocumentId(id.clone()),
-        (.., Some(vector)) => Query::Vector(proto::Vector { values: read_vector(vector)? }),
-        _ => return Err(usage("give a query, --like ID or --vector JSON")),
+        (.., Some(values)) => Query::Vector(proto::Vector { values }),
+        _ => return Err(usage("say what to look for: a QUERY in plain words, --like ID or --vector JSON")),
     };
     Ok(SearchRequest {
         collection: args.collection.clone(),

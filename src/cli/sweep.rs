@@ -6,7 +6,7 @@ use super::{
     App,
     failure::Stop,
     finetune::{Database, Shown, TrainingArgs, in_words},
-    layout, with_signals,
+    layout, signals,
 };
 use crate::{
     finetune::sweep::{Factor, rows},
@@ -35,7 +35,8 @@ pub fn run(app: &App, args: &SweepArgs) -> anyhow::Result<()> {
     let sweep = Sweep::new(options, args.over.clone(), args.out.clone()).map_err(in_words)?;
     let mut shown = Shown::new(app);
     let prepared = sweep.options().prepare(&mut Database(app), &mut shown).map_err(in_words)?;
-    let outcome = with_signals(app, || sweep.run(&prepared, &mut shown, &|| app.interrupt.is_cancelled()))?;
+    signals::follow(app)?;
+    let outcome = sweep.run(&prepared, &mut shown, &|| app.interrupt.is_cancelled());
     let report = match outcome.map_err(in_words)? {
         SweepOutcome::Finished(report) => report,
         SweepOutcome::Interrupted => {

@@ -1,8 +1,11 @@
 //! The server as a process: its address, its end, and what keeps it from starting.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::Stdio,
+    thread,
+    time::Duration,
 };
 
 use super::harness::*;
@@ -25,6 +28,37 @@ fn a_client_finds_the_server_and_a_signal_ends_it() {
     server.signal("-TERM");
     server.ended().code(0);
     assert_eq!(place.count("default"), 5);
+}
+
+#[test]
+fn the_first_signal_ends_whatever_waits_or_computes() {
+    let Some(place) = Place::new() else { return };
+    place.run(&["collection", "create", "default"]).code(0);
+    place.file("texts.txt", "rain on the river\na cat\n");
+    let rounds = ["--only", "cpu/fp32", "--rounds", "1000000"];
+    for args in [
+        &["embed", "-"][..],
+        &["search", "--vector", "-"],
+        &[&["bench", "encode", "texts.txt"], &rounds[..]].concat(),
+    ] {
+        for name in ["-INT", "-TERM"] {
+            let mut command = place.cli(args);
+            let mut child =
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let kept = child.stdin.take();
+            // Its handlers are there as soon as the thread that listens is.
+            let threads = format!("/proc/{}/task", child.id());
+            until("it listens", || {
+                let threads = fs::read_dir(&threads).unwrap().flatten();
+                let names = threads.map(|t| fs::read_to_string(t.path().join("comm")).unwrap_or_default());
+                names.into_iter().any(|name| name.trim() == "signals")
+            });
+            thread::sleep(Duration::from_millis(100));
+            signal(&child, name);
+            finish(child).code(130).says("interrupted");
+            drop(kept);
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     cli::{
         App,
         failure::{Stop, usage},
-        follow_signals, layout,
+        layout, signals,
     },
     config::Config,
     eval::{
@@ -76,7 +76,7 @@ pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
         config
     });
     // An interrupt leaves no folder behind.
-    follow_signals(app)?;
+    signals::follow(app)?;
     let mut reports = Vec::new();
     for dir in &args.dirs {
         let set = beir::load(dir, args.split.as_deref())?;

@@ -8,7 +8,7 @@
 use serde_json::json;
 
 use super::{needs_yes, origin::Origins, reading::Files, tally::Tally};
-use crate::cli::{layout, output::Output};
+use crate::cli::{App, layout, output::Output};
 
 /// Ids that a person is shown before being asked.
 const IDS_SHOWN: usize = 5;
@@ -57,13 +57,14 @@ pub async fn show(out: &Output, origins: &mut Origins, files: &Files) -> anyhow:
 }
 
 /// After an ingest that is done: removes, or tells of, documents that have lost their files.
-pub async fn after(
-    out: &Output,
+pub(in crate::cli) async fn after(
+    app: &App,
     args: &PruneArgs,
     origins: &mut Origins,
     files: &Files,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
+    let out = &app.out;
     for folder in files.whole().folders() {
         let stored = tally.of_folder.get(&folder.path).copied().unwrap_or(0);
         // Nothing is listed where there are no more documents than were just stored.
@@ -99,7 +100,7 @@ pub async fn after(
         if refused(out, files, folder, count) {
             continue;
         }
-        if !args.yes && out.confirm(&question(&folder.path, &missing))? != Some(true) {
+        if !args.yes && app.confirm(&question(&folder.path, &missing)).await? != Some(true) {
             out.note("nothing was removed");
             continue;
         }

@@ -52,11 +52,13 @@ pub(super) fn run(app: &App, args: &OptimiseArgs) -> anyhow::Result<()> {
             "{name} is in 8 bits already, made by `model quantise`; optimise the model it was made of"
         )));
     }
+    app.out.note("writing the graphs in full precision and in 8 bits, unless they are there");
     let size = |layout: Layout| -> anyhow::Result<u64> {
         let path = model.onnx_path_of(layout).map_err(crate::Error::from)?;
         Ok(std::fs::metadata(path)?.len())
     };
     let (padded_bytes, packed_bytes) = (size(Layout::Padded)?, size(Layout::Packed)?);
+    app.out.note("comparing the vectors of sample texts in both, unless that was done before");
     let nearness = Fidelity::of(&model, home, config)?;
     let sts = match &args.sts {
         None => None,
