@@ -315,7 +315,8 @@ impl Recipe {
     }
 
     /// Sets one key, such as `temperature` or `dropout.hidden`, to a value as a command line has it: TOML, or a bare
-    /// word for a text. An empty value takes a key back to its default.
+    /// word for a text. An empty value takes a key back to its default. A `micro_batch` that is more than a new `batch`
+    /// becomes that batch, so that who asks for a small batch need not know of the other setting.
     ///
     /// # Errors
     /// [`RecipeError::UnknownKey`]; [`RecipeError::Value`] if the key cannot have this value.
@@ -352,6 +353,9 @@ impl Recipe {
                 meant::hint_of(error.message())
             ))
         })?;
+        if key == "batch" {
+            self.micro_batch = self.micro_batch.min(self.batch);
+        }
         Ok(())
     }
 

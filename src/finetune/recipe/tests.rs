@@ -41,6 +41,17 @@ fn every_recipe_that_comes_with_the_program_lacks_only_data() {
 }
 
 #[test]
+fn a_micro_batch_that_was_not_asked_for_is_no_more_than_the_batch() {
+    let mut recipe = Recipe { data: vec![source("texts.txt")], ..Recipe::find("domain").unwrap() };
+    assert!(recipe.micro_batch > 8, "or this tests nothing");
+    recipe.set("batch", "8").unwrap();
+    assert_eq!((recipe.batch, recipe.micro_batch), (8, 8));
+    recipe.validate().unwrap();
+    recipe.set("micro_batch", "9").unwrap();
+    assert!(recipe.validate().unwrap_err().to_string().contains("9 is more than the batch, 8"));
+}
+
+#[test]
 fn the_papers_recipe_is_the_papers() {
     let recipe = Recipe::find("distilface").unwrap();
     assert_eq!(recipe.base, "distilbert-base-uncased");
