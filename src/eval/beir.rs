@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    EvalError,
+    EvalError, check_there,
     measures::Judgements,
     rows::{Rows, json_lines},
 };
@@ -103,6 +103,7 @@ pub fn queries(dir: &Path) -> Result<Vec<String>, EvalError> {
 }
 
 fn first_existing(dir: &Path, names: &[String]) -> Result<PathBuf, EvalError> {
+    check_there(dir)?;
     let packed = |name: &String| ["", ".gz", ".zst"].map(|ending| dir.join(format!("{name}{ending}")));
     names.iter().flat_map(packed).find(|p| p.exists()).ok_or_else(|| EvalError::Folder {
         path: dir.to_owned(),

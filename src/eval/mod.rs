@@ -62,6 +62,15 @@ pub(crate) fn read_text(path: &Path) -> Result<String, EvalError> {
     whole_text(&name, file).map_err(|e| EvalError::not_text(path, e))
 }
 
+/// Refuses a path where nothing is, before anything is missed in it.
+///
+/// # Errors
+/// [`EvalError::Read`].
+fn check_there(path: &Path) -> Result<(), EvalError> {
+    let there = std::fs::metadata(path).map(drop);
+    there.map_err(|source| EvalError::Read { path: path.to_owned(), source })
+}
+
 impl EvalError {
     fn not_text(path: &Path, NotText { line, reason }: NotText) -> Self {
         let path = path.to_owned();

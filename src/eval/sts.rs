@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     EvalError,
     bootstrap::{Difference, Estimate, Resampling},
+    check_there,
     rows::Rows,
 };
 use crate::{
@@ -103,8 +104,9 @@ pub fn load(path: &Path) -> Result<StsSet, EvalError> {
 /// Where a set is read from: a folder of the seven sets, or one file of the same form.
 ///
 /// # Errors
-/// As [`load_test`], [`load_dev`] and [`load`].
+/// As [`load_test`], [`load_dev`] and [`load`]; [`EvalError::Read`] where nothing is.
 pub fn load_any(path: &Path, dev: bool) -> Result<Vec<StsSet>, EvalError> {
+    check_there(path)?;
     match (path.is_file(), dev) {
         (true, _) => Ok(vec![load(path)?]),
         (false, true) => load_dev(path),
@@ -127,6 +129,18 @@ pub fn load_test(dir: &Path) -> Result<Vec<StsSet>, EvalError> {
 pub fn load_dev(dir: &Path) -> Result<Vec<StsSet>, EvalError> {
     let there = if dir.join(DEV_SETS[1].1).exists() { &DEV_SETS[..] } else { &DEV_SETS[..1] };
     load_named(dir, there)
+}
+
+/// Reads the sets that a folder has, of all the seven and the two of development.
+///
+/// # Errors
+/// As [`load`]; [`EvalError::Read`] where nothing is, [`EvalError::Folder`] for a folder without any.
+pub fn load_found(dir: &Path) -> Result<Vec<StsSet>, EvalError> {
+    check_there(dir)?;
+    let all: Vec<_> = TEST_SETS.into_iter().chain(DEV_SETS).collect();
+    let there: Vec<_> = all.iter().copied().filter(|(_, file)| dir.join(file).exists()).collect();
+    // What is missing of nothing is all.
+    load_named(dir, if there.is_empty() { &all } else { &there })
 }
 
 fn load_named(dir: &Path, sets: &[(&str, &str)]) -> Result<Vec<StsSet>, EvalError> {

@@ -284,6 +284,16 @@ fn sentence_pairs_that_cannot_be_scored_are_refused() {
     let ran = |path: &str| run(place.command().args(["eval", "sts", path])).code(2);
     place.file("few/sts12.tsv", HEADER);
     ran("few").says("it has no sts13.tsv, sts14.tsv");
+    for args in [
+        &["eval", "sts", "nothere"][..],
+        &["eval", "sts", "nothere", "--dev"],
+        &["eval", "retrieval", "nothere"],
+        &["bench", "query", "nothere"],
+    ] {
+        let ran = run(place.command().args(args)).code(1);
+        ran.says("cannot read nothere: ").says("No such file");
+        assert!(!ran.stderr.contains("it has no"), "{ran:?}");
+    }
     for (name, rows, says) in [
         ("columns", "x\t1\ta\tb\nx\t2\ta\n", "columns.tsv, line 3: 3 columns"),
         ("number", "x\tmuch\ta\tb\nx\t2\ta\tb\n", "number.tsv, line 2: the score"),

@@ -256,6 +256,7 @@ fn a_sweep_leaves_a_table_plots_and_a_report_and_goes_on() {
         command.arg(&tiny).args(["--set", "batch=8", "--set", "steps=2", "--out", "swept"]).args(more);
         run(&mut command)
     };
+    sweep(&["--over", "temperature=0.01", "--dev", "nothere"]).says("cannot read nothere: ");
     let over = ["--over", "pooling=cls,mean", "--over", "temperature=0.01,0.1"];
     let args = [&over[..], &["--dev", "stsb-dev.tsv"]].concat();
     sweep(&args).code(0).prints("temperature").prints("report.md");

@@ -51,6 +51,16 @@ fn the_fastest_way_is_kept_and_auto_goes_by_it() {
     let doctor = run(home_of_its_own(&place).args(["doctor", "--model", "tiny", "--device", "auto"]));
     doctor.prints("cpu (fp32)").prints("the fastest here by");
 
+    // Of a folder of sentence pairs those that are there will do.
+    place.file(
+        "pairs/sts13.tsv",
+        "subset\tscore\tsentence1\tsentence2\nx\t1\ta cat\ta dog\nx\t2\train\ta cat\n",
+    );
+    let pairs =
+        ["bench", "encode", "pairs", "--only", "cpu/fp32", "--rounds", "1", "--model", "tiny", "--json"];
+    let report = run(home_of_its_own(&place).args(pairs)).code(0).json();
+    assert_eq!(report["loads"], json!([["pairs", 3]]));
+
     let refused = ["bench", "encode", "texts.txt", "--only", "cpu/fp64", "--model", "tiny"];
     run(home_of_its_own(&place).args(refused)).code(1).says("none of these ways");
     run(home_of_its_own(&place).args(["bench", "encode", "missing.txt", "--model", "tiny"]))

@@ -219,7 +219,7 @@ fn loads(args: &EncodeArgs) -> anyhow::Result<Vec<Load>> {
             let documents = beir::documents(&beir::corpus_path(source)?)?;
             documents.iter().map(|d| Encoder::passage_text(&d.title, &d.text).into_owned()).collect()
         } else if source.is_dir() || source.extension().is_some_and(|e| e == "tsv") {
-            let sets = sts::load_any(source, false)?;
+            let sets = if source.is_dir() { sts::load_found(source)? } else { sts::load_any(source, false)? };
             // `distinct` sorts by length, which nobody's texts are.
             let mut seen = std::collections::HashSet::new();
             let pairs = sets.iter().flat_map(|s| &s.pairs).flat_map(|p| [&p.first, &p.second]);
