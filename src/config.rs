@@ -90,6 +90,7 @@ pub struct DataConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// gRPC address. Default 127.0.0.1:7700. Port 0 takes a free one.
+    #[serde(deserialize_with = "address::deserialize")]
     pub listen: SocketAddr,
     /// Address of Prometheus metrics over HTTP at `/metrics`; `off` serves none. Default 127.0.0.1:7701.
     #[serde(with = "address_or_off")]
@@ -387,7 +388,25 @@ mod address_or_off {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
         let text = String::deserialize(d)?;
-        if text == OFF { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+        if text == OFF { Ok(None) } else { super::address::parse(&text).map(Some).map_err(D::Error::custom) }
+    }
+}
+
+/// Reads a numeric address and a port. The one name is `localhost`, which is 127.0.0.1: no other is looked up.
+mod address {
+    use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
+
+    use serde::{Deserialize, Deserializer, de::Error};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SocketAddr, D::Error> {
+        parse(&String::deserialize(d)?).map_err(D::Error::custom)
+    }
+
+    pub fn parse(text: &str) -> Result<SocketAddr, AddrParseError> {
+        match text.strip_prefix("localhost:").map(str::parse) {
+            Some(Ok(port)) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+            _ => text.parse(),
+        }
     }
 }
 

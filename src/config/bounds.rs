@@ -17,17 +17,19 @@ pub(super) struct Key {
     pub allowed: &'static str,
 }
 
+const ADDRESS: &str = "a numeric address and a port, such as \"127.0.0.1:7700\"; or \"localhost:7700\"";
+
 /// Every setting, in the order of the file.
 pub(super) const KEYS: [Key; 37] = [
     Key { name: "data.dir", allowed: "a folder" },
     Key { name: "data.home", allowed: "a folder" },
-    Key { name: "data.store_cache_bytes", allowed: "1 MiB to 1 TiB, in bytes" },
+    Key { name: "data.store_cache_bytes", allowed: "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)" },
     Key { name: "data.open_collections_max", allowed: "1 to 65536" },
     Key { name: "data.close_after", allowed: "0 (never) to 31536000 seconds" },
-    Key { name: "server.listen", allowed: "an address and port such as \"127.0.0.1:7700\"" },
+    Key { name: "server.listen", allowed: ADDRESS },
     Key {
         name: "server.metrics_listen",
-        allowed: "an address and port such as \"127.0.0.1:7701\", or \"off\"",
+        allowed: "a numeric address and a port, such as \"127.0.0.1:7701\"; \"localhost:7701\"; \"off\"",
     },
     Key { name: "server.allow_remote", allowed: "true or false" },
     Key { name: "server.request_timeout", allowed: "0.001 to 86400 seconds" },
@@ -45,16 +47,16 @@ pub(super) const KEYS: [Key; 37] = [
     Key { name: "encoder.bulk_niceness", allowed: "0 to 19" },
     Key { name: "encoder.models_max", allowed: "2 to 1024" },
     Key { name: "encoder.unload_after", allowed: "0 (never) to 31536000 seconds" },
-    Key { name: "limits.message_bytes_max", allowed: "64 KiB to 1 GiB, in bytes" },
+    Key { name: "limits.message_bytes_max", allowed: "65536 to 1073741824 bytes (64 KiB to 1 GiB)" },
     Key { name: "limits.batch_max", allowed: "1 to 65536" },
     Key { name: "limits.queries_max", allowed: "1 to 65536" },
-    Key { name: "limits.query_bytes_max", allowed: "1 byte to 1 MiB, in bytes" },
-    Key { name: "limits.text_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
-    Key { name: "limits.payload_bytes_max", allowed: "1 byte to 1 GiB, in bytes" },
+    Key { name: "limits.query_bytes_max", allowed: "1 to 1048576 bytes (1 byte to 1 MiB)" },
+    Key { name: "limits.text_bytes_max", allowed: "1 to 1073741824 bytes (1 byte to 1 GiB)" },
+    Key { name: "limits.payload_bytes_max", allowed: "1 to 1073741824 bytes (1 byte to 1 GiB)" },
     Key { name: "limits.field_names_max", allowed: "1 to 1073741824" },
     Key { name: "limits.k_max", allowed: "1 to 1048576" },
     Key { name: "limits.concurrent_requests_max", allowed: "1 to 65536" },
-    Key { name: "limits.bytes_in_flight_max", allowed: "1 MiB to 1 TiB, in bytes" },
+    Key { name: "limits.bytes_in_flight_max", allowed: "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)" },
     Key { name: "limits.streams_max", allowed: "1 to 1048576" },
     Key { name: "limits.streams_per_client_max", allowed: "1 to 1048576" },
     Key { name: "log.filter", allowed: "a tracing filter such as \"info\" or \"distilface=debug\"" },

@@ -308,7 +308,10 @@ impl Layers {
     fn unknown(&mut self, key: &str, origin: &Origin) {
         let hint = match self.nearest(key) {
             Some(near) => format!("did you mean {near}?"),
-            None => format!("known sections: {}", join(self.defaults.keys())),
+            None => match key.split_once('.').and_then(|(name, _)| Some((name, self.section(name)?))) {
+                Some((name, section)) => format!("known keys of [{name}]: {}", join(section.keys())),
+                None => format!("known sections: {}", join(self.defaults.keys())),
+            },
         };
         self.faults.push(format!("{origin}: unknown key {key}; {hint}"));
     }

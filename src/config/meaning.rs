@@ -5,8 +5,8 @@
 
 /// A key and its meaning.
 const MEANINGS: &[(&str, &str)] = &[
-    ("data.dir", "Folder of the database"),
-    ("data.home", "Folder of runtime libraries and models, which `distilface setup` fills"),
+    ("data.dir", "Where the database is kept"),
+    ("data.home", "Where runtime libraries and models are kept, which `distilface setup` fills"),
     ("data.store_cache_bytes", "Memory for caching what the stores of collections hold, in bytes"),
     (
         "data.open_collections_max",

@@ -122,6 +122,10 @@ fn all_faults_of_all_layers_are_told_at_once() {
 fn a_wrong_place_is_named_by_where_the_key_is() {
     let f = file("[server]\ndevice = \"cpu\"\n");
     assert!(faults(Some(f.path()), vec![], &[])[0].contains("did you mean encoder.device?"));
+    let f = file("[server]\nbogus = 1\n");
+    let fault = faults(Some(f.path()), vec![], &[]).remove(0);
+    assert!(fault.contains("unknown key server.bogus; known keys of [server]: "), "{fault}");
+    assert!(fault.contains("listen") && !fault.contains("encoder"), "{fault}");
     let f = file("server = 3\n");
     assert!(faults(Some(f.path()), vec![], &[])[0].contains("server is a section"));
     let f = file("[server.listen]\nport = 3\n");
@@ -197,7 +201,7 @@ fn every_bound_is_checked_and_named() {
         ("data.store_cache_bytes", &["0", "-1", "99999999999999"]),
         ("data.open_collections_max", &["0", "65537"]),
         ("data.close_after", &["-1", "nan", "1e9"]),
-        ("server.listen", &["localhost:1", "127.0.0.1", "192.0.2.1:7700", "[::]:7700"]),
+        ("server.listen", &["example.org:1", "localhost", "127.0.0.1", "192.0.2.1:7700", "[::]:7700"]),
         ("server.metrics_listen", &["", "0.0.0.0:1", "127.0.0.1:7700"]),
         ("server.allow_remote", &["yes"]),
         ("server.request_timeout", &["0", "-1", "nan", "1e9"]),
@@ -246,6 +250,8 @@ fn good_values_at_the_edges_are_taken() {
     for (key, value) in [
         ("server.metrics_listen", "off"),
         ("server.listen", "[::1]:0"),
+        ("server.listen", "localhost:7800"),
+        ("server.metrics_listen", "localhost:7801"),
         ("server.request_timeout", "0.5"),
         ("server.drain_timeout", "0"),
         ("encoder.device", "cuda:3"),
