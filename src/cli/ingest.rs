@@ -1,13 +1,13 @@
 //! `distilface ingest` stores folders, files and standard input as documents of a collection.
 //!
-//! Running it again does no harm: documents whose content is the same are counted and cost nothing. That is also how an
+//! Running it again does no harm: documents whose content is the same are counted and cost nothing. (An id that repeats
+//! is the exception: of its documents each replaces the other, every time.) That is also how an
 //! interrupted run goes on. What cannot be read or stored is told with its file and line, and the rest goes on. Of an id
 //! that comes twice in one run the later document stays, wherever requests end, and the result says how many there were.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tonic::Code;
 
 use super::{
     App,
@@ -17,7 +17,7 @@ use super::{
     output::Output,
     search::COLLECTION_DEFAULT,
 };
-use crate::proto::{CollectionConfig, CreateCollectionRequest, Document, GetCollectionRequest};
+use crate::proto::{Collection, CollectionConfig, CreateCollectionRequest, Document, ListCollectionsRequest};
 
 mod batch;
 mod origin;
@@ -64,8 +64,10 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
     args.prune.check(&app.out)?;
     let source = args.source.open()?;
     with_session(app, OnInterrupt::Drain, async move |session: &Session| {
-        if let Some(skipped) = source.skipped() {
-            app.out.note(&skipped);
+        source.left_out().iter().for_each(|left_out| app.out.note(left_out));
+        let empty = source.is_empty();
+        if empty {
+            app.out.warn("there is no file to read; see `distilface ingest --help` for what is read");
         }
         let files = source.files();
         let mut origins = Origins { client: session.documents(), collection: args.collection.clone() };
@@ -73,6 +75,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             return app.unless_interrupted(prune::show(&app.out, &mut origins, &files)).await;
         }
         let remarks = source.remarks();
+        let there = app.unless_interrupted(find(session, &args.collection)).await?;
         let shown = (source.bytes_total(), source.understood());
         let pace = Arc::new(Pace::default());
         // Reading runs ahead by a few batches at most; then it waits for the server.
@@ -85,7 +88,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
         if !args.take_over {
             let (guarded, passed) = mpsc::channel(2);
             let read = std::mem::replace(&mut pieces, passed);
-            tokio::spawn(origins.clone().guard(read, guarded));
+            tokio::spawn(origins.clone().guard(there.is_some(), read, guarded));
         }
         let mut pump =
             Pump::new(&app.out, session.documents(), &args.collection, &app.interrupt, shown, pace);
@@ -111,7 +114,8 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             first.as_ref().and_then(|batch: &Batch| batch.documents.first())
         {
             let dimension = vector.as_ref().map(|v| v.values.len());
-            let made = make_if_missing(app, session, &args.collection, dimension).await?;
+            let made = make_if_missing(app, session, (&args.collection, there), dimension);
+            let made = app.unless_interrupted(made).await?;
             if !made && !files.whole().folders().is_empty() {
                 tell_of_unknown_folders(&app.out, &mut origins).await;
             }
@@ -125,30 +129,36 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
                 () = app.interrupt.cancelled() => end = End::Interrupted,
             }
         }
-        conclude(app, session, &args.collection, &tally, end)
+        conclude(app, session, &args.collection, &tally, (empty, end))
     })
     .await
 }
 
 /// Whether it was made.
+/// The collection of this name or alias. All are asked for, since a server notes a question for one that is missing as
+/// a refusal.
+async fn find(session: &Session, name: &str) -> anyhow::Result<Option<Collection>> {
+    let all = session.collections().list(ListCollectionsRequest {}).await?.into_inner().collections;
+    let is_it = |collection: &Collection| {
+        collection.config.as_ref().is_some_and(|config| config.name == name)
+            || collection.aliases.iter().any(|alias| alias == name)
+    };
+    Ok(all.into_iter().find(is_it))
+}
+
 async fn make_if_missing(
     app: &App,
     session: &Session,
-    name: &str,
+    (name, there): (&str, Option<Collection>),
     dimension: Option<usize>,
 ) -> anyhow::Result<bool> {
     let model = app.model_asked();
-    match session.collections().get(GetCollectionRequest { name: name.to_owned() }).await {
-        Ok(answer) => {
-            let has = answer.into_inner().collection.unwrap_or_default().model;
-            anyhow::ensure!(
-                model.is_empty() || dimension.is_some() || has == model,
-                "collection {name} was made with model {has}, not {model}: leave --model out, or name another collection"
-            );
-            return Ok(false);
-        }
-        Err(status) if status.code() == Code::NotFound => {}
-        Err(status) => return Err(status.into()),
+    if let Some(Collection { model: has, .. }) = there {
+        anyhow::ensure!(
+            model.is_empty() || dimension.is_some() || has == model,
+            "collection {name} was made with model {has}, not {model}: leave --model out, or name another collection"
+        );
+        return Ok(false);
     }
     let config = CollectionConfig {
         name: name.to_owned(),
@@ -159,7 +169,9 @@ async fn make_if_missing(
     };
     // Another ingest may make it at the same moment.
     let request = CreateCollectionRequest { config: Some(config), if_not_exists: true };
-    session.collections().create(request).await?;
+    if !session.collections().create(request).await?.into_inner().created {
+        return Ok(false);
+    }
     app.out.note(&match dimension {
         Some(dimension) => format!("created collection {name} for vectors of dimension {dimension}"),
         None => format!("created collection {name}"),
@@ -180,8 +192,19 @@ async fn tell_of_unknown_folders(out: &Output, origins: &mut Origins) {
     }
 }
 
-fn conclude(app: &App, session: &Session, collection: &str, tally: &Tally, end: End) -> anyhow::Result<()> {
+/// Prints the result. `empty`: there was nothing to read, which was told.
+fn conclude(
+    app: &App,
+    session: &Session,
+    collection: &str,
+    tally: &Tally,
+    (empty, end): (bool, End),
+) -> anyhow::Result<()> {
     let out = &app.out;
+    let nothing = tally.stored() + tally.failed + tally.unanswered == 0;
+    if nothing && !empty && matches!(end, End::Done) {
+        out.warn("no document was found in what was read");
+    }
     if out.is_json() {
         out.document(&tally.json(collection, matches!(end, End::Done)))?;
     } else {
@@ -219,6 +242,6 @@ fn needs_yes(out: &Output, yes: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(usage(
-        "--prune removes documents for good, and nobody can be asked here; look with --dry-run, then say --yes",
+        "--prune removes documents for good, and there is no terminal to ask on; look with --dry-run, then give --yes",
     ))
 }

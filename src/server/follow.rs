@@ -65,7 +65,7 @@ impl Following {
         self.stream = None;
         let (code, elapsed) = (status::code_name(status.code()), self.arrived.elapsed());
         self.metrics.ended(&self.method, code, elapsed);
-        let elapsed_ms = elapsed.as_secs_f64() * 1e3;
+        let elapsed_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         let (method, request_id) = (&*self.method, &*self.id);
         if matches!(status.code(), Code::Ok | Code::Cancelled) {
             tracing::debug!(method, request_id, code, elapsed_ms, "request ended");

@@ -242,8 +242,8 @@ fn yaml(block: &str) -> Result<Node, Broken> {
     let mut root = None;
     for event in Parser::new_from_str(block) {
         let (event, span) = event.map_err(|e| {
-            let remedy = "put a value with signs in it in quotes, such as title: \"Foo: bar\"";
-            told(e.marker().line() as u64 + 1, &format!("it is no YAML ({})", e.info()), remedy)
+            let remedy = "put a value that holds a colon or another sign of YAML in quotes, such as title: \"Foo: bar\"";
+            told(e.marker().line() as u64 + 1, &format!("it is not valid YAML ({})", e.info()), remedy)
         })?;
         let line = span.start.line() as u64 + 1;
         let broken = |reason: &str| told(line, reason, "write it more simply, and each key once");
@@ -543,7 +543,7 @@ mod tests {
             ),
             ("---\ntitle: A: B\nstray\n---\n", 3, ["\"stray\"", "put # in front"]),
             ("---\nNote: this is prose,\nand it goes on.\n---\n", 3, ["kept as text", "indent"]),
-            ("---\na: 1\nb: [1, 2\n---\n", 4, ["no YAML", "in quotes"]),
+            ("---\na: 1\nb: [1, 2\n---\n", 4, ["not valid YAML", "in quotes"]),
             ("---\na: 1\na: 2\n---\n", 3, ["\"a\" stands twice", "each key once"]),
             ("+++\na = 1\nb =\n+++\n", 3, ["no TOML", "KEY = VALUE"]),
             ("+++\ntitle: T\n+++\n", 2, ["no TOML", "--- in place of +++"]),

@@ -13,7 +13,8 @@ use std::{
 use serde_json::{Deserializer, Map, Value as Json, value::RawValue};
 
 use super::{
-    Documents, RECORD_BYTES_MAX, SourceDocument, SourceError, Understood, UnderstoodColumn, UnderstoodFiles,
+    Documents, RECORD_BYTES_MAX, RECORD_MIB_MAX, SourceDocument, SourceError, Understood, UnderstoodColumn,
+    UnderstoodFiles,
     fields::{FieldMap, ID_NAMES, Typing},
     lines::not_utf8,
     long_integers,
@@ -62,8 +63,18 @@ impl Reading {
     /// serde_json's message with the column only: the line is known, and counts differently there. The id is told if it
     /// can be made out.
     fn broken(&self, e: &serde_json::Error, text: &str) -> String {
+        if let Some(start) = text.trim_start().get(..1).filter(|start| !"{[".contains(start)) {
+            return format!(
+                "it begins with {start:?}, and JSON lines begin with {{, such as {{\"id\": \"1\", \"text\": \"...\"}}; \
+                 --format says that it is another form: text, markdown, html, json, csv or tsv"
+            );
+        }
         let message = e.to_string();
-        let what = message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+        let what = match message.rsplit_once(" at line ").map_or(message.as_str(), |(what, _)| what) {
+            "expected ident" => "expected true, false or null",
+            "expected value" => "expected a value",
+            what => what,
+        };
         let at = text.get(e.column().saturating_sub(1)..).unwrap_or_default();
         let hint =
             if e.line() == 1 && ["NaN", "Infinity", "-Infinity"].iter().any(|word| at.starts_with(word)) {
@@ -139,7 +150,7 @@ pub(super) fn documents(reading: Reading, input: Unmarked) -> Documents {
     }
     if bytes.len() > RECORD_BYTES_MAX {
         let reason = format!(
-            "larger than {RECORD_BYTES_MAX} bytes, which only JSON lines may be; convert it, for example with `jq -c '.[]'`"
+            "larger than {RECORD_MIB_MAX} MiB, which only JSON lines may be; convert it, for example with `jq -c '.[]'`"
         );
         return failed(SourceError::new(&file, None, reason));
     }

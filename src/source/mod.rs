@@ -6,7 +6,7 @@
 //! suits a collection is decided by the engine.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fmt,
     io::Read,
     path::PathBuf,
@@ -48,10 +48,13 @@ pub(crate) use open::{NotText, whole_text};
 pub use remarks::Remarks;
 pub(crate) use rows::Rows;
 pub use understood::{Role, Understood, UnderstoodColumn, UnderstoodFiles};
+pub use walk::LeftOut;
 pub use whole::{WalkedFolder, WholeFiles, composed};
 
 /// Longest line, record or text file that is read; longer ones are errors.
-pub const RECORD_BYTES_MAX: usize = 64 << 20;
+pub const RECORD_BYTES_MAX: usize = RECORD_MIB_MAX << 20;
+/// The same in MiB, for messages.
+const RECORD_MIB_MAX: usize = 64;
 
 /// A document as a file gives it.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,7 +206,7 @@ pub struct SourceOptions {
 pub struct Sources {
     waiting: VecDeque<Result<Input, SourceError>>,
     current: Option<Documents>,
-    skipped: BTreeMap<String, u64>,
+    left_out: LeftOut,
     progress: Arc<Progress>,
     whole: Arc<WholeFiles>,
     fields: Arc<FieldMap>,
@@ -262,7 +265,7 @@ impl Sources {
             alone: found.inputs.len() == 1,
             waiting: found.inputs,
             current: None,
-            skipped: found.skipped,
+            left_out: found.left_out,
             progress: Arc::new(Progress { bytes_read: AtomicU64::new(0), bytes_total: found.bytes_total }),
             whole: Arc::new(found.whole),
             remarks: Arc::new(Remarks::new(&options.fields.types)),
@@ -294,10 +297,14 @@ impl Sources {
         Arc::clone(&self.whole)
     }
 
-    /// Files that were left out since their extension is not known: how many of each (without an extension: "").
-    /// Complete from the start.
-    pub fn skipped(&self) -> &BTreeMap<String, u64> {
-        &self.skipped
+    /// What folders have and is not read. Complete from the start.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// Whether nothing was found that could be read. Only before the first document.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     fn start(&mut self, input: Input) -> Result<Documents, SourceError> {

@@ -20,6 +20,8 @@ pub(super) type Bytes = Box<dyn Read + Send>;
 
 /// Bytes of the beginning that are looked at, where that needs no waiting.
 pub(super) const HEAD_BYTES: usize = 1 << 16;
+/// Packed bytes that are read ahead. They count as read, so that many would show a small file as done at its beginning.
+const PACKED_AHEAD: usize = 4 << 10;
 /// Unpacked bytes beyond which the ratio is looked at.
 const UNPACKED_BYTES_FREE: u64 = 256 << 20;
 /// Largest ratio of unpacked to packed bytes. Text hardly reaches 30; a gzip file of zeros has 1,000.
@@ -75,9 +77,13 @@ pub(super) fn text(raw: Bytes, packed: Option<&str>, wait: bool) -> Result<Unmar
             let packed_bytes = Arc::new(AtomicU64::new(0));
             let counted = Counted { inner: raw, bytes: Arc::clone(&packed_bytes) };
             let inner: Bytes = if how == "gz" {
-                Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(1 << 16, counted)))
+                Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(
+                    PACKED_AHEAD,
+                    counted,
+                )))
             } else {
-                let decoder = zstd::stream::read::Decoder::new(counted)
+                let ahead = BufReader::with_capacity(PACKED_AHEAD, counted);
+                let decoder = zstd::stream::read::Decoder::with_buffer(ahead)
                     .map_err(|e| Refused { text: said(&e), in_text: false })?;
                 Box::new(decoder)
             };

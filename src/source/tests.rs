@@ -56,8 +56,9 @@ fn folder_is_read_in_order_and_unknown_files_are_counted() {
         ("e.json", b"[{\"id\": \"k\", \"text\": \"t\"}]"),
     ]);
     let sources = open(&[folder.path()], SourceOptions::default());
-    let skipped: BTreeMap<String, u64> = [("", 1), ("png", 2)].map(|(k, v)| (k.to_owned(), v)).into();
-    assert_eq!(*sources.skipped(), skipped);
+    let skipped: std::collections::BTreeMap<String, u64> =
+        [("", 1), ("png", 2)].map(|(k, v)| (k.to_owned(), v)).into();
+    assert_eq!((&sources.left_out().kinds, sources.left_out().hidden), (&skipped, 2));
     let progress = sources.progress();
     assert_eq!(progress.bytes_read.load(Ordering::Relaxed), 0);
     let documents: Vec<_> = sources.collect();
@@ -311,7 +312,7 @@ fn integers_beyond_64_bits_are_refused_by_line_and_field_in_json_and_csv() {
     assert_eq!(table[3].as_ref().unwrap().payload["n"], Value::Integer(5));
 
     // Told to be text, they are kept in both.
-    let types: BTreeMap<_, _> = [("n".to_owned(), ValueType::String)].into();
+    let types: std::collections::BTreeMap<_, _> = [("n".to_owned(), ValueType::String)].into();
     for (name, content) in [("f.jsonl", &lines[..]), ("t.csv", csv)] {
         let folder = folder(&[(name, content)]);
         let fields = FieldMap { types: types.clone(), ..Default::default() };
@@ -396,7 +397,7 @@ fn packed_files_are_read_wherever_they_lie_and_what_is_named_is_read_or_refused(
         ("table.json.gz", b"not packed"),
     ]);
     let sources = open(&[folder.path()], SourceOptions::default());
-    assert_eq!(sources.skipped().values().sum::<u64>(), 4);
+    assert_eq!(sources.left_out().kinds.values().sum::<u64>(), 4);
     let progress = sources.progress();
     let read: Vec<_> = sources.collect();
     assert_eq!(ids(&read[..5]), ["j", "k", "r", "c.md.gz", "d.txt"]);
@@ -487,7 +488,36 @@ fn format_overrides_the_extension_of_a_file_but_not_of_a_folder() {
     let documents: Vec<_> = open(&[&folder.path().join("data.log"), folder.path()], options).collect();
     assert_eq!(ids(&documents), ["a", "b.txt"]);
     let sources = open(&[folder.path()], SourceOptions::default());
-    assert_eq!(sources.skipped().get("log"), Some(&1));
+    assert_eq!(sources.left_out().kinds.get("log"), Some(&1));
+}
+
+#[test]
+fn a_packed_file_does_not_count_as_read_before_its_documents() {
+    let line = |n: u64| {
+        let word = |m: u64| format!("{:016x} ", (8 * n + m).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        format!("{{\"id\": \"{n}\", \"text\": \"{}\"}}\n", (0..8).map(word).collect::<String>())
+    };
+    let text: String = (0..4000).map(line).collect();
+    let packed = zstd::stream::encode_all(text.as_bytes(), 1).unwrap();
+    assert!(packed.len() > 256 << 10, "small beside what the library reads ahead: {}", packed.len());
+    let folder = folder(&[("a.jsonl.zst", &packed)]);
+    let mut sources = open(&[folder.path()], SourceOptions::default());
+    let progress = sources.progress();
+    let mut unpacked = 0;
+    while let Some(document) = sources.next() {
+        unpacked += line(document.unwrap().id.parse().unwrap()).len() as u64;
+        let read = progress.bytes_read.load(Ordering::Relaxed) as f64 / progress.bytes_total as f64;
+        // What is ahead: a reader's buffer of unpacked text, and a little of what is packed.
+        let ahead = (128 << 10) as f64 / text.len() as f64 + 0.05;
+        assert!(read <= unpacked as f64 / text.len() as f64 + ahead, "{read} of {unpacked}");
+    }
+}
+
+#[test]
+fn what_is_larger_than_a_record_may_be_is_told_in_mib() {
+    assert_eq!(RECORD_BYTES_MAX, 64 << 20);
+    let read = read("big.txt", &vec![b'a'; RECORD_BYTES_MAX + 1]);
+    assert!(error(&read[0]).1.starts_with("larger than 64 MiB;"), "{read:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{
-    Format, Input, RECORD_BYTES_MAX, Remarks, SourceDocument, SourceError,
+    Format, Input, RECORD_BYTES_MAX, RECORD_MIB_MAX, Remarks, SourceDocument, SourceError,
     fields::{FieldMap, content_id},
     front_matter::{self, Broken, Unread},
     html,
@@ -30,7 +30,7 @@ pub(super) fn document(
     let limited = source.reader.take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
     limited.map_err(|e| refuse(said(&e)))?;
     if bytes.len() > RECORD_BYTES_MAX {
-        return Err(refuse(format!("larger than {RECORD_BYTES_MAX} bytes; split it into several files")));
+        return Err(refuse(format!("larger than {RECORD_MIB_MAX} MiB; split it into several files")));
     }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
         return Err(refuse(format!("binary, not text: byte {} is NUL", source.skipped + at as u64)));

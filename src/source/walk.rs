@@ -1,11 +1,12 @@
 //! Finds the files to read from paths, in order.
 //!
 //! From a folder all files of a known kind are taken, by name, those packed with gzip or zstd among them; hidden ones are
-//! left out. A file that is named is taken whatever its name. A folder in BEIR layout (`corpus.jsonl` beside
+//! left out, and what is left out is counted. A file that is named is taken whatever its name. A folder in BEIR layout (`corpus.jsonl` beside
 //! `queries.jsonl`) gives its corpus only. Links are followed, but no file is taken twice from one folder: a link to what
 //! lies in the folder anyway, or that leads back up, or to what another link led to, is left out.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashSet, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,17 +22,27 @@ use super::{
 
 pub(super) struct Found {
     pub(super) inputs: VecDeque<Result<Input, SourceError>>,
-    /// Unknown extensions, and how many files of each were left out.
-    pub(super) skipped: BTreeMap<String, u64>,
+    pub(super) left_out: LeftOut,
     pub(super) bytes_total: u64,
     pub(super) whole: WholeFiles,
+}
+
+/// What folders have and is not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Files whose extension is not known: how many of each (without an extension: "").
+    pub kinds: BTreeMap<String, u64>,
+    /// Files and folders whose names begin with a dot; what is in such a folder is not counted.
+    pub hidden: u64,
+    /// Names of the queries and judgements beside a corpus.
+    pub beside_corpus: Vec<String>,
 }
 
 /// Finds the files of all paths; only their sizes are read.
 pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, SourceError> {
     let mut found = Found {
         inputs: VecDeque::new(),
-        skipped: BTreeMap::new(),
+        left_out: LeftOut::default(),
         bytes_total: 0,
         whole: WholeFiles::default(),
     };
@@ -56,7 +67,8 @@ pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, S
         if metadata.is_dir() {
             let folder = whole::folder_name(path);
             let mut complete = true;
-            for entry in entries(path) {
+            let left_out = RefCell::new(std::mem::take(&mut found.left_out));
+            for entry in entries(path, &left_out) {
                 match entry {
                     Ok((relative, entry)) => {
                         let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
@@ -65,10 +77,8 @@ pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, S
                                 found.add(&folder, entry.into_path(), relative, Some(format), bytes);
                             }
                             None => {
-                                *found
-                                    .skipped
-                                    .entry(extension(&relative).unwrap_or_default())
-                                    .or_default() += 1;
+                                let kind = extension(&relative).unwrap_or_default();
+                                *left_out.borrow_mut().kinds.entry(kind).or_default() += 1;
                             }
                         }
                     }
@@ -78,6 +88,7 @@ pub(super) fn find(paths: &[PathBuf], format: Option<Format>) -> Result<Found, S
                     }
                 }
             }
+            found.left_out = left_out.into_inner();
             found.whole.walked(&folder, complete);
         } else {
             match path.file_name().and_then(|name| name.to_str()) {
@@ -124,9 +135,23 @@ fn of_name(name: &str) -> Option<Format> {
 }
 
 /// The files below a folder, each with its path from there.
-fn entries(folder: &Path) -> impl Iterator<Item = Result<(String, DirEntry), SourceError>> {
-    let hidden =
-        |entry: &DirEntry| entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
+fn entries(
+    folder: &Path,
+    left_out: &RefCell<LeftOut>,
+) -> impl Iterator<Item = Result<(String, DirEntry), SourceError>> {
+    let hidden = |entry: &DirEntry| {
+        let hidden = entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
+        left_out.borrow_mut().hidden += u64::from(hidden);
+        hidden
+    };
+    let beside_corpus = |entry: &DirEntry| {
+        let beside = beside_corpus(entry);
+        if beside {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            left_out.borrow_mut().beside_corpus.push(name);
+        }
+        beside
+    };
     let walk = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
     let mut once = Once::below(folder);
     walk.filter_entry(move |entry| !hidden(entry) && !beside_corpus(entry) && once.takes(entry)).filter_map(

@@ -187,8 +187,54 @@ fn a_file_that_is_not_utf8_is_told_and_the_others_are_stored() {
 fn an_empty_folder_makes_no_collection() {
     let Some(place) = Place::new() else { return };
     std::fs::create_dir(place.path("empty")).unwrap();
-    place.run(&["ingest", "empty", "-c", "x"]).code(0).prints("0 inserted");
+    place.run(&["ingest", "empty", "-c", "x"]).code(0).prints("0 inserted").says("there is no file to read");
+    let ran = place.run(&["ingest", "empty", "-c", "x", "--json"]).code(0);
+    assert!(ran.stderr.contains("{\"warning\":\"there is no file to read"), "{ran:?}");
     assert_eq!(place.run(&["collection", "list", "--json"]).code(0).json(), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_left_out_of_a_folder_is_told() {
+    let Some(place) = Place::new() else { return };
+    place.file("set/corpus.jsonl", "{\"_id\":\"1\",\"text\":\"rain\"}\n");
+    place.file("set/queries.jsonl", "{\"_id\":\"q\",\"text\":\"wet\"}\n");
+    place.file("set/qrels.tsv", "query-id\tcorpus-id\tscore\nq\t1\t1\n");
+    place.file("set/README.md", "# About");
+    place.file("set/.git/x.txt", "hidden");
+    place.file("set/.draft.txt", "hidden");
+    let ran = place.run(&["ingest", "set", "-c", "x"]).code(0);
+    ran.prints("2 inserted").says("beside corpus.jsonl").says("qrels.tsv, queries.jsonl");
+    ran.says("left out 2 hidden files and folders");
+}
+
+#[test]
+fn text_on_stdin_is_told_how_to_be_read() {
+    let Some(place) = Place::new() else { return };
+    for text in ["some text\n", "true stories\n"] {
+        let ran = run_with_stdin(&mut place.cli(&["ingest", "-", "-c", "x1"]), text.as_bytes()).code(3);
+        ran.says("--format").says("text, markdown").says("JSON lines begin with {");
+        assert!(!ran.stderr.contains("ident"), "{ran:?}");
+    }
+    let as_text = ["ingest", "-", "-c", "x1", "--format", "text"];
+    run_with_stdin(&mut place.cli(&as_text), b"some text\n").code(0).prints("1 inserted");
+    let word = b"{\"id\": \"a\", \"text\": tru}\n";
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), word).code(3).says("expected true, false or null");
+}
+
+#[test]
+fn a_new_collection_is_no_refusal_in_the_log_and_times_are_short() {
+    let Some(place) = Place::new() else { return };
+    let server = place.serve();
+    place.file("docs/a.txt", "The harbour was quiet.");
+    run(&mut place.remote(&server, &["ingest", "docs", "-c", "new"])).code(0).says("created collection new");
+    run(&mut place.remote(&server, &["ingest", "docs", "-c", "new"])).code(0).prints("1 unchanged");
+    run(&mut place.remote(&server, &["search", "x", "-c", "nope"])).code(1);
+    server.signal("-TERM");
+    let ran = server.ended().code(0);
+    let refused: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("refused or failed")).collect();
+    let [line] = refused[..] else { panic!("{refused:#?}") };
+    let time = line.split("elapsed_ms=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(time.split('.').nth(1).is_none_or(|digits| digits.len() <= 3), "{line}");
 }
 
 #[test]
@@ -297,7 +343,7 @@ fn a_file_that_is_gone_is_told_and_pruned_on_demand() {
     assert_eq!(place.count("x"), 6);
 
     let ran = place.run(&["ingest", "notes", "-c", "x", "--prune"]).code(2);
-    ran.says("nobody can be asked here").says("--dry-run").says("--yes");
+    ran.says("no terminal to ask on").says("--dry-run").says("--yes");
     let ran = place.run(&["ingest", "notes", "-c", "x", "--prune", "--dry-run"]).code(0);
     assert_eq!(ran.stdout, "b.txt\nsub/c.txt\n");
     assert_eq!(place.count("x"), 6);

@@ -42,10 +42,15 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Passes pieces on, and takes out of each batch what would replace a file of another folder.
-    pub async fn guard(mut self, mut from: mpsc::Receiver<Piece>, to: mpsc::Sender<Piece>) {
+    /// Passes pieces on, and takes out of each batch what would replace a file of another folder. Where the collection is
+    /// not `there` yet, it is made with the first batch, for which nothing needs to be asked.
+    pub async fn guard(mut self, there: bool, mut from: mpsc::Receiver<Piece>, to: mpsc::Sender<Piece>) {
+        let mut asks = there;
         while let Some(piece) = from.recv().await {
             let sent = match piece {
+                Piece::Batch(batch) if !std::mem::replace(&mut asks, true) => {
+                    to.send(Piece::Batch(batch)).await
+                }
                 Piece::Batch(mut batch) => match self.take_foreign(&mut batch).await {
                     Ok(faults) => {
                         let mut sent = Ok(());

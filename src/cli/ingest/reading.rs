@@ -15,8 +15,8 @@ use crate::{
     cli::{failure::usage, layout},
     proto::{Document, Vector},
     source::{
-        FieldMap, Format, Progress, Remarks, SourceDocument, SourceOptions, Sources, UnderstoodFiles,
-        ValueType, WholeFiles,
+        FieldMap, Format, LeftOut, Progress, Remarks, SourceDocument, SourceOptions, Sources,
+        UnderstoodFiles, ValueType, WholeFiles,
     },
 };
 
@@ -170,17 +170,38 @@ impl Source {
         (!self.stdin).then_some(self.progress.bytes_total)
     }
 
-    /// Files whose names end in nothing we read, in words.
-    pub fn skipped(&self) -> Option<String> {
-        let skipped = self.sources.skipped();
-        let kinds = skipped.iter().take(8).map(|(extension, n)| match extension.as_str() {
-            "" => format!("{n} without extension"),
-            extension => format!("{n} .{extension}"),
-        });
-        let kinds = kinds.collect::<Vec<_>>().join(", ");
-        let more = if skipped.len() > 8 { ", and others" } else { "" };
-        let files = layout::counted(skipped.values().sum(), "file");
-        (!skipped.is_empty()).then(|| format!("left out {files} of a kind that is not read: {kinds}{more}"))
+    /// Whether there is nothing to read at all.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// What folders have and is not read, in words.
+    pub fn left_out(&self) -> Vec<String> {
+        let LeftOut { kinds, hidden, beside_corpus } = self.sources.left_out();
+        let mut told = Vec::new();
+        if !beside_corpus.is_empty() {
+            let names = beside_corpus.iter().take(8).map(|name| layout::one_line(name)).collect::<Vec<_>>();
+            let more = if beside_corpus.len() > 8 { ", and others" } else { "" };
+            told.push(format!(
+                "left out the queries and judgements beside corpus.jsonl, which are no documents: {}{more}",
+                names.join(", ")
+            ));
+        }
+        if !kinds.is_empty() {
+            let files = layout::counted(kinds.values().sum(), "file");
+            let names = kinds.iter().take(8).map(|(extension, n)| match extension.as_str() {
+                "" => format!("{n} without extension"),
+                extension => format!("{n} .{extension}"),
+            });
+            let names = names.collect::<Vec<_>>().join(", ");
+            let more = if kinds.len() > 8 { ", and others" } else { "" };
+            told.push(format!("left out {files} of a kind that is not read: {names}{more}"));
+        }
+        if *hidden > 0 {
+            let hidden = layout::counted_as(*hidden, "hidden file or folder", "hidden files and folders");
+            told.push(format!("left out {hidden} (with a dot before the name)"));
+        }
+        told
     }
 
     /// Each record or fault with the bytes that were read by then.

@@ -103,9 +103,17 @@ impl Tally {
     pub fn so_far(&self) -> String {
         let done = self.stored() + self.failed;
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        let (documents, passages) =
-            (layout::counted(done, "document"), layout::counted(self.passages, "passage"));
-        format!("{documents}, {passages}, {}/s", layout::rate(rate))
+        let documents = layout::counted(done, "document");
+        let unchanged = match self.unchanged {
+            0 => String::new(),
+            n => format!(" ({} unchanged)", layout::thousands(n)),
+        };
+        // What is unchanged is skipped, and its passages are not counted.
+        let passages = match self.passages {
+            0 if self.unchanged > 0 => String::new(),
+            n => format!(", {}", layout::counted(n, "passage")),
+        };
+        format!("{documents}{unchanged}{passages}, {}/s", layout::rate(rate))
     }
 
     /// Everything, for programs.
