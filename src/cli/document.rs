@@ -1,6 +1,6 @@
 //! `distilface document`: get, set fields, delete, list in order of ids, count.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use serde_json::{Map, Value as Json, json};
 
@@ -12,7 +12,7 @@ use super::{
     ingest::field_type,
     layout::{self, LongWords},
     output::{Output, Style},
-    search::{COLLECTION_DEFAULT, filter},
+    search::{COLLECTION_DEFAULT, filter, filter_help},
     values,
 };
 use crate::{
@@ -56,13 +56,13 @@ enum DocumentCommand {
     /// Delete documents by id or by filter
     Delete {
         /// Ids
-        #[arg(value_name = "ID", required_unless_present = "filter")]
+        #[arg(value_name = "ID")]
         ids: Vec<String>,
         /// Collection or alias
         #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
         collection: String,
-        /// All that meet this condition
-        #[arg(long, short, value_name = "EXPR", conflicts_with = "ids")]
+        /// All that meet this condition, such as 'year < 2000'; --help lists the operators
+        #[arg(long, short, value_name = "EXPR", conflicts_with = "ids", long_help = filter_help!("All documents whose fields meet this condition"))]
         filter: Option<String>,
         /// Do not ask
         #[arg(long, short)]
@@ -74,8 +74,8 @@ enum DocumentCommand {
         /// Collection or alias
         #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
         collection: String,
-        /// Only those that meet this condition
-        #[arg(long, short, value_name = "EXPR")]
+        /// Only those that meet this condition, such as 'year < 2000'; --help lists the operators
+        #[arg(long, short, value_name = "EXPR", long_help = filter_help!("Only documents whose fields meet this condition"))]
         filter: Option<String>,
         /// How many
         #[arg(long, short = 'n', value_name = "N", default_value_t = 20, conflicts_with = "all")]
@@ -98,8 +98,8 @@ enum DocumentCommand {
         /// Collection or alias
         #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
         collection: String,
-        /// Only those that meet this condition
-        #[arg(long, short, value_name = "EXPR")]
+        /// Only those that meet this condition, such as 'year < 2000'; --help lists the operators
+        #[arg(long, short, value_name = "EXPR", long_help = filter_help!("Only documents whose fields meet this condition"))]
         filter: Option<String>,
     },
 }
@@ -217,6 +217,9 @@ async fn set(out: &Output, session: &Session, args: &SetArgs) -> anyhow::Result<
 pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
     let out = &app.out;
     if let DocumentCommand::Delete { ids, collection, filter, yes } = &args.command {
+        if ids.is_empty() && filter.is_none() {
+            return Err(usage("say what to delete: one ID or more, or --filter EXPR"));
+        }
         let what = match filter {
             Some(filter) => format!("all documents with {filter}"),
             None => layout::counted(ids.len() as u64, "document"),
@@ -246,9 +249,9 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 out.warn(&format!("no document {id:?} in {collection:?}"));
             }
             Err(anyhow::anyhow!(
-                "{} of {} are missing",
-                response.missing.len(),
-                layout::counted(ids.len() as u64, "document")
+                "{} missing, of {} asked for",
+                layout::counted(response.missing.len() as u64, "document"),
+                layout::thousands(ids.len() as u64)
             ))
         }
         DocumentCommand::Set(args) => set(out, session, args).await,
@@ -263,6 +266,20 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
             let response = session.documents().delete(request).await?.into_inner();
             let deleted = response.deleted;
             out.hints(&response.hints);
+            let asked = ids.iter().collect::<HashSet<_>>().len() as u64;
+            if deleted < asked {
+                let missing = asked - deleted;
+                let ids = if asked == 1 {
+                    format!("no document {:?}", ids[0])
+                } else {
+                    format!(
+                        "{} of the {asked} ids {} no document",
+                        missing,
+                        if missing == 1 { "has" } else { "have" }
+                    )
+                };
+                out.warn(&format!("{ids} in {collection:?}"));
+            }
             out.result(&with_hints(json!({ "deleted": deleted }), &response.hints), |_| {
                 format!("deleted {}", layout::counted(deleted, "document"))
             })

@@ -160,9 +160,12 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             if error.use_stderr() && (arguments.iter().any(|a| a == "--json") || logs_json(&arguments)) {
-                let text = error.to_string();
+                let text = in_plain_words(&error.to_string());
                 let message = text.trim_start_matches("error: ").trim();
                 Output::new(true, false, ColorChoice::Never).error(message, "usage", code);
+            } else if error.use_stderr() && in_plain_words(&error.to_string()) != error.to_string() {
+                // What clap prints is laid out already.
+                Output::new(false, false, ColorChoice::Never).as_it_is(&in_plain_words(&error.to_string()));
             } else {
                 // A closed pipe below `--help` is nobody's problem.
                 let _ = error.print();
@@ -176,6 +179,19 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err((out, error)) => failure::report(&out, &error).into(),
     }
+}
+
+/// An error of the command line without the words that Rust has for a number that cannot be read.
+fn in_plain_words(error: &str) -> String {
+    const WORDS: [(&str, &str); 6] = [
+        ("invalid digit found in string", "it is not a whole number"),
+        ("cannot parse integer from empty string", "a whole number is missing"),
+        ("number too large to fit in target type", "the number is too large"),
+        ("number too small to fit in target type", "the number is too small"),
+        ("invalid float literal", "it is not a number"),
+        ("cannot parse float from empty string", "a number is missing"),
+    ];
+    WORDS.iter().fold(error.to_owned(), |error, (rust, plain)| error.replace(rust, plain))
 }
 
 /// Whether these are the arguments of a server whose log is to be JSON: then whatever it says is, also that it cannot

@@ -25,6 +25,31 @@ const TITLE_LINES_MAX: usize = 2;
 /// The collection that commands work on unless `-c` names another.
 pub const COLLECTION_DEFAULT: &str = "default";
 
+/// The long help of `--filter`, after a sentence on what the condition is for.
+macro_rules! filter_help {
+    ($first:literal) => {
+        concat!(
+            $first,
+            ", in quotes for the shell. An example of each operator:\n\n  \
+             lang = \"en\"\n  \
+             lang != \"en\"\n  \
+             year < 2000\n  \
+             year <= 2000\n  \
+             year > 2000\n  \
+             day >= 2024-01-31 (a date or a time stands without quotes)\n  \
+             lang in [\"en\", \"de\"]\n  \
+             path prefix \"docs/\"\n  \
+             tags contains \"draft\" (an element of a list, or a part of a text)\n  \
+             exists(year)\n  \
+             not exists(year)\n  \
+             year >= 2000 and (lang = \"en\" or read = true)\n\n\
+             A field whose name is not one plain word stands in backquotes, such as `first name`. Only fields of the \
+             payload can be tested: the id, the title and the text of a document are none."
+        )
+    };
+}
+pub(super) use filter_help;
+
 /// Find documents by meaning
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -34,7 +59,7 @@ Examples:
   distilface search --like doc-17 --json")]
 pub struct SearchArgs {
     /// What to look for, in plain words
-    #[arg(value_name = "QUERY", required_unless_present_any = ["like", "vector"])]
+    #[arg(value_name = "QUERY")]
     query: Option<String>,
     /// Collection or alias
     #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
@@ -43,7 +68,7 @@ pub struct SearchArgs {
     #[arg(long, short, value_name = "N", default_value_t = 10)]
     k: u32,
     /// Only documents whose fields meet this condition, such as 'year >= 2000 and tags contains "draft"'
-    #[arg(long, short, value_name = "EXPR")]
+    #[arg(long, short, value_name = "EXPR", long_help = filter_help!("Only documents whose fields meet this condition"))]
     filter: Option<String>,
     /// Documents like the one with this id, by all its passages: the best score counts
     #[arg(long, value_name = "ID", conflicts_with_all = ["query", "vector"])]

@@ -109,7 +109,7 @@ fn documents_are_got_counted_listed_and_deleted() {
     run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..150).as_bytes()).code(0);
     place.run(&["document", "get", "doc-7"]).code(0).prints("Text number 7 about things.").prints("n=7");
     let ran = place.run(&["document", "get", "doc-1", "nope"]).code(1);
-    ran.prints("doc-1").says("nope");
+    ran.prints("doc-1").says("nope").says("1 document missing, of 2 asked for");
     let got = place.run(&["document", "get", "doc-1", "--vectors", "--json"]).code(0).json_lines();
     assert!(got[0]["vector"].is_array() && got[0]["updated_at"].is_string());
 
@@ -119,7 +119,10 @@ fn documents_are_got_counted_listed_and_deleted() {
     place.run(&["document", "count"]).code(0).prints("150");
 
     place.run(&["document", "delete", "doc-1"]).code(2).says("--yes");
-    place.run(&["document", "delete", "doc-1", "doc-none", "--yes"]).code(0).prints("deleted 1 document");
+    let deleted = place.run(&["document", "delete", "doc-1", "doc-none", "--yes"]).code(0);
+    deleted.prints("deleted 1 document").says("1 of the 2 ids has no document in \"default\"");
+    let deleted = place.run(&["document", "delete", "doc-none", "--yes"]).code(0);
+    deleted.prints("deleted 0 documents").says("no document \"doc-none\" in \"default\"");
     let deleted =
         place.run(&["document", "delete", "--filter", "n >= 100", "--yes", "--json"]).code(0).json();
     assert_eq!(deleted["deleted"], 50);

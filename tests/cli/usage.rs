@@ -30,6 +30,42 @@ fn wrong_flags_are_wrong_use() {
 }
 
 #[test]
+fn what_is_missing_or_unreadable_is_told_with_what_may_stand_there() {
+    for (args, parts) in [
+        (&["search", "-c", "notes"][..], &["QUERY", "--like", "--vector"][..]),
+        (&["document", "delete", "-c", "notes"], &["ID", "--filter"]),
+        (&["search", "x", "-k", "abc"], &["-k", "'abc'", "it is not a whole number"]),
+        (&["search", "x", "--threshold", "abc"], &["--threshold", "it is not a number"]),
+        (&["search", "x", "-k", ""], &["-k"]),
+    ] {
+        let ran = run(bare().args(args)).code(2);
+        for part in parts {
+            ran.says(part);
+        }
+        assert!(!ran.stderr.contains("found in string"), "{ran:?}");
+        let message = run(bare().args(args).arg("--json")).code(2).json_error()["message"].to_string();
+        assert!(
+            message.contains(parts[parts.len() - 1]) && !message.contains("found in string"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn the_operators_of_a_filter_are_in_the_help() {
+    for command in [&["search"][..], &["document", "delete"], &["document", "scroll"], &["document", "count"]]
+    {
+        let help = run(bare().args(command).arg("--help")).code(0);
+        for operator in [
+            "= ", "!= ", "< ", "<= ", "> ", ">= ", "in [", "prefix", "contains", "exists(", "not ", " and ",
+            " or ",
+        ] {
+            help.prints(operator);
+        }
+    }
+}
+
+#[test]
 fn wrong_use_is_told_as_json_when_asked_for() {
     let error = run(bare().args(["search", "x", "--bad", "--json"])).code(2).json_error();
     assert_eq!(error["kind"], "usage");

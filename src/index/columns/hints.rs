@@ -92,6 +92,12 @@ impl<'a> Hints<'a> {
         if self.unknown.len() >= HINTS_MAX || !self.unknown.insert(field) {
             return None;
         }
+        if ["id", "title", "text"].contains(&field) && !only_if_meant {
+            return Some(format!(
+                "no document has the field {field:?}: filters test fields of the payload, and a document's id, title and \
+                 text are none"
+            ));
+        }
         let fields = &self.index.fields;
         let meant = spelling::nearest(field, fields.keys().take(COMPARED_MAX).map(AsRef::as_ref));
         let hint = match meant {

@@ -180,6 +180,13 @@ fn a_field_that_nobody_has_is_told_with_the_one_that_was_meant() {
         ("author = 'x'", &["no document has the field \"author\"; there are: lang, tags, year"]),
         ("exists(author)", &["no document has the field \"author\"; there are: lang, tags, year"]),
         ("not exists(author)", &[]),
+        (
+            "id = 'p1'",
+            &[
+                "no document has the field \"id\": filters test fields of the payload, and a document's id, title and text are none",
+            ],
+        ),
+        ("not exists(text)", &[]),
         ("not exists(yeer)", &["no document has the field \"yeer\"; did you mean \"year\"?"]),
         (
             "not (tag contains 'x' or tag = 'y')",
