@@ -69,7 +69,7 @@ enum CollectionCommand {
 }
 
 /// How nearness is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum MetricArg {
     Cosine,
     Dot,
@@ -203,7 +203,7 @@ pub(super) async fn confirm_deletion(app: &App, yes: bool, question: &str) -> an
 }
 
 fn nobody_to_ask() -> anyhow::Error {
-    usage("deleting cannot be undone, and nobody can be asked here; say --yes if it is meant")
+    usage("deleting cannot be undone, and there is no terminal to ask on; give --yes to delete all the same")
 }
 
 /// Deletes a collection; its aliases go with it, so they are named before and after.
@@ -416,7 +416,7 @@ fn stats_words(out: &Output, stats: &CollectionStatsResponse) -> String {
         ("documents", layout::thousands(stats.documents)),
         ("passages", layout::thousands(stats.passages)),
         ("in the graph", layout::thousands(stats.indexed)),
-        ("deleted, space not yet back", layout::thousands(stats.tombstones)),
+        ("deleted, not yet reclaimed", layout::thousands(stats.tombstones)),
         ("on disk", layout::bytes(stats.disk_bytes)),
         ("vectors in memory", layout::bytes(stats.vector_bytes)),
     ];

@@ -141,7 +141,9 @@ fn finding_text(finding: &Finding, out: &Output) -> String {
     };
     let what = layout::wrap_after(label, &finding.what, out.width(), layout::LongWords::Keep);
     let what = what.replacen(label, &out.paint(style, label), 1);
-    match &finding.repair {
+    // A missing model names the command that gets it in its own message.
+    let told = |repair: &&String| finding.what.contains(repair.split(" (").next().unwrap_or(repair));
+    match finding.repair.as_ref().filter(|repair| !told(repair)) {
         Some(repair) => format!("{what}\n  repair: {}", out.paint(Style::Bold, repair)),
         None => what,
     }

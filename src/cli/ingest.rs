@@ -39,7 +39,7 @@ Running it again skips what is unchanged, so an interrupted run just goes on.
 A text, Markdown or HTML file becomes a document whose id is its path below the folder that is given.
 A file whose id came from another folder before is refused: see --id-prefix and --take-over.
 A file that is gone leaves its document behind: see --prune.
-Of an id that comes twice in one run the later document stays.
+Of an id that comes twice in one run the later document stays; both are encoded each time.
 
 Examples:
   distilface ingest ~/notes -c notes
@@ -74,8 +74,8 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
         if args.prune.dry_run {
             return app.unless_interrupted(prune::show(&app.out, &mut origins, &files)).await;
         }
-        let remarks = source.remarks();
         let there = app.unless_interrupted(find(session, &args.collection)).await?;
+        let remarks = source.remarks();
         let shown = (source.bytes_total(), source.understood());
         let pace = Arc::new(Pace::default());
         // Reading runs ahead by a few batches at most; then it waits for the server.
@@ -134,7 +134,6 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
     .await
 }
 
-/// Whether it was made.
 /// The collection of this name or alias. All are asked for, since a server notes a question for one that is missing as
 /// a refusal.
 async fn find(session: &Session, name: &str) -> anyhow::Result<Option<Collection>> {
@@ -146,6 +145,7 @@ async fn find(session: &Session, name: &str) -> anyhow::Result<Option<Collection
     Ok(all.into_iter().find(is_it))
 }
 
+/// Whether it was made.
 async fn make_if_missing(
     app: &App,
     session: &Session,

@@ -80,7 +80,9 @@ pub(super) fn run(app: &App, args: &RetrievalArgs) -> anyhow::Result<()> {
     let mut reports = Vec::new();
     for dir in &args.dirs {
         let set = beir::load(dir, args.split.as_deref())?;
-        app.out.note(&format!("{}: {} documents, {} queries", set.name, set.corpus.len(), set.queries.len()));
+        let documents = layout::counted(set.corpus.len() as u64, "document");
+        let queries = layout::counted_as(set.queries.len() as u64, "query", "queries");
+        app.out.note(&format!("{}: {documents}, {queries}", set.name));
         let first = measure(app, &set, config, options)?;
         let comparison = match &second {
             Some(config) => {

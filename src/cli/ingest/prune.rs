@@ -91,8 +91,9 @@ pub(in crate::cli) async fn after(
         tally.missing += count;
         if !args.prune {
             let documents = layout::counted(count, "document");
+            let (belong, them) = if count == 1 { ("belongs", "it") } else { ("belong", "them") };
             out.note(&format!(
-                "{documents} from {} belong to no file that is there now; --prune removes them",
+                "{documents} from {} {belong} to no file that is there now; --prune removes {them}",
                 folder.path
             ));
             continue;
@@ -113,7 +114,7 @@ fn question(folder: &str, missing: &[String]) -> String {
     let shown: Vec<String> = missing.iter().take(IDS_SHOWN).map(|id| layout::one_line(id)).collect();
     let more = if missing.len() > IDS_SHOWN { ", ..." } else { "" };
     format!(
-        "Remove {} from {folder} that belong to no file that is there now ({}{more})?",
+        "Remove {} from {folder}, whose files are no longer there ({}{more})?",
         layout::counted(missing.len() as u64, "document"),
         shown.join(", ")
     )
@@ -128,13 +129,13 @@ fn refused(out: &Output, files: &Files, folder: &crate::source::WalkedFolder, mi
     let path = &folder.path;
     if !folder.complete {
         out.warn(&format!(
-            "{documents} from {path} were not removed: not all of the folder could be searched, as told above"
+            "{documents} from {path} cannot be removed: not all of the folder could be searched, as told above"
         ));
         return true;
     }
     if files.whole().count(path) == 0 {
         out.warn(&format!(
-            "{documents} from {path} were not removed: there is no file at all in it, as if it were not mounted; \
+            "{documents} from {path} cannot be removed: there is no file at all in it, as if it were not mounted; \
              if that is meant: distilface document delete --filter 'source_folder = \"{path}\"'"
         ));
         return true;

@@ -50,7 +50,7 @@ pub struct GuardSettings {
     /// Words from which on a held-out text may not stand inside a training text; 1 or more.
     /// Default 5.
     pub contained_words: usize,
-    /// Words above which a text is counted as over-long; 0 or more. Default 200.
+    /// Words above which a text is counted as too long; 0 or more. Default 200.
     pub long_words: usize,
 }
 

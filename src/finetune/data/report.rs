@@ -308,7 +308,7 @@ impl SourceReport {
         let numbers = [
             (self.blank, "without text"),
             (self.not_drawn, "not drawn, because of the limit"),
-            (self.over_long, "with a text that is over-long"),
+            (self.over_long, "with a text that is too long"),
         ];
         for (count, what) in numbers.iter().filter(|(count, _)| *count > 0) {
             line(text, format_args!("  {count} {what}"));

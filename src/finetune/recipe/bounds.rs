@@ -67,7 +67,7 @@ pub(super) const KEYS: [Key; 53] = [
     key("guards.shingle_words", "1 to 8 words"),
     key("guards.overlap_words", "words in a row that may not be shared; at least contained_words"),
     key("guards.contained_words", "1 or more words"),
-    key("guards.long_words", "words above which a text counts as over-long"),
+    key("guards.long_words", "words above which a text counts as too long"),
     key("data", "one or more [[data]] tables, or sources on the command line"),
     key("data.from", "a file, a folder or the name of a collection"),
     key(
