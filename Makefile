@@ -39,6 +39,8 @@ tools:
 	@missing=; \
 	need() { command -v "$$1" >/dev/null 2>&1 || { missing=1; printf 'missing: %s\n  %s\n' "$$1" "$$2" >&2; }; }; \
 	need $(CARGO) "install Rust 1.95 or newer: https://rustup.rs"; \
+	if command -v $(CARGO) >/dev/null 2>&1 && ! $(CARGO) --version >/dev/null 2>&1; then \
+	  missing=1; printf 'missing: a toolchain: %s is there and does not run\n  install one: rustup default stable\n' "$(CARGO)" >&2; fi; \
 	need cc "install a C compiler (Debian and Ubuntu: apt install build-essential; Fedora: dnf install gcc)"; \
 	need $(PYTHON) "install Python 3 with pip (Debian and Ubuntu: apt install python3 python3-pip)"; \
 	if command -v $(PYTHON) >/dev/null 2>&1 && ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
