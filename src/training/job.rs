@@ -210,7 +210,8 @@ fn lineage(options: &Options, prepared: &Prepared) -> Result<Vec<String>, Traini
         recipe.temperature,
         recipe.batch,
         recipe.learning_rate,
-        recipe.max_tokens
+        // As many as the model reads.
+        recipe.max_tokens.min(prepared.base.manifest.max_tokens)
     )];
     if let Some(teacher) = &prepared.teacher {
         lines.push(format!("teacher {} {}", teacher.name(), teacher.fingerprint().0));

@@ -86,7 +86,9 @@ fn the_documents_that_ingest_reads_can_be_trained_on() {
 #[test]
 fn a_run_leaves_a_model_that_serves_and_a_folder_that_tells_of_it() {
     let Some(home) = Home::new() else { return };
-    let args = ["--train", "texts.txt", "--dev", "stsb-dev.tsv", "--set", "steps=6"];
+    // More tokens than the model reads.
+    let args =
+        ["--train", "texts.txt", "--dev", "stsb-dev.tsv", "--set", "steps=6", "--set", "max_tokens=128"];
     let ran = home.run(&[&args[..], &["--set", "evaluate_every=2", "--json"]].concat()).code(0);
     let report = ran.json();
     assert_eq!(report["model"], "trained");
@@ -98,6 +100,7 @@ fn a_run_leaves_a_model_that_serves_and_a_folder_that_tells_of_it() {
     }
     let manifest = fs::read_to_string(home.place.path("home/models/trained/model.toml")).unwrap();
     assert!(manifest.contains("base tiny ") && manifest.contains("data texts: "), "{manifest}");
+    assert!(manifest.contains(", 64 tokens"), "{manifest}");
     let folder_of_data = home.place.path("data").display().to_string();
     let embed = ["embed", "--data", &folder_of_data, "--model", "trained", "--json", "green house"];
     run(&mut home.command(&embed)).code(0).prints("vector");
