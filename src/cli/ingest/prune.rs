@@ -129,13 +129,13 @@ fn refused(out: &Output, files: &Files, folder: &crate::source::WalkedFolder, mi
     let path = &folder.path;
     if !folder.complete {
         out.warn(&format!(
-            "{documents} from {path} cannot be removed: not all of the folder could be searched, as told above"
+            "kept {documents} from {path}: not all of the folder could be searched, as told above"
         ));
         return true;
     }
     if files.whole().count(path) == 0 {
         out.warn(&format!(
-            "{documents} from {path} cannot be removed: there is no file at all in it, as if it were not mounted; \
+            "kept {documents} from {path}: there is no file at all in it, as if it were not mounted; \
              if that is meant: distilface document delete --filter 'source_folder = \"{path}\"'"
         ));
         return true;
