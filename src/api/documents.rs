@@ -1,9 +1,16 @@
 //! The methods of the Documents service; its stream is in `ingest.rs`.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 
 use super::{ApiError, Context, convert};
-use crate::{collection::PAGE_BYTES, engine::ListingQuery, proto, value::PointId};
+use crate::{
+    collection::PAGE_BYTES,
+    engine::{ListingQuery, PayloadOutcome, Target, WriteStatus},
+    proto,
+    value::{PointId, filter::Filter},
+};
 
 /// Documents of a page where the client names no number.
 const SCROLL_LIMIT: u32 = 100;
@@ -13,31 +20,103 @@ pub(crate) async fn upsert(
     context: Context,
     request: proto::UpsertRequest,
 ) -> Result<proto::UpsertResponse, ApiError> {
-    let documents = context
-        .read(|| request.documents.into_iter().map(convert::document_from).collect::<Result<_, _>>())?;
+    let mode = convert::mode_from(request.mode)?;
+    let documents = context.read(|| {
+        let documents = request.documents.into_iter().map(|document| convert::document_from(document, mode));
+        documents.collect::<Result<_, _>>()
+    })?;
     let outcomes = context.engine.upsert(&request.collection, documents, context.caller()).await?;
     outcomes.iter().for_each(|outcome| context.counts.document(outcome));
     let results = outcomes.into_iter().map(convert::outcome_to).collect();
     Ok(proto::UpsertResponse { results })
 }
 
-/// Changes the payloads of documents; their vectors stay.
+/// Changes the payloads of documents by their ids, or of all that a filter matches; their vectors stay.
 pub(crate) async fn set_payload(
     context: Context,
     request: proto::SetPayloadRequest,
 ) -> Result<proto::SetPayloadResponse, ApiError> {
-    let ids = request.ids.clone();
-    let (collection, change) = context.read(|| convert::payload_change_from(request))?;
-    let outcomes = context.engine.set_payload(&collection, ids.clone(), change, context.caller()).await?;
-    let mut answer = proto::SetPayloadResponse::default();
-    for (id, outcome) in ids.into_iter().zip(outcomes) {
-        match outcome {
-            Some(Ok(outcome)) => answer.results.push(convert::outcome_to(outcome)),
-            Some(Err(error)) => answer.results.push(convert::failure_to(id, &error)),
-            None => answer.missing.push(id),
+    let proto::SetPayloadRequest {
+        collection,
+        ids,
+        payload,
+        remove_fields,
+        replace,
+        filter,
+        expected_versions,
+    } = request;
+    let (chosen, change) = context.read(|| {
+        let chosen = Chosen::from(ids, filter, expected_versions, "change")?;
+        Ok((chosen, convert::payload_change_from(payload, remove_fields, replace)?))
+    })?;
+    let (engine, caller) = (&context.engine, context.caller());
+    match chosen {
+        Chosen::Targets(targets) => {
+            let ids: Vec<String> = targets.iter().map(|target| target.id.clone()).collect();
+            let outcomes = engine.set_payload(&collection, targets, change, caller).await?;
+            Ok(payloads_to(ids, outcomes))
+        }
+        Chosen::Matching { filter, explained } => {
+            // Before: a change may take fields that the filter names from the collection.
+            let hints = engine.hints(&collection, explained).await?;
+            let counts = engine.set_payload_matching(&collection, filter, change, caller).await?;
+            Ok(proto::SetPayloadResponse { hints, ..convert::payload_counts_to(counts) })
         }
     }
-    Ok(answer)
+}
+
+/// What became of documents that were named.
+fn payloads_to(ids: Vec<String>, outcomes: Vec<PayloadOutcome>) -> proto::SetPayloadResponse {
+    let mut answer = proto::SetPayloadResponse::default();
+    for (id, outcome) in ids.into_iter().zip(outcomes) {
+        let Some(outcome) = outcome else {
+            answer.missing.push(id);
+            continue;
+        };
+        answer.matched += 1;
+        answer.results.push(match outcome {
+            Ok(outcome) => {
+                match outcome.status {
+                    WriteStatus::Unchanged => answer.unchanged += 1,
+                    _ => answer.changed += 1,
+                }
+                convert::outcome_to(outcome)
+            }
+            Err(error) => {
+                answer.failed += 1;
+                convert::failure_to(id, &error)
+            }
+        });
+    }
+    answer
+}
+
+/// The documents that a request is about.
+enum Chosen {
+    Targets(Vec<Target>),
+    /// A filter for the change and for its hints. It may be large, so it is copied where it is read.
+    Matching { filter: Filter, explained: Filter },
+}
+
+impl Chosen {
+    /// Either ids or a filter; `what` is what is to be done with them.
+    fn from(
+        ids: Vec<String>,
+        filter: Option<proto::Filter>,
+        expected_versions: BTreeMap<String, u64>,
+        what: &str,
+    ) -> Result<Self, ApiError> {
+        match (ids.is_empty(), filter) {
+            (false, None) => Ok(Chosen::Targets(convert::targets_from(ids, expected_versions)?)),
+            (true, Some(filter)) => {
+                convert::no_versions(&expected_versions)?;
+                let filter = convert::filter_from(filter)?;
+                Ok(Chosen::Matching { explained: filter.clone(), filter })
+            }
+            (false, Some(_)) => Err(ApiError::field("filter", "give either ids or a filter, not both")),
+            (true, None) => Err(ApiError::field("ids", format!("say what to {what}: give ids or a filter"))),
+        }
+    }
 }
 
 /// Documents by their ids, and which of them are not there.
@@ -64,21 +143,15 @@ pub(crate) async fn delete(
     context: Context,
     request: proto::DeleteDocumentsRequest,
 ) -> Result<proto::DeleteDocumentsResponse, ApiError> {
+    let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions } = request;
     let engine = &context.engine;
     let mut hints = Vec::new();
-    let deleted = match (request.ids.is_empty(), request.filter) {
-        (false, None) => engine.delete(&request.collection, request.ids).await?,
-        (true, Some(filter)) => {
-            let (filter, explained) = context.read(|| twice(convert::filter_from(filter)))?;
+    let deleted = match context.read(|| Chosen::from(ids, filter, expected_versions, "delete"))? {
+        Chosen::Targets(targets) => engine.delete(&collection, targets).await?,
+        Chosen::Matching { filter, explained } => {
             // Before: what is deleted takes its fields with it.
-            hints = engine.hints(&request.collection, explained).await?;
-            engine.delete_matching(&request.collection, filter).await?
-        }
-        (false, Some(_)) => {
-            return Err(ApiError::field("filter", "give either ids or a filter, not both"));
-        }
-        (true, None) => {
-            return Err(ApiError::field("ids", "say what to delete: give ids or a filter"));
+            hints = engine.hints(&collection, explained).await?;
+            engine.delete_matching(&collection, filter).await?
         }
     };
     Ok(proto::DeleteDocumentsResponse { deleted, hints })

@@ -282,12 +282,13 @@ async fn write(
         log_if_ours(error, &context.request_id);
         convert::failure_to(id, error)
     };
+    let mode = convert::mode_from(request.mode)?;
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
     context.read(|| {
         for (place, document) in request.documents.into_iter().enumerate() {
             let id = document.id.clone();
-            match convert::document_from(document) {
+            match convert::document_from(document, mode) {
                 Ok(document) => {
                     documents.push(document);
                     places.push((place, id));

@@ -319,7 +319,11 @@ mod tests {
             vector: Some(proto::Vector { values: vec![1.0; 1000] }),
             ..Default::default()
         };
-        let request = proto::UpsertRequest { collection: "c".into(), documents: vec![document; 10] };
+        let request = proto::UpsertRequest {
+            collection: "c".into(),
+            documents: vec![document; 10],
+            ..Default::default()
+        };
         let bytes = request.encode_to_vec();
         let memory = decoded("Documents/Upsert", &bytes, 1 << 20).unwrap();
         assert!((bytes.len()..bytes.len() * 11 / 10).contains(&memory), "{memory} for {}", bytes.len());

@@ -248,6 +248,7 @@ pub(super) async fn send(channel: &Channel, corpus: &[CorpusDocument]) -> anyhow
                     ..proto::Document::default()
                 })
                 .collect(),
+            ..Default::default()
         })
         .collect();
     let mut answers = client.ingest(tokio_stream::iter(requests)).await?.into_inner();

@@ -202,6 +202,18 @@ pub(super) async fn confirm_deletion(app: &App, yes: bool, question: &str) -> an
     }
 }
 
+/// Asks before many documents are changed at once; `yes` is the flag that it is meant.
+pub(super) async fn confirm_change(app: &App, yes: bool, question: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    match app.confirm(question).await? {
+        Some(true) => Ok(()),
+        Some(false) => Err(anyhow::anyhow!("nothing was changed")),
+        None => Err(usage("a change of every document that matches cannot be undone; --yes confirms it where nobody can be asked")),
+    }
+}
+
 fn nobody_to_ask() -> anyhow::Error {
     usage("deleting cannot be undone, and there is no terminal to ask on; give --yes to delete all the same")
 }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     App,
     client::{OnInterrupt, Session, with_session},
-    collection::confirm_deletion,
-    failure::usage,
+    collection::{confirm_change, confirm_deletion},
+    failure::{Stop, usage},
     ingest::field_type,
     layout::{self, LongWords},
     output::{Output, Style},
@@ -20,7 +20,8 @@ use crate::{
     meant,
     proto::{
         CountRequest, DeleteDocumentsRequest, GetCollectionRequest, GetDocumentsRequest,
-        GetDocumentsResponse, ScrollRequest, SetPayloadRequest, StoredDocument, WriteStatus,
+        GetDocumentsResponse, ScrollRequest, SetPayloadRequest, SetPayloadResponse, StoredDocument,
+        WriteStatus,
     },
     source::{FieldMap, ValueType, composed, long_integers},
     value::json::{integer_out_of_bounds, payload_from_json},
@@ -51,7 +52,7 @@ enum DocumentCommand {
         #[arg(long)]
         vectors: bool,
     },
-    /// Set or remove fields of a document; its text is not encoded again
+    /// Set or remove fields of a document, or of all that match; no text is encoded again
     Set(SetArgs),
     /// Delete documents by id or by filter
     Delete {
@@ -64,6 +65,9 @@ enum DocumentCommand {
         /// All that meet this condition, such as 'year < 2000'; --help lists the operators
         #[arg(long, short, value_name = "EXPR", conflicts_with = "ids", long_help = filter_help!("All documents whose fields meet this condition"))]
         filter: Option<String>,
+        /// Only if the document (one ID) still has this version, which `document get --json` tells
+        #[arg(long, value_name = "VERSION", conflicts_with = "filter", value_parser = clap::value_parser!(u64).range(1..))]
+        expected_version: Option<u64>,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
@@ -112,14 +116,21 @@ An integer that does not fit into 64 bits is refused: read it with --type as str
 Examples:
   distilface document set paper-7 -c papers year=2001 lang=en
   distilface document set paper-7 -c papers --remove draft
+  distilface document set -c papers --where 'year < 2000' archived=true
   distilface document set paper-7 -c papers seen=2024-05-01 --type seen=datetime")]
 struct SetArgs {
-    /// Id
-    #[arg(value_name = "ID")]
-    id: String,
-    /// Fields and their values
-    #[arg(value_name = "FIELD=VALUE")]
-    fields: Vec<String>,
+    /// Id, unless --where chooses the documents; then fields and their values
+    #[arg(value_name = "ID|FIELD=VALUE")]
+    words: Vec<String>,
+    /// Change all documents that meet this condition
+    #[arg(long = "where", visible_alias = "filter", short = 'f', value_name = "EXPR")]
+    filter: Option<String>,
+    /// Only if the document still has this version, which `document get --json` tells
+    #[arg(long, value_name = "VERSION", conflicts_with = "filter", value_parser = clap::value_parser!(u64).range(1..))]
+    expected_version: Option<u64>,
+    /// Do not ask before all documents that match are changed
+    #[arg(long, short)]
+    yes: bool,
     /// Collection or alias
     #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
     collection: String,
@@ -136,11 +147,20 @@ struct SetArgs {
 
 impl SetArgs {
     fn request(&self) -> anyhow::Result<SetPayloadRequest> {
-        if self.fields.is_empty() && self.remove.is_empty() && !self.replace {
+        let (id, changes) = match (&self.filter, &*self.words) {
+            (Some(_), words) => (None, words),
+            (None, [id, changes @ ..]) => (Some(id), changes),
+            (None, []) => {
+                return Err(usage(
+                    "say which document to change: its ID, or --where EXPR for all that match",
+                ));
+            }
+        };
+        if changes.is_empty() && self.remove.is_empty() && !self.replace {
             return Err(usage("say what to change: FIELD=VALUE, --remove FIELD or --replace"));
         }
         let mut fields = Map::new();
-        for given in &self.fields {
+        for given in changes {
             let (field, value) = given
                 .split_once('=')
                 .filter(|(field, _)| !field.is_empty())
@@ -165,10 +185,12 @@ impl SetArgs {
         FieldMap { types, ..FieldMap::default() }.coerce(&mut payload).map_err(usage)?;
         Ok(SetPayloadRequest {
             collection: self.collection.clone(),
-            ids: vec![self.id.clone()],
+            ids: id.cloned().into_iter().collect(),
             payload: payload_to(&payload),
             remove_fields: self.remove.clone(),
             replace: self.replace,
+            filter: filter(self.filter.as_deref()),
+            expected_versions: id.cloned().zip(self.expected_version).into_iter().collect(),
         })
     }
 
@@ -201,30 +223,61 @@ impl SetArgs {
 
 async fn set(out: &Output, session: &Session, args: &SetArgs) -> anyhow::Result<()> {
     let answer = session.documents().set_payload(args.request()?).await?.into_inner();
+    if args.filter.is_some() {
+        return matching_set(out, &answer);
+    }
     let Some(result) = answer.results.first() else {
-        anyhow::bail!("no document {:?} in {:?}", args.id, args.collection);
+        let id = answer.missing.first().map_or("", |id| id);
+        anyhow::bail!("no document {id:?} in {:?}", args.collection);
     };
     let word = match result.status() {
         WriteStatus::Failed => anyhow::bail!("{}", result.error),
         WriteStatus::Unchanged => "unchanged",
         _ => "updated",
     };
-    out.result(&json!({ "id": result.id, "status": word }), |_| {
+    out.result(&json!({ "id": result.id, "status": word, "version": result.version }), |_| {
         format!("{word} {}", layout::one_line(&result.id))
     })
 }
 
+/// What became of all documents that matched.
+fn matching_set(out: &Output, answer: &SetPayloadResponse) -> anyhow::Result<()> {
+    let SetPayloadResponse { matched, changed, unchanged, failed, .. } = *answer;
+    out.hints(&answer.hints);
+    for failure in &answer.results {
+        out.warn(&format!("{:?} was not changed: {}", failure.id, failure.error));
+    }
+    if failed > answer.results.len() as u64 {
+        out.warn(&format!("and {} more failed", failed - answer.results.len() as u64));
+    }
+    let counts = json!({ "matched": matched, "changed": changed, "unchanged": unchanged, "failed": failed });
+    out.result(&with_hints(counts, &answer.hints), |_| {
+        let told = format!("changed {}, {unchanged} were so already", layout::counted(changed, "document"));
+        if failed > 0 { format!("{told}, {failed} failed") } else { told }
+    })?;
+    if failed > 0 { Err(Stop::Partial.into()) } else { Ok(()) }
+}
+
 pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
     let out = &app.out;
-    if let DocumentCommand::Delete { ids, collection, filter, yes } = &args.command {
+    if let DocumentCommand::Delete { ids, collection, filter, yes, expected_version } = &args.command {
         if ids.is_empty() && filter.is_none() {
             return Err(usage("say what to delete: one ID or more, or --filter EXPR"));
+        }
+        if expected_version.is_some() && ids.len() != 1 {
+            return Err(usage("--expected-version is of one document; give one ID"));
         }
         let what = match filter {
             Some(filter) => format!("all documents with {filter}"),
             None => layout::counted(ids.len() as u64, "document"),
         };
         confirm_deletion(app, *yes, &format!("Delete {what} from {collection:?}?")).await?;
+    }
+    if let DocumentCommand::Set(args @ SetArgs { filter: Some(filter), .. }) = &args.command {
+        // What cannot be sent is told before anybody is asked.
+        args.request()?;
+        let question = format!("Change all documents with {filter} in {:?}?", args.collection);
+        confirm_change(app, args.yes, &question).await?;
     }
     with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
         DocumentCommand::Get { ids, collection, vectors } => {
@@ -255,14 +308,14 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
             ))
         }
         DocumentCommand::Set(args) => set(out, session, args).await,
-        DocumentCommand::Delete { ids, collection, filter: expression, .. } => {
+        DocumentCommand::Delete { ids, collection, filter: expression, expected_version, .. } => {
+            let ids = as_stored(session, collection, ids).await?;
             let request = DeleteDocumentsRequest {
                 collection: collection.clone(),
-                ids: ids.clone(),
                 filter: filter(expression.as_deref()),
+                expected_versions: ids.first().cloned().zip(*expected_version).into_iter().collect(),
+                ids,
             };
-            let request =
-                DeleteDocumentsRequest { ids: as_stored(session, collection, ids).await?, ..request };
             let response = session.documents().delete(request).await?.into_inner();
             let deleted = response.deleted;
             out.hints(&response.hints);
@@ -442,8 +495,10 @@ mod tests {
     fn set(fields: &[&str], types: &[&str]) -> Result<SetPayloadRequest, String> {
         let texts = |given: &[&str]| given.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let args = SetArgs {
-            id: "a".into(),
-            fields: texts(fields),
+            words: texts(&[&["a"], fields].concat()),
+            filter: None,
+            expected_version: None,
+            yes: false,
             collection: "c".into(),
             remove: Vec::new(),
             replace: false,

@@ -285,6 +285,7 @@ fn hit_json(hit: &proto::Hit) -> Json {
         "title": hit.title,
         "passage": hit.passage.as_ref().map(values::passage_json),
         "payload": values::payload_json(&hit.payload),
+        "version": hit.version,
     })
 }
 

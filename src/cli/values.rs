@@ -61,7 +61,7 @@ pub fn passage_json(passage: &Passage) -> Json {
 /// `source/export.rs`. `with_text` is false where the texts were not asked for.
 pub fn document_json(stored: &StoredDocument, with_text: bool) -> Map<String, Json> {
     let document = stored.document.clone().unwrap_or_default();
-    let Document { id, title, text, payload, vector } = document;
+    let Document { id, title, text, payload, vector, .. } = document;
     let mut object = Map::new();
     object.insert("id".into(), json!(id));
     if !title.is_empty() {
@@ -100,6 +100,7 @@ fn type_to_tell(value: &Value) -> Option<&'static str> {
 pub fn stored_json(stored: &StoredDocument) -> Map<String, Json> {
     let mut object = document_json(stored, true);
     object.insert("passages".into(), stored.passages.iter().map(passage_json).collect());
+    object.insert("version".into(), json!(stored.version));
     if let Some(updated) = &stored.updated_at {
         object.insert("updated_at".into(), json!(time(updated)));
     }
@@ -208,7 +209,7 @@ mod tests {
             let text = if title.trim().is_empty() { format!("x{text}") } else { text };
             let payload: BTreeMap<String, Value> = fields.into_iter().map(|(k, kind)| (k, value(kind))).collect();
             let vector = vector.map(|values| crate::proto::Vector { values });
-            let document = Document { id: "a".into(), title, text, payload, vector };
+            let document = Document { id: "a".into(), title, text, payload, vector, ..Default::default() };
             let stored = StoredDocument { document: Some(document.clone()), ..Default::default() };
             let read = read_again(&serde_json::to_string(&document_json(&stored, true)).unwrap());
             prop_assert_eq!(payload_to(&read.payload), document.payload);

@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    Collection, CollectionError,
-    point::{self, Point},
-    writer,
+    Collection, CollectionError, Condition,
+    point::Point,
+    writer::{self, Call},
 };
 use crate::value::{PointId, payload::payload_bytes};
 
@@ -19,15 +19,23 @@ use crate::value::{PointId, payload::payload_bytes};
 pub enum Write {
     /// Stores the point; a stored point of its id is replaced, unless its content hash is the same.
     Upsert(Box<Point>),
-    /// Only if what is stored has the content `expected`; [`CollectionError::Changed`] if not.
-    Replace {
+    /// As [`Write::Upsert`], where what is stored at the moment of the write meets the condition. The condition is looked
+    /// at first: a point of the same content hash is refused, too, where it does not hold.
+    UpsertIf {
         /// The point to store.
         point: Box<Point>,
-        /// Hash of the content that must be stored now.
-        expected: point::ContentHash,
+        /// What must be stored now.
+        condition: Condition,
     },
     /// Removes the point of this id, if there is one.
     Delete(PointId),
+    /// As [`Write::Delete`], where what is stored at the moment of the write meets the condition.
+    DeleteIf {
+        /// The point to remove.
+        id: PointId,
+        /// What must be stored now.
+        condition: Condition,
+    },
 }
 
 /// The effect of a change.
@@ -43,20 +51,44 @@ pub enum Outcome {
     Deleted,
     /// No point of this id is stored, so nothing was removed.
     NotFound,
+    /// The condition of the write does not hold, so nothing was done. Only [`Collection::submit_each`] answers so.
+    Refused,
+}
+
+/// What became of one write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// What the write did.
+    pub outcome: Outcome,
+    /// Version of the point that is stored now, whether this write stored it or not; `None` where none is stored. See
+    /// [`super::point::Revision::version`].
+    pub version: Option<u64>,
 }
 
 /// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
-pub type WriteDone = Box<dyn FnOnce(Result<Vec<Outcome>, CollectionError>) + Send>;
+pub type WriteDone = Box<dyn FnOnce(Result<Vec<Written>, CollectionError>) + Send>;
 
 impl Collection {
-    /// Queues changes for the writer; `done` hears when all are durable. The changes of one call are atomic.
+    /// Queues changes for the writer; `done` hears when all are durable. The changes of one call are atomic: where the
+    /// condition of one does not hold, none is done and `done` hears that condition's error.
     /// Ids must be distinct within a call. Never blocks; a call that is refused at once is told so on this thread.
     pub fn submit(&self, writes: Vec<Write>, done: WriteDone) {
-        let bytes = match self.admit(&writes) {
+        self.queue(Call { writes, each: false }, done);
+    }
+
+    /// [`Collection::submit`] of changes that are as well done without one another: one whose condition does not hold is
+    /// left out and answered with [`Outcome::Refused`], and the others become durable together.
+    pub fn submit_each(&self, writes: Vec<Write>, done: WriteDone) {
+        self.queue(Call { writes, each: true }, done);
+    }
+
+    fn queue(&self, call: Call, done: WriteDone) {
+        let writes = &call.writes;
+        let bytes = match self.admit(writes) {
             Ok(bytes) => bytes,
             Err(error) => return writer::answer(done, Err(error)),
         };
-        match self.shared.jobs.push(writer::Job { writes, done, bytes }) {
+        match self.shared.jobs.push(writer::Job { call, done, bytes }) {
             Ok(()) => self.shared.wake_writer(),
             Err(refused) => {
                 let (job, error) = *refused;
@@ -77,7 +109,7 @@ impl Collection {
             if !ids.insert(write.id()) {
                 return Err(CollectionError::DuplicateId { id: write.id().as_str().to_owned() });
             }
-            if let Write::Upsert(point) | Write::Replace { point, .. } = write {
+            if let Some(point) = write.point() {
                 self.check_point(point)?;
             }
         }
@@ -115,7 +147,7 @@ impl Collection {
     ///
     /// # Errors
     /// As the writer reports.
-    pub fn write(&self, writes: Vec<Write>) -> Result<Vec<Outcome>, CollectionError> {
+    pub fn write(&self, writes: Vec<Write>) -> Result<Vec<Written>, CollectionError> {
         let (sender, answer) = sync_channel(1);
         self.submit(
             writes,
@@ -131,8 +163,23 @@ impl Collection {
 impl Write {
     pub(super) fn id(&self) -> &PointId {
         match self {
-            Write::Upsert(point) | Write::Replace { point, .. } => &point.id,
-            Write::Delete(id) => id,
+            Write::Upsert(point) | Write::UpsertIf { point, .. } => &point.id,
+            Write::Delete(id) | Write::DeleteIf { id, .. } => id,
+        }
+    }
+
+    /// What it stores, unless it is a deletion.
+    pub(super) fn point(&self) -> Option<&Point> {
+        match self {
+            Write::Upsert(point) | Write::UpsertIf { point, .. } => Some(point),
+            Write::Delete(_) | Write::DeleteIf { .. } => None,
+        }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        match self {
+            Write::Upsert(_) | Write::Delete(_) => Condition::Any,
+            Write::UpsertIf { condition, .. } | Write::DeleteIf { condition, .. } => *condition,
         }
     }
 
@@ -141,13 +188,10 @@ impl Write {
         const OVERHEAD: usize = 128;
         OVERHEAD
             + self.id().as_str().len()
-            + match self {
-                Write::Upsert(point) | Write::Replace { point, .. } => {
-                    let vectors: usize =
-                        point.passages.iter().map(|p| OVERHEAD + size_of_val(p.vector.as_slice())).sum();
-                    point.title.len() + point.text.len() + payload_bytes(&point.payload) + vectors
-                }
-                Write::Delete(_) => 0,
-            }
+            + self.point().map_or(0, |point| {
+                let vectors: usize =
+                    point.passages.iter().map(|p| OVERHEAD + size_of_val(p.vector.as_slice())).sum();
+                point.title.len() + point.text.len() + payload_bytes(&point.payload) + vectors
+            })
     }
 }

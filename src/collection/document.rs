@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CollectionError, Shared, body::Body, point::StoredPoint};
+use super::{CollectionError, Shared, body::Body, point::StoredPoint, slots::version};
 use crate::{
     budget::Room,
     store::Head,
@@ -61,8 +61,8 @@ impl Opened {
         room.take(bytes, values)?;
         let text = if self.with_text { shared.store.text(self.number, &self.head)? } else { String::new() };
         let Body { id, title, payload, content_hash, passages, updated_at } = self.body;
-        let (payload, vector) = (Arc::new(payload), self.vector);
-        Ok(StoredPoint { id, title, text, payload, content_hash, passages, updated_at, vector })
+        let (payload, vector, version) = (Arc::new(payload), self.vector, version(self.number));
+        Ok(StoredPoint { id, title, text, payload, content_hash, passages, version, updated_at, vector })
     }
 }
 

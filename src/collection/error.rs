@@ -34,6 +34,22 @@ pub enum CollectionError {
     BadPoint { id: String, reason: String },
     #[error("document {id:?} was changed or deleted by another request meanwhile; retry")]
     Changed { id: String },
+    #[error(
+        "document {id:?} is there already, with version {version}, and this write only inserts; give the new one another id, or write it in another mode"
+    )]
+    Exists { id: String, version: u64 },
+    #[error(
+        "there is no document {id:?}, and this write only replaces; insert it first, or write it in another mode"
+    )]
+    NothingToReplace { id: String },
+    #[error(
+        "document {id:?} has version {stored}, not {expected} as this write expects: it was changed meanwhile; read it again, and decide anew"
+    )]
+    OtherVersion { id: String, expected: u64, stored: u64 },
+    #[error(
+        "document {id:?} is not there, and this write expects version {expected} of it: it was deleted meanwhile; read it again, and decide anew"
+    )]
+    Gone { id: String, expected: u64 },
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(
@@ -66,7 +82,11 @@ impl Fault for CollectionError {
         match self {
             CollectionError::Value(e) => e.kind(),
             CollectionError::Vector(e) => e.kind(),
-            CollectionError::NoDocument { .. } => ErrorKind::NotFound,
+            CollectionError::NoDocument { .. } | CollectionError::NothingToReplace { .. } => {
+                ErrorKind::NotFound
+            }
+            CollectionError::Exists { .. } => ErrorKind::Exists,
+            CollectionError::OtherVersion { .. } | CollectionError::Gone { .. } => ErrorKind::Precondition,
             CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
             CollectionError::Changed { .. } => ErrorKind::Overloaded,
@@ -84,6 +104,8 @@ impl Fault for CollectionError {
 
     fn field(&self) -> Option<&str> {
         match self {
+            CollectionError::Exists { .. } | CollectionError::NothingToReplace { .. } => Some("mode"),
+            CollectionError::OtherVersion { .. } | CollectionError::Gone { .. } => Some("expected_version"),
             CollectionError::Filter(e) => e.field(),
             CollectionError::Vector(e) => e.field(),
             _ => None,

@@ -26,6 +26,7 @@ use crate::{
 
 mod admit;
 mod body;
+mod condition;
 mod document;
 mod error;
 mod indexer;
@@ -43,7 +44,8 @@ mod writer;
 pub mod point;
 
 pub use crate::store::Identity;
-pub use admit::{Outcome, Write, WriteDone};
+pub use admit::{Outcome, Write, WriteDone, Written};
+pub use condition::Condition;
 pub use document::PAGE_BYTES;
 pub use error::CollectionError;
 pub use query::{Ask, Reads, Retrieval, SearchQuery, SearchTrace, Source, Stage, StageTrace};

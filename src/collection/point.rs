@@ -15,6 +15,16 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContentHash(pub [u8; 16]);
 
+/// Which state of a document is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revision {
+    /// 1 or more. Each write that changes a document gives it a larger version than any document of its collection ever
+    /// had, so that none is given out twice, also after the document was deleted or the collection opened again.
+    pub version: u64,
+    /// Hash of the content that it was made from.
+    pub content_hash: ContentHash,
+}
+
 /// A vector and the bytes of the document's text that it stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passage {
@@ -41,6 +51,15 @@ pub struct Point {
     pub passages: Vec<Passage>,
 }
 
+/// A document as it could be written again, and which state of it that is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned {
+    /// The document.
+    pub point: Point,
+    /// See [`Revision::version`].
+    pub version: u64,
+}
+
 /// A document as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredPoint {
@@ -56,6 +75,8 @@ pub struct StoredPoint {
     pub content_hash: ContentHash,
     /// Bytes of the text, one range per passage.
     pub passages: Vec<Range<u32>>,
+    /// Which state of the document this is; see [`Revision::version`].
+    pub version: u64,
     /// When it was last written, in microseconds since 1970.
     pub updated_at: i64,
     /// First passage's vector, if asked for.
@@ -79,6 +100,8 @@ pub struct Hit {
     pub passage: Arc<str>,
     /// Empty if it was not asked for.
     pub payload: Arc<Payload>,
+    /// Which state of the document was found; see [`Revision::version`].
+    pub version: u64,
     /// Which retrievers found it; at least one.
     pub sources: Vec<Source>,
 }

@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     Collection, CollectionError, Page, Reads, SearchQuery, SearchTrace,
     document::{Opened, PAGE_BYTES},
-    point::{ContentHash, Hit, Passage, Point, StoredPoint},
+    point::{Hit, Passage, Point, Revision, StoredPoint, Versioned},
     query,
 };
 use crate::{
@@ -24,9 +24,11 @@ use crate::{
 const SORT_SHARE: u64 = 16;
 
 impl Collection {
-    /// What is stored under an id was made from this content, if it is there. From memory; no disk.
-    pub fn content_hash(&self, id: &PointId) -> Option<ContentHash> {
-        self.shared.read_memory().slots.find(id).map(|(_, entry)| entry.hash)
+    /// Which state of a document is stored, if it is there. From memory; no disk.
+    pub fn revision(&self, id: &PointId) -> Option<Revision> {
+        let memory = self.shared.read_memory();
+        let (_, entry) = memory.slots.find(id)?;
+        Some(Revision { version: entry.version(), content_hash: entry.hash })
     }
 
     /// Stored documents in the order asked; `None` for those not there. Each takes its place in `room` before its text
@@ -69,11 +71,11 @@ impl Collection {
             .collect()
     }
 
-    /// A document with its text and vectors, as it could be written again; `None` if it is not there.
+    /// A document with its text and vectors, as it could be written again, and its version; `None` if it is not there.
     ///
     /// # Errors
     /// Store errors.
-    pub fn point(&self, id: &PointId) -> Result<Option<Point>, CollectionError> {
+    pub fn point(&self, id: &PointId) -> Result<Option<Versioned>, CollectionError> {
         self.shared.check_open()?;
         let (number, vectors, _generation) = {
             let memory = self.shared.read_memory();
@@ -81,7 +83,7 @@ impl Collection {
             let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
             (entry.number, vectors.unwrap_or_default(), Arc::clone(&memory.generation))
         };
-        let StoredPoint { id, title, text, payload, content_hash, passages, .. } =
+        let StoredPoint { id, title, text, payload, content_hash, passages, version, .. } =
             Opened::read(&self.shared, number, true, None)?.point(&self.shared, &Room::unbounded())?;
         let spec = &self.shared.spec;
         let passages = passages
@@ -96,7 +98,8 @@ impl Collection {
             })
             .collect::<Result<_, CollectionError>>()?;
         let payload = Arc::unwrap_or_clone(payload);
-        Ok(Some(Point { id, title, text, payload, content_hash, passages }))
+        let point = Point { id, title, text, payload, content_hash, passages };
+        Ok(Some(Versioned { point, version }))
     }
 
     /// The best documents (or passages), best first: with a filter or without, min(k, documents that may be answered)
@@ -196,8 +199,9 @@ impl Collection {
             stop.check()?;
             let found = {
                 let memory = self.shared.read_memory();
-                let entry = memory.slots.find(&point.id).map(|(_, entry)| (entry.hash, entry.first_slot));
-                entry.map(|(hash, slot)| (hash == point.content_hash, memory.flat.vector(Slot(slot))))
+                let entry =
+                    memory.slots.find(&point.id).map(|(_, entry)| (entry.version(), entry.first_slot));
+                entry.map(|(version, slot)| (version == point.version, memory.flat.vector(Slot(slot))))
             };
             match found {
                 Some((true, vector)) => point.vector = vector,

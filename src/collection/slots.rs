@@ -46,6 +46,16 @@ impl Entry {
     pub(super) fn slots(&self) -> Range<u32> {
         self.first_slot..self.first_slot + self.passages
     }
+
+    /// See [`super::point::Revision::version`].
+    pub(super) fn version(&self) -> u64 {
+        version(self.number)
+    }
+}
+
+/// The version that a document of this number in the store has. It begins with 1, so that 0 is nobody's.
+pub(super) fn version(number: u64) -> u64 {
+    number + 1
 }
 
 /// All documents of a collection.

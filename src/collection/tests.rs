@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Made, Means, Outcome, Reads,
-    SearchQuery, SearchTrace, Write,
+    Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Condition, Made, Means, Outcome,
+    Reads, SearchQuery, SearchTrace, Write, Written,
     memory::Graph,
-    point::{ContentHash, Hit, Passage, Point},
+    point::{ContentHash, Hit, Passage, Point, Revision},
     slots::NUMBERS_MAX,
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     vector::{Dim, Metric, Vector},
 };
 
+mod conditions;
 mod durability;
 mod model;
 mod numbers;
@@ -104,6 +105,10 @@ pub(super) fn point(name: &str, version: u64, passages: u32, random: &mut Random
 
 pub(super) fn upsert(point: Point) -> Write {
     Write::Upsert(Box::new(point))
+}
+
+fn outcomes(collection: &Collection, writes: Vec<Write>) -> Vec<Outcome> {
+    collection.write(writes).unwrap().iter().map(|written| written.outcome).collect()
 }
 
 pub(super) fn query(vector: Vector, k: usize) -> SearchQuery {

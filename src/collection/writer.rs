@@ -13,12 +13,12 @@ use std::{
 };
 
 use super::{
-    CollectionError, Outcome, Shared, Write, WriteDone,
+    CollectionError, Outcome, Shared, Write, WriteDone, Written,
     body::Body,
     memory::{Arrival, Departure},
     point::Point,
     recover,
-    slots::Entry,
+    slots::{Entry, version},
 };
 use crate::{
     store::StoreBatch,
@@ -47,9 +47,17 @@ const FREED_SHARE: u64 = 16;
 /// How long removed documents may wait for a batch to be purged with.
 const PURGE_AFTER: Duration = Duration::from_secs(1);
 
+/// What one caller wants written.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) writes: Vec<Write>,
+    /// A write whose condition does not hold is left out; otherwise it refuses the whole call.
+    pub(super) each: bool,
+}
+
 /// One call that waits.
 pub(super) struct Job {
-    pub(super) writes: Vec<Write>,
+    pub(super) call: Call,
     pub(super) done: WriteDone,
     pub(super) bytes: usize,
 }
@@ -101,7 +109,7 @@ impl Jobs {
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Job")
-            .field("writes", &self.writes.len())
+            .field("writes", &self.call.writes.len())
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
@@ -151,9 +159,9 @@ impl Writer {
     /// One batch, if there is one. Leaves when nobody can send any more and everything sent is answered.
     pub(super) fn turn(&mut self) -> Next {
         if let Some(jobs) = self.next_batch() {
-            let (writes, mut dones): (Vec<_>, Vec<_>) =
-                jobs.into_iter().map(|job| (job.writes, Some(job.done))).unzip();
-            let worked = catch_unwind(AssertUnwindSafe(|| self.work(writes, &mut dones)));
+            let (calls, mut dones): (Vec<_>, Vec<_>) =
+                jobs.into_iter().map(|job| (job.call, Some(job.done))).unzip();
+            let worked = catch_unwind(AssertUnwindSafe(|| self.work(calls, &mut dones)));
             if worked.is_err() {
                 self.shared.fail("the writer panicked; see the log".to_owned());
             }
@@ -185,16 +193,16 @@ impl Writer {
                 return purge.then(Vec::new);
             }
         };
-        let mut ids: HashSet<PointId> = first.writes.iter().map(|w| w.id().clone()).collect();
+        let mut ids: HashSet<PointId> = first.call.writes.iter().map(|w| w.id().clone()).collect();
         let mut bytes = first.bytes;
         let mut jobs = vec![first];
         while bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
             let Some(job) = self.shared.jobs.pop() else { break };
-            if job.writes.iter().any(|write| ids.contains(write.id())) {
+            if job.call.writes.iter().any(|write| ids.contains(write.id())) {
                 self.held = Some(job);
                 break;
             }
-            ids.extend(job.writes.iter().map(|w| w.id().clone()));
+            ids.extend(job.call.writes.iter().map(|w| w.id().clone()));
             bytes += job.bytes;
             jobs.push(job);
         }
@@ -206,13 +214,13 @@ impl Writer {
         Some(jobs)
     }
 
-    fn work(&mut self, jobs: Vec<Vec<Write>>, dones: &mut [Option<WriteDone>]) {
+    fn work(&mut self, calls: Vec<Call>, dones: &mut [Option<WriteDone>]) {
         if self.shared.read_only().is_some() {
             return;
         }
-        let many = jobs.len() > 1;
-        let kept = many.then(|| jobs.clone());
-        match self.attempt(jobs) {
+        let many = calls.len() > 1;
+        let kept = many.then(|| calls.clone());
+        match self.attempt(calls) {
             Ok(answers) => {
                 for (done, result) in dones.iter_mut().zip(answers) {
                     if let Some(done) = done.take() {
@@ -222,9 +230,9 @@ impl Writer {
             }
             // Nothing was done. What needs less room, deletes above all, must not suffer for the others.
             Err(error) if is_passing(&error) => {
-                let jobs = kept.into_iter().flatten();
-                for (done, job) in dones.iter_mut().zip(jobs) {
-                    let result = match self.attempt(vec![job]) {
+                let calls = kept.into_iter().flatten();
+                for (done, call) in dones.iter_mut().zip(calls) {
+                    let result = match self.attempt(vec![call]) {
                         Ok(mut answers) => answers.pop().unwrap_or(Ok(Vec::new())),
                         Err(error) => Err(error),
                     };
@@ -243,17 +251,17 @@ impl Writer {
         }
     }
 
-    /// One durable batch of `jobs`, and an answer for each. An error: none of them was done; the collection is
+    /// One durable batch of `calls`, and an answer for each. An error: none of them was done; the collection is
     /// read-only unless the disk was full.
     fn attempt(
         &mut self,
-        jobs: Vec<Vec<Write>>,
-    ) -> Result<Vec<Result<Vec<Outcome>, CollectionError>>, CollectionError> {
-        self.make_numbers(&jobs)?;
+        calls: Vec<Call>,
+    ) -> Result<Vec<Result<Vec<Written>, CollectionError>>, CollectionError> {
+        self.make_numbers(&calls)?;
         let mut plan = Plan { next: self.next, ..Plan::default() };
-        let mut answers = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            answers.push(self.plan(job, &mut plan));
+        let mut answers = Vec::with_capacity(calls.len());
+        for call in calls {
+            answers.push(self.plan(call, &mut plan));
         }
         let purged = match self.plan_purge(&mut plan.batch) {
             Ok(purged) => purged,
@@ -290,13 +298,11 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Gives all numbers in memory out anew if they do not suffice for `jobs` and those of removed documents would. It
-    /// is what an opening does, and takes as long; searches go on, without a graph until there is another.
-    fn make_numbers(&mut self, jobs: &[Vec<Write>]) -> Result<(), CollectionError> {
-        let points = jobs.iter().flatten().filter_map(|write| match write {
-            Write::Upsert(point) | Write::Replace { point, .. } => Some(point.passages.len() as u64),
-            Write::Delete(_) => None,
-        });
+    /// Gives all numbers in memory out anew if they do not suffice for `calls` and those of removed documents would. It is
+    /// what an opening does, and takes as long; searches go on, without a graph until there is another.
+    fn make_numbers(&mut self, calls: &[Call]) -> Result<(), CollectionError> {
+        let points = calls.iter().flat_map(|call| &call.writes).filter_map(Write::point);
+        let points = points.map(|point| point.passages.len() as u64);
         let (docs, slots) = points.fold((0, 0), |(docs, slots), passages| (docs + 1, slots + passages));
         let max = u64::from(self.shared.numbers_max);
         let memory = self.shared.read_memory();
@@ -335,7 +341,8 @@ impl Writer {
     }
 
     /// Adds one call to the batch. If it cannot be done, the plan is as if it had never been.
-    fn plan(&self, writes: Vec<Write>, plan: &mut Plan) -> Result<Vec<Outcome>, CollectionError> {
+    fn plan(&self, call: Call, plan: &mut Plan) -> Result<Vec<Written>, CollectionError> {
+        let Call { writes, each } = call;
         // Everything that can fail comes first.
         let (mut doc, mut slot, max) = (plan.next.doc, plan.next.slot, self.shared.numbers_max);
         let full = || CollectionError::Full { limit: max };
@@ -343,31 +350,30 @@ impl Writer {
         let memory = self.shared.read_memory();
         for write in writes {
             let known = memory.slots.find(write.id()).map(|(doc, entry)| (doc, entry.number, entry.hash));
-            if let Write::Replace { point, expected } = &write
-                && known.is_none_or(|(_, _, hash)| hash != *expected)
-            {
-                return Err(CollectionError::Changed { id: point.id.as_str().to_owned() });
-            }
-            let unchanged = match (&write, known) {
-                (Write::Upsert(point) | Write::Replace { point, .. }, Some((_, _, hash)))
-                    if point.content_hash == hash =>
-                {
-                    Some(Outcome::Unchanged)
-                }
-                (Write::Delete(_), None) => Some(Outcome::NotFound),
+            let stored = known.map(|(_, number, _)| version(number));
+            // Nobody changes the document between this look and the write: this thread does both, no other call of the
+            // batch names the document, and what earlier batches wrote is in memory.
+            let refused = write.condition().check(write.id(), stored).err();
+            let settled = match (write.point(), known) {
+                _ if refused.is_some() => Some(Outcome::Refused),
+                (Some(point), Some((_, _, hash))) if point.content_hash == hash => Some(Outcome::Unchanged),
+                (None, None) => Some(Outcome::NotFound),
                 _ => None,
             };
-            if let (Write::Upsert(point) | Write::Replace { point, .. }, None) = (&write, unchanged) {
+            if let Some(error) = refused.filter(|_| !each) {
+                return Err(error);
+            }
+            if let (Some(point), None) = (write.point(), settled) {
                 let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
                 slot = slot.checked_add(passages).filter(|slot| *slot <= max).ok_or_else(full)?;
                 doc = doc.checked_add(1).filter(|doc| *doc <= max).ok_or_else(full)?;
             }
-            steps.push((write, known.map(|(doc, number, _)| (doc, number)), unchanged));
+            steps.push((write, known.map(|(doc, number, _)| (doc, number)), settled));
         }
         drop(memory);
         let mut heads = Vec::with_capacity(steps.len());
-        for (_, known, unchanged) in &steps {
-            heads.push(match (known, unchanged) {
+        for (_, known, settled) in &steps {
+            heads.push(match (known, settled) {
                 (Some((doc, number)), None) => {
                     let (head, body) = self.shared.read_head(*number)?;
                     Some((*doc, *number, head, body))
@@ -377,9 +383,9 @@ impl Writer {
         }
         let now = datetime::now();
         let mut outcomes = Vec::with_capacity(steps.len());
-        for ((write, known, unchanged), head) in steps.into_iter().zip(heads) {
-            if let Some(outcome) = unchanged {
-                outcomes.push(outcome);
+        for ((write, known, settled), head) in steps.into_iter().zip(heads) {
+            if let Some(outcome) = settled {
+                outcomes.push(Written { outcome, version: known.map(|(_, number)| version(number)) });
                 continue;
             }
             if let Some((doc, number, head, body)) = head {
@@ -387,10 +393,12 @@ impl Writer {
                 plan.departures.push(Departure { doc, number, payload: body.payload });
             }
             outcomes.push(match write {
-                Write::Delete(_) => Outcome::Deleted,
-                Write::Upsert(point) | Write::Replace { point, .. } => {
-                    plan.put(*point, now);
-                    if known.is_some() { Outcome::Updated } else { Outcome::Inserted }
+                Write::Delete(_) | Write::DeleteIf { .. } => {
+                    Written { outcome: Outcome::Deleted, version: None }
+                }
+                Write::Upsert(point) | Write::UpsertIf { point, .. } => {
+                    let outcome = if known.is_some() { Outcome::Updated } else { Outcome::Inserted };
+                    Written { outcome, version: Some(version(plan.put(*point, now))) }
                 }
             });
         }
@@ -441,7 +449,8 @@ impl Numbers {
 }
 
 impl Plan {
-    fn put(&mut self, point: Point, updated_at: i64) {
+    /// Adds a document, and returns its number in the store.
+    fn put(&mut self, point: Point, updated_at: i64) -> u64 {
         let Point { id, title, text, payload, content_hash, passages } = point;
         let (ranges, vectors): (Vec<_>, Vec<_>) = passages.into_iter().map(|p| (p.range, p.vector)).unzip();
         let Numbers { doc, slot: first_slot, number } = self.next;
@@ -452,6 +461,7 @@ impl Plan {
         let encoded = body.encode();
         self.batch.put(number, encoded, &text, vectors.iter().map(|v| v.as_slice()));
         self.arrivals.push(Arrival { doc, entry, payload: body.payload, vectors });
+        number
     }
 }
 
@@ -460,7 +470,7 @@ fn is_passing(error: &CollectionError) -> bool {
 }
 
 /// A caller's panic is the caller's.
-pub(super) fn answer(done: WriteDone, result: Result<Vec<Outcome>, CollectionError>) {
+pub(super) fn answer(done: WriteDone, result: Result<Vec<Written>, CollectionError>) {
     if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
         tracing::error!("a caller panicked when it was told that its write is done");
     }

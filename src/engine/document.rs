@@ -1,6 +1,6 @@
 //! A document as a user sends it, and what a write did with it.
 
-use crate::value::Payload;
+use crate::{collection::Condition, value::Payload};
 
 /// A document as a user sends it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,6 +15,39 @@ pub struct Document {
     pub payload: Payload,
     /// Its vector, where the collection takes vectors only. Default: none.
     pub vector: Option<Vec<f32>>,
+    /// What must be stored under its id at the moment of the write. Default [`Condition::Any`].
+    pub condition: Condition,
+}
+
+/// A stored document that a change is meant for. An id alone is any version of it.
+///
+/// ```
+/// # use distilface::engine::{Engine, EngineError, Target};
+/// # async fn delete(engine: &Engine, version: u64) -> Result<(), EngineError> {
+/// // Whatever version it has; then only the version that was read.
+/// engine.delete("places", vec!["east".into()]).await?;
+/// engine.delete("places", vec![Target { id: "north".into(), expected_version: Some(version) }]).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Target {
+    /// The document's id.
+    pub id: String,
+    /// The version that the document must have at the moment of the change, 1 or more. Default: any.
+    pub expected_version: Option<u64>,
+}
+
+impl Target {
+    pub(super) fn condition(&self) -> Condition {
+        self.expected_version.map_or(Condition::Any, Condition::Version)
+    }
+}
+
+impl<I: Into<String>> From<I> for Target {
+    fn from(id: I) -> Self {
+        Target { id: id.into(), expected_version: None }
+    }
 }
 
 /// The result of writing one document.
@@ -35,6 +68,9 @@ pub struct DocumentOutcome {
     /// Words of its passages that the model reads as one unknown token each: they have more than 100 characters, or the
     /// vocabulary cannot spell them. Nothing finds a document by such a word.
     pub unknown_tokens: u32,
+    /// Version of the document as it is stored after the write, also where nothing was done; see
+    /// [`crate::collection::point::Revision::version`].
+    pub version: u64,
 }
 
 /// The effect of a write on one document.

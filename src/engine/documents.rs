@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     collection::{
-        Outcome, Write,
-        point::{ContentHash, Passage, Point},
+        CollectionError, Condition, Outcome, Write,
+        point::{ContentHash, Passage, Point, Revision},
     },
     encoder::{Embedding, Encoder, Limits, TextKind},
     value::{Payload, PointId, payload::validate_payload},
@@ -42,9 +42,10 @@ enum AllOrNone {
 /// A document on its way in.
 enum Step {
     Refused(EngineError),
-    /// What is stored has this hash, so there is nothing to do; looked at again before it is answered.
-    Unchanged(Document, ContentHash),
-    Ready(Box<Point>, Encoded),
+    /// This is stored already and the write has no condition, so there is nothing to do; looked at again before it is
+    /// answered.
+    Unchanged(Document, Revision),
+    Ready(Box<Point>, Encoded, Condition),
 }
 
 /// The result of encoding a document.
@@ -59,6 +60,7 @@ struct Encoded {
 /// Documents that were checked and encoded, not yet written.
 struct Prepared {
     open: Arc<Open>,
+    all_or_none: AllOrNone,
     /// In the order they were sent.
     steps: Vec<(String, Step)>,
 }
@@ -75,8 +77,9 @@ struct Arrived {
     id: PointId,
     hash: ContentHash,
     document: Document,
-    stored: Option<ContentHash>,
-    /// What is stored, if it is another content whose title and text are as long: then only its fields may be new.
+    stored: Option<Revision>,
+    /// What is stored, if its title and text are as long: then only its fields may be new, or, where the writer has a
+    /// condition to look at, nothing.
     alike: Option<Box<Point>>,
 }
 
@@ -84,6 +87,12 @@ impl Arrived {
     /// Costs nothing; the texts themselves are compared in a pool.
     fn is_as_long_as(&self, point: &Point) -> bool {
         (point.title.len(), point.text.len()) == (self.document.title.len(), self.document.text.len())
+    }
+
+    /// What is stored is this content, and whoever writes it has nothing to look at.
+    fn is_settled(&self) -> bool {
+        let same = self.stored.is_some_and(|stored| stored.content_hash == self.hash);
+        same && self.document.condition == Condition::Any
     }
 }
 
@@ -101,10 +110,22 @@ struct Cut {
 type Checked = Result<Result<Cut, Step>>;
 
 impl Engine {
-    /// Writes all documents or none; each id may occur once. It answers when they are durable.
+    /// Writes all documents or none; each id may occur once. It answers when they are durable. Conditions are looked at
+    /// when the documents are written, so that of several who expect the same version one writes.
+    ///
+    /// ```
+    /// # use distilface::engine::{Caller, Condition, Document, Engine, EngineError};
+    /// # async fn edit(engine: &Engine, read: Document, version: u64) -> Result<u64, EngineError> {
+    /// // Fails if anybody changed the document since it was read.
+    /// let edited = Document { condition: Condition::Version(version), ..read };
+    /// let outcomes = engine.upsert("places", vec![edited], Caller::default()).await?;
+    /// Ok(outcomes[0].version)
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// The first document's that is wrong; encoder and store errors. Nothing is written then.
+    /// The first document's that is wrong, or whose [`Condition`] does not hold; encoder and store errors. Nothing is
+    /// written then.
     pub async fn upsert(
         &self,
         collection: &str,
@@ -115,17 +136,13 @@ impl Engine {
             let limit = self.config().limits.batch_max;
             return Err(super::out_of_range("the number of documents", 1, limit, 0));
         }
-        let mut prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, caller).await?;
-        let refused = prepared.steps.iter().position(|(_, step)| matches!(step, Step::Refused(_)));
-        if let Some((_, Step::Refused(error))) = refused.map(|place| prepared.steps.swap_remove(place)) {
-            return Err(error);
-        }
+        let prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, caller).await?;
         self.commit(prepared, caller).await?.into_iter().collect()
     }
 
-    /// Writes each document by itself: a bad one is an error in its place and the others are written. It answers when
-    /// they are durable. Of an id that occurs more than once the last document stays, as if each had come in its own
-    /// call.
+    /// Writes each document by itself: a bad one, or one whose [`Condition`] does not hold, is an error in its place and
+    /// the others are written. It answers when they are durable. Of an id that occurs more than once the last document
+    /// stays, as if each had come in its own call.
     ///
     /// # Errors
     /// The outer error is of the whole call (no such collection, encoder or disk failed); nothing is written then, but
@@ -178,7 +195,7 @@ impl Engine {
         drop(self.backend(&open).ready().await?);
         let encoder = self.encoder_for(&open.info).await?;
         let steps = self.prepare(&open, encoder.as_ref(), documents, all_or_none, caller).await?;
-        Ok(Prepared { open, steps })
+        Ok(Prepared { open, all_or_none, steps })
     }
 
     async fn prepare(
@@ -299,14 +316,23 @@ impl Engine {
             received.iter_mut().filter_map(|received| received.document.as_mut().ok()).collect();
         if !arrived.is_empty() {
             let ids = arrived.iter().map(|arrived| arrived.id.clone()).collect();
-            for (arrived, stored) in arrived.iter_mut().zip(backend.content_hashes(ids).await?) {
+            for (arrived, stored) in arrived.iter_mut().zip(backend.revisions(ids).await?) {
                 arrived.stored = stored;
             }
         }
+        // The writer looks again; what is refused now costs no encoding.
+        for Received { document, .. } in &mut received {
+            if let Ok(Arrived { id, document: sent, stored, .. }) = document
+                && let Err(error) = sent.condition.check(id, stored.map(|stored| stored.version))
+            {
+                *document = Err(error.into());
+            }
+        }
         // Vectors depend on title and text, and on model and chunking, which a collection keeps for its life.
-        let is_changed =
-            |arrived: &&mut Arrived| encodes && arrived.stored.is_some_and(|stored| stored != arrived.hash);
-        let mut changed: VecDeque<&mut Arrived> = arrived.into_iter().filter(is_changed).collect();
+        let arrived = received.iter_mut().filter_map(|received| received.document.as_mut().ok());
+        let is_to_compare =
+            |arrived: &&mut Arrived| encodes && arrived.stored.is_some() && !arrived.is_settled();
+        let mut changed: VecDeque<&mut Arrived> = arrived.filter(is_to_compare).collect();
         let mut failed = HashMap::new();
         while !changed.is_empty() {
             let ids = changed.iter().take(COMPARED_DOCUMENTS).map(|arrived| arrived.id.clone()).collect();
@@ -319,6 +345,7 @@ impl Engine {
                 let Some(arrived) = changed.pop_front() else { break };
                 match point {
                     Ok(point) => {
+                        let point = point.map(|stored| stored.point);
                         arrived.alike = point.filter(|point| arrived.is_as_long_as(point)).map(Box::new);
                     }
                     Err(error) => drop(failed.insert(arrived.id.clone(), error)),
@@ -340,13 +367,19 @@ impl Engine {
     /// Writes what was prepared and answers when it is durable.
     async fn commit(&self, prepared: Prepared, caller: Caller) -> Result<Vec<Result<DocumentOutcome>>> {
         self.check_open()?;
-        let Prepared { open, mut steps } = prepared;
+        let Prepared { open, all_or_none, mut steps } = prepared;
         self.refresh(&open, &mut steps, caller).await?;
+        if all_or_none == AllOrNone::Yes {
+            let refused = steps.iter().position(|(_, step)| matches!(step, Step::Refused(_)));
+            if let Some((_, Step::Refused(error))) = refused.map(|place| steps.swap_remove(place)) {
+                return Err(error);
+            }
+        }
         let mut writes = Vec::new();
         let mut answers: Vec<Result<DocumentOutcome>> = Vec::with_capacity(steps.len());
         let mut places = Vec::new();
         for (id, step) in steps {
-            let outcome = |passages, encoded: Encoded| DocumentOutcome {
+            let outcome = |passages, encoded: Encoded, version| DocumentOutcome {
                 id,
                 status: WriteStatus::Unchanged,
                 passages,
@@ -354,27 +387,44 @@ impl Engine {
                 truncated: encoded.truncated,
                 title_truncated: encoded.title_truncated,
                 unknown_tokens: encoded.unknown_tokens,
+                version,
             };
             answers.push(match step {
                 Step::Refused(error) => Err(error),
-                Step::Unchanged(..) => Ok(outcome(0, Encoded::default())),
-                Step::Ready(point, encoded) => {
-                    places.push(answers.len());
+                Step::Unchanged(_, stored) => Ok(outcome(0, Encoded::default(), stored.version)),
+                Step::Ready(point, encoded, condition) => {
+                    places.push((answers.len(), point.id.clone(), condition));
                     let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
-                    writes.push(Write::Upsert(point));
-                    Ok(outcome(passages, encoded))
+                    writes.push(Write::UpsertIf { point, condition });
+                    Ok(outcome(passages, encoded, 0))
                 }
             });
         }
-        if !writes.is_empty() {
-            let outcomes = self.backend(&open).write(writes).await?;
-            for (place, outcome) in places.into_iter().zip(outcomes) {
-                if let Ok(answer) = &mut answers[place] {
-                    answer.status = match outcome {
-                        Outcome::Inserted => WriteStatus::Inserted,
-                        Outcome::Unchanged => WriteStatus::Unchanged,
-                        _ => WriteStatus::Updated,
-                    };
+        if writes.is_empty() {
+            return Ok(answers);
+        }
+        let backend = self.backend(&open);
+        let written = match all_or_none {
+            AllOrNone::Yes => backend.write(writes).await?,
+            AllOrNone::No => backend.write_each(writes).await?,
+        };
+        for ((place, id, condition), written) in places.into_iter().zip(written) {
+            let status = match written.outcome {
+                Outcome::Inserted => WriteStatus::Inserted,
+                Outcome::Unchanged => WriteStatus::Unchanged,
+                Outcome::Refused => {
+                    let refused = condition.check(&id, written.version);
+                    let changed = || CollectionError::Changed { id: id.as_str().to_owned() };
+                    answers[place] = Err(refused.err().unwrap_or_else(changed).into());
+                    continue;
+                }
+                _ => WriteStatus::Updated,
+            };
+            if let Ok(answer) = &mut answers[place] {
+                answer.status = status;
+                answer.version = written.version.unwrap_or_default();
+                if status == WriteStatus::Unchanged {
+                    answer.passages = 0;
                 }
             }
         }
@@ -386,17 +436,24 @@ impl Engine {
     async fn refresh(&self, open: &Arc<Open>, steps: &mut [(String, Step)], caller: Caller) -> Result<()> {
         let mut unchanged = Vec::new();
         for (place, (id, step)) in steps.iter().enumerate() {
-            if let Step::Unchanged(_, hash) = step {
-                unchanged.push((place, PointId::new(id.as_str())?, *hash));
+            if let Step::Unchanged(..) = step {
+                unchanged.push((place, PointId::new(id.as_str())?));
             }
         }
         if unchanged.is_empty() {
             return Ok(());
         }
-        let ids = unchanged.iter().map(|(_, id, _)| id.clone()).collect();
-        let stored = self.backend(open).content_hashes(ids).await?;
-        let changed = unchanged.into_iter().zip(stored).filter(|((.., hash), stored)| *stored != Some(*hash));
-        let stale: Vec<usize> = changed.map(|((place, ..), _)| place).collect();
+        let ids = unchanged.iter().map(|(_, id)| id.clone()).collect();
+        let stored = self.backend(open).revisions(ids).await?;
+        let mut stale = Vec::new();
+        for ((place, _), stored) in unchanged.into_iter().zip(stored) {
+            match (&mut steps[place].1, stored) {
+                (Step::Unchanged(_, known), Some(stored)) if stored.content_hash == known.content_hash => {
+                    *known = stored;
+                }
+                _ => stale.push(place),
+            }
+        }
         if stale.is_empty() {
             return Ok(());
         }
@@ -435,7 +492,7 @@ fn check(
     let id = PointId::new(document.id.as_str())?;
     let bad = |reason: String| EngineError::BadDocument { id: document.id.clone(), reason };
     if !seen.insert(document.id.clone()) {
-        return Err(crate::collection::CollectionError::DuplicateId { id: document.id.clone() }.into());
+        return Err(CollectionError::DuplicateId { id: document.id.clone() }.into());
     }
     let bytes = document.text.len() + document.title.len();
     if bytes > limits.text_bytes_max {
@@ -510,15 +567,16 @@ fn cut(
     arrived: Result<Arrived>,
     until: &Limits,
 ) -> Checked {
-    let Arrived { id, hash, document, stored, alike } = arrived?;
-    if stored == Some(hash) {
-        return Ok(Err(Step::Unchanged(document, hash)));
+    let arrived = arrived?;
+    if let Some(stored) = arrived.stored.filter(|_| arrived.is_settled()) {
+        return Ok(Err(Step::Unchanged(arrived.document, stored)));
     }
+    let Arrived { id, hash, document, alike, .. } = arrived;
     if let Some(stored) = alike
         && (&stored.title, &stored.text) == (&document.title, &document.text)
     {
         let point = Point { payload: document.payload, content_hash: hash, ..*stored };
-        return Ok(Err(Step::Ready(Box::new(point), Encoded::default())));
+        return Ok(Err(Step::Ready(Box::new(point), Encoded::default(), document.condition)));
     }
     let Some(encoder) = encoder else {
         let ranges = std::iter::once(0..document.text.len()).collect();
@@ -569,7 +627,7 @@ fn point(cut: Cut, parts: Vec<Embedding>, dim: Dim, metric: crate::vector::Metri
             })
         })
         .collect::<Result<_>>()?;
-    let Document { title, text, payload, .. } = document;
+    let Document { title, text, payload, condition, .. } = document;
     let point = Point { id, title, text, payload, content_hash: hash, passages };
-    Ok(Step::Ready(Box::new(point), encoded))
+    Ok(Step::Ready(Box::new(point), encoded, condition))
 }

@@ -180,7 +180,7 @@ impl Encoding {
 }
 
 /// Until when to work, so that the client still hears of it.
-fn answer_by(deadline: Instant) -> Instant {
+pub(super) fn answer_by(deadline: Instant) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
     deadline.checked_sub((left / ANSWER_SHARE).min(ANSWER_TIME_MAX)).unwrap_or(deadline)
 }

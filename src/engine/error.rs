@@ -104,6 +104,10 @@ pub enum EngineError {
         "the deadline passed when {done} of {total} documents were looked after; send the rest again, or give the call more time (its deadline, server.request_timeout)"
     )]
     UnfinishedPayload { done: usize, total: usize },
+    #[error(
+        "the deadline passed when {done} of {total} matching documents were looked after; what was changed stays so, so send the same request again, or give the call more time (its deadline, server.request_timeout)"
+    )]
+    UnfinishedMatching { done: usize, total: usize },
     #[error("the server is shutting down")]
     Closing,
     #[error("a worker panicked: {reason}")]
@@ -141,7 +145,9 @@ impl Fault for EngineError {
             }
             TooManyOpen { .. } => ErrorKind::Overloaded,
             Damaged { .. } => ErrorKind::Corrupt,
-            Expired | Unfinished { .. } | UnfinishedPayload { .. } => ErrorKind::Timeout,
+            Expired | Unfinished { .. } | UnfinishedPayload { .. } | UnfinishedMatching { .. } => {
+                ErrorKind::Timeout
+            }
             Unopened { .. } | Closing => ErrorKind::Unavailable,
             Panicked { .. } => ErrorKind::Internal,
             Threads(e) => e.kind(),

@@ -42,20 +42,20 @@ mod read;
 mod search;
 mod vitals;
 
-/// What [`Engine::search`] is asked.
-pub use crate::collection::{Ask, SearchQuery};
+/// What [`Engine::search`] is asked, and what a [`Document`] may ask of its write.
+pub use crate::collection::{Ask, Condition, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
 pub use crate::index::columns::FieldsRequest;
 use backend::{Backend, Local};
 use catalog::{Names, Open};
 pub use collections::{CHUNK_TOKENS_DEFAULT, CollectionInfo, CollectionModel, Counts};
-pub use document::{Document, DocumentOutcome, WriteStatus};
+pub use document::{Document, DocumentOutcome, Target, WriteStatus};
 pub use error::EngineError;
 use error::Result;
 pub use inventory::Finding;
 pub use new_collection::{NewCollection, NewIndex};
 use opened::Shelf;
-pub use payload::{PayloadChange, PayloadOutcome};
+pub use payload::{FAILURES_MAX, PayloadChange, PayloadCounts, PayloadOutcome};
 pub use read::{Listing, ListingQuery};
 pub use search::SearchAnswer;
 use vitals::Vitals;

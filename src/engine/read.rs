@@ -5,10 +5,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Engine, EngineError, backend::PageQuery, cursor::Scope, error::Result, out_of_range};
+use super::{Engine, EngineError, Target, backend::PageQuery, cursor::Scope, error::Result, out_of_range};
 use crate::{
     budget::Room,
-    collection::point::StoredPoint,
+    collection::{Condition, point::StoredPoint},
     value::{PointId, filter::Filter},
 };
 
@@ -141,5 +141,15 @@ impl Engine {
             return Err(out_of_range("the number of ids", 1, limit, ids.len()));
         }
         Ok(ids.iter().map(|id| PointId::new(id.as_str())).collect::<Result<_, _>>()?)
+    }
+
+    /// As [`Engine::ids`], each with what must be stored under it.
+    pub(super) fn targets(&self, targets: &[Target]) -> Result<Vec<(PointId, Condition)>> {
+        let limit = self.config.limits.batch_max;
+        if targets.is_empty() || targets.len() > limit {
+            return Err(out_of_range("the number of ids", 1, limit, targets.len()));
+        }
+        let target = |target: &Target| Ok((PointId::new(target.id.as_str())?, target.condition()));
+        targets.iter().map(target).collect()
     }
 }

@@ -14,6 +14,7 @@ use crate::{
 
 mod many;
 mod pools;
+mod versions;
 
 struct Home {
     config: Config,
@@ -482,7 +483,7 @@ async fn a_long_title_leaves_every_passage_its_own_vector_and_the_text_is_found(
 
     let id = PointId::new("long").unwrap();
     let open = Arc::clone(engine.names().now().find("notes").unwrap());
-    let point = open.collection().unwrap().point(&id).unwrap().unwrap();
+    let point = open.collection().unwrap().point(&id).unwrap().unwrap().point;
     for pair in point.passages.windows(2) {
         assert_ne!(pair[0].vector, pair[1].vector);
     }
@@ -512,7 +513,7 @@ async fn where_only_fields_change_vectors_are_kept() {
     engine.upsert("notes", vec![with(1, &text)], NEVER).await.unwrap();
     let open = Arc::clone(engine.names().now().find("notes").unwrap());
     let id = PointId::new("a").unwrap();
-    let point = || open.collection().unwrap().point(&id).unwrap().unwrap();
+    let point = || open.collection().unwrap().point(&id).unwrap().unwrap().point;
     let (before, texts) = (point(), encoded(&engine));
     let outcome = engine.upsert("notes", vec![with(2, &text)], NEVER).await.unwrap().remove(0);
     assert_eq!((outcome.status, outcome.tokens), (WriteStatus::Updated, 0));
@@ -541,7 +542,7 @@ async fn fields_are_set_removed_and_replaced_and_no_change_is_lost() {
         set: [(field.to_owned(), Value::Integer(value))].into(),
         ..PayloadChange::default()
     };
-    let ids = || vec!["d0".to_owned(), "nobody".to_owned(), "d2".to_owned()];
+    let ids = || vec!["d0".into(), "nobody".into(), "d2".into()];
     let outcomes = engine.set_payload("notes", ids(), set("n", 1), NEVER).await.unwrap();
     assert!(outcomes[1].is_none());
     for outcome in [&outcomes[0], &outcomes[2]] {
@@ -600,7 +601,7 @@ async fn fields_are_set_removed_and_replaced_and_no_change_is_lost() {
     );
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(!payload().await.contains_key("late"));
-    let twice = vec!["d1".to_owned(), "d1".to_owned()];
+    let twice = vec!["d1".into(), "d1".into()];
     assert_eq!(
         engine.set_payload("notes", twice, set("n", 1), NEVER).await.unwrap_err().kind(),
         ErrorKind::Invalid

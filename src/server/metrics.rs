@@ -316,6 +316,7 @@ mod tests {
             truncated: false,
             title_truncated: false,
             unknown_tokens: 0,
+            version: 1,
         });
         metrics.document_failed();
         let text = metrics.text();
@@ -344,6 +345,7 @@ mod tests {
             truncated: false,
             title_truncated: false,
             unknown_tokens: 0,
+            version: 1,
         });
         assert!(metrics.text().contains("distilface_encoded_tokens_total 0"));
     }

@@ -125,7 +125,11 @@ async fn no_requests_together_take_more_memory_than_is_said_and_others_are_answe
         collections.create(request).await.unwrap();
     }
     let mut upsert = async |collection: &str, documents_sent: Vec<proto::Document>| {
-        let request = proto::UpsertRequest { collection: collection.into(), documents: documents_sent };
+        let request = proto::UpsertRequest {
+            collection: collection.into(),
+            documents: documents_sent,
+            ..Default::default()
+        };
         soon(documents.upsert(request)).await.unwrap();
     };
     for i in 0..40 {

@@ -202,7 +202,11 @@ async fn a_collection_has_so_many_field_names_and_says_what_to_do() {
         ..doc(id, "a bird")
     };
     server.upsert("c", vec![with("1", &["a", "b"]), with("2", &["b", "c"])]).await;
-    let request = proto::UpsertRequest { collection: "c".into(), documents: vec![with("3", &["a", "d"])] };
+    let request = proto::UpsertRequest {
+        collection: "c".into(),
+        documents: vec![with("3", &["a", "d"])],
+        ..Default::default()
+    };
     let words = ["\"3\"", "\"d\"", "limits.field_names_max"];
     assert_refused(server.documents.upsert(request).await, Code::InvalidArgument, &words);
     server.upsert("c", vec![with("3", &["a", "c"])]).await;

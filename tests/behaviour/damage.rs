@@ -25,7 +25,11 @@ async fn a_damaged_collection_is_refused_by_name_and_the_others_serve() {
     let place = hurt.display().to_string();
     let words = ["\"hurt\" is damaged", place.as_str(), "backup", "delete the collection"];
     assert_refused(server.search.search(by_text("hurt", "a dog", 1)).await, Code::DataLoss, &words);
-    let upsert = proto::UpsertRequest { collection: "hurt".into(), documents: vec![doc("2", "a dog")] };
+    let upsert = proto::UpsertRequest {
+        collection: "hurt".into(),
+        documents: vec![doc("2", "a dog")],
+        ..Default::default()
+    };
     assert_refused(server.documents.upsert(upsert).await, Code::DataLoss, &words);
     let stats = proto::CollectionStatsRequest { name: "hurt".into(), ..Default::default() };
     assert_refused(server.collections.stats(stats).await, Code::DataLoss, &words);

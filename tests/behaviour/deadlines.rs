@@ -20,7 +20,11 @@ async fn a_request_past_its_deadline_is_answered_with_timeout() {
     let status = server.search.search(by_text("c", "a cat", 1)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     assert_eq!(status.get_error_details().error_info().unwrap().reason, "TIMEOUT");
-    let request = proto::UpsertRequest { collection: "c".into(), documents: vec![doc("2", "a dog")] };
+    let request = proto::UpsertRequest {
+        collection: "c".into(),
+        documents: vec![doc("2", "a dog")],
+        ..Default::default()
+    };
     assert_refused(server.documents.upsert(request).await, Code::DeadlineExceeded, &[]);
     server.metrics_have("distilface_requests_in_flight 0").await;
     let mut server =

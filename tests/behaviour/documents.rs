@@ -17,14 +17,14 @@ fn get(ids: &[&str]) -> proto::GetDocumentsRequest {
 }
 
 fn upsert(documents: Vec<proto::Document>) -> proto::UpsertRequest {
-    proto::UpsertRequest { collection: "c".into(), documents }
+    proto::UpsertRequest { collection: "c".into(), documents, ..Default::default() }
 }
 
 fn delete(ids: &[&str]) -> proto::DeleteDocumentsRequest {
     proto::DeleteDocumentsRequest {
         collection: "c".into(),
         ids: ids.iter().map(ToString::to_string).collect(),
-        filter: None,
+        ..Default::default()
     }
 }
 
@@ -323,7 +323,7 @@ async fn fields_are_changed_without_encoding() {
         ids: ids.iter().map(ToString::to_string).collect(),
         payload: crate::harness::payload(fields),
         remove_fields: remove.iter().map(ToString::to_string).collect(),
-        replace: false,
+        ..Default::default()
     };
     let request = change(&["2", "nobody", "1"], &[("year", Kind::Integer(2))], &["lang"]);
     let answer = server.documents.set_payload(request.clone()).await.unwrap().into_inner();

@@ -124,7 +124,7 @@ impl Server {
     }
 
     pub async fn upsert(&mut self, collection: &str, documents: Vec<Document>) -> Vec<proto::DocumentResult> {
-        let request = proto::UpsertRequest { collection: collection.into(), documents };
+        let request = proto::UpsertRequest { collection: collection.into(), documents, ..Default::default() };
         self.documents.upsert(request).await.unwrap().into_inner().results
     }
 

@@ -26,7 +26,8 @@ impl Ingest {
     }
 
     pub async fn send_to(&self, collection: &str, sequence: u64, documents: Vec<proto::Document>) {
-        let request = IngestRequest { collection: collection.into(), sequence, documents };
+        let request =
+            IngestRequest { collection: collection.into(), sequence, documents, ..Default::default() };
         soon(self.requests.send(request)).await.unwrap();
     }
 
@@ -161,7 +162,7 @@ async fn a_number_that_is_none_fails_its_document_alone_and_names_it() {
     // All or none: the one to blame is named.
     for bad in [nan_vector(1000), nan_field(1000)] {
         let documents = vec![vector_doc(2000, &[1.0, 0.0]), bad];
-        let request = proto::UpsertRequest { collection: "v".into(), documents };
+        let request = proto::UpsertRequest { collection: "v".into(), documents, ..Default::default() };
         let refused = server.documents.upsert(request).await;
         assert_refused(refused, Code::InvalidArgument, &["document \"1000\"", "finite"]);
     }

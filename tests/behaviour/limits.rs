@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 fn upsert(collection: &str, documents: Vec<proto::Document>) -> proto::UpsertRequest {
-    proto::UpsertRequest { collection: collection.into(), documents }
+    proto::UpsertRequest { collection: collection.into(), documents, ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

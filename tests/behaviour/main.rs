@@ -19,3 +19,4 @@ mod memory;
 mod restart;
 mod search;
 mod streams;
+mod versions;

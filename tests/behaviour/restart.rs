@@ -59,7 +59,8 @@ async fn what_was_acknowledged_before_a_stop_is_there_after_it() {
     let writing = tokio::spawn(async move {
         for sequence in 0.. {
             let documents = (0..4).map(|i| doc(format!("{sequence}-{i}"), "the dog in the garden")).collect();
-            let request = proto::IngestRequest { collection: "c".into(), sequence, documents };
+            let request =
+                proto::IngestRequest { collection: "c".into(), sequence, documents, ..Default::default() };
             if requests.send(request).await.is_err() {
                 break;
             }
@@ -162,7 +163,11 @@ async fn another_model_is_refused_for_text_and_does_not_matter_for_vectors() {
     let mut server = server.restart_with(|config| config.encoder.model = model).await;
     let words = ["\"c\"", "tiny", "other"];
     assert_refused(server.search.search(by_text("c", "a cat", 1)).await, Code::FailedPrecondition, &words);
-    let upsert = proto::UpsertRequest { collection: "c".into(), documents: vec![doc("2", "a dog")] };
+    let upsert = proto::UpsertRequest {
+        collection: "c".into(),
+        documents: vec![doc("2", "a dog")],
+        ..Default::default()
+    };
     assert_refused(server.documents.upsert(upsert).await, Code::FailedPrecondition, &words);
     let vector: Vec<f32> = (0..32).map(|i| i as f32).collect();
     assert_eq!(ids(&server.find(by_vector("c", &vector, 1)).await), ["1"]);

@@ -242,7 +242,11 @@ async fn a_long_document_is_one_hit_with_its_best_passage() {
 async fn a_collection_of_vectors_takes_no_text() {
     let mut server = Server::with_vectors().await;
     assert_refused(server.search.search(by_text("v", "a cat", 1)).await, Code::InvalidArgument, &["vector"]);
-    let upsert = proto::UpsertRequest { collection: "v".into(), documents: vec![doc("1", "a cat")] };
+    let upsert = proto::UpsertRequest {
+        collection: "v".into(),
+        documents: vec![doc("1", "a cat")],
+        ..Default::default()
+    };
     assert_refused(server.documents.upsert(upsert).await, Code::InvalidArgument, &["vector"]);
 }
 

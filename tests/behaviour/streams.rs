@@ -89,7 +89,12 @@ async fn one_client_has_so_many_streams_and_another_has_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_message_in_the_middle_of_a_stream_ends_it_after_the_answers_before_it() {
     let server = Server::with_collection().await;
-    let good = IngestRequest { collection: "c".into(), sequence: 7, documents: vec![doc("1", "a cat")] };
+    let good = IngestRequest {
+        collection: "c".into(),
+        sequence: 7,
+        documents: vec![doc("1", "a cat")],
+        ..Default::default()
+    };
     for (bad, word) in [(vec![0x1a, 4, 0x1a, 2, 0xc3, 0x28], "UTF-8"), (vec![0x1a, 100], "cut off")] {
         let mut grpc = tonic::client::Grpc::new(server.channel.clone());
         grpc.ready().await.unwrap();

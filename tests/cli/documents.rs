@@ -148,8 +148,58 @@ fn fields_of_a_document_are_set_and_removed() {
     place.run(&["document", "set", "doc-1", "--replace", "only=1"]).code(0);
     place.run(&["document", "get", "doc-1"]).code(0).prints("only=1");
     place.run(&["document", "set", "nobody", "a=1"]).code(1).says("no document \"nobody\"");
+    place.run(&["document", "set"]).code(2).says("--where");
     place.run(&["document", "set", "doc-1"]).code(2).says("FIELD=VALUE");
     place.run(&["document", "set", "doc-1", "year"]).code(2).says("year=2001");
+}
+
+#[test]
+fn a_document_is_changed_or_deleted_only_if_it_still_has_the_version_that_was_read() {
+    let Some(place) = Place::new() else { return };
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..2).as_bytes()).code(0);
+    let version = |id: &str| {
+        let got = place.run(&["document", "get", id, "--json"]).code(0).json_lines();
+        got[0]["version"].as_u64().unwrap()
+    };
+    let read = version("doc-1");
+    let set = |n: &str, expected: u64| {
+        place.run(&["document", "set", "doc-1", n, "--expected-version", &expected.to_string(), "--json"])
+    };
+    let told = set("n=7", read).code(0).json();
+    assert!(told["version"].as_u64().unwrap() > read, "{told}");
+    assert_eq!(told["version"].as_u64().unwrap(), version("doc-1"));
+    set("n=8", read).code(1).says("read it again");
+    let expected = read.to_string();
+    let delete = ["document", "delete", "doc-1", "--yes", "--expected-version"];
+    place.run(&[&delete[..], &[&expected]].concat()).code(1).says("read it again");
+    place
+        .run(&["document", "delete", "doc-0", "doc-1", "--yes", "--expected-version", "1"])
+        .code(2)
+        .says("one ID");
+    place.run(&["document", "set", "doc-1", "n=1", "--expected-version", "0"]).code(2);
+    let expected = version("doc-1").to_string();
+    place.run(&[&delete[..], &[&expected]].concat()).code(0).prints("deleted 1 document");
+}
+
+#[test]
+fn fields_of_all_that_match_are_set_after_asking() {
+    let Some(place) = Place::new() else { return };
+    run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..30).as_bytes()).code(0);
+    let set = |rest: &[&str]| place.run(&[&["document", "set", "--where", "n < 10"], rest].concat());
+    set(&["old=true"]).code(2).says("--yes");
+    set(&["--yes"]).code(2).says("FIELD=VALUE");
+    let told = set(&["old=true", "--yes", "--json"]).code(0).json();
+    assert_eq!(told, serde_json::json!({"matched": 10, "changed": 10, "unchanged": 0, "failed": 0}));
+    set(&["old=true", "-y"]).code(0).prints("changed 0 documents, 10 were so already");
+    place.run(&["document", "count", "--filter", "old = true"]).code(0).prints("10");
+    set(&["old=false", "--yes", "--expected-version", "3"]).code(2);
+    let failed = set(&[&format!("x={}", "y".repeat(70_000)), "--yes", "--json"]);
+    assert_eq!(failed.code(3).json()["failed"], 10);
+    let hinted = place.run(&["document", "set", "-f", "nn < 10", "a=1", "--yes"]).code(0);
+    hinted.prints("changed 0 documents");
+    // As people see it, the lines may break anywhere.
+    let words: Vec<&str> = hinted.stderr.split_whitespace().collect();
+    assert!(words.join(" ").contains("did you mean"), "{hinted:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::server::Server;
 async fn upsert_and_find(channel: &Channel, id: &str) {
     let vector = || Vector { values: vec![1.0, 0.0] };
     let document = Document { id: id.into(), vector: Some(vector()), ..Default::default() };
-    let request = UpsertRequest { collection: "v".into(), documents: vec![document] };
+    let request = UpsertRequest { collection: "v".into(), documents: vec![document], ..Default::default() };
     let answer = DocumentsClient::new(channel.clone()).upsert(request).await.unwrap().into_inner();
     assert!(answer.results.iter().all(|result| result.error.is_empty()), "{answer:?}");
     let request = SearchRequest {

@@ -51,7 +51,11 @@ async fn write_until_refused(channel: Channel, mut random: Random, first: u64) {
     let mut client = DocumentsClient::new(channel);
     for id in first.. {
         let documents = vec![document(id, &mut random)];
-        if client.upsert(UpsertRequest { collection: COLLECTION.into(), documents }).await.is_err() {
+        if client
+            .upsert(UpsertRequest { collection: COLLECTION.into(), documents, ..Default::default() })
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -79,7 +83,7 @@ async fn load(data: &Path) {
     let mut random = Random(41);
     for batch in (0..VECTORS).collect::<Vec<_>>().chunks(500) {
         let batch = batch.iter().map(|id| document(*id, &mut random)).collect();
-        let request = UpsertRequest { collection: COLLECTION.into(), documents: batch };
+        let request = UpsertRequest { collection: COLLECTION.into(), documents: batch, ..Default::default() };
         documents.upsert(request).await.unwrap();
     }
     let searchers: Vec<_> = (0..8)

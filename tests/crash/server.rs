@@ -157,6 +157,7 @@ async fn ingest_until_killed(
                     ..Document::default()
                 })
                 .collect(),
+            ..Default::default()
         })
         .collect();
     for (_, version, numbers) in &requests {

@@ -8,6 +8,8 @@ pub(crate) mod value;
 
 pub(crate) use filter::{filter_from, optional as filter_from_optional};
 
+use std::collections::BTreeMap;
+
 use crate::{
     api::ApiError,
     collection::{
@@ -16,8 +18,8 @@ use crate::{
     },
     encoder::{Embedding, Encoder, TextKind},
     engine::{
-        Ask, CollectionInfo, Document, DocumentOutcome, NewCollection, NewIndex, PayloadChange, SearchAnswer,
-        SearchQuery, WriteStatus,
+        Ask, CollectionInfo, Condition, Document, DocumentOutcome, NewCollection, NewIndex, PayloadChange,
+        PayloadCounts, SearchAnswer, SearchQuery, Target, WriteStatus,
     },
     error::{Fault, with_sources},
     index::IndexKind,
@@ -25,6 +27,8 @@ use crate::{
     proto::{self, search_request},
     vector::Metric,
 };
+
+const NO_VERSION: &str = "no document has version 0; give the one that you read";
 
 /// Reads an enum whose unknown numbers are refused.
 fn enum_from<E: TryFrom<i32>>(number: i32, field: &str) -> Result<E, ApiError> {
@@ -165,12 +169,25 @@ pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse
 
 // Documents
 
-/// A document as it came in.
+/// What a request's mode asks of each of its documents.
 ///
 /// # Errors
 /// [`ApiError::Field`].
-pub(crate) fn document_from(document: proto::Document) -> Result<Document, ApiError> {
+pub(crate) fn mode_from(mode: i32) -> Result<Condition, ApiError> {
+    Ok(match enum_from(mode, "mode")? {
+        proto::WriteMode::Unspecified | proto::WriteMode::Any => Condition::Any,
+        proto::WriteMode::InsertOnly => Condition::Absent,
+        proto::WriteMode::ReplaceOnly => Condition::Present,
+    })
+}
+
+/// A document as it came in, in a request of this mode.
+///
+/// # Errors
+/// [`ApiError::Field`].
+pub(crate) fn document_from(document: proto::Document, mode: Condition) -> Result<Document, ApiError> {
     Ok(Document {
+        condition: condition_from(&document, mode)?,
         payload: value::payload_from(&document.id, document.payload)?,
         id: document.id,
         title: document.title,
@@ -179,23 +196,90 @@ pub(crate) fn document_from(document: proto::Document) -> Result<Document, ApiEr
     })
 }
 
-/// The collection and the change of payloads that came in.
+/// What must be stored under a document's id. A version that is expected says more than a mode.
+fn condition_from(document: &proto::Document, mode: Condition) -> Result<Condition, ApiError> {
+    let Some(version) = document.expected_version else { return Ok(mode) };
+    let id: String = document.id.chars().take(80).collect();
+    let refuse =
+        |reason: String| Err(ApiError::field("expected_version", format!("document {id:?}: {reason}")));
+    match (mode, version) {
+        (_, 0) => refuse(format!("{NO_VERSION}, or leave it out")),
+        (Condition::Absent, _) => refuse(
+            "a document that is only inserted has no version yet; leave it out, or write in another mode"
+                .to_owned(),
+        ),
+        _ => Ok(Condition::Version(version)),
+    }
+}
+
+/// Documents by id, each with the version that is expected of it.
+///
+/// # Errors
+/// [`ApiError::Field`].
+pub(crate) fn targets_from(
+    ids: Vec<String>,
+    expected_versions: BTreeMap<String, u64>,
+) -> Result<Vec<Target>, ApiError> {
+    let mut left: BTreeMap<&str, u64> =
+        expected_versions.iter().map(|(id, version)| (&**id, *version)).collect();
+    for id in &ids {
+        if left.remove(&**id) == Some(0) {
+            return Err(refused_version(id, &format!("{NO_VERSION}, or leave it out")));
+        }
+    }
+    if let Some(id) = left.into_keys().next() {
+        return Err(refused_version(
+            id,
+            "a version is expected of this id, and it is not among ids; add it there",
+        ));
+    }
+    let target = |id: String| Target { expected_version: expected_versions.get(&id).copied(), id };
+    Ok(ids.into_iter().map(target).collect())
+}
+
+/// Refuses versions that are expected of what a filter matches.
+///
+/// # Errors
+/// [`ApiError::Field`].
+pub(crate) fn no_versions(expected_versions: &BTreeMap<String, u64>) -> Result<(), ApiError> {
+    match expected_versions.keys().next() {
+        None => Ok(()),
+        Some(id) => Err(refused_version(id, "versions are expected of ids; give ids instead of a filter")),
+    }
+}
+
+fn refused_version(id: &str, reason: &str) -> ApiError {
+    let id: String = id.chars().take(80).collect();
+    ApiError::field(format!("expected_versions[{id:?}]"), reason)
+}
+
+/// The change of payloads that came in.
 ///
 /// # Errors
 /// [`ApiError::Field`].
 pub(crate) fn payload_change_from(
-    request: proto::SetPayloadRequest,
-) -> Result<(String, PayloadChange), ApiError> {
-    let set = request.payload.into_iter().map(|(field, value)| {
+    payload: BTreeMap<String, proto::Value>,
+    remove: Vec<String>,
+    replace: bool,
+) -> Result<PayloadChange, ApiError> {
+    let set = payload.into_iter().map(|(field, value)| {
         let value = value::value_from(value, || format!("payload[{field:?}]"))?;
         Ok((field, value))
     });
-    let change = PayloadChange {
-        set: set.collect::<Result<_, ApiError>>()?,
-        remove: request.remove_fields,
-        replace: request.replace,
-    };
-    Ok((request.collection, change))
+    Ok(PayloadChange { set: set.collect::<Result<_, ApiError>>()?, remove, replace })
+}
+
+/// What became of the documents that a filter matched.
+pub(crate) fn payload_counts_to(counts: PayloadCounts) -> proto::SetPayloadResponse {
+    let PayloadCounts { changed, unchanged, failed, failures } = counts;
+    proto::SetPayloadResponse {
+        results: failures.into_iter().map(|(id, error)| failure_to(id, &error)).collect(),
+        matched: changed + unchanged + failed,
+        changed,
+        unchanged,
+        failed,
+        ..Default::default()
+    }
 }
 
 /// What became of a document.
@@ -214,17 +298,21 @@ pub(crate) fn outcome_to(outcome: DocumentOutcome) -> proto::DocumentResult {
         truncated: outcome.truncated,
         title_truncated: outcome.title_truncated,
         unknown_tokens: outcome.unknown_tokens,
+        version: outcome.version,
+        error_kind: String::new(),
     }
 }
 
 /// A document of an ingest that failed in its place. What is our fault is told in one sentence.
 pub(crate) fn failure_to(id: String, error: &dyn Fault) -> proto::DocumentResult {
+    let error_kind = error.kind().name().to_owned();
     let error = if error.is_for_callers() {
         with_sources(error)
     } else {
         "the server failed on this document; see its log".to_owned()
     };
-    proto::DocumentResult { id, status: proto::WriteStatus::Failed.into(), error, ..Default::default() }
+    let status = proto::WriteStatus::Failed.into();
+    proto::DocumentResult { id, status, error, error_kind, ..Default::default() }
 }
 
 /// A stored document as it goes out.
@@ -236,6 +324,7 @@ pub(crate) fn stored_to(point: StoredPoint) -> proto::StoredDocument {
             text: point.text,
             payload: value::payload_to(&point.payload),
             vector: point.vector.map(|values| proto::Vector { values }),
+            expected_version: None,
         }),
         passages: (0..)
             .zip(point.passages)
@@ -247,6 +336,7 @@ pub(crate) fn stored_to(point: StoredPoint) -> proto::StoredDocument {
             })
             .collect(),
         updated_at: Some(value::timestamp(point.updated_at)),
+        version: point.version,
     }
 }
 
@@ -328,6 +418,7 @@ fn hit_to(hit: Hit) -> proto::Hit {
             text: hit.passage.as_ref().to_owned(),
         }),
         payload: value::payload_to(&hit.payload),
+        version: hit.version,
     }
 }
 

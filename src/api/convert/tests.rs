@@ -83,6 +83,50 @@ fn a_collection_comes_back_as_it_was_made() {
 }
 
 #[test]
+fn a_mode_and_a_version_become_one_condition() {
+    let from = |mode: proto::WriteMode, expected_version| {
+        let document = proto::Document { id: "a".into(), expected_version, ..Default::default() };
+        document_from(document, mode_from(mode.into())?).map(|document| document.condition)
+    };
+    use proto::WriteMode::{Any, InsertOnly, ReplaceOnly, Unspecified};
+    for (mode, version, condition) in [
+        (Unspecified, None, Condition::Any),
+        (Any, None, Condition::Any),
+        (InsertOnly, None, Condition::Absent),
+        (ReplaceOnly, None, Condition::Present),
+        (Any, Some(7), Condition::Version(7)),
+        (ReplaceOnly, Some(7), Condition::Version(7)),
+    ] {
+        assert_eq!(from(mode, version).unwrap(), condition, "{mode:?} {version:?}");
+    }
+    for (mode, version, word) in [(Any, 0, "version 0"), (InsertOnly, 7, "no version yet")] {
+        let error = from(mode, Some(version)).unwrap_err();
+        assert_eq!(error.field(), Some("expected_version"));
+        assert!(error.to_string().contains("document \"a\"") && error.to_string().contains(word), "{error}");
+    }
+    let unknown = mode_from(9).unwrap_err();
+    assert_eq!((unknown.kind(), unknown.field()), (ErrorKind::Invalid, Some("mode")));
+}
+
+#[test]
+fn versions_are_expected_of_ids_that_are_named() {
+    let versions = |of: &[(&str, u64)]| of.iter().map(|(id, version)| ((*id).to_owned(), *version)).collect();
+    let from = |ids: &[&str], of: &[(&str, u64)]| {
+        targets_from(ids.iter().map(ToString::to_string).collect(), versions(of))
+    };
+    let targets = from(&["b", "a", "b"], &[("b", 3)]).unwrap();
+    let target = |id: &str, expected_version| Target { id: id.into(), expected_version };
+    assert_eq!(targets, [target("b", Some(3)), target("a", None), target("b", Some(3))]);
+    for (ids, of, word) in [(&["a"], ("b", 3), "not among ids"), (&["a"], ("a", 0), "version 0")] {
+        let error = from(ids, &[of]).unwrap_err();
+        assert_eq!(error.field(), Some(&*format!("expected_versions[{:?}]", of.0)));
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(word), "{error}");
+    }
+    assert!(no_versions(&versions(&[])).is_ok());
+    assert_invalid(no_versions(&versions(&[("a", 1)])), "instead of a filter");
+}
+
+#[test]
 fn a_search_for_nothing_is_refused() {
     assert_invalid(search_from(proto::SearchRequest::default()), "document_id");
 }
@@ -129,6 +173,7 @@ fn a_search_is_explained_only_if_asked_for() {
             range: 3..7,
             passage: "text".into(),
             payload: Arc::default(),
+            version: 11,
             sources: vec![Source { retriever: "dense", rank: 1, score: 0.5 }],
         }],
         tokens: 4,

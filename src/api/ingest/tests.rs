@@ -89,7 +89,7 @@ impl Opened {
 
     async fn send(&self, sequence: u64, id: &str) {
         let documents = vec![Document { id: id.into(), ..Default::default() }];
-        let request = IngestRequest { collection: "c".into(), sequence, documents };
+        let request = IngestRequest { collection: "c".into(), sequence, documents, ..Default::default() };
         let message = Message { request, memory: None };
         self.requests.as_ref().unwrap().send(Ok(message)).await.unwrap();
     }

@@ -211,7 +211,12 @@ async fn flood(
                 }
             })
             .collect();
-        Some(proto::IngestRequest { collection: COLLECTION.into(), sequence, documents })
+        Some(proto::IngestRequest {
+            collection: COLLECTION.into(),
+            sequence,
+            documents,
+            ..Default::default()
+        })
     });
     let mut client = DocumentsClient::new(channel);
     let mut answers = client.ingest(tokio_stream::iter(requests)).await?.into_inner();

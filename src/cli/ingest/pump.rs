@@ -111,7 +111,12 @@ impl<'a> Pump<'a> {
                 let Batch { documents, marks, bytes, read } = batch;
                 let collection = self.collection.to_owned();
                 // A closed channel means a broken stream, which `answers` is about to tell.
-                let _ = requests.try_send(IngestRequest { collection, sequence, documents });
+                let _ = requests.try_send(IngestRequest {
+                    collection,
+                    sequence,
+                    documents,
+                    ..Default::default()
+                });
                 self.in_flight.insert(sequence, Sent { marks, bytes, read, at: Instant::now() });
             }
             tokio::select! {

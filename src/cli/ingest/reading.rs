@@ -145,7 +145,11 @@ impl Files {
             }
         }
         let vector = vector.map(|values| Vector { values });
-        Record { place, document: Document { id, title, text, payload, vector }, folder }
+        Record {
+            place,
+            document: Document { id, title, text, payload, vector, expected_version: None },
+            folder,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
         CollectionError, Shared,
         document::{FRAME_BYTES, Size, payload_size},
         point::Hit,
+        slots::version,
     },
     stop::Stop,
     store::{Head, Identity},
@@ -146,7 +147,8 @@ pub(super) fn fetch(
             }
         };
         let title = Arc::clone(&document.title);
-        hits[place] = Some(Hit { id, score, title, ordinal, range, passage, payload, sources });
+        let version = version(number);
+        hits[place] = Some(Hit { id, score, title, ordinal, range, passage, payload, version, sources });
     }
     Ok(hits.into_iter().flatten().collect())
 }

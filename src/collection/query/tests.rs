@@ -197,7 +197,7 @@ fn dense_gives_the_best_passage_of_each_document_or_every_passage() {
     let collection = three(&dir.path().join("c"));
     let asked = vector(&mut Random(42));
     let score = |name: &str, ordinal: u32| {
-        let point = collection.point(&id(name)).unwrap().unwrap();
+        let point = collection.point(&id(name)).unwrap().unwrap().point;
         let metric = crate::vector::Metric::Cosine;
         metric.score(metric.distance(asked.as_slice(), point.passages[ordinal as usize].vector.as_slice()))
     };

@@ -22,12 +22,12 @@ fn a_write_is_synced_before_it_is_acknowledged_and_an_unchanged_one_writes_nothi
     let mut random = Random(1);
     let point = point("a", 1, 2, &mut random);
     let before = disk.syncs.load(Ordering::SeqCst);
-    assert_eq!(collection.write(vec![upsert(point.clone())]).unwrap(), [Outcome::Inserted]);
+    assert_eq!(outcomes(&collection, vec![upsert(point.clone())]), [Outcome::Inserted]);
     let after = disk.syncs.load(Ordering::SeqCst);
     // The store, and the file that says how far it got.
     assert_eq!(after, before + 2);
-    assert_eq!(collection.write(vec![upsert(point)]).unwrap(), [Outcome::Unchanged]);
-    assert_eq!(collection.write(vec![Write::Delete(id("b"))]).unwrap(), [Outcome::NotFound]);
+    assert_eq!(outcomes(&collection, vec![upsert(point)]), [Outcome::Unchanged]);
+    assert_eq!(outcomes(&collection, vec![Write::Delete(id("b"))]), [Outcome::NotFound]);
     assert_eq!(disk.syncs.load(Ordering::SeqCst), after);
 }
 
@@ -104,7 +104,7 @@ fn a_full_disk_refuses_writes_while_reads_and_deletes_go_on() {
     );
     assert_eq!(error.kind(), ErrorKind::Overloaded);
     assert_eq!(names(&collection).len(), 3);
-    assert_eq!(collection.write(vec![Write::Delete(id("a"))]).unwrap(), [Outcome::Deleted]);
+    assert_eq!(outcomes(&collection, vec![Write::Delete(id("a"))]), [Outcome::Deleted]);
     // Committed together or not, deletes do not suffer for upserts.
     let (sender, answers) = std::sync::mpsc::channel();
     for n in 0..40 {
@@ -181,7 +181,7 @@ fn a_full_queue_refuses_and_a_callers_panic_harms_nobody() {
     while collection.shared.queued.load(Ordering::SeqCst) > 0 {
         std::thread::yield_now();
     }
-    assert_eq!(collection.write(vec![Write::Delete(id("a"))]).unwrap(), [Outcome::Deleted]);
+    assert_eq!(outcomes(&collection, vec![Write::Delete(id("a"))]), [Outcome::Deleted]);
 }
 
 #[test]
@@ -540,7 +540,7 @@ fn an_earlier_store_is_read_on_a_full_disk_and_taken_over_by_the_first_write_tha
     }
     let collection = open();
     disk.free.store(u64::MAX, Ordering::SeqCst);
-    assert_eq!(collection.write(vec![Write::Delete(id("document 001"))]).unwrap(), [Outcome::Deleted]);
+    assert_eq!(outcomes(&collection, vec![Write::Delete(id("document 001"))]), [Outcome::Deleted]);
     assert_eq!(names(&collection).len(), 1);
     drop(collection);
     assert_eq!(format_of(&place.join("state")), 3);

@@ -1,13 +1,49 @@
 //! Random writes, reads and reopenings, compared with a plain map after each.
 
-use super::*;
+use super::{conditions::write_each, *};
+use crate::error::Fault as _;
 
 #[derive(Default)]
 struct Model {
     points: BTreeMap<PointId, Point>,
+    versions: BTreeMap<PointId, u64>,
+    /// The largest version ever given out.
+    last_version: u64,
 }
 
 impl Model {
+    /// Now and then a condition, which may hold or not, and whether it does.
+    fn condition(&self, id: &PointId, random: &mut Random) -> (Condition, bool) {
+        let stored = self.versions.get(id).copied();
+        match random.below(16) {
+            0 => (Condition::Absent, stored.is_none()),
+            1 => (Condition::Present, stored.is_some()),
+            2 => (Condition::Version(stored.unwrap_or(1)), stored.is_some()),
+            3 => (Condition::Version(stored.map_or(self.last_version, |version| version - 1)), false),
+            _ => (Condition::Any, true),
+        }
+    }
+
+    /// Compares what became of a write with what should, and takes the version that it gave out.
+    fn note(&mut self, id: &PointId, expected: Outcome, written: Written, context: &str) {
+        assert_eq!(written.outcome, expected, "{context}");
+        match expected {
+            Outcome::Inserted | Outcome::Updated => {
+                let version = written.version.unwrap();
+                assert!(version > self.last_version, "{context}: {version} after {}", self.last_version);
+                self.last_version = version;
+                self.versions.insert(id.clone(), version);
+            }
+            Outcome::Deleted => {
+                self.versions.remove(id);
+                assert_eq!(written.version, None, "{context}");
+            }
+            Outcome::Unchanged | Outcome::NotFound | Outcome::Refused => {
+                assert_eq!(written.version, self.versions.get(id).copied(), "{context}");
+            }
+        }
+    }
+
     fn matching(&self, filter: Option<&Filter>) -> Vec<&Point> {
         self.points.values().filter(|p| filter.is_none_or(|f| f.matches(&p.payload))).collect()
     }
@@ -87,6 +123,7 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
         assert_eq!((&stored.id, &stored.title, &stored.text), (&point.id, &point.title, &point.text));
         assert_eq!((&*stored.payload, stored.content_hash), (&point.payload, point.content_hash));
         assert_eq!(stored.passages, point.passages.iter().map(|p| p.range.clone()).collect::<Vec<_>>());
+        assert_eq!(stored.version, model.versions[&stored.id]);
     }
 
     let wanted: Vec<PointId> = (0..4).map(|_| id(&format!("doc {}", random.below(40)))).collect();
@@ -95,9 +132,12 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     {
         let expected = model.points.get(wanted);
         assert_eq!(got.as_ref().map(|p| &p.text), expected.map(|p| &p.text));
+        assert_eq!(got.as_ref().map(|p| p.version), model.versions.get(wanted).copied());
         let vector = got.and_then(|p| p.vector);
         assert_eq!(vector.as_deref(), expected.map(|p| p.passages[0].vector.as_slice()));
-        assert_eq!(collection.content_hash(wanted), expected.map(|p| p.content_hash));
+        let revision =
+            expected.map(|p| Revision { version: model.versions[wanted], content_hash: p.content_hash });
+        assert_eq!(collection.revision(wanted), revision);
     }
 
     let query = SearchQuery {
@@ -130,6 +170,7 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
         let range = point.passages[hit.ordinal as usize].range.clone();
         assert_eq!(*hit.passage, point.text[range.start as usize..range.end as usize]);
         assert_eq!((hit.range, &*hit.payload, &*hit.title), (range, &point.payload, point.title.as_str()));
+        assert_eq!(hit.version, model.versions[&hit.id]);
     }
     let stats = collection.stats();
     assert_eq!(stats.documents, model.points.len() as u64);
@@ -160,45 +201,56 @@ fn run(kind: IndexKind, seed: u64, steps: u32, numbers_max: u32) -> u64 {
                 collection = Collection::open_with(&place, made, means()).unwrap();
             }
             _ => {
-                let mut expected = Vec::new();
-                let mut writes = BTreeMap::new();
-                for _ in 0..=random.below(6) {
-                    let name = format!("doc {}", random.below(40));
-                    writes.insert(id(&name), name);
-                }
-                let writes: Vec<Write> = writes
-                    .into_iter()
-                    .map(|(id, name)| {
-                        let known = model.points.get(&id).cloned();
-                        match random.below(4) {
-                            0 => {
-                                expected.push(if known.is_some() {
-                                    Outcome::Deleted
-                                } else {
-                                    Outcome::NotFound
-                                });
-                                model.points.remove(&id);
-                                Write::Delete(id)
-                            }
-                            1 if known.is_some() => {
-                                expected.push(Outcome::Unchanged);
-                                upsert(known.unwrap())
-                            }
-                            _ => {
-                                expected.push(if known.is_some() {
-                                    Outcome::Updated
-                                } else {
-                                    Outcome::Inserted
-                                });
-                                let passages = 1 + random.below(4) as u32;
-                                let point = point(&name, u64::from(step), passages, &mut random);
-                                model.points.insert(id, point.clone());
-                                upsert(point)
-                            }
+                let names: std::collections::BTreeSet<_> =
+                    (0..=random.below(6)).map(|_| format!("doc {}", random.below(40))).collect();
+                let each = random.below(2) == 0;
+                let (mut writes, mut expected, mut holds) = (Vec::new(), Vec::new(), true);
+                for name in names {
+                    let id = id(&name);
+                    let known = model.points.get(&id).cloned();
+                    let (condition, met) = model.condition(&id, &mut random);
+                    holds &= met;
+                    let stored = known.is_some();
+                    let (outcome, write, point) = match (random.below(4), known) {
+                        (0, _) => {
+                            let outcome = if stored { Outcome::Deleted } else { Outcome::NotFound };
+                            (outcome, Write::DeleteIf { id: id.clone(), condition }, None)
                         }
-                    })
-                    .collect();
-                assert_eq!(collection.write(writes).unwrap(), expected, "step {step}");
+                        (1, Some(known)) => {
+                            let point = Box::new(known);
+                            (Outcome::Unchanged, Write::UpsertIf { point, condition }, None)
+                        }
+                        _ => {
+                            let outcome = if stored { Outcome::Updated } else { Outcome::Inserted };
+                            let passages = 1 + random.below(4) as u32;
+                            let point = point(&name, u64::from(step), passages, &mut random);
+                            let write = Write::UpsertIf { point: Box::new(point.clone()), condition };
+                            (outcome, write, Some(point))
+                        }
+                    };
+                    writes.push(write);
+                    expected.push((id, if met { outcome } else { Outcome::Refused }, point));
+                }
+                let context = format!("step {step}");
+                if !each && !holds {
+                    let kind = collection.write(writes).unwrap_err().kind();
+                    let refusals = [ErrorKind::Exists, ErrorKind::NotFound, ErrorKind::Precondition];
+                    assert!(refusals.contains(&kind), "{context}: {kind:?}");
+                    continue;
+                }
+                let written =
+                    if each { write_each(&collection, writes) } else { collection.write(writes).unwrap() };
+                assert_eq!(written.len(), expected.len(), "{context}");
+                for ((id, outcome, point), written) in expected.into_iter().zip(written) {
+                    model.note(&id, outcome, written, &context);
+                    match (outcome, point) {
+                        (Outcome::Deleted, _) => drop(model.points.remove(&id)),
+                        (Outcome::Inserted | Outcome::Updated, Some(point)) => {
+                            model.points.insert(id, point);
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
         compare(&collection, &model, &mut random);
@@ -220,7 +272,7 @@ fn agrees_with_a_map_graph() {
 #[test]
 fn agrees_with_a_map_while_numbers_run_out() {
     for kind in [IndexKind::Flat, IndexKind::HnswRs] {
-        let renumbered = run(kind, 3, 250, 130);
+        let renumbered = run(kind, 3, 350, 130);
         println!("{kind:?}: numbers ran out {renumbered} times");
         assert!(renumbered >= 3, "{kind:?}: {renumbered}");
     }

@@ -31,7 +31,11 @@ fn write(collection: &Collection, known: &mut Known, names: impl Iterator<Item =
 /// Every document is found by each of its vectors, exactly and as its own, and by the graph where there is one.
 fn check(collection: &Collection, known: &Known, context: &str) {
     for (name, point) in known {
-        assert_eq!(collection.point(&point.id).unwrap().as_ref(), Some(point), "{context}: {name}");
+        assert_eq!(
+            collection.point(&point.id).unwrap().map(|stored| stored.point).as_ref(),
+            Some(point),
+            "{context}: {name}"
+        );
         for (ordinal, passage) in (0..).zip(&point.passages) {
             let query = SearchQuery { by_passage: true, exact: true, ..query(passage.vector.clone(), 1) };
             let (hits, _) = search(collection, &query).unwrap();
@@ -91,7 +95,7 @@ fn a_full_collection_says_so_and_takes_writes_again_once_something_is_deleted() 
     collection.write(vec![Write::Delete(id("large 3"))]).unwrap();
     let more = point("one more", 1, 1, &mut random);
     collection.write(vec![upsert(more.clone())]).unwrap();
-    assert_eq!(collection.point(&id("one more")).unwrap().unwrap(), more);
+    assert_eq!(collection.point(&id("one more")).unwrap().unwrap().point, more);
     let error = collection.write(vec![upsert(fill(11, &mut random))]).unwrap_err();
     assert!(matches!(error, CollectionError::Full { .. }), "{error}");
     drop(collection);

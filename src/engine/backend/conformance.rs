@@ -5,7 +5,10 @@
 use super::{reference::Reference, *};
 use crate::{
     budget::Budget,
-    collection::{Ask, point::Passage},
+    collection::{
+        Ask, Condition, Outcome,
+        point::{ContentHash, Passage, Point},
+    },
     config::{Config, DataConfig, EncoderConfig, NO_MODEL},
     engine::{Engine, EngineError, NewCollection},
     error::{ErrorKind, Fault as _},
@@ -61,7 +64,9 @@ backends!(
     [
         a_write_is_seen_by_every_later_call,
         a_write_is_done_wholly_or_not_at_all,
-        a_replacement_needs_the_content_that_it_expects,
+        a_condition_is_kept,
+        writes_are_done_each_by_itself_where_that_is_asked,
+        versions_ascend_and_are_told_everywhere,
         a_write_that_nobody_waits_for_is_whole,
         documents_come_in_the_order_asked,
         whole_documents_come_in_portions,
@@ -118,7 +123,20 @@ fn version(version: i64) -> Filter {
 async fn three(backend: &dyn Backend) {
     let points = [point("a", 1, &[0.0, 90.0]), point("b", 2, &[30.0]), point("c", 1, &[60.0])];
     let outcomes = backend.write(points.map(upsert).to_vec()).await.unwrap();
-    assert_eq!(outcomes, [Outcome::Inserted; 3]);
+    assert_eq!(told(&outcomes), [Outcome::Inserted; 3]);
+}
+
+fn told(written: &[Written]) -> Vec<Outcome> {
+    written.iter().map(|written| written.outcome).collect()
+}
+
+async fn hashes(backend: &dyn Backend, names: &[&str]) -> Vec<Option<ContentHash>> {
+    let revisions = backend.revisions(ids(names)).await.unwrap();
+    revisions.into_iter().map(|revision| Some(revision?.content_hash)).collect()
+}
+
+async fn stored_version(backend: &dyn Backend, name: &str) -> Option<u64> {
+    Some(backend.revisions(ids(&[name])).await.unwrap()[0]?.version)
 }
 
 async fn search(backend: &dyn Backend, query: SearchQuery) -> Result<Vec<Hit>> {
@@ -148,9 +166,11 @@ async fn a_write_is_seen_by_every_later_call(made: &Made) {
         Write::Delete(id("d")),
     ];
     let outcomes = backend.write(changes).await.unwrap();
-    assert_eq!(outcomes, [Outcome::Unchanged, Outcome::Updated, Outcome::Deleted, Outcome::NotFound]);
-    let hashes = backend.content_hashes(ids(&["c", "b", "a"])).await.unwrap();
-    assert_eq!(hashes, [None, Some(ContentHash([3; 16])), Some(ContentHash([1; 16]))]);
+    assert_eq!(told(&outcomes), [Outcome::Unchanged, Outcome::Updated, Outcome::Deleted, Outcome::NotFound]);
+    assert_eq!(
+        hashes(backend, &["c", "b", "a"]).await,
+        [None, Some(ContentHash([3; 16])), Some(ContentHash([1; 16]))]
+    );
     assert_eq!(places(&search(backend, at(170.0, 9)).await.unwrap()), [("b", 0), ("a", 1)]);
     assert_eq!(backend.count(None).await.unwrap(), 2);
     let stats = backend.stats(FieldsRequest::default()).await.unwrap();
@@ -164,29 +184,82 @@ async fn a_write_is_done_wholly_or_not_at_all(made: &Made) {
     three(backend).await;
     let twice = vec![upsert(point("d", 1, &[1.0])), upsert(point("d", 2, &[2.0]))];
     assert_eq!(backend.write(twice).await.unwrap_err().kind(), ErrorKind::Invalid);
-    let stale = Write::Replace { point: Box::new(point("b", 5, &[9.0])), expected: ContentHash([9; 16]) };
+    let condition = Condition::Absent;
+    let stale = Write::UpsertIf { point: Box::new(point("b", 5, &[9.0])), condition };
     let half = vec![upsert(point("d", 1, &[1.0])), Write::Delete(id("a")), stale];
     assert!(backend.write(half).await.is_err());
     assert_eq!(backend.count(None).await.unwrap(), 3);
-    assert_eq!(backend.content_hashes(ids(&["b"])).await.unwrap(), [Some(ContentHash([2; 16]))]);
+    assert_eq!(hashes(backend, &["b"]).await, [Some(ContentHash([2; 16]))]);
 }
 
-async fn a_replacement_needs_the_content_that_it_expects(made: &Made) {
+async fn a_condition_is_kept(made: &Made) {
     let backend = &*made.one;
     three(backend).await;
-    let replace = |name: &str, expected| {
-        vec![Write::Replace {
-            point: Box::new(point(name, 7, &[45.0])),
-            expected: ContentHash([expected; 16]),
-        }]
-    };
-    assert_eq!(backend.write(replace("b", 2)).await.unwrap(), [Outcome::Updated]);
-    for (name, expected) in [("b", 2), ("d", 2)] {
-        let error = backend.write(replace(name, expected)).await.unwrap_err();
-        let changed =
-            EngineError::Collection(crate::collection::CollectionError::Changed { id: name.into() });
-        assert_eq!(error.to_string(), changed.to_string());
+    let version = stored_version(backend, "b").await.unwrap();
+    let replace =
+        |name: &str, condition| vec![Write::UpsertIf { point: Box::new(point(name, 7, &[45.0])), condition }];
+    let delete = |name: &str, condition| vec![Write::DeleteIf { id: id(name), condition }];
+    for (write, kind) in [
+        (replace("b", Condition::Absent), ErrorKind::Exists),
+        (replace("d", Condition::Present), ErrorKind::NotFound),
+        (replace("b", Condition::Version(version + 1)), ErrorKind::Precondition),
+        (replace("d", Condition::Version(version)), ErrorKind::Precondition),
+        (delete("b", Condition::Version(version + 1)), ErrorKind::Precondition),
+        (delete("d", Condition::Version(version)), ErrorKind::Precondition),
+    ] {
+        assert_eq!(backend.write(write).await.unwrap_err().kind(), kind);
     }
+    assert_eq!(stored_version(backend, "b").await, Some(version));
+    let written = backend.write(replace("b", Condition::Version(version))).await.unwrap();
+    assert_eq!(told(&written), [Outcome::Updated]);
+    let error = backend.write(replace("b", Condition::Version(version))).await.unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::Precondition, Some("expected_version")), "{error}");
+    let written = backend.write(delete("b", Condition::Version(written[0].version.unwrap()))).await.unwrap();
+    assert_eq!(told(&written), [Outcome::Deleted]);
+}
+
+async fn writes_are_done_each_by_itself_where_that_is_asked(made: &Made) {
+    let backend = &*made.one;
+    three(backend).await;
+    let version = stored_version(backend, "b").await;
+    let put = |name: &str, condition| Write::UpsertIf { point: Box::new(point(name, 7, &[45.0])), condition };
+    let writes = vec![
+        put("d", Condition::Absent),
+        put("b", Condition::Absent),
+        Write::DeleteIf { id: id("a"), condition: Condition::Present },
+        put("e", Condition::Present),
+    ];
+    let written = backend.write_each(writes).await.unwrap();
+    assert_eq!(told(&written), [Outcome::Inserted, Outcome::Refused, Outcome::Deleted, Outcome::Refused]);
+    assert_eq!((written[1].version, written[3].version), (version, None));
+    assert_eq!(backend.count(None).await.unwrap(), 3);
+    let twice = vec![upsert(point("f", 1, &[1.0])), upsert(point("f", 2, &[2.0]))];
+    assert_eq!(backend.write_each(twice).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+async fn versions_ascend_and_are_told_everywhere(made: &Made) {
+    let backend = &*made.one;
+    let mut last = 0;
+    for n in [1, 2, 2, 3] {
+        let written = backend.write(vec![upsert(point("a", n, &[10.0]))]).await.unwrap()[0];
+        let version = written.version.unwrap();
+        match written.outcome {
+            Outcome::Unchanged => assert_eq!(version, last),
+            _ => assert!(version > last),
+        }
+        last = version;
+    }
+    assert_eq!(stored_version(backend, "a").await, Some(last));
+    let got = backend.get(ids(&["a"]), false, Room::unbounded()).await.unwrap();
+    assert_eq!(got[0].as_ref().unwrap().version, last);
+    let points = backend.points(ids(&["a"]), usize::MAX).await.unwrap();
+    assert_eq!(points[0].as_ref().unwrap().as_ref().unwrap().version, last);
+    let query = PageQuery { limit: 9, ..PageQuery::default() };
+    assert_eq!(backend.scroll(query, Room::unbounded()).await.unwrap().points[0].version, last);
+    assert_eq!(search(backend, at(10.0, 1)).await.unwrap()[0].version, last);
+    backend.write(vec![Write::Delete(id("a"))]).await.unwrap();
+    let again = backend.write(vec![upsert(point("a", 1, &[10.0]))]).await.unwrap()[0];
+    assert!(again.version.unwrap() > last);
 }
 
 async fn a_write_that_nobody_waits_for_is_whole(made: &Made) {
@@ -206,7 +279,7 @@ async fn a_write_that_nobody_waits_for_is_whole(made: &Made) {
     // Whatever was handed over is done before this one.
     backend.write(vec![upsert(point("last", 1, &[1.0]))]).await.unwrap();
     for n in 0..50 {
-        let pair = backend.content_hashes(ids(&[&format!("x{n}"), &format!("y{n}")])).await.unwrap();
+        let pair = hashes(backend, &[&format!("x{n}"), &format!("y{n}")]).await;
         assert_eq!(pair[0], pair[1], "{n}");
     }
 }
@@ -229,7 +302,7 @@ async fn whole_documents_come_in_portions(made: &Made) {
     let backend = &*made.one;
     three(backend).await;
     let all = backend.points(ids(&["b", "d", "a"]), usize::MAX).await.unwrap();
-    let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+    let all: Vec<_> = all.into_iter().map(|point| Some(point.unwrap()?.point)).collect();
     assert_eq!(all, [Some(point("b", 2, &[30.0])), None, Some(point("a", 1, &[0.0, 90.0]))]);
     assert_eq!(backend.points(ids(&["d", "b", "a", "c"]), 1).await.unwrap().len(), 2);
     assert_eq!(backend.points(ids(&["b", "a"]), 0).await.unwrap().len(), 1);

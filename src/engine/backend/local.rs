@@ -13,9 +13,9 @@ use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
     budget::Room,
     collection::{
-        Collection, CollectionError, CollectionStats, Outcome, PAGE_BYTES, Page, Reads, SearchQuery,
-        SearchTrace, Write,
-        point::{ContentHash, Hit, Point, StoredPoint},
+        Collection, CollectionError, CollectionStats, PAGE_BYTES, Page, Reads, SearchQuery, SearchTrace,
+        Write, WriteDone, Written,
+        point::{Hit, Revision, StoredPoint, Versioned},
     },
     engine::{EngineError, apart, catalog::Open, error::Result, opened::InUse},
     index::columns::FieldsRequest,
@@ -80,6 +80,22 @@ impl Local {
         let collection = self.collection().await?;
         self.threads.read(move |stop| f(&collection, &stop)).await?
     }
+
+    /// Waits for what `submit` queues.
+    async fn submit(
+        &self,
+        submit: impl FnOnce(&Collection, WriteDone) + Send + 'static,
+    ) -> Result<Vec<Written>> {
+        let collection = self.collection().await?;
+        let (send, receive) = oneshot::channel();
+        let done: WriteDone = Box::new(move |result| {
+            // The asker may have gone; the write is done all the same.
+            let _ = send.send(result);
+        });
+        // Each write is looked through before it is queued.
+        self.threads.work(move || submit(&collection, done)).await?;
+        Ok(receive.await.map_err(|_| EngineError::Closing)??)
+    }
 }
 
 impl Backend for Local {
@@ -91,23 +107,12 @@ impl Backend for Local {
         Box::pin(async { Ok(self.collection().await?.identity().0) })
     }
 
-    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Outcome>> {
-        Box::pin(async move {
-            let collection = self.collection().await?;
-            let (send, receive) = oneshot::channel();
-            // Each write is looked through before it is queued.
-            let submit = move || {
-                collection.submit(
-                    writes,
-                    Box::new(move |result| {
-                        // The asker may have gone; the write is done all the same.
-                        let _ = send.send(result);
-                    }),
-                );
-            };
-            self.threads.work(submit).await?;
-            Ok(receive.await.map_err(|_| EngineError::Closing)??)
-        })
+    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
+        Box::pin(self.submit(move |collection, done| collection.submit(writes, done)))
+    }
+
+    fn write_each(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
+        Box::pin(self.submit(move |collection, done| collection.submit_each(writes, done)))
     }
 
     fn search(
@@ -149,7 +154,7 @@ impl Backend for Local {
         )
     }
 
-    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Point>>>> {
+    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Versioned>>>> {
         Box::pin(self.read(move |collection, stop| {
             let (mut points, mut bytes) = (Vec::new(), 0);
             for id in ids {
@@ -158,7 +163,7 @@ impl Backend for Local {
                 }
                 stop.check().map_err(CollectionError::from)?;
                 let point = collection.point(&id);
-                if let Ok(Some(point)) = &point {
+                if let Ok(Some(Versioned { point, .. })) = &point {
                     let vectors = point.passages.iter().map(|passage| size_of_val(passage.vector.as_slice()));
                     bytes += point.text.len() + payload_bytes(&point.payload) + vectors.sum::<usize>();
                 }
@@ -168,10 +173,8 @@ impl Backend for Local {
         }))
     }
 
-    fn content_hashes(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<ContentHash>>> {
-        Box::pin(
-            self.read(move |collection, _| Ok(ids.iter().map(|id| collection.content_hash(id)).collect())),
-        )
+    fn revisions(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<Revision>>> {
+        Box::pin(self.read(move |collection, _| Ok(ids.iter().map(|id| collection.revision(id)).collect())))
     }
 
     fn scroll(&self, query: PageQuery, room: Arc<Room>) -> Answer<'_, Page> {

@@ -20,8 +20,8 @@ use super::error::Result;
 use crate::{
     budget::Room,
     collection::{
-        CollectionStats, Outcome, Page, Reads, SearchQuery, SearchTrace, Write,
-        point::{ContentHash, Hit, Point, StoredPoint},
+        CollectionStats, Page, Reads, SearchQuery, SearchTrace, Write, Written,
+        point::{Hit, Revision, StoredPoint, Versioned},
     },
     index::columns::FieldsRequest,
     value::{PointId, filter::Filter},
@@ -77,12 +77,19 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     fn identity(&self) -> Answer<'_, [u8; 16]>;
 
     /// Inserts, replaces and deletes documents, each id once; an outcome for each, in order. All of a call or nothing,
-    /// answered when durable. An upsert of what is stored already, by its content hash, changes nothing.
+    /// answered when durable. An upsert of what is stored already, by its content hash, changes nothing. Conditions are
+    /// looked at when the write is done, so that nobody changes a document between the look and the write.
     ///
     /// # Errors
-    /// `CollectionError::Changed` if [`Write::Replace`] met another content than it expects;
-    /// `CollectionError::DuplicateId`; what the store says.
-    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Outcome>>;
+    /// Those of [`crate::collection::Condition::check`]; `CollectionError::DuplicateId`; what the store says.
+    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>>;
+
+    /// [`Backend::write`], but a write whose condition does not hold is left out and answered with
+    /// `Outcome::Refused`; the others are done.
+    ///
+    /// # Errors
+    /// `CollectionError::DuplicateId`; what the store says. Nothing is done then.
+    fn write_each(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>>;
 
     /// The best documents or passages, best first, and how they were found. `encoded` is the vector of the query's
     /// text, if it is a text. Hits take their place in the room of `reads`, which is one for all searches of a request.
@@ -109,12 +116,12 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
         room: Arc<Room>,
     ) -> Answer<'_, Vec<Option<StoredPoint>>>;
 
-    /// Whole documents as they could be written again, each with its own error: those of the first ids, as many as take
+    /// Whole documents as they could be written again, each with its version or its own error: those of the first ids, as many as take
     /// about `bytes_max` together, and at least one where there is an id. `None` for those not there.
-    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Point>>>>;
+    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Versioned>>>>;
 
-    /// From what content each document was made, in the order asked; `None` for those not there. Cheap.
-    fn content_hashes(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<ContentHash>>>;
+    /// Which state of each document is stored, in the order asked; `None` for those not there. Cheap.
+    fn revisions(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<Revision>>>;
 
     /// A page of documents by id.
     ///

@@ -13,8 +13,9 @@ use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
     budget::Room,
     collection::{
-        Ask, CollectionError, CollectionStats, Outcome, Page, Reads, SearchQuery, SearchTrace, Source, Write,
-        point::{ContentHash, Hit, Point, StoredPoint},
+        Ask, CollectionError, CollectionStats, Condition, Outcome, Page, Reads, SearchQuery, SearchTrace,
+        Source, Write, Written,
+        point::{Hit, Point, Revision, StoredPoint, Versioned},
     },
     engine::{EngineError, error::Result},
     index::columns::FieldsRequest,
@@ -30,11 +31,19 @@ pub(super) struct Reference {
     metric: Metric,
     identity: [u8; 16],
     points: Mutex<BTreeMap<PointId, Point>>,
+    versions: Mutex<Versions>,
+}
+
+/// Taken after `points`.
+#[derive(Debug, Default)]
+struct Versions {
+    last: u64,
+    of: BTreeMap<PointId, u64>,
 }
 
 impl Reference {
     pub(super) fn new(dim: Dim, metric: Metric, identity: [u8; 16]) -> Self {
-        Reference { dim, metric, identity, points: Mutex::default() }
+        Reference { dim, metric, identity, points: Mutex::default(), versions: Mutex::default() }
     }
 
     /// The answer of `f`, on the first poll.
@@ -45,31 +54,79 @@ impl Reference {
         Box::pin(async move { f(&mut self.points.lock().unwrap()) })
     }
 
-    fn change(points: &mut BTreeMap<PointId, Point>, writes: Vec<Write>) -> Result<Vec<Outcome>> {
+    fn change(
+        &self,
+        points: &mut BTreeMap<PointId, Point>,
+        writes: Vec<Write>,
+        each: bool,
+    ) -> Result<Vec<Written>> {
+        let mut versions = self.versions.lock().unwrap();
         let mut ids = BTreeSet::new();
+        let mut refused = BTreeSet::new();
         for write in &writes {
-            let (Write::Upsert(point) | Write::Replace { point, .. }) = write else { continue };
-            if !ids.insert(&point.id) {
-                return Err(CollectionError::DuplicateId { id: point.id.as_str().to_owned() }.into());
+            let (id, condition) = match write {
+                Write::Upsert(point) => (&point.id, Condition::Any),
+                Write::UpsertIf { point, condition } => (&point.id, *condition),
+                Write::Delete(id) => (id, Condition::Any),
+                Write::DeleteIf { id, condition } => (id, *condition),
+            };
+            if !ids.insert(id) {
+                return Err(CollectionError::DuplicateId { id: id.as_str().to_owned() }.into());
             }
-            if let Write::Replace { expected, .. } = write
-                && points.get(&point.id).is_none_or(|stored| stored.content_hash != *expected)
-            {
-                return Err(CollectionError::Changed { id: point.id.as_str().to_owned() }.into());
+            match condition.check(id, versions.of.get(id).copied()) {
+                Err(error) if !each => return Err(error.into()),
+                Err(_) => drop(refused.insert(id.clone())),
+                Ok(()) => {}
             }
         }
-        let outcome = |write| match write {
-            Write::Delete(id) => points.remove(&id).map_or(Outcome::NotFound, |_| Outcome::Deleted),
-            Write::Upsert(point) | Write::Replace { point, .. } => {
-                let hash = point.content_hash;
-                match points.insert(point.id.clone(), *point) {
-                    None => Outcome::Inserted,
-                    Some(before) if before.content_hash == hash => Outcome::Unchanged,
-                    Some(_) => Outcome::Updated,
+        let mut done = |write| {
+            let (id, point) = match write {
+                Write::Upsert(point) | Write::UpsertIf { point, .. } => (point.id.clone(), Some(point)),
+                Write::Delete(id) | Write::DeleteIf { id, .. } => (id, None),
+            };
+            let before = points.get(&id).map(|before| before.content_hash);
+            let outcome = match (&point, before) {
+                _ if refused.contains(&id) => Outcome::Refused,
+                (None, None) => Outcome::NotFound,
+                (None, Some(_)) => Outcome::Deleted,
+                (Some(_), None) => Outcome::Inserted,
+                (Some(point), Some(before)) if point.content_hash == before => Outcome::Unchanged,
+                (Some(_), Some(_)) => Outcome::Updated,
+            };
+            match (outcome, point) {
+                (Outcome::Deleted, _) => {
+                    points.remove(&id);
+                    versions.of.remove(&id);
                 }
+                (Outcome::Inserted | Outcome::Updated, Some(point)) => {
+                    versions.last += 1;
+                    let version = versions.last;
+                    versions.of.insert(id.clone(), version);
+                    points.insert(id.clone(), *point);
+                }
+                _ => {}
             }
+            Written { outcome, version: versions.of.get(&id).copied() }
         };
-        Ok(writes.into_iter().map(outcome).collect())
+        Ok(writes.into_iter().map(&mut done).collect())
+    }
+
+    fn version(&self, id: &PointId) -> Option<u64> {
+        self.versions.lock().unwrap().of.get(id).copied()
+    }
+
+    fn stored(&self, point: &Point, with_text: bool, with_vector: bool) -> StoredPoint {
+        StoredPoint {
+            id: point.id.clone(),
+            title: point.title.clone(),
+            text: if with_text { point.text.clone() } else { String::new() },
+            payload: point.payload.clone().into(),
+            content_hash: point.content_hash,
+            passages: point.passages.iter().map(|passage| passage.range.clone()).collect(),
+            version: self.version(&point.id).unwrap(),
+            updated_at: 0,
+            vector: with_vector.then(|| point.passages[0].vector.as_slice().to_vec()),
+        }
     }
 
     fn vectors(
@@ -106,25 +163,13 @@ impl Reference {
                 range,
                 passage: if query.with_text { text.into() } else { Arc::default() },
                 payload: if query.with_payload { point.payload.clone().into() } else { Arc::default() },
+                version: self.version(&point.id).unwrap(),
                 sources: vec![Source { retriever: "reference", rank: 1, score }],
             });
         }
         hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
         hits.truncate(if query.by_passage { usize::MAX } else { 1 });
         hits
-    }
-}
-
-fn stored(point: &Point, with_text: bool, with_vector: bool) -> StoredPoint {
-    StoredPoint {
-        id: point.id.clone(),
-        title: point.title.clone(),
-        text: if with_text { point.text.clone() } else { String::new() },
-        payload: point.payload.clone().into(),
-        content_hash: point.content_hash,
-        passages: point.passages.iter().map(|passage| passage.range.clone()).collect(),
-        updated_at: 0,
-        vector: with_vector.then(|| point.passages[0].vector.as_slice().to_vec()),
     }
 }
 
@@ -141,8 +186,12 @@ impl Backend for Reference {
         Box::pin(async { Ok(self.identity) })
     }
 
-    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Outcome>> {
-        self.answer(|points| Reference::change(points, writes))
+    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
+        self.answer(|points| self.change(points, writes, false))
+    }
+
+    fn write_each(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
+        self.answer(|points| self.change(points, writes, true))
     }
 
     fn search(
@@ -182,13 +231,13 @@ impl Backend for Reference {
             let one = |id| {
                 let Some(point) = points.get(&id) else { return Ok(None) };
                 room.take(point.text.len(), point.payload.len())?;
-                Ok(Some(stored(point, true, with_vectors)))
+                Ok(Some(self.stored(point, true, with_vectors)))
             };
             ids.into_iter().map(one).collect()
         })
     }
 
-    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Point>>>> {
+    fn points(&self, ids: Vec<PointId>, bytes_max: usize) -> Answer<'_, Vec<Result<Option<Versioned>>>> {
         self.answer(move |points| {
             let (mut read, mut bytes) = (Vec::new(), 0);
             for id in ids {
@@ -197,15 +246,22 @@ impl Backend for Reference {
                 }
                 let point = points.get(&id).cloned();
                 bytes += point.as_ref().map_or(0, |point| point.text.len());
-                read.push(Ok(point));
+                read.push(Ok(point.and_then(|point| {
+                    let version = self.version(&point.id)?;
+                    Some(Versioned { point, version })
+                })));
             }
             Ok(read)
         })
     }
 
-    fn content_hashes(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<ContentHash>>> {
+    fn revisions(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<Revision>>> {
         self.answer(move |points| {
-            Ok(ids.iter().map(|id| points.get(id).map(|point| point.content_hash)).collect())
+            let revision = |id| {
+                let content_hash = points.get(id)?.content_hash;
+                Some(Revision { version: self.version(id)?, content_hash })
+            };
+            Ok(ids.iter().map(revision).collect())
         })
     }
 
@@ -217,7 +273,7 @@ impl Backend for Reference {
             let mut page = Vec::new();
             for point in found.by_ref().take(query.limit) {
                 room.take(point.text.len(), point.payload.len())?;
-                page.push(stored(point, query.with_text, query.with_vectors));
+                page.push(self.stored(point, query.with_text, query.with_vectors));
             }
             let next = found.next().and_then(|_| page.last()).map(|point| point.id.clone());
             Ok(Page { points: page, next, hints: Vec::new() })

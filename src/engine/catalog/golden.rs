@@ -148,7 +148,7 @@ fn check(names: &Names) {
         let whole: Vec<_> = points.iter().map(|point| (point.id.clone(), point.text.clone())).collect();
         assert_eq!(found, whole, "{name}");
         for whole in points {
-            assert_eq!(collection.point(&whole.id).unwrap().unwrap(), whole, "{name}");
+            assert_eq!(collection.point(&whole.id).unwrap().unwrap().point, whole, "{name}");
         }
     }
 }
@@ -207,7 +207,7 @@ fn a_folder_of_format_2_is_taken_over_with_all_that_is_in_it() {
             let documents = expected.len() as u64 - absent + new;
             assert_eq!(collection.count(None, &Stop::default()).unwrap(), documents, "{name}");
             for (n, version) in [(500, 2), (2, 9)] {
-                let found = collection.point(&id(n)).unwrap();
+                let found = collection.point(&id(n)).unwrap().map(|stored| stored.point);
                 assert_eq!(found, Some(point(n, version, dimension)), "{name}");
             }
             assert_eq!(collection.point(&id(1)).unwrap(), None, "{name}");
