@@ -59,6 +59,7 @@ from .types import (
     SearchResult,
     StoredDocument,
     TextKind,
+    WriteMode,
     WriteResult,
     WriteStatus,
 )
@@ -115,6 +116,7 @@ __all__ = [
     "TooLarge",
     "Unauthenticated",
     "Unavailable",
+    "WriteMode",
     "WriteResult",
     "WriteStatus",
     "__version__",

@@ -6,7 +6,7 @@ It is made from aio.py by generate_blocking.py, not edited by hand.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import _methods as m
@@ -36,6 +36,7 @@ from .types import (
     SearchResult,
     StoredDocument,
     TextKind,
+    WriteMode,
     WriteResult,
 )
 
@@ -179,7 +180,12 @@ class Client(Transport):
         return messages.collection_stats(self._call(m.STATS, request, timeout))
 
     def upsert(
-        self, collection: str, documents: Iterable[DocumentLike], *, timeout: float | None = None
+        self,
+        collection: str,
+        documents: Iterable[DocumentLike],
+        *,
+        mode: WriteMode = WriteMode.ANY,
+        timeout: float | None = None,
     ) -> list[WriteResult]:
         """Writes documents, all or none; they are on disk when this returns.
 
@@ -189,15 +195,24 @@ class Client(Transport):
         - `collection`: where they go.
         - `documents`: 1 to `limits.batch_max` (1024) of them, each a `Document` or a dict with its fields, and each
           id once. All together may have `limits.message_bytes_max` (16 MiB).
+        - `mode`: whether they are only to be inserted, or only to replace stored ones. Default: either.
 
-        One bad document refuses the request, and nothing changes. Raises `InvalidArgument`, `NotFound`, `TooLarge`.
+        One bad document refuses the request, and nothing changes. So does one whose `mode` or `expected_version` does
+        not fit what is stored; of several writers that expect the same version, one writes. Raises `InvalidArgument`,
+        `NotFound`, `TooLarge`; `AlreadyExists` under `WriteMode.INSERT_ONLY`; `FailedPrecondition` where a document
+        has another version than is expected, or is not there: read it again, and decide anew.
 
             >>> results = client.upsert("notes", [Document("3", "Bees dance.", payload={"year": 2024})])
             >>> results[0].status.value
             'inserted'
+            >>> read = client.get("notes", "3").documents[0]
+            >>> edited = Document("3", "Bees sleep.", expected_version=read.version)
+            >>> results = client.upsert("notes", [edited])
+            >>> results[0].version > read.version
+            True
         """
         wire = [messages.document(document) for document in documents]
-        request = documents_pb2.UpsertRequest(collection=collection, documents=wire)
+        request = documents_pb2.UpsertRequest(collection=collection, documents=wire, mode=messages.write_mode(mode))
         return [messages.write_result(result) for result in self._call(m.UPSERT, request, timeout).results]
 
     def ingest(
@@ -206,6 +221,7 @@ class Client(Transport):
         documents: Documents,
         *,
         batch: int = DEFAULT_BATCH,
+        mode: WriteMode = WriteMode.ANY,
         timeout: float | None = None,
     ) -> Iterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
@@ -220,6 +236,9 @@ class Client(Transport):
           fields.
         - `batch`: number of documents in one message, 1 to `limits.batch_max` (1024). Default 64. A message that has
           4 MiB is sent with fewer.
+        - `mode`: whether they are only to be inserted, or only to replace stored ones. Default: either. A document that
+          `mode` or its `expected_version` does not fit is yielded with `WriteStatus.FAILED`; `error_kind` says which
+          of the two.
         - `timeout`: seconds for the whole stream, above 0. Default: no limit; the server ends a stream that stands
           still for its `server.stream_idle_timeout` (300 s).
 
@@ -232,16 +251,18 @@ class Client(Transport):
             >>> client.count("notes")
             202
         """
-        return self._ingest(Batches(collection, batch), documents, timeout)
+        return self._ingest(Batches(collection, batch, mode), documents, timeout)
 
     def set_payload(
         self,
         collection: str,
-        ids: Id | Iterable[Id],
+        ids: Id | Iterable[Id] | None = None,
         payload: Payload | None = None,
         *,
+        filter: str | Filter | None = None,
         remove: str | Iterable[str] = (),
         replace: bool = False,
+        expected_versions: Mapping[Any, int] | None = None,
         timeout: float | None = None,
     ) -> PayloadSet:
         """Sets fields of stored documents and removes others; title, text and vectors stay, and nothing is encoded.
@@ -249,22 +270,34 @@ class Client(Transport):
         Each document is changed as one unit, and no change that another client makes at the same time is lost. A
         document that cannot be changed is answered as `WriteStatus.FAILED` and does not stop the others.
 
+        With a filter the documents that match when the call begins are changed, as many as they are, and counted; one
+        that matches no more when its turn comes is left alone. A call that runs out of time has changed a part of them,
+        and the same call goes on from there.
+
         - `collection`: where the documents are.
-        - `ids`: one id, or 1 to `limits.batch_max` (1024) of them, each once.
+        - `ids`: one id, or 1 to `limits.batch_max` (1024) of them, each once. Default: none.
         - `payload`: these fields get these values, whether they are new or not. Default: none.
         - `remove`: name of a field, or names of fields, to remove where they are; none of them may be in `payload`.
           Default: none.
+        - `filter`: a condition, as text or made with `field`, that the documents match. Default: none.
         - `replace`: `payload` becomes the whole payload; `remove` must be empty then. Default `False`.
+        - `expected_versions`: the version that a document must have to be changed, by id, which is one of `ids`. One
+          that has another version is answered as failed. Default: any version.
 
         Raises `InvalidArgument` where nothing is to be changed, and `TypeError` or `ValueError` where a value cannot
-        be stored.
+        be stored, or unless exactly one of `ids` and `filter` is given.
 
             >>> done = client.set_payload("notes", ["1", "9"], {"year": 2022}, remove="tags")
             >>> [(r.id, r.status.value) for r in done.results], done.missing
             ([('1', 'updated')], ('9',))
+            >>> done = client.set_payload("notes", filter="year >= 2000", payload={"recent": True})
+            >>> done.changed, done.failed
+            (2, 0)
         """
-        request = messages.set_payload(collection, ids, payload, remove, replace)
-        return messages.payload_set(self._call(m.SET_PAYLOAD, request, timeout))
+        request = messages.set_payload(collection, ids, payload, remove, replace, filter, expected_versions)
+        answer = self._call(m.SET_PAYLOAD, request, timeout)
+        messages.hinted(answer.hints)
+        return messages.payload_set(answer)
 
     def get(
         self,
@@ -296,6 +329,7 @@ class Client(Transport):
         ids: Id | Iterable[Id] | None = None,
         *,
         filter: str | Filter | None = None,
+        expected_versions: Mapping[Any, int] | None = None,
         timeout: float | None = None,
     ) -> Counted:
         """Deletes documents by id or by filter and answers how many there were.
@@ -305,13 +339,16 @@ class Client(Transport):
         - `collection`: where the documents are.
         - `ids`: one id, or 1 to `limits.batch_max` (1024) of them. Default: none.
         - `filter`: a condition, as text or made with `field`, that the documents match. Default: none.
+        - `expected_versions`: the version that a document must have, by id, which is one of `ids`. Where one has
+          another version, or is not there, nothing is deleted. Default: any version.
 
-        Raises `TypeError` unless exactly one of `ids` and `filter` is given.
+        Raises `TypeError` unless exactly one of `ids` and `filter` is given, and `FailedPrecondition` where a version
+        is not the one that is expected.
 
             >>> client.delete("notes", filter=field("year") < 2023)
             1
         """
-        request = messages.delete_documents(collection, ids, filter)
+        request = messages.delete_documents(collection, ids, filter, expected_versions)
         answer = self._call(m.DELETE, request, timeout)
         return messages.counted(answer.deleted, messages.hinted(answer.hints))
 

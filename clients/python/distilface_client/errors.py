@@ -85,11 +85,14 @@ class NotFound(DistilfaceError):
 
 
 class AlreadyExists(DistilfaceError):
-    """What was to be created exists: choose another name."""
+    """What was to be created exists: choose another name, or another id."""
 
 
 class FailedPrecondition(DistilfaceError):
-    """The request is right but the state is not, such as a collection made with another model: fix the state."""
+    """The request is right but the state is not, such as a collection made with another model: fix the state.
+
+    Where a version was expected of a document, somebody changed the document: read it again, and decide anew.
+    """
 
 
 class Unauthenticated(DistilfaceError):

@@ -39,6 +39,7 @@ from .types import (
     SearchResult,
     StoredDocument,
     TextKind,
+    WriteMode,
     WriteResult,
     WriteStatus,
 )
@@ -59,6 +60,11 @@ _TEXT_KINDS = {
     TextKind.RAW: encoder_pb2.TEXT_KIND_UNSPECIFIED,
     TextKind.QUERY: encoder_pb2.TEXT_KIND_QUERY,
     TextKind.DOCUMENT: encoder_pb2.TEXT_KIND_DOCUMENT,
+}
+_MODES = {
+    WriteMode.ANY: documents_pb2.WRITE_MODE_UNSPECIFIED,
+    WriteMode.INSERT_ONLY: documents_pb2.WRITE_MODE_INSERT_ONLY,
+    WriteMode.REPLACE_ONLY: documents_pb2.WRITE_MODE_REPLACE_ONLY,
 }
 _STATUSES = {
     documents_pb2.WRITE_STATUS_INSERTED: WriteStatus.INSERTED,
@@ -162,7 +168,30 @@ def document(given: DocumentLike) -> documents_pb2.Document:
     )
     if document.vector is not None:
         wire.vector.CopyFrom(vector(document.vector, f"{owner}, vector"))
+    if document.expected_version is not None:
+        wire.expected_version = version(document.expected_version, f"{owner}, expected_version")
     return wire
+
+
+def version(given: object, where: str) -> int:
+    """Makes a version for the wire. Raises `TypeError` or `ValueError`, with `where`, for what cannot be one."""
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{where}: a version is an int, not {type(given).__name__}; give the one that was read")
+    if not 0 < given < 1 << 64:
+        raise ValueError(f"{where}: {given} is no version; give the one that was read, or leave it out")
+    return given
+
+
+def version_map(given: Mapping[Any, int] | None) -> dict[str, int]:
+    """Makes the versions that are expected of ids for the wire."""
+    return {
+        document_id(one): version(expected, f"expected_versions[{one!r}]") for one, expected in (given or {}).items()
+    }
+
+
+def write_mode(mode: WriteMode) -> documents_pb2.WriteMode:
+    """Makes a mode for the wire. Raises `ValueError` for what is none."""
+    return _MODES[WriteMode(mode)]
 
 
 def _document_of(given: Mapping[str, Any]) -> Document:
@@ -170,12 +199,14 @@ def _document_of(given: Mapping[str, Any]) -> Document:
     if not isinstance(given, Mapping):
         raise TypeError(f"a document is a Document or a dict, not {type(given).__name__}")
     if given.get("id") is None:
-        raise TypeError("a document needs an id; of id, text, title, payload and vector it is the required one")
+        raise TypeError(
+            "a document needs an id; of id, text, title, payload, vector and expected_version it is the required one"
+        )
     for key in given:
         if key not in Document.__dataclass_fields__:
             raise TypeError(
-                f"document {given['id']!r}: a document has no field {key!r}, only id, text, title, payload and vector; "
-                "put it into the payload"
+                f"document {given['id']!r}: a document has no field {key!r}, only id, text, title, payload, vector and "
+                "expected_version; put it into the payload"
             )
     return Document(**{key: value for key, value in given.items() if value is not None})
 
@@ -228,6 +259,7 @@ def stored_document(wire: documents_pb2.StoredDocument) -> StoredDocument:
         vector=tuple(body.vector.values) if body.HasField("vector") else None,
         passages=tuple(_passage(p) for p in wire.passages),
         updated_at=from_timestamp(wire.updated_at),
+        version=wire.version,
     )
 
 
@@ -242,23 +274,32 @@ def write_result(wire: documents_pb2.DocumentResult) -> WriteResult:
         truncated=wire.truncated,
         title_truncated=wire.title_truncated,
         unknown_tokens=wire.unknown_tokens,
+        version=wire.version,
+        error_kind=wire.error_kind,
     )
 
 
 def set_payload(
     collection: str,
-    ids: Id | Iterable[Id],
+    ids: Id | Iterable[Id] | None,
     payload: Payload | None,
     remove: str | Iterable[str],
     replace: bool,
+    filter: Any,
+    expected_versions: Mapping[Any, int] | None,
 ) -> documents_pb2.SetPayloadRequest:
     """Makes the request of `Documents.SetPayload`.
 
-    Raises `TypeError` or `ValueError` where a payload value cannot be stored.
+    Raises `TypeError` unless either ids or a filter is given, and `TypeError` or `ValueError` where a payload value
+    cannot be stored.
     """
+    if (ids is None) == (filter is None):
+        raise TypeError("set_payload needs either ids or a filter")
     return documents_pb2.SetPayloadRequest(
         collection=collection,
-        ids=id_list(ids),
+        ids=id_list(ids) if ids is not None else None,
+        filter=to_filter(filter),
+        expected_versions=version_map(expected_versions),
         payload=to_payload(payload or {}, "payload"),
         remove_fields=[remove] if isinstance(remove, str) else list(remove),
         replace=replace,
@@ -267,17 +308,28 @@ def set_payload(
 
 def payload_set(wire: documents_pb2.SetPayloadResponse) -> PayloadSet:
     """Reads from the wire what `Documents.SetPayload` did."""
-    return PayloadSet(tuple(write_result(result) for result in wire.results), tuple(wire.missing))
+    return PayloadSet(
+        results=tuple(write_result(result) for result in wire.results),
+        missing=tuple(wire.missing),
+        matched=wire.matched,
+        changed=wire.changed,
+        unchanged=wire.unchanged,
+        failed=wire.failed,
+        hints=tuple(wire.hints),
+    )
 
 
 def delete_documents(
-    collection: str, ids: Id | Iterable[Id] | None, filter: Any
+    collection: str, ids: Id | Iterable[Id] | None, filter: Any, expected_versions: Mapping[Any, int] | None
 ) -> documents_pb2.DeleteDocumentsRequest:
     """Makes the request of `Documents.Delete`. Raises `TypeError` unless either ids or a filter is given."""
     if (ids is None) == (filter is None):
         raise TypeError("delete needs either ids or a filter")
     return documents_pb2.DeleteDocumentsRequest(
-        collection=collection, ids=id_list(ids) if ids is not None else None, filter=to_filter(filter)
+        collection=collection,
+        ids=id_list(ids) if ids is not None else None,
+        filter=to_filter(filter),
+        expected_versions=version_map(expected_versions),
     )
 
 
@@ -337,6 +389,7 @@ def search_result(wire: search_pb2.SearchResponse) -> SearchResult:
                 title=hit.title,
                 passage=_passage(hit.passage),
                 payload=from_payload(hit.payload),
+                version=hit.version,
             )
             for hit in wire.hits
         ),

@@ -74,6 +74,17 @@ class TextKind(str, enum.Enum):
     """The prompt for documents goes in front, if the model has one."""
 
 
+class WriteMode(str, enum.Enum):
+    """Says whether a write is to make new documents, or to replace stored ones."""
+
+    ANY = "any"
+    """A document is inserted, or replaces the one of its id."""
+    INSERT_ONLY = "insert_only"
+    """A document of this id must not be there: `AlreadyExists`."""
+    REPLACE_ONLY = "replace_only"
+    """A document of this id must be there: `NotFound`."""
+
+
 class WriteStatus(str, enum.Enum):
     """Says what became of a document."""
 
@@ -223,6 +234,9 @@ class Document:
     vector: Sequence[float] | Any | None = None
     """Finite numbers, as many as the dimension of the collection, as a list, a NumPy array, or what `embed` gave.
     Required in a `vectors_only` collection; anywhere else it must be left out. Default: none."""
+    expected_version: int | None = None
+    """The version that the stored document must have for this one to be written over it, 1 or more: the `version` that
+    was read. Default: whatever is stored is replaced."""
 
 
 DocumentLike: TypeAlias = "Document | Mapping[str, Any]"
@@ -264,6 +278,9 @@ class StoredDocument:
     """Its passages, in order."""
     updated_at: dt.datetime
     """When it was written last, in UTC."""
+    version: int = 0
+    """Which state of the document this is, 1 or more. Each write that changes a document gives it a larger version than
+    any document of its collection ever had; none is given out twice. 0 from a server that tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +315,11 @@ class WriteResult:
     unknown_tokens: int = 0
     """Number of words that the model reads as one unknown token each, since they have more than 100 characters or its
     vocabulary cannot spell them. Nothing finds a document by such a word."""
+    version: int = 0
+    """Version of the document as it is stored now, also where it is unchanged; 0 where the write failed."""
+    error_kind: str = ""
+    """The kind of the error as the `reason` of a `DistilfaceError` names it, such as `EXISTS` or `PRECONDITION`; empty
+    where nothing failed, and where the document was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,10 +327,20 @@ class PayloadSet:
     """Says what `set_payload` did."""
 
     results: tuple[WriteResult, ...]
-    """What became of the documents that were found, in the order asked: updated, unchanged (the fields were so
-    already), or failed."""
+    """Of ids: what became of the documents that were found, in the order asked: updated, unchanged (the fields were so
+    already), or failed. Of a filter: the first 10 that failed."""
     missing: tuple[str, ...]
     """The ids that no document has."""
+    matched: int = 0
+    """Number of documents that were there and, with a filter, matched; the sum of the next three."""
+    changed: int = 0
+    """Number of documents that have other fields now."""
+    unchanged: int = 0
+    """Number of documents whose fields were so already."""
+    failed: int = 0
+    """Number of documents that could not be changed."""
+    hints: tuple[str, ...] = ()
+    """The server's remarks on the filter, at most 8; empty as a rule. Each is a `FilterHint` warning too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +395,8 @@ class Hit:
     """The passage that fits best."""
     payload: dict[str, PayloadValue]
     """The document's fields, in alphabetical order; empty where they were not asked for."""
+    version: int = 0
+    """Which state of the document was found, 1 or more; see `StoredDocument.version`."""
 
 
 @dataclass(frozen=True, slots=True)

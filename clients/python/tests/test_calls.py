@@ -262,7 +262,7 @@ def test_a_document_is_a_dict_and_an_id_an_integer_too() -> None:
     assert messages.id_list([1, "b"]) == ["1", "b"]
     bad: list[tuple[Any, str]] = [
         ({"text": "t"}, "a document needs an id"),
-        ({"id": 1, "txt": "t"}, "no field 'txt', only id, text, title, payload and vector"),
+        ({"id": 1, "txt": "t"}, "no field 'txt', only id, text, title, payload, vector and expected_version"),
         ({"id": True}, "a str or an int, not bool"),
         ({"id": 1.5}, "a str or an int, not float"),
         ({"id": "x", "text": 5}, "document 'x', text: int is no text"),

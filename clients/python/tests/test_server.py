@@ -29,6 +29,7 @@ from distilface_client import (
     Retry,
     TextKind,
     TooLarge,
+    WriteMode,
     WriteStatus,
     field,
 )
@@ -254,6 +255,67 @@ def test_set_payload_changes_fields_and_encodes_nothing(client: Client, animals:
     assert client.get(animals, "cat").documents[0].payload == {"only": "this"}
     with pytest.raises(InvalidArgument):
         client.set_payload(animals, "cat")
+
+
+def test_set_payload_takes_a_filter_and_counts(client: Client, animals: str) -> None:
+    done = client.set_payload(animals, filter=field("year") >= 2005, payload={"old": False})
+    assert (done.matched, done.changed, done.unchanged, done.failed) == (2, 2, 0, 0)
+    assert (done.results, done.missing, done.hints) == ((), (), ())
+    done = client.set_payload(animals, filter="year >= 2000", payload={"old": False})
+    assert (done.matched, done.changed, done.unchanged) == (3, 1, 2)
+    with pytest.warns(FilterHint, match="yaer"):
+        assert client.set_payload(animals, filter="yaer > 2000", payload={"old": True}).hints
+    failed = client.set_payload(animals, filter="old = false", payload={"x": "x" * 70_000})
+    assert (failed.failed, failed.results[0].error_kind) == (3, "INVALID")
+    neither_and_both: list[dict[str, Any]] = [{}, {"ids": "cat", "filter": "year = 1"}]
+    for given in neither_and_both:
+        with pytest.raises(TypeError, match="either ids or a filter"):
+            client.set_payload(animals, payload={"a": 1}, **given)
+
+
+def test_a_document_is_written_only_over_the_version_that_was_read(client: Client, animals: str) -> None:
+    read = client.get(animals, "cat").documents[0]
+    assert read.version > 0
+    assert client.search(animals, read.text, k=1)[0].version == read.version
+    [written] = client.upsert(animals, [Document("cat", "The cat ran away.", expected_version=read.version)])
+    assert (written.status, written.version > read.version) == (WriteStatus.UPDATED, True)
+    [same] = client.upsert(animals, [{"id": "cat", "text": "The cat ran away.", "expected_version": written.version}])
+    assert (same.status, same.version) == (WriteStatus.UNCHANGED, written.version)
+    stale = Document("cat", "The cat came back.", expected_version=read.version)
+    with pytest.raises(FailedPrecondition, match="read it again") as caught:
+        client.upsert(animals, [Document("hen", "A hen."), stale])
+    assert [violation.field for violation in caught.value.violations] == ["expected_version"]
+    assert client.get(animals, "hen").missing == ("hen",)
+    hen, failed = client.ingest(animals, [Document("hen", "A hen."), stale])
+    assert (hen.status, failed.status, failed.error_kind) == (WriteStatus.INSERTED, WriteStatus.FAILED, "PRECONDITION")
+    with pytest.raises(FailedPrecondition, match="cat"):
+        client.delete(animals, ["hen", "cat"], expected_versions={"cat": read.version})
+    done = client.set_payload(animals, ["hen", "cat"], {"n": 1}, expected_versions={"cat": read.version})
+    assert [(r.id, r.error_kind) for r in done.results] == [("hen", ""), ("cat", "PRECONDITION")]
+    assert client.delete(animals, ["hen", "cat"], expected_versions={"cat": written.version}) == 2
+
+
+def test_a_write_may_only_insert_or_only_replace(client: Client, animals: str) -> None:
+    with pytest.raises(AlreadyExists, match="cat"):
+        client.upsert(animals, [Document("hen", "A hen."), Document("cat", "A cat.")], mode=WriteMode.INSERT_ONLY)
+    with pytest.raises(NotFound, match="hen"):
+        client.upsert(animals, [Document("hen", "A hen.")], mode=WriteMode.REPLACE_ONLY)
+    documents = [Document("cat", "A cat."), Document("hen", "A hen.")]
+    # More than one message: each says its mode.
+    results = list(client.ingest(animals, documents, mode=WriteMode.INSERT_ONLY, batch=1))
+    assert [(r.status, r.error_kind) for r in results] == [(WriteStatus.FAILED, "EXISTS"), (WriteStatus.INSERTED, "")]
+    results = list(client.ingest(animals, documents, mode=WriteMode.REPLACE_ONLY, batch=1))
+    assert [r.status for r in results] == [WriteStatus.UPDATED, WriteStatus.UNCHANGED]
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1 << 64, True, "7", 1.0])
+def test_what_is_no_version_is_refused_before_it_is_sent(client: Client, animals: str, bad: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="expected_version"):
+        client.upsert(animals, [Document("cat", "x", expected_version=bad)])
+    with pytest.raises((TypeError, ValueError), match="'cat'"):
+        client.delete(animals, "cat", expected_versions={"cat": bad})
+    [failed] = client.ingest(animals, [Document("cat", "x", expected_version=bad)])
+    assert failed.status is WriteStatus.FAILED
 
 
 def test_what_was_not_encoded_whole_is_told(client: Client, animals: str) -> None:

@@ -8,6 +8,13 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WRITE_MODE_UNSPECIFIED: _ClassVar[WriteMode]
+    WRITE_MODE_ANY: _ClassVar[WriteMode]
+    WRITE_MODE_INSERT_ONLY: _ClassVar[WriteMode]
+    WRITE_MODE_REPLACE_ONLY: _ClassVar[WriteMode]
+
 class WriteStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WRITE_STATUS_UNSPECIFIED: _ClassVar[WriteStatus]
@@ -15,6 +22,10 @@ class WriteStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WRITE_STATUS_UPDATED: _ClassVar[WriteStatus]
     WRITE_STATUS_UNCHANGED: _ClassVar[WriteStatus]
     WRITE_STATUS_FAILED: _ClassVar[WriteStatus]
+WRITE_MODE_UNSPECIFIED: WriteMode
+WRITE_MODE_ANY: WriteMode
+WRITE_MODE_INSERT_ONLY: WriteMode
+WRITE_MODE_REPLACE_ONLY: WriteMode
 WRITE_STATUS_UNSPECIFIED: WriteStatus
 WRITE_STATUS_INSERTED: WriteStatus
 WRITE_STATUS_UPDATED: WriteStatus
@@ -22,7 +33,7 @@ WRITE_STATUS_UNCHANGED: WriteStatus
 WRITE_STATUS_FAILED: WriteStatus
 
 class Document(_message.Message):
-    __slots__ = ("id", "title", "text", "payload", "vector")
+    __slots__ = ("id", "title", "text", "payload", "vector", "expected_version")
     class PayloadEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -35,25 +46,29 @@ class Document(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     text: str
     payload: _containers.MessageMap[str, _common_pb2.Value]
     vector: _common_pb2.Vector
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., vector: _Optional[_Union[_common_pb2.Vector, _Mapping]] = ...) -> None: ...
+    expected_version: int
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., text: _Optional[str] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., vector: _Optional[_Union[_common_pb2.Vector, _Mapping]] = ..., expected_version: _Optional[int] = ...) -> None: ...
 
 class StoredDocument(_message.Message):
-    __slots__ = ("document", "passages", "updated_at")
+    __slots__ = ("document", "passages", "updated_at", "version")
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     document: Document
     passages: _containers.RepeatedCompositeFieldContainer[_common_pb2.Passage]
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, document: _Optional[_Union[Document, _Mapping]] = ..., passages: _Optional[_Iterable[_Union[_common_pb2.Passage, _Mapping]]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    version: int
+    def __init__(self, document: _Optional[_Union[Document, _Mapping]] = ..., passages: _Optional[_Iterable[_Union[_common_pb2.Passage, _Mapping]]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class DocumentResult(_message.Message):
-    __slots__ = ("id", "status", "error", "passages", "tokens", "truncated", "title_truncated", "unknown_tokens")
+    __slots__ = ("id", "status", "error", "passages", "tokens", "truncated", "title_truncated", "unknown_tokens", "version", "error_kind")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +77,8 @@ class DocumentResult(_message.Message):
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TITLE_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_KIND_FIELD_NUMBER: _ClassVar[int]
     id: str
     status: WriteStatus
     error: str
@@ -70,17 +87,21 @@ class DocumentResult(_message.Message):
     truncated: bool
     title_truncated: bool
     unknown_tokens: int
-    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[WriteStatus, str]] = ..., error: _Optional[str] = ..., passages: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated: bool = ..., title_truncated: bool = ..., unknown_tokens: _Optional[int] = ...) -> None: ...
+    version: int
+    error_kind: str
+    def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[WriteStatus, str]] = ..., error: _Optional[str] = ..., passages: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated: bool = ..., title_truncated: bool = ..., unknown_tokens: _Optional[int] = ..., version: _Optional[int] = ..., error_kind: _Optional[str] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
-    __slots__ = ("collection", "sequence", "documents")
+    __slots__ = ("collection", "sequence", "documents", "mode")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     sequence: int
     documents: _containers.RepeatedCompositeFieldContainer[Document]
-    def __init__(self, collection: _Optional[str] = ..., sequence: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ...) -> None: ...
+    mode: WriteMode
+    def __init__(self, collection: _Optional[str] = ..., sequence: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ...) -> None: ...
 
 class IngestResponse(_message.Message):
     __slots__ = ("sequence", "results")
@@ -91,12 +112,14 @@ class IngestResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "documents")
+    __slots__ = ("collection", "documents", "mode")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     collection: str
     documents: _containers.RepeatedCompositeFieldContainer[Document]
-    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ...) -> None: ...
+    mode: WriteMode
+    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
     __slots__ = ("results",)
@@ -105,7 +128,7 @@ class UpsertResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ...) -> None: ...
 
 class SetPayloadRequest(_message.Message):
-    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace")
+    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace", "filter", "expected_versions")
     class PayloadEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -113,25 +136,46 @@ class SetPayloadRequest(_message.Message):
         key: str
         value: _common_pb2.Value
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ...) -> None: ...
+    class ExpectedVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     REMOVE_FIELDS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     payload: _containers.MessageMap[str, _common_pb2.Value]
     remove_fields: _containers.RepeatedScalarFieldContainer[str]
     replace: bool
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ...) -> None: ...
+    filter: _common_pb2.Filter
+    expected_versions: _containers.ScalarMap[str, int]
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class SetPayloadResponse(_message.Message):
-    __slots__ = ("results", "missing")
+    __slots__ = ("results", "missing", "matched", "changed", "unchanged", "failed", "hints")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[DocumentResult]
     missing: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
+    matched: int
+    changed: int
+    unchanged: int
+    failed: int
+    hints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., matched: _Optional[int] = ..., changed: _Optional[int] = ..., unchanged: _Optional[int] = ..., failed: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetDocumentsRequest(_message.Message):
     __slots__ = ("collection", "ids", "with_vectors")
@@ -152,14 +196,23 @@ class GetDocumentsResponse(_message.Message):
     def __init__(self, documents: _Optional[_Iterable[_Union[StoredDocument, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteDocumentsRequest(_message.Message):
-    __slots__ = ("collection", "ids", "filter")
+    __slots__ = ("collection", "ids", "filter", "expected_versions")
+    class ExpectedVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     filter: _common_pb2.Filter
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ...) -> None: ...
+    expected_versions: _containers.ScalarMap[str, int]
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class DeleteDocumentsResponse(_message.Message):
     __slots__ = ("deleted", "hints")

@@ -68,7 +68,8 @@ class DocumentsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Upsert(self, request, context):
-        """All documents or none: one bad document, or an id that comes twice, refuses the request and changes nothing.
+        """All documents or none: one bad document, an id that comes twice, or a document whose mode or expected version does not
+        fit what is stored, refuses the request and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

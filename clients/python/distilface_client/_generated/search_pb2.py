@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from . import common_pb2 as distilface_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64istilface/v1/search.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\"\xcf\x02\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x06vector\x18\x03 \x01(\x0b\x32\x15.distilface.v1.VectorH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x12\t\n\x01k\x18\x05 \x01(\r\x12%\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x15.distilface.v1.Filter\x12\n\n\x02\x65\x66\x18\x07 \x01(\r\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x12\x1c\n\x0fscore_threshold\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x12\n\nby_passage\x18\n \x01(\x08\x12\x17\n\x0fwithout_payload\x18\x0b \x01(\x08\x12\x14\n\x0cwithout_text\x18\x0c \x01(\x08\x12\x0f\n\x07\x65xplain\x18\r \x01(\x08\x42\x07\n\x05queryB\x12\n\x10_score_threshold\"\xd0\x01\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05title\x18\x03 \x01(\t\x12\'\n\x07passage\x18\x04 \x01(\x0b\x32\x16.distilface.v1.Passage\x12\x30\n\x07payload\x18\x05 \x03(\x0b\x32\x1f.distilface.v1.Hit.PayloadEntry\x1a\x44\n\x0cPayloadEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.distilface.v1.Value:\x02\x38\x01\"\x93\x01\n\x0eSearchResponse\x12 \n\x04hits\x18\x01 \x03(\x0b\x32\x12.distilface.v1.Hit\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.distilface.v1.QueryInfo\x12\'\n\x07\x65xplain\x18\x03 \x01(\x0b\x32\x16.distilface.v1.Explain\x12\r\n\x05hints\x18\x04 \x03(\t\".\n\tQueryInfo\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x8b\x02\n\x07\x45xplain\x12\x13\n\x0btokenize_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x11\n\tencode_us\x18\x03 \x01(\x04\x12\x11\n\tfilter_us\x18\x04 \x01(\x04\x12\x11\n\tsearch_us\x18\x05 \x01(\x04\x12\x10\n\x08\x66\x65tch_us\x18\x06 \x01(\x04\x12\x10\n\x08total_us\x18\x07 \x01(\x04\x12\x0c\n\x04plan\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x1a\n\x12matching_documents\x18\n \x01(\x04\x12\x0f\n\x07scanned\x18\x0b \x01(\x04\x12\n\n\x02\x65\x66\x18\x0c \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x15\n\rencode_cached\x18\x0e \x01(\x08\"D\n\x12SearchBatchRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.distilface.v1.SearchRequest\"G\n\x13SearchBatchResponse\x12\x30\n\tresponses\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.SearchResponse2\xa5\x01\n\x06Search\x12\x45\n\x06Search\x12\x1c.distilface.v1.SearchRequest\x1a\x1d.distilface.v1.SearchResponse\x12T\n\x0bSearchBatch\x12!.distilface.v1.SearchBatchRequest\x1a\".distilface.v1.SearchBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64istilface/v1/search.proto\x12\rdistilface.v1\x1a\x1a\x64istilface/v1/common.proto\"\xcf\x02\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\'\n\x06vector\x18\x03 \x01(\x0b\x32\x15.distilface.v1.VectorH\x00\x12\x15\n\x0b\x64ocument_id\x18\x04 \x01(\tH\x00\x12\t\n\x01k\x18\x05 \x01(\r\x12%\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x15.distilface.v1.Filter\x12\n\n\x02\x65\x66\x18\x07 \x01(\r\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\x12\x1c\n\x0fscore_threshold\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x12\n\nby_passage\x18\n \x01(\x08\x12\x17\n\x0fwithout_payload\x18\x0b \x01(\x08\x12\x14\n\x0cwithout_text\x18\x0c \x01(\x08\x12\x0f\n\x07\x65xplain\x18\r \x01(\x08\x42\x07\n\x05queryB\x12\n\x10_score_threshold\"\xe1\x01\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05title\x18\x03 \x01(\t\x12\'\n\x07passage\x18\x04 \x01(\x0b\x32\x16.distilface.v1.Passage\x12\x30\n\x07payload\x18\x05 \x03(\x0b\x32\x1f.distilface.v1.Hit.PayloadEntry\x12\x0f\n\x07version\x18\x06 \x01(\x04\x1a\x44\n\x0cPayloadEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.distilface.v1.Value:\x02\x38\x01\"\x93\x01\n\x0eSearchResponse\x12 \n\x04hits\x18\x01 \x03(\x0b\x32\x12.distilface.v1.Hit\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.distilface.v1.QueryInfo\x12\'\n\x07\x65xplain\x18\x03 \x01(\x0b\x32\x16.distilface.v1.Explain\x12\r\n\x05hints\x18\x04 \x03(\t\".\n\tQueryInfo\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x8b\x02\n\x07\x45xplain\x12\x13\n\x0btokenize_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x11\n\tencode_us\x18\x03 \x01(\x04\x12\x11\n\tfilter_us\x18\x04 \x01(\x04\x12\x11\n\tsearch_us\x18\x05 \x01(\x04\x12\x10\n\x08\x66\x65tch_us\x18\x06 \x01(\x04\x12\x10\n\x08total_us\x18\x07 \x01(\x04\x12\x0c\n\x04plan\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x1a\n\x12matching_documents\x18\n \x01(\x04\x12\x0f\n\x07scanned\x18\x0b \x01(\x04\x12\n\n\x02\x65\x66\x18\x0c \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x15\n\rencode_cached\x18\x0e \x01(\x08\"D\n\x12SearchBatchRequest\x12.\n\x08requests\x18\x01 \x03(\x0b\x32\x1c.distilface.v1.SearchRequest\"G\n\x13SearchBatchResponse\x12\x30\n\tresponses\x18\x01 \x03(\x0b\x32\x1d.distilface.v1.SearchResponse2\xa5\x01\n\x06Search\x12\x45\n\x06Search\x12\x1c.distilface.v1.SearchRequest\x1a\x1d.distilface.v1.SearchResponse\x12T\n\x0bSearchBatch\x12!.distilface.v1.SearchBatchRequest\x1a\".distilface.v1.SearchBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,19 +27,19 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_SEARCHREQUEST']._serialized_start=74
   _globals['_SEARCHREQUEST']._serialized_end=409
   _globals['_HIT']._serialized_start=412
-  _globals['_HIT']._serialized_end=620
-  _globals['_HIT_PAYLOADENTRY']._serialized_start=552
-  _globals['_HIT_PAYLOADENTRY']._serialized_end=620
-  _globals['_SEARCHRESPONSE']._serialized_start=623
-  _globals['_SEARCHRESPONSE']._serialized_end=770
-  _globals['_QUERYINFO']._serialized_start=772
-  _globals['_QUERYINFO']._serialized_end=818
-  _globals['_EXPLAIN']._serialized_start=821
-  _globals['_EXPLAIN']._serialized_end=1088
-  _globals['_SEARCHBATCHREQUEST']._serialized_start=1090
-  _globals['_SEARCHBATCHREQUEST']._serialized_end=1158
-  _globals['_SEARCHBATCHRESPONSE']._serialized_start=1160
-  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1231
-  _globals['_SEARCH']._serialized_start=1234
-  _globals['_SEARCH']._serialized_end=1399
+  _globals['_HIT']._serialized_end=637
+  _globals['_HIT_PAYLOADENTRY']._serialized_start=569
+  _globals['_HIT_PAYLOADENTRY']._serialized_end=637
+  _globals['_SEARCHRESPONSE']._serialized_start=640
+  _globals['_SEARCHRESPONSE']._serialized_end=787
+  _globals['_QUERYINFO']._serialized_start=789
+  _globals['_QUERYINFO']._serialized_end=835
+  _globals['_EXPLAIN']._serialized_start=838
+  _globals['_EXPLAIN']._serialized_end=1105
+  _globals['_SEARCHBATCHREQUEST']._serialized_start=1107
+  _globals['_SEARCHBATCHREQUEST']._serialized_end=1175
+  _globals['_SEARCHBATCHRESPONSE']._serialized_start=1177
+  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1248
+  _globals['_SEARCH']._serialized_start=1251
+  _globals['_SEARCH']._serialized_end=1416
 # @@protoc_insertion_point(module_scope)

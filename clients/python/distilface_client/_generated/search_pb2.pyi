@@ -37,7 +37,7 @@ class SearchRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[_common_pb2.Vector, _Mapping]] = ..., document_id: _Optional[str] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., ef: _Optional[int] = ..., exact: bool = ..., score_threshold: _Optional[float] = ..., by_passage: bool = ..., without_payload: bool = ..., without_text: bool = ..., explain: bool = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("id", "score", "title", "passage", "payload")
+    __slots__ = ("id", "score", "title", "passage", "payload", "version")
     class PayloadEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -50,12 +50,14 @@ class Hit(_message.Message):
     TITLE_FIELD_NUMBER: _ClassVar[int]
     PASSAGE_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     title: str
     passage: _common_pb2.Passage
     payload: _containers.MessageMap[str, _common_pb2.Value]
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., title: _Optional[str] = ..., passage: _Optional[_Union[_common_pb2.Passage, _Mapping]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ...) -> None: ...
+    version: int
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., title: _Optional[str] = ..., passage: _Optional[_Union[_common_pb2.Passage, _Mapping]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("hits", "query", "explain", "hints")
