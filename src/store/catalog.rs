@@ -79,6 +79,9 @@ impl Catalog {
     }
 
     pub(crate) fn open_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        if dir.exists() && !dir.is_dir() {
+            return Err(StoreError::corrupt(dir, "it is not a folder".to_owned()));
+        }
         let state = if dir.join("db").exists() {
             State::open(dir, CACHE_BYTES, disk)?
         } else {

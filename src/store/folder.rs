@@ -122,7 +122,7 @@ pub(crate) fn mark(dir: &Path, mark: Mark, disk: &dyn Disk) -> Result<(), StoreE
     let record = Record { folder, mark: Some(mark.file().to_owned()) };
     let bytes = serde_json::to_vec(&record).expect("plain data has a JSON form");
     match whole::replace_checked(&path, &bytes, disk) {
-        Err(StoreError::DiskFull { .. }) if mark == Mark::Deleting => disk
+        Err(error) if error.is_full() && mark == Mark::Deleting => disk
             .rename(&dir.join(DESCRIPTION_FILE), &path)
             .and_then(|()| disk.sync_dir(dir))
             .map_err(|e| StoreError::full_or_io(&path, e)),

@@ -5,8 +5,8 @@
 //! its place and every byte is as it was found. The copy is given up before the first write, so it never replaces a
 //! store that took one. A copy that a kill left behind belongs to an opening that never ended: it is put back.
 //!
-//! Where the disk has no room for the copy the store is opened without one, with a warning. File systems that share
-//! blocks between files (XFS, Btrfs) make the copy in no time and no space.
+//! Where the disk, or a limit on the size of files, leaves no room for the copy, the store is opened without one, with a
+//! warning. File systems that share blocks between files (XFS, Btrfs) make the copy in no time and no space.
 
 use std::{
     fs::{self, File},
@@ -54,7 +54,14 @@ impl Kept {
         if !state.is_dir() {
             return Ok(kept);
         }
-        kept.taken = kept.copy().map_err(|e| StoreError::io(state, e))?;
+        kept.taken = match kept.copy() {
+            Err(error) if super::is_full(&error) || error.kind() == io::ErrorKind::FileTooLarge => {
+                tracing::warn!(dir = %state.display(), %error, "the store is opened without a copy; a damaged one would not keep its rest");
+                remove(&kept.path(COPYING_DIR)).map_err(|e| StoreError::io(&kept.path(COPYING_DIR), e))?;
+                false
+            }
+            copied => copied.map_err(|e| StoreError::io(state, e))?,
+        };
         Ok(kept)
     }
 

@@ -25,13 +25,14 @@ impl DataLock {
     /// Takes the folder for this process, making it if it is missing. Does not wait.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] naming the holder; [`StoreError::Io`] if the folder cannot be written.
+    /// [`StoreError::Locked`] naming the holder; [`StoreError::ReadOnlyFolder`], [`StoreError::NoRoomToOpen`],
+    /// [`StoreError::Io`] if the folder cannot be written.
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
-        files::create_private(dir).map_err(|e| StoreError::io(dir, e))?;
+        files::create_private(dir).map_err(|e| StoreError::opening(dir, e))?;
         let path = dir.join(LOCK_FILE);
         let mut options = private::options();
         options.read(true).write(true).create(true).truncate(false);
-        let mut file = regular::open_with(&path, &options).map_err(|e| StoreError::io(&path, e))?;
+        let mut file = regular::open_with(&path, &options).map_err(|e| StoreError::opening(&path, e))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -50,7 +51,13 @@ impl DataLock {
             file.rewind()?;
             writeln!(file, "{}", std::process::id())
         };
-        write(&mut file).map_err(|e| StoreError::io(&path, e))?;
+        match write(&mut file) {
+            // The lock is held all the same; only its holder is told by nobody.
+            Err(error) if super::is_full(&error) => {
+                tracing::warn!(path = %path.display(), %error, "the number of this process is not in the lock file");
+            }
+            written => written.map_err(|e| StoreError::io(&path, e))?,
+        }
         Ok(DataLock { file, path })
     }
 }
@@ -77,6 +84,21 @@ mod tests {
         assert!(matches!(&error, StoreError::Locked { holder, .. } if *holder == expected), "{error}");
         drop(lock);
         DataLock::acquire(dir.path()).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_folder_on_a_file_system_that_is_read_only_says_so() {
+        let Some(mount) = crate::store::tests::SmallDisk::mount(4) else { return };
+        let dir = mount.0.path().join("db");
+        drop(DataLock::acquire(&dir).unwrap());
+        let remounted =
+            std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(mount.0.path()).status();
+        assert!(remounted.unwrap().success());
+        for dir in [dir, mount.0.path().join("other")] {
+            let error = DataLock::acquire(&dir).unwrap_err().to_string();
+            assert!(error.contains("read-only") && error.contains("--data"), "{error}");
+        }
     }
 
     #[test]

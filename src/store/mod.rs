@@ -29,6 +29,7 @@ pub(crate) use earlier::Spec as EarlierSpec;
 pub use identity::Identity;
 pub use lock::{DataLock, LOCK_FILE};
 pub(crate) use probe::probe;
+use state::OPEN_BYTES;
 pub(crate) use state::RESERVE_BYTES;
 
 /// Why the store failed.
@@ -40,6 +41,12 @@ pub enum StoreError {
     Locked { path: PathBuf, holder: String },
     #[error("the disk is full: {} cannot grow; free some space, reads and deletes go on", path.display())]
     DiskFull { path: PathBuf },
+    #[error("{} is as large as a file may be (ulimit -f) and cannot grow; start the server with a higher limit, reads go on", path.display())]
+    FileLimit { path: PathBuf },
+    #[error("{} cannot be opened: its disk is full; free at least {} MiB there and start again", path.display(), OPEN_BYTES >> 20)]
+    NoRoomToOpen { path: PathBuf },
+    #[error("{} cannot be written: its file system is read-only; mount it for writing, or give another folder with --data", path.display())]
+    ReadOnlyFolder { path: PathBuf },
     #[error("{} cannot be opened: as many files are open as may be (ulimit -n); retry later, or start the server with a higher limit", path.display())]
     NoHandle { path: PathBuf },
     #[error("cannot read or write {}", path.display())]
@@ -57,7 +64,12 @@ pub enum StoreError {
 impl StoreError {
     /// Whether nothing was done and the same may be tried again later.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, StoreError::DiskFull { .. } | StoreError::NoHandle { .. })
+        self.is_full() || matches!(self, StoreError::NoHandle { .. })
+    }
+
+    /// Whether there was no room.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, StoreError::DiskFull { .. } | StoreError::FileLimit { .. })
     }
 
     /// [`StoreError::NoHandle`] if that is what it says, else [`StoreError::Io`].
@@ -68,12 +80,22 @@ impl StoreError {
         StoreError::Io { path: path.to_owned(), source }
     }
 
-    /// [`StoreError::DiskFull`] if that is what it says. Only for files of which nothing was lost by it.
+    /// [`StoreError::DiskFull`] or [`StoreError::FileLimit`] if that is what it says. Only for files of which nothing
+    /// was lost by it.
     pub(crate) fn full_or_io(path: &Path, source: std::io::Error) -> Self {
         match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                StoreError::DiskFull { path: path.to_owned() }
-            }
+            std::io::ErrorKind::FileTooLarge => StoreError::FileLimit { path: path.to_owned() },
+            _ if is_full(&source) => StoreError::DiskFull { path: path.to_owned() },
+            _ => StoreError::io(path, source),
+        }
+    }
+
+    /// [`StoreError::NoRoomToOpen`] or [`StoreError::ReadOnlyFolder`] if that is what it says, for what is written to
+    /// when it is opened.
+    pub(crate) fn opening(path: &Path, source: std::io::Error) -> Self {
+        match source.kind() {
+            _ if is_full(&source) => StoreError::NoRoomToOpen { path: path.to_owned() },
+            std::io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnlyFolder { path: path.to_owned() },
             _ => StoreError::io(path, source),
         }
     }
@@ -83,13 +105,22 @@ impl StoreError {
     }
 }
 
+/// Whether a write failed for want of room.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 impl Fault for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
-            StoreError::Locked { .. } | StoreError::NewerFormat { .. } | StoreError::NotUnderstood { .. } => {
-                ErrorKind::Precondition
-            }
-            StoreError::DiskFull { .. } | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
+            StoreError::Locked { .. }
+            | StoreError::ReadOnlyFolder { .. }
+            | StoreError::NewerFormat { .. }
+            | StoreError::NotUnderstood { .. } => ErrorKind::Precondition,
+            StoreError::DiskFull { .. }
+            | StoreError::FileLimit { .. }
+            | StoreError::NoRoomToOpen { .. }
+            | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
             StoreError::Io { .. } => ErrorKind::Internal,
             StoreError::Corrupt { .. } | StoreError::OtherCollection { .. } => ErrorKind::Corrupt,
         }

@@ -60,8 +60,9 @@ pub(crate) const DELETE_RESERVE_BYTES: u64 = 4 << 20;
 /// Bytes of file that a byte of value may need: pages are rewritten while they fill.
 const WRITE_AMPLIFICATION: u64 = 4;
 
-/// Free space with which a database that found no room is opened again: its own bookkeeping needs some.
-const REVIVE_BYTES: u64 = DELETE_RESERVE_BYTES;
+/// Free space with which a database is opened: its own bookkeeping needs some. One that found no room is not opened
+/// again with less.
+pub(crate) const OPEN_BYTES: u64 = DELETE_RESERVE_BYTES;
 
 /// How often that is tried.
 const REVIVE_EVERY: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
@@ -77,6 +78,10 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// sled's name of its file.
 const DB_FILE: &str = "db";
+
+/// sled's name of its settings, and the beginning of the names of its snapshots.
+const CONF_FILE: &str = "conf";
+const SNAPSHOT: &str = "snap.";
 
 /// sled's name of the folder of what is too large for a page.
 const BLOBS_DIR: &str = "blobs";
@@ -103,6 +108,8 @@ pub(crate) struct State {
     is_broken: AtomicBool,
     /// Whether that is for want of a handle, and not of room.
     lacks_handles: AtomicBool,
+    /// Whether that is since a file is as large as it may be, and not since the disk is full.
+    at_file_limit: AtomicBool,
     /// The batch that found no room was stored after all, and nobody has taken it back yet.
     late: AtomicBool,
 }
@@ -184,7 +191,7 @@ impl State {
         match std::fs::metadata(dir.join(DB_FILE)) {
             Ok(found) if found.is_file() => Self::start(dir, cache_bytes, disk),
             Ok(_) => Err(StoreError::corrupt(dir, format!("{DB_FILE} is not a file"))),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound) => {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 Err(StoreError::corrupt(dir, format!("the file {DB_FILE} is missing")))
             }
             Err(e) => Err(StoreError::io(&dir.join(DB_FILE), e)),
@@ -192,12 +199,16 @@ impl State {
     }
 
     fn start(dir: &Path, cache_bytes: u64, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let db = open_db(dir, cache_bytes)?;
+        check_kinds(dir)?;
+        let db = open_db(dir, cache_bytes).map_err(|error| match error {
+            StoreError::Io { path, source } => StoreError::opening(&path, source),
+            error => error,
+        })?;
         let sync_all = || {
             // What sled created without syncing: its settings, its snapshot, and the entries of all of them.
             let file = File::options().read(true).write(true).open(dir.join(DB_FILE))?;
             file.sync_all()?;
-            if let Ok(conf) = File::open(dir.join("conf")) {
+            if let Ok(conf) = File::open(dir.join(CONF_FILE)) {
                 conf.sync_all()?;
             }
             if let Err(error) = private::narrow(dir) {
@@ -209,7 +220,7 @@ impl State {
             }
             Ok(file)
         };
-        let file = sync_all().map_err(|e| StoreError::io(dir, e))?;
+        let file = sync_all().map_err(|e| StoreError::opening(dir, e))?;
         let blobs = dir.join(BLOBS_DIR);
         let blobs = Folder::open(&blobs).map_err(|e| StoreError::io(&blobs, e))?;
         Ok(State {
@@ -223,6 +234,7 @@ impl State {
             broken: Mutex::new(None),
             is_broken: AtomicBool::new(false),
             lacks_handles: AtomicBool::new(false),
+            at_file_limit: AtomicBool::new(false),
             late: AtomicBool::new(false),
         })
     }
@@ -242,6 +254,8 @@ impl State {
         let path = self.dir.clone();
         if self.lacks_handles.load(Ordering::SeqCst) {
             StoreError::NoHandle { path }
+        } else if self.at_file_limit.load(Ordering::SeqCst) {
+            StoreError::FileLimit { path }
         } else {
             StoreError::DiskFull { path }
         }
@@ -254,15 +268,17 @@ impl State {
     /// An error of sled as the caller hears it. One that says that there is no room is remembered.
     fn note(&self, error: StoreError, totals: Option<Vec<u8>>) -> StoreError {
         let lacks_handles = matches!(error, StoreError::NoHandle { .. });
-        let full = matches!(&error, StoreError::Io { source, .. }
-            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
-        if !full && !lacks_handles {
+        let at_limit =
+            matches!(&error, StoreError::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge);
+        let full = matches!(&error, StoreError::Io { source, .. } if super::is_full(source));
+        if !full && !at_limit && !lacks_handles {
             return error;
         }
         tracing::warn!(dir = %self.dir.display(), %error, "the store found no room, or no handle");
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         broken.get_or_insert(Broken { totals, tried: None });
         self.lacks_handles.store(lacks_handles, Ordering::SeqCst);
+        self.at_file_limit.store(at_limit, Ordering::SeqCst);
         self.is_broken.store(true, Ordering::SeqCst);
         self.lack()
     }
@@ -279,7 +295,7 @@ impl State {
         if broken.tried.replace(Instant::now()).is_some_and(|tried| tried.elapsed() < REVIVE_EVERY) {
             return Err(full());
         }
-        if self.disk.available(&self.dir).map_err(|e| StoreError::io(&self.dir, e))? < REVIVE_BYTES {
+        if self.disk.available(&self.dir).map_err(|e| StoreError::io(&self.dir, e))? < OPEN_BYTES {
             return Err(full());
         }
         let mut place = self.db.lock().unwrap_or_else(PoisonError::into_inner);
@@ -520,6 +536,24 @@ impl Iterator for Scan<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         self.value().transpose()
     }
+}
+
+/// Refuses what is none of the files that sled made: it opens whatever has their names, and waits for the other end
+/// of a pipe for ever.
+fn check_kinds(dir: &Path) -> Result<(), StoreError> {
+    for entry in std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, e))? {
+        let entry = entry.map_err(|e| StoreError::io(dir, e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(found) = std::fs::metadata(entry.path()) else { continue };
+        let is_file = name == DB_FILE || name == CONF_FILE || name.starts_with(SNAPSHOT);
+        if is_file && !found.is_file() {
+            return Err(StoreError::corrupt(dir, format!("{name} is not a file")));
+        }
+        if name == BLOBS_DIR && !found.is_dir() {
+            return Err(StoreError::corrupt(dir, format!("{name} is not a folder")));
+        }
+    }
+    Ok(())
 }
 
 fn open_db(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {

@@ -143,7 +143,7 @@ impl Names {
             return Ok(true);
         };
         match self.catalog.put_all(keys) {
-            Err(StoreError::DiskFull { .. }) => {
+            Err(error) if error.is_full() => {
                 close_deleted(open);
                 folder::empty(dir)?;
                 // The mark has decided it, so this is no failure of the deletion.

@@ -128,7 +128,7 @@ fn no_damage_of_the_catalogue_loses_a_name_a_document_or_a_file() {
     let db = fs::read(good.join("catalog/db")).unwrap();
     let used = db.len() - db.iter().rev().take_while(|byte| **byte == 0).count();
     let (mut told, mut rounds) = (0, 0);
-    for n in 0..44u64 {
+    for n in 0..50u64 {
         let root = dir.path().join(format!("damaged-{n}"));
         copy(&good, &root);
         let path = root.join("catalog/db");
@@ -173,6 +173,35 @@ fn no_damage_of_the_catalogue_loses_a_name_a_document_or_a_file() {
                 fs::remove_dir_all(root.join("catalog")).unwrap();
                 fs::create_dir(root.join("catalog")).unwrap();
                 "an empty folder"
+            }
+            // sled would open each of these as its own, and wait for the other end of a pipe.
+            44 => {
+                regular::pipe(&root.join("catalog/conf"));
+                "a pipe for the settings"
+            }
+            45 => {
+                fs::remove_file(root.join("catalog/conf")).unwrap();
+                fs::create_dir(root.join("catalog/conf")).unwrap();
+                "a folder for the settings"
+            }
+            46 => {
+                regular::pipe(&root.join("catalog/snap.0000000000000001"));
+                "a pipe for a snapshot"
+            }
+            47 => {
+                fs::remove_dir_all(root.join("catalog/blobs")).unwrap();
+                fs::write(root.join("catalog/blobs"), "").unwrap();
+                "a file for a folder"
+            }
+            48 => {
+                fs::remove_dir_all(root.join("catalog")).unwrap();
+                fs::write(root.join("catalog"), "").unwrap();
+                "a file for the whole"
+            }
+            49 => {
+                fs::remove_dir_all(root.join("catalog")).unwrap();
+                regular::pipe(&root.join("catalog"));
+                "a pipe for the whole"
             }
             _ => {
                 fs::remove_dir_all(root.join("catalog")).unwrap();
