@@ -69,7 +69,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::BadName`], [`EngineError::CollectionExists`], [`EngineError::CollectionDiffers`],
-    /// [`EngineError::AliasTaken`], [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; model, vector, index,
+    /// [`EngineError::NameIsAlias`], [`EngineError::EncoderOff`], [`EngineError::OutOfRange`]; model, vector, index,
     /// store errors.
     pub async fn create_collection(&self, new: NewCollection) -> Result<(CollectionInfo, bool)> {
         self.check_open()?;

@@ -39,6 +39,10 @@ pub enum EngineError {
     #[error("{name:?} is a collection; an alias needs a name of its own")]
     AliasTaken { name: String },
     #[error(
+        "{name:?} is an alias of {target:?}; give the collection another name, or delete the alias first"
+    )]
+    NameIsAlias { name: String, target: String },
+    #[error(
         "collection {collection:?} was made with model {name} ({fingerprint}), which is not here; there are: {known}; install it again (`distilface model import` or `pull`), start with its folder as --model, or re-embed into a new collection"
     )]
     WrongModel { collection: String, name: String, fingerprint: String, known: String },
@@ -121,7 +125,9 @@ impl Fault for EngineError {
         use EngineError::*;
         match self {
             NoCollection { .. } | NoAlias { .. } | NoDocument { .. } => ErrorKind::NotFound,
-            CollectionExists { .. } | CollectionDiffers { .. } | AliasTaken { .. } => ErrorKind::Exists,
+            CollectionExists { .. } | CollectionDiffers { .. } | AliasTaken { .. } | NameIsAlias { .. } => {
+                ErrorKind::Exists
+            }
             BadName { .. }
             | VectorsOnly { .. }
             | BadDocument { .. }

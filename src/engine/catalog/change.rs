@@ -33,8 +33,8 @@ impl Names {
             if directory.collections.contains_key(&info.name) {
                 return Err(EngineError::CollectionExists { name: info.name });
             }
-            if directory.aliases.target(&info.name).is_some() {
-                return Err(EngineError::AliasTaken { name: info.name });
+            if let Some(target) = directory.aliases.target(&info.name) {
+                return Err(EngineError::NameIsAlias { name: info.name, target: target.to_owned() });
             }
             // The time alone could repeat if the clock is set back.
             let folder = (0u32..)
