@@ -33,6 +33,8 @@ mod change;
 mod description;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod refused;
 mod rights;
 mod start;
 #[cfg(test)]

@@ -216,6 +216,17 @@ pub(super) fn take(root: &Path, catalogued: &Catalogued, folders: &[Folder]) -> 
         }
     }
     inventory.aliases = aliases(catalogued, folders, &mut inventory.collections, &mut inventory.findings);
+    // A change that was cut off between the catalogue and a folder leaves the folder behind.
+    for description in folders.iter().filter_map(|folder| folder.description.as_ref().ok()?.as_ref()) {
+        let Some(item) = inventory.collections.get_mut(&description.info.name) else { continue };
+        let aliases = inventory.aliases.iter().filter(|(_, target)| **target == item.info.name);
+        if item.refused.is_none()
+            && item.folder.as_ref() == Some(&description.folder)
+            && !description.aliases.keys().eq(aliases.map(|(alias, _)| alias))
+        {
+            item.describe = true;
+        }
+    }
     inventory
 }
 

@@ -237,15 +237,23 @@ impl Catalog {
 
     /// Opens it again after a write that found no room, if there is room now.
     pub(crate) fn revive(&self) {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         // What stays wrong, [`Catalog::failed`] says.
         let _ = self.state.revive();
+        if self.failed().is_none()
+            && let Err(error) = self.take_back_refused(&mut totals)
+        {
+            tracing::warn!(dir = %self.state.dir().display(), %error, "the next change takes back what was refused");
+        }
     }
 
-    /// Closes it. Idempotent; everything that was put is durable without it.
+    /// Closes it. Idempotent; everything that was put is durable without it, and what was refused is not there
+    /// at the next opening, if that can be known.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn close(&self) -> Result<(), StoreError> {
+        self.revive();
         self.state.close()
     }
 }

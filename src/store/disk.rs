@@ -29,6 +29,11 @@ pub(crate) trait Disk: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Hears that sled has written below `dir`. For tests, which make it fail late.
+    fn flushed(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes that this process may still write on the file system of `dir`.
     fn available(&self, dir: &Path) -> io::Result<u64>;
 }
@@ -91,6 +96,8 @@ pub(crate) mod faulty {
         pub(crate) rename_fails: AtomicBool,
         /// sled finds no room, as when another process fills the disk between the look at it and the write.
         pub(crate) no_room: AtomicBool,
+        /// sled finds no room at the end, when all is stored.
+        pub(crate) no_room_late: AtomicBool,
         /// Too many files are open.
         pub(crate) no_handle: AtomicBool,
         pub(crate) free: AtomicU64,
@@ -108,6 +115,7 @@ pub(crate) mod faulty {
                 sync_panics: AtomicBool::new(false),
                 rename_fails: AtomicBool::new(false),
                 no_room: AtomicBool::new(false),
+                no_room_late: AtomicBool::new(false),
                 no_handle: AtomicBool::new(false),
                 free: AtomicU64::new(u64::MAX),
                 hangs: Mutex::default(),
@@ -147,6 +155,14 @@ pub(crate) mod faulty {
                 return Err(io::Error::from_raw_os_error(24));
             }
             if self.no_room.load(Ordering::SeqCst) {
+                self.free.store(0, Ordering::SeqCst);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+
+        fn flushed(&self, _dir: &Path) -> io::Result<()> {
+            if self.no_room_late.load(Ordering::SeqCst) {
                 self.free.store(0, Ordering::SeqCst);
                 return Err(io::ErrorKind::StorageFull.into());
             }

@@ -667,8 +667,12 @@ impl Store {
         Ok(())
     }
 
-    /// Closes it. Idempotent; what was committed needs it not.
+    /// Closes it. Idempotent; what was committed needs it not, and what was refused is not there at the next opening,
+    /// if there is room to take it back.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
+        if let Err(error) = self.take_back_refused() {
+            tracing::warn!(dir = %self.dir().display(), %error, "a write that was refused may be there after the next start");
+        }
         self.state.close()
     }
 }

@@ -168,7 +168,19 @@ pub(crate) fn has_state(dir: &Path) -> bool {
 /// # Errors
 /// [`StoreError::Io`].
 pub(crate) fn describe(dir: &Path, description: &[u8], disk: &dyn Disk) -> Result<(), StoreError> {
-    whole::replace_checked(&dir.join(DESCRIPTION_FILE), description, disk)
+    prepare_description(dir, description, disk)?.put()
+}
+
+/// Writes the description beside the one that counts, so that no more than a renaming is left to do.
+///
+/// # Errors
+/// [`StoreError::DiskFull`], [`StoreError::Io`].
+pub(crate) fn prepare_description<'a>(
+    dir: &Path,
+    description: &[u8],
+    disk: &'a dyn Disk,
+) -> Result<whole::Prepared<'a>, StoreError> {
+    whole::prepare_checked(&dir.join(DESCRIPTION_FILE), description, disk)
 }
 
 /// The description; `None` where there is none.

@@ -411,6 +411,8 @@ impl State {
                 db.flush().map(|_| ())
             })
         });
+        let written =
+            written.and_then(|()| self.disk.flushed(&self.dir).map_err(|e| StoreError::io(&self.dir, e)));
         drop(db);
         let written = match written.map_err(|error| self.note(error, totals)) {
             Err(error) if error.is_passing() => return Err(error),

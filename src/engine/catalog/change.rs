@@ -3,7 +3,11 @@
 //! One change at a time, durable before it is seen. Creation and deletion mark the folder first, so that the next start
 //! knows what was cut off and finishes it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, MutexGuard},
+};
 
 use super::{
     ALIAS, COLLECTION, COLLECTIONS_DIR, Directory, Names, Open,
@@ -22,6 +26,7 @@ use crate::{
         StoreError,
         disk::RealDisk,
         folder::{self, Mark},
+        whole::Prepared,
     },
 };
 
@@ -170,35 +175,43 @@ impl Names {
             }
             let target = Arc::clone(directory.find(collection)?);
             let name = target.info.name.clone();
-            // First where it belongs, then the catalogue, then where it belonged: of two that claim it the later has it.
-            self.redescribe(directory, &target, |aliases, revision| {
+            // Written beside first, then the catalogue decides, then the folders follow it: what the catalogue refuses
+            // is nowhere.
+            let revision = self.catalog.revision() + 1;
+            let redescribed = self.redescribe(directory, &target, revision, |aliases| {
                 aliases.insert(alias.to_owned(), revision);
             })?;
             self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), Some(name.as_bytes()))])?;
+            redescribed.put();
             let before = directory.aliases.point(alias, name);
             if let Some(open) = before.as_ref().and_then(|before| directory.collections.get(before))
                 && open.info.name != target.info.name
-                && let Err(error) = self.redescribe(directory, open, |aliases, _| {
-                    aliases.remove(alias);
-                })
             {
-                tracing::warn!(alias, error = %error, "the collection that had the alias still says so; the later one counts");
+                match self.redescribe(directory, open, self.catalog.revision(), |aliases| {
+                    aliases.remove(alias);
+                }) {
+                    Ok(redescribed) => redescribed.put(),
+                    Err(error) => tell_behind(open, &error),
+                }
             }
             Ok(before)
         })
     }
 
-    /// Changes the aliases that a collection's own folder tells.
-    fn redescribe(
-        &self,
+    /// Prepares a change of the aliases that a collection's own folder tells, as of the catalogue's `revision`: one that
+    /// the catalogue never comes to would make it look behind.
+    fn redescribe<'a>(
+        &'a self,
         directory: &Directory,
-        open: &Open,
-        change: impl FnOnce(&mut BTreeMap<String, u64>, u64),
-    ) -> Result<()> {
-        let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else { return Ok(()) };
-        let revision = self.catalog.revision() + 1;
+        open: &'a Open,
+        revision: u64,
+        change: impl FnOnce(&mut BTreeMap<String, u64>),
+    ) -> Result<Redescribed<'a>> {
         // An opening may be entering the identity.
-        let _one = self.shelf.describing();
+        let one = self.shelf.describing();
+        let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) else {
+            return Ok(Redescribed { open, prepared: None, _one: one });
+        };
         let mut description = match read_description(dir) {
             Ok(Some(description)) => description,
             // It says more than this version knows, and that must stay.
@@ -218,9 +231,9 @@ impl Names {
             }
         };
         description.revision = revision;
-        change(&mut description.aliases, revision);
-        describe_folder(dir, &description)?;
-        Ok(())
+        change(&mut description.aliases);
+        let prepared = folder::prepare_description(dir, &description.to_bytes(), &RealDisk)?;
+        Ok(Redescribed { open, prepared: Some(prepared), _one: one })
     }
 
     pub(in crate::engine) fn delete_alias(&self, alias: &str) -> Result<()> {
@@ -230,16 +243,44 @@ impl Names {
                 return Err(EngineError::NoAlias { alias: alias.to_owned(), known });
             }
             let target = directory.aliases.target(alias).and_then(|target| directory.collections.get(target));
-            if let Some(open) = target {
-                self.redescribe(directory, open, |aliases, _| {
+            let redescribed = target.map(|open| {
+                self.redescribe(directory, open, self.catalog.revision() + 1, |aliases| {
                     aliases.remove(alias);
-                })?;
-            }
+                })
+            });
+            let redescribed = redescribed.transpose()?;
             self.catalog.put_all(&[(&format!("{ALIAS}{alias}"), None)])?;
+            if let Some(redescribed) = redescribed {
+                redescribed.put();
+            }
             directory.aliases.remove(alias);
             Ok(())
         })
     }
+}
+
+/// A description that is written and not in its place yet. Nobody else describes a collection meanwhile.
+struct Redescribed<'a> {
+    open: &'a Open,
+    prepared: Option<Prepared<'a>>,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl Redescribed<'_> {
+    /// Makes it count. The catalogue has the change already, so what fails here is no failure of the change.
+    fn put(self) {
+        if let Some(Err(error)) = self.prepared.map(Prepared::put) {
+            tell_behind(self.open, &error.into());
+        }
+    }
+}
+
+fn tell_behind(open: &Open, error: &EngineError) {
+    tracing::warn!(
+        collection = open.info.name,
+        %error,
+        "its folder does not tell its aliases as the catalogue does; the next start makes it do so"
+    );
 }
 
 /// # Errors

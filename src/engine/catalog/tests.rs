@@ -38,7 +38,7 @@ pub(super) fn info(name: &str, created_at: i64) -> CollectionInfo {
     }
 }
 
-fn open(root: &Path) -> Result<Names> {
+pub(super) fn open(root: &Path) -> Result<Names> {
     Names::open(root, Shelf::new(64, 80 << 20, crate::threads::Threads::new(1).unwrap()))
 }
 
@@ -57,7 +57,7 @@ fn write(names: &Names, collection: &str, document: &str) {
 }
 
 /// Five collections, the nth with n documents, and three aliases, one of which was moved and one removed.
-fn fill(root: &Path) {
+pub(super) fn fill(root: &Path) {
     let names = open(root).unwrap();
     for (n, name) in (1..).zip(NAMES) {
         names.create(info(name, n)).unwrap();
@@ -73,7 +73,7 @@ fn fill(root: &Path) {
 }
 
 /// Everything that [`fill`] made is there.
-fn check(names: &Names, context: &str) {
+pub(super) fn check(names: &Names, context: &str) {
     let now = names.now();
     assert_eq!(now.collections.keys().map(String::as_str).collect::<Vec<_>>(), NAMES, "{context}");
     for (n, name) in (1..).zip(NAMES) {

@@ -1,0 +1,134 @@
+//! What the catalogue refuses is nowhere, also after a restart; what it takes is told by the folders in the end.
+
+use std::sync::atomic::Ordering;
+
+use super::{
+    description::{describe_folder, read_description},
+    tests::{check, fill, folder_of, open},
+    *,
+};
+use crate::{error::Fault as _, store::disk::faulty::FaultyDisk};
+
+/// Names over a catalogue whose disk fails when it is told to.
+fn open_on_faulty(root: &Path) -> (Names, Arc<FaultyDisk>) {
+    let mut names = open(root).unwrap();
+    names.catalog.close().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    names.catalog = Catalog::open_on(&root.join(CATALOG_DIR), Arc::clone(&disk) as _).unwrap();
+    (names, disk)
+}
+
+#[test]
+fn a_refused_change_of_an_alias_is_nowhere_also_after_a_restart() {
+    type Change = fn(&Names) -> Result<()>;
+    let changes: [(&str, Change); 3] = [
+        ("moved", |names| names.set_alias("live", "b").map(drop)),
+        ("new", |names| names.set_alias("new", "e").map(drop)),
+        ("removed", |names| names.delete_alias("old")),
+    ];
+    type Fault = fn(&FaultyDisk);
+    let faults: [(&str, Fault); 3] = [
+        ("seen in time", |disk| disk.free.store(1 << 20, Ordering::SeqCst)),
+        ("while it is written", |disk| disk.no_room.store(true, Ordering::SeqCst)),
+        ("when all is stored", |disk| disk.no_room_late.store(true, Ordering::SeqCst)),
+    ];
+    for (fault_name, fault) in faults {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        for (change_name, change) in changes {
+            let context = format!("{change_name}, {fault_name}");
+            let (names, disk) = open_on_faulty(dir.path());
+            fault(&disk);
+            let error = change(&names).unwrap_err();
+            assert!(error.to_string().contains("disk is full"), "{context}: {error}");
+            check(&names, &context);
+            disk.no_room.store(false, Ordering::SeqCst);
+            disk.no_room_late.store(false, Ordering::SeqCst);
+            disk.free.store(u64::MAX, Ordering::SeqCst);
+            names.close().unwrap();
+            drop(names);
+            let names = open(dir.path()).unwrap();
+            check(&names, &format!("{context}, after a restart"));
+            assert_eq!(names.findings(), [], "{context}");
+            names.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_refused_collection_is_nowhere_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (names, disk) = open_on_faulty(dir.path());
+    disk.no_room_late.store(true, Ordering::SeqCst);
+    names.create(tests::info("new", 9), false).unwrap_err();
+    check(&names, "refused");
+    disk.no_room_late.store(false, Ordering::SeqCst);
+    disk.free.store(u64::MAX, Ordering::SeqCst);
+    names.close().unwrap();
+    drop(names);
+    let names = open(dir.path()).unwrap();
+    check(&names, "after a restart");
+    names.create(tests::info("new", 9), false).unwrap();
+    names.close().unwrap();
+}
+
+/// A change of an alias that is cut off between the catalogue and the folder.
+#[test]
+fn a_folder_that_is_behind_the_catalogue_learns_its_aliases_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    // No folder is ahead of the catalogue after a clean end.
+    let catalog = Catalog::open(&dir.path().join(CATALOG_DIR)).unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        let described = read_description(&folder_of(dir.path(), name)).unwrap().unwrap();
+        assert!(described.revision <= catalog.revision(), "{name}");
+    }
+    catalog.close().unwrap();
+    let c = folder_of(dir.path(), "c");
+    let told = || -> Vec<String> { read_description(&c).unwrap().unwrap().aliases.keys().cloned().collect() };
+    assert_eq!(told(), ["live"]);
+    let mut behind = read_description(&c).unwrap().unwrap();
+    behind.aliases.clear();
+    describe_folder(&c, &behind).unwrap();
+    let names = open(dir.path()).unwrap();
+    check(&names, "as the catalogue says");
+    assert_eq!(names.findings(), []);
+    names.close().unwrap();
+    drop(names);
+    assert_eq!(told(), ["live"]);
+    // So it is known without the catalogue too.
+    std::fs::remove_dir_all(dir.path().join(CATALOG_DIR)).unwrap();
+    let names = open(dir.path()).unwrap();
+    check(&names, "without the catalogue");
+    names.close().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_disk_without_a_byte_left_the_start_says_what_to_do() {
+    let Some(mount) = crate::store::tests::SmallDisk::mount(64) else { return };
+    let root = mount.0.path().join("db");
+    drop(crate::store::DataLock::acquire(&root).unwrap());
+    fill(&root);
+    let ballast = mount.fill();
+    let lock = crate::store::DataLock::acquire(&root).unwrap();
+    let error = open(&root).unwrap_err();
+    assert!(error.to_string().contains("its disk is full; free at least 4 MiB"), "{error}");
+    assert_eq!(error.kind(), crate::error::ErrorKind::Overloaded);
+    std::fs::remove_file(ballast).unwrap();
+    check(&open(&root).unwrap(), "with room again");
+    drop(lock);
+}
+
+#[test]
+fn a_name_is_of_a_collection_or_of_an_alias_and_the_refusal_says_of_which() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let names = open(dir.path()).unwrap();
+    let taken = names.create(tests::info("live", 9), false).unwrap_err().to_string();
+    assert!(taken.contains("\"live\" is an alias of \"c\""), "{taken}");
+    let taken = names.set_alias("a", "b").unwrap_err().to_string();
+    assert!(taken.contains("\"a\" is a collection"), "{taken}");
+    names.close().unwrap();
+}
