@@ -1,4 +1,4 @@
-//! The C library's allocator, kept from holding what requests gave back. Only this file names `libc`.
+//! The C library's allocator, kept from holding what requests gave back.
 //!
 //! glibc gives each thread an arena of its own, up to eight a core, and returns memory of an arena only from its end.
 //! Large requests that many threads decode in turn leave that many arenas of holes: twice what the budget allows was

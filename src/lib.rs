@@ -79,6 +79,7 @@ mod meant;
 pub mod model;
 pub mod onnx;
 mod panics;
+mod process;
 mod processor;
 pub mod proto;
 mod random;

@@ -1,5 +1,5 @@
 //! Parse, start tracing, hand over to the command line; nothing else.
 
-fn main() -> std::process::ExitCode {
+fn main() {
     distilface::cli::main()
 }

@@ -3,7 +3,7 @@
 //! A command is a struct of arguments and a `run`. Those that touch a database speak gRPC through `client`, to a
 //! server or to an engine inside this process, and print through `output`; `failure` makes exit codes of errors.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     allocator,
     config::{Loaded, LogFormat, Origin, Override},
-    telemetry,
+    process, telemetry,
 };
 
 mod bench;
@@ -151,9 +151,18 @@ impl App {
     }
 }
 
-/// Parses the process's arguments, runs the command and gives its exit code.
-pub fn main() -> ExitCode {
+/// Parses the process's arguments, runs the command and ends the process with its exit code.
+pub fn main() -> ! {
     allocator::bound();
+    process::outlive_file_limit();
+    let code = command();
+    // A closed pipe was told already, if anybody is to hear of it.
+    let _ = std::io::stdout().flush();
+    process::end(code.into())
+}
+
+/// Runs the command that the arguments name; its exit code.
+fn command() -> u8 {
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -170,14 +179,14 @@ pub fn main() -> ExitCode {
                 // A closed pipe below `--help` is nobody's problem.
                 let _ = error.print();
             }
-            return code.into();
+            return code;
         }
     };
     let json = cli.globals.json || logs_json(&arguments);
     let out = Output::new(json, cli.globals.quiet, cli.globals.color);
     match run(cli, out) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((out, error)) => failure::report(&out, &error).into(),
+        Ok(()) => 0,
+        Err((out, error)) => failure::report(&out, &error),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     failure::{self, Stop},
     output::Style,
 };
-use crate::{engine::Engine, server};
+use crate::{engine::Engine, process, server};
 
 /// How much later than its own bounds the end may come before the process is ended from outside.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ async fn serve(app: &App, engine: Arc<Engine>) -> anyhow::Result<()> {
             tracing::error!(%error, "the process ends with threads that hang");
             failure::report(&app.out, &error.into());
             // Whatever is dropped from here on might wait for them.
-            std::process::exit(HUNG);
+            process::end(HUNG);
         }
         return Err(error.into());
     }
@@ -103,7 +103,7 @@ fn watch_end(app: &App, running: &server::Running) -> anyhow::Result<()> {
             waited_s = bound.as_secs_f64(),
             "the server does not end by itself; the process ends now, what was acknowledged is on disk"
         );
-        std::process::exit(HUNG);
+        process::end(HUNG);
     })?;
     Ok(())
 }

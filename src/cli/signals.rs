@@ -12,6 +12,7 @@ use super::{
     failure::{self, Stop},
     output::Output,
 };
+use crate::process;
 
 /// What the first signal does; the second ends the process in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ fn listen(app: &App, first: First) -> anyhow::Result<()> {
             Scratch::remove_all();
             let interrupted = Stop::Interrupted.into();
             let code = if first == First::Ends { failure::report(&out, &interrupted) } else { EXIT };
-            std::process::exit(code.into());
+            process::end(code.into());
         }
     })?;
     Ok(())

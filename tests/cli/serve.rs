@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -318,10 +318,19 @@ fn a_folder_of_many_collections_is_served_with_few_file_handles() {
     server.signal("-TERM");
     server.ended().code(0);
 
-    let mut command = place.command();
-    let binary = command.get_program().to_owned();
-    let mut limited = std::process::Command::new("sh");
-    limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(&binary);
+    let server = place.serve_as(limited(place.command(), "ulimit -n 64"));
+    for name in &names {
+        run(&mut place.remote(&server, &["document", "count", "-c", name])).code(0).prints("0");
+    }
+    server.signal("-TERM");
+    server.ended().code(0);
+}
+
+/// The same command below a limit that the shell sets.
+#[cfg(unix)]
+fn limited(command: Command, limit: &str) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")]).arg(command.get_program());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => limited.env(name, value),
@@ -329,11 +338,69 @@ fn a_folder_of_many_collections_is_served_with_few_file_handles() {
         };
     }
     limited.current_dir(command.get_current_dir().unwrap());
-    command = limited;
-    let server = place.serve_as(command);
-    for name in &names {
-        run(&mut place.remote(&server, &["document", "count", "-c", name])).code(0).prints("0");
-    }
+    limited
+}
+
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files_refuses_writes_and_ends_nothing() {
+    let Some(place) = Place::new() else { return };
+    // 512 or 1024 bytes each, as the shell likes: no more than 8 MiB.
+    let server = place.serve_as(limited(place.command(), "ulimit -f 8192"));
+    let create = ["collection", "create", "c", "--vectors-only", "--dimension", "2"];
+    run(&mut place.remote(&server, &create)).code(0);
+    // 16 MiB that do not get smaller by compression.
+    let mut state = 1u64;
+    let mut digits = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:08x}", state >> 32)
+    };
+    let lines: String = (0..2000)
+        .map(|n| {
+            let text: String = (0..1024).map(|_| digits()).collect();
+            format!("{{\"id\":\"{n}\",\"vector\":[1,{n}],\"text\":\"{text}\"}}\n")
+        })
+        .collect();
+    let ran = run_with_stdin(&mut place.remote(&server, &["ingest", "-", "-c", "c"]), lines.as_bytes());
+    assert_ne!(ran.code, 0, "{ran:#?}");
+    ran.says("ulimit -f");
+    // What was taken is there, and is read.
+    let count = run(&mut place.remote(&server, &["document", "count", "-c", "c", "--json"])).code(0).json();
+    let documents = count["documents"].as_u64().unwrap();
+    assert!(0 < documents && documents < 2000, "{documents}");
     server.signal("-TERM");
     server.ended().code(0);
+    assert_eq!(place.count("c"), documents);
+    let rest = run_with_stdin(&mut place.cli(&["ingest", "-", "-c", "c"]), lines.as_bytes());
+    rest.code(0);
+    assert_eq!(place.count("c"), 2000);
+}
+
+/// Threads that nobody waits for may be in the library when the process ends.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn no_end_runs_the_destructors_of_a_library_that_threads_may_be_in() {
+    let Some(place) = Place::new() else { return };
+    // The loader of the system says what it begins and finishes, in a file with the process's number.
+    let check = |name: &str| {
+        let told: String = std::fs::read_dir(place.path("."))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(name))
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        let of_runtime = |what: &str| {
+            told.lines().filter(|line| line.contains(what) && line.contains("onnxruntime")).count()
+        };
+        assert!(of_runtime("calling init") > 0, "{name}: the library is not loaded: {told}");
+        assert_eq!(of_runtime("calling fini"), 0, "{name}: {told}");
+    };
+    let file = place.path("loader-server");
+    let server = place.serve_with(&[("LD_DEBUG", "files"), ("LD_DEBUG_OUTPUT", file.to_str().unwrap())]);
+    server.signal("-TERM");
+    server.ended().code(0);
+    check("loader-server");
+    let file = place.path("loader-command");
+    run(place.cli(&["embed", "a text"]).env("LD_DEBUG", "files").env("LD_DEBUG_OUTPUT", file)).code(0);
+    check("loader-command");
 }
