@@ -388,7 +388,8 @@ pub(super) fn save(
     remove(&beside)?;
     files::create_private(&beside).map_err(io(&beside))?;
     graph.index.save(&beside, Stamp(identity.0))?;
-    rows::write(&beside, table, graph.indexed, sequence, disk)?;
+    let saved = rows::Of { sequence, manifest: index::manifest_sum(&beside)? };
+    rows::write(&beside, table, graph.indexed, saved, disk)?;
     private::narrow(&beside).map_err(io(&beside))?;
     disk.sync_dir(&beside).map_err(io(&beside))?;
     remove(&there)?;
@@ -423,6 +424,8 @@ pub(super) fn load(
     }
     let rows = Rows::read(&dir)?;
     let index = index::load(&dir, params, dim, metric, Stamp(identity.0))?;
+    // Before it proves anything.
+    rows.check_saved_with(index::manifest_sum(&dir)?)?;
     if rows.sequence > sequence || rows.next_number() > end {
         return Ok(Saved::Later(rows));
     }
@@ -436,8 +439,20 @@ pub(super) fn discard(dir: &Path) -> Result<(), IndexError> {
     remove(&dir.join(format!("{INDEX_DIR}.new")))
 }
 
+/// Removes what a failed [`save`] left, which may be as large as the graph.
+pub(super) fn discard_unfinished(dir: &Path) {
+    if let Err(error) = remove(&dir.join(format!("{INDEX_DIR}.new"))) {
+        tracing::warn!(dir = %dir.display(), %error, "an unfinished graph cannot be removed");
+    }
+}
+
+/// Removes a folder, or what else lies in its place.
 fn remove(path: &Path) -> Result<(), IndexError> {
-    match std::fs::remove_dir_all(path) {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_dir() => std::fs::remove_file(path),
+        _ => std::fs::remove_dir_all(path),
+    };
+    match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(IndexError::Io { path: PathBuf::from(path), source: e })
         }

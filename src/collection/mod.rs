@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    error::with_sources,
     index::IndexParams,
     store::{
         Head, Store, StoreError,
@@ -290,7 +291,8 @@ impl Collection {
     /// Stops the writer after what is queued, saves the index files, syncs, and closes the store. Idempotent.
     ///
     /// # Errors
-    /// Store and index errors; acknowledged writes are durable even then.
+    /// Store errors; acknowledged writes are durable even then. A graph that cannot be saved is only told: it is built
+    /// again.
     pub fn close(&self) -> Result<(), CollectionError> {
         let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.end_turns();
@@ -310,8 +312,12 @@ impl Collection {
         };
         let closed = self.shared.store.close();
         self.is_closed.store(true, Ordering::SeqCst);
-        closed?;
-        Ok(saved?)
+        if let Err(error) = saved {
+            let error = with_sources(&error);
+            tracing::warn!(dir = %self.shared.dir.display(), error, "the graph is not saved; the next start builds it again");
+            indexer::discard_unfinished(&self.shared.dir);
+        }
+        Ok(closed?)
     }
 }
 

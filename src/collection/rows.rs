@@ -12,7 +12,10 @@ use crate::{files::regular, index::IndexError, store::disk::Disk};
 
 const ROWS_FILE: &str = "rows";
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The last version that does not tell the manifest.
+const VERSION_WITHOUT_MANIFEST: u32 = 1;
 
 /// CRC32, version, and the batch number of the store.
 const HEAD_BYTES: usize = 4 + 4 + 8;
@@ -27,7 +30,18 @@ pub(super) struct Rows {
     pub(super) path: PathBuf,
     /// The store's batches when it was saved.
     pub(super) sequence: u64,
+    /// The sum of the graph's manifest; `None` where an earlier version wrote it.
+    manifest: Option<u32>,
     documents: Documents,
+}
+
+/// The state and the graph that rows are of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Of {
+    /// The store's batches.
+    pub(super) sequence: u64,
+    /// The sum of the graph's manifest.
+    pub(super) manifest: u32,
 }
 
 #[derive(Debug, PartialEq)]
@@ -45,6 +59,18 @@ impl Rows {
             Documents::Listed(documents) => documents.last().map_or(0, |(number, _)| number + 1),
             Documents::Own => 0,
         }
+    }
+
+    /// Refuses rows that were not saved with the graph of this manifest: those of another save, or of another collection.
+    ///
+    /// # Errors
+    /// [`IndexError::Damaged`].
+    pub(super) fn check_saved_with(&self, manifest: u32) -> Result<(), IndexError> {
+        if self.manifest.is_none_or(|saved_with| saved_with == manifest) {
+            return Ok(());
+        }
+        let reason = "it was saved with another graph than the one beside it".to_owned();
+        Err(IndexError::Damaged { path: self.path.clone(), reason })
     }
 
     /// The file beside a graph in `dir`.
@@ -67,11 +93,12 @@ pub(super) fn write(
     dir: &Path,
     table: &Table,
     indexed: u32,
-    sequence: u64,
+    of: Of,
     disk: &dyn Disk,
 ) -> Result<(), IndexError> {
     let mut body = Vec::from(VERSION.to_le_bytes());
-    body.extend(sequence.to_le_bytes());
+    body.extend(of.sequence.to_le_bytes());
+    body.extend(of.manifest.to_le_bytes());
     for entry in table.entries().take_while(|entry| entry.first_slot < indexed) {
         body.extend(entry.number.to_le_bytes());
         body.extend(entry.first_slot.to_le_bytes());
@@ -90,9 +117,14 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Rows, &'static str> {
     if crc32fast::hash(&bytes[4..]) != crc {
         return Err("its checksum does not match");
     }
-    if version != VERSION {
-        return Err("it is of another version");
-    }
+    let (manifest, documents) = match version {
+        VERSION_WITHOUT_MANIFEST => (None, documents),
+        VERSION => {
+            let (manifest, documents) = documents.split_first_chunk::<4>().ok_or("it is cut short")?;
+            (Some(u32::from_le_bytes(*manifest)), documents)
+        }
+        _ => return Err("it is of another version"),
+    };
     let (documents, rest) = documents.as_chunks::<12>();
     if !rest.is_empty() {
         return Err("it ends inside a document");
@@ -103,7 +135,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Rows, &'static str> {
     };
     let documents = documents.iter().map(document).collect();
     let sequence = u64::from(high) << 32 | u64::from(low);
-    Ok(Rows { path: path.to_owned(), sequence, documents: Documents::Listed(documents) })
+    Ok(Rows { path: path.to_owned(), sequence, manifest, documents: Documents::Listed(documents) })
 }
 
 fn read_earlier(dir: &Path) -> Result<Rows, IndexError> {
@@ -116,7 +148,7 @@ fn read_earlier(dir: &Path) -> Result<Rows, IndexError> {
         .filter(|(number, crc)| *crc == format!("{:08x}", crc32fast::hash(number.as_bytes())))
         .and_then(|(number, _)| number.parse::<u64>().ok())
         .ok_or_else(|| damaged("its checksum does not match"))?;
-    Ok(Rows { path, sequence, documents: Documents::Own })
+    Ok(Rows { path, sequence, manifest: None, documents: Documents::Own })
 }
 
 /// Gives slots to documents that come in the order of their numbers.
@@ -176,7 +208,12 @@ mod tests {
     use super::*;
 
     fn told(documents: &[(u64, u32)]) -> Rows {
-        Rows { path: PathBuf::new(), sequence: 1, documents: Documents::Listed(documents.to_vec()) }
+        Rows {
+            path: PathBuf::new(),
+            sequence: 1,
+            manifest: None,
+            documents: Documents::Listed(documents.to_vec()),
+        }
     }
 
     #[test]
@@ -213,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_graph_of_an_earlier_format_has_the_stores_own_numbers() {
-        let rows = Rows { path: PathBuf::new(), sequence: 1, documents: Documents::Own };
+        let rows = Rows { path: PathBuf::new(), sequence: 1, manifest: None, documents: Documents::Own };
         let mut numbering = Numbering::new(Some((&rows, 10)), 100);
         let slots = [(1, Some(4), 2), (2, Some(9), 3), (3, Some(12), 1), (4, None, 2)]
             .map(|(number, own, passages)| numbering.first_slot(number, own, passages));

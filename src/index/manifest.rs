@@ -112,6 +112,12 @@ pub(super) fn open(dir: &Path) -> Result<Manifest, IndexError> {
     Ok(sealed.index)
 }
 
+/// CRC32 of the manifest: it has the checksums of all other files.
+pub(super) fn sum(dir: &Path) -> Result<u32, IndexError> {
+    let path = dir.join(NAME);
+    checksum(&path).map(|(_, crc32)| crc32).map_err(|e| missing_is_damage(path, e))
+}
+
 impl Manifest {
     /// Refuses files of another index than the one wanted.
     pub(super) fn expect(&self, dir: &Path, wanted: &Manifest) -> Result<(), IndexError> {

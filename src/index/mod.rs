@@ -138,6 +138,15 @@ pub fn create(
     })
 }
 
+/// A sum of the manifest of what [`VectorIndex::save`] wrote into `dir`, and so of every byte of it: what is kept beside
+/// it can name the index that it belongs to.
+///
+/// # Errors
+/// [`IndexError::Damaged`] where there is none; [`IndexError::Io`].
+pub(crate) fn manifest_sum(dir: &Path) -> Result<u32, IndexError> {
+    manifest::sum(dir)
+}
+
 /// Loads what [`VectorIndex::save`] wrote into `dir`. After any error the index can be rebuilt from the store.
 /// [`VectorIndex::highest`] of the loaded index says from which slot on vectors are missing.
 ///

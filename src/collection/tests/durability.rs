@@ -311,6 +311,71 @@ fn index_files_lost_or_damaged_cost_time_only() {
     }
 }
 
+/// A graph is a cache, also when it is saved.
+#[test]
+fn a_graph_that_cannot_be_saved_does_not_fail_the_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(17);
+    let place = dir.path().join("c");
+    let disk = Arc::new(FaultyDisk::default());
+    let options_here = options();
+    let means = Means { options: &options_here, disk: Arc::clone(&disk) as _, numbers_max: NUMBERS_MAX };
+    let collection = Collection::create_with(&place, spec(IndexKind::HnswRs), means).unwrap();
+    collection.write(vec![upsert(point("a", 1, 5, &mut random))]).unwrap();
+    collection.wait_indexed();
+    disk.rename_fails.store(true, Ordering::SeqCst);
+    collection.close().unwrap();
+    drop(collection);
+    assert!(!place.join("index").exists() && !place.join("index.new").exists());
+    // A file in the place of the folder is replaced.
+    std::fs::write(place.join("index"), "a file").unwrap();
+    let open = || Collection::open(&place, made(IndexKind::HnswRs), options()).unwrap();
+    let collection = open();
+    collection.wait_indexed();
+    collection.close().unwrap();
+    drop(collection);
+    assert!(place.join("index/rows").exists());
+    open().close().unwrap();
+}
+
+/// Rows beside another graph than theirs would give its slots to other documents, and prove nothing of the store.
+#[test]
+fn rows_of_another_graph_are_thrown_away_with_the_graph() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = Random(18);
+    let [small, large] = ["small", "large"].map(|name| dir.path().join(name));
+    for (place, batches) in [(&small, 1), (&large, 8)] {
+        let collection = Collection::create(place, spec(IndexKind::HnswRs), options()).unwrap();
+        for batch in 0..batches {
+            collection.write(vec![upsert(point(&format!("{batch}"), 1, 5, &mut random))]).unwrap();
+        }
+        collection.wait_indexed();
+        collection.close().unwrap();
+    }
+    let rows = small.join("index/rows");
+    let earlier = std::fs::read(&rows).unwrap();
+    let open = || Collection::open(&small, made(IndexKind::HnswRs), options()).unwrap();
+    let check = |documents: u64| {
+        let collection = open();
+        assert!(!small.join("index").exists(), "it is of no use");
+        assert_eq!(collection.count(None, &Stop::default()).unwrap(), documents);
+        collection.wait_indexed();
+        assert_eq!(collection.stats().indexed, 5 * documents);
+        collection
+    };
+    std::fs::copy(large.join("index/rows"), &rows).unwrap();
+    // Another document, and so another graph, of the same collection.
+    let collection = check(1);
+    collection.write(vec![upsert(point("later", 1, 5, &mut random))]).unwrap();
+    collection.wait_indexed();
+    collection.close().unwrap();
+    drop(collection);
+    std::fs::write(&rows, earlier).unwrap();
+    check(2).close().unwrap();
+    open();
+    assert!(rows.exists());
+}
+
 /// The state of an earlier time, put back by hand, is refused; what it holds can be accepted.
 #[test]
 fn a_graph_of_a_later_state_proves_that_the_store_lost_batches() {
