@@ -17,6 +17,7 @@ use super::{
     error::Result,
 };
 use crate::{
+    allocator,
     collection::{Collection, CollectionError, CollectionOptions, CollectionSpec, Identity, Made},
     error::{ErrorKind, Fault as _, with_sources},
     store::StoreError,
@@ -30,7 +31,7 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 120 } else {
 const ROOM_LOOK: Duration = Duration::from_millis(20);
 /// A collection that could not be opened for want of something, such as file handles, is tried again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The least that a collection's store gets for its cache.
+/// The least that a collection's store gets for its cache. Enough to be given back to the system when it closes.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 
 /// What bounds the collections that are open.
@@ -102,6 +103,8 @@ struct Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        // What the collection kept in memory lay in small pieces among those of others.
+        allocator::given_back(usize::try_from(self.cache_bytes).unwrap_or(usize::MAX));
         let mut room = lock(&self.shelf.room);
         room.taken -= 1;
         room.cache_bytes += self.cache_bytes - CACHE_BYTES_MIN;

@@ -74,9 +74,11 @@ async fn many_alone() {
         create(&engine, n).await;
     }
     let few = held(dir.path());
+    assert!(!crate::allocator::is_due(), "nothing was closed yet");
     for n in OPEN_MAX..MANY {
         create(&engine, n).await;
     }
+    assert!(crate::allocator::is_due(), "what those that were closed gave back stays with the process");
     let many = held(dir.path());
     assert!(many.0 <= few.0 + 1 && many.1 <= few.1 + 2, "threads and files: {few:?}, with many {many:?}");
     engine.close().await.unwrap();
