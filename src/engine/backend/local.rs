@@ -122,13 +122,13 @@ impl Backend for Local {
         deadline: Option<Instant>,
         reads: Arc<Reads>,
     ) -> Answer<'_, (Vec<Hit>, SearchTrace)> {
-        let asked = Box::new(Asked { query, encoded, reads, open: Arc::clone(&self.open) });
+        let asked = Asked { query, encoded, reads, open: Arc::clone(&self.open) };
         Box::pin(async move {
             // Open as a rule. It is not held while it waits for its turn: many searches of a request could hold more
             // collections than may be open.
             let first = self.threads.search(deadline, move |stop| match asked.open.use_now() {
                 Some(collection) => Ok(asked.answer(&collection, &stop)),
-                None => Err(asked),
+                None => Err(Box::new(asked)),
             });
             let asked = match first.await? {
                 Ok(answer) => return answer,
