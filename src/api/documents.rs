@@ -47,7 +47,7 @@ pub(crate) async fn set_payload(
     } = request;
     let (chosen, change) = context.read(|| {
         let chosen = Chosen::from(ids, filter, expected_versions, "change")?;
-        Ok((chosen, convert::payload_change_from(payload, remove_fields, replace)?))
+        Ok::<_, ApiError>((chosen, convert::payload_change_from(payload, remove_fields, replace)?))
     })?;
     let (engine, caller) = (&context.engine, context.caller());
     match chosen {
@@ -95,7 +95,10 @@ fn payloads_to(ids: Vec<String>, outcomes: Vec<PayloadOutcome>) -> proto::SetPay
 enum Chosen {
     Targets(Vec<Target>),
     /// A filter for the change and for its hints. It may be large, so it is copied where it is read.
-    Matching { filter: Filter, explained: Filter },
+    Matching {
+        filter: Filter,
+        explained: Filter,
+    },
 }
 
 impl Chosen {

@@ -210,7 +210,9 @@ pub(super) async fn confirm_change(app: &App, yes: bool, question: &str) -> anyh
     match app.confirm(question).await? {
         Some(true) => Ok(()),
         Some(false) => Err(anyhow::anyhow!("nothing was changed")),
-        None => Err(usage("a change of every document that matches cannot be undone; --yes confirms it where nobody can be asked")),
+        None => Err(usage(
+            "a change of every document that matches cannot be undone; --yes confirms it where nobody can be asked",
+        )),
     }
 }
 

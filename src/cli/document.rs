@@ -314,7 +314,7 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 collection: collection.clone(),
                 filter: filter(expression.as_deref()),
                 expected_versions: ids.first().cloned().zip(*expected_version).into_iter().collect(),
-                ids,
+                ids: ids.clone(),
             };
             let response = session.documents().delete(request).await?.into_inner();
             let deleted = response.deleted;

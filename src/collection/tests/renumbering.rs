@@ -158,10 +158,14 @@ fn write_round(collection: &Collection, own: &mut BTreeMap<String, Option<Point>
     for _ in 0..4 {
         let name = names.swap_remove(random.below(names.len() as u64) as usize);
         let point = made_of(&name, random.next() % 1_000_000);
-        let stored = own[&name].as_ref().map(|stored| stored.content_hash);
-        let (write, now) = match (random.below(6), stored) {
+        // Nobody else writes this document.
+        let version = collection.point(&id(&name)).unwrap().map(|stored| stored.version);
+        let (write, now) = match (random.below(6), version) {
             (0, _) => (Write::Delete(id(&name)), None),
-            (1, Some(expected)) => (Write::Replace { point: Box::new(point.clone()), expected }, Some(point)),
+            (1, Some(version)) => {
+                let condition = Condition::Version(version);
+                (Write::UpsertIf { point: Box::new(point.clone()), condition }, Some(point))
+            }
             _ => (upsert(point.clone()), Some(point)),
         };
         writes.push(write);
@@ -170,7 +174,7 @@ fn write_round(collection: &Collection, own: &mut BTreeMap<String, Option<Point>
     }
     collection.write(writes).unwrap();
     for name in changed {
-        assert_eq!(collection.point(&id(&name)).unwrap(), own[&name], "{name}");
+        assert_eq!(collection.point(&id(&name)).unwrap().map(|stored| stored.point), own[&name], "{name}");
         let Some(point) = &own[&name] else { continue };
         let asked = &point.passages[0].vector;
         let ask = Ask::Vector(asked.as_slice().to_vec());
@@ -243,7 +247,10 @@ fn load(kind: IndexKind, dir: &Path) {
         let changing = known.iter().flat_map(BTreeMap::values).flatten();
         let all: Vec<&Point> = staying.iter().chain(changing).collect();
         for point in &all {
-            assert_eq!(collection.point(&point.id).unwrap().as_ref(), Some(*point));
+            assert_eq!(
+                collection.point(&point.id).unwrap().map(|stored| stored.point).as_ref(),
+                Some(*point)
+            );
         }
         assert_eq!(collection.counts().documents, all.len() as u64);
         let mut random = Random(500);

@@ -61,7 +61,7 @@ fn a_refused_collection_is_nowhere_also_after_a_restart() {
     fill(dir.path());
     let (names, disk) = open_on_faulty(dir.path());
     disk.no_room_late.store(true, Ordering::SeqCst);
-    names.create(tests::info("new", 9), false).unwrap_err();
+    names.create(tests::info("new", 9)).unwrap_err();
     check(&names, "refused");
     disk.no_room_late.store(false, Ordering::SeqCst);
     disk.free.store(u64::MAX, Ordering::SeqCst);
@@ -69,7 +69,7 @@ fn a_refused_collection_is_nowhere_also_after_a_restart() {
     drop(names);
     let names = open(dir.path()).unwrap();
     check(&names, "after a restart");
-    names.create(tests::info("new", 9), false).unwrap();
+    names.create(tests::info("new", 9)).unwrap();
     names.close().unwrap();
 }
 
@@ -126,7 +126,7 @@ fn a_name_is_of_a_collection_or_of_an_alias_and_the_refusal_says_of_which() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());
     let names = open(dir.path()).unwrap();
-    let taken = names.create(tests::info("live", 9), false).unwrap_err().to_string();
+    let taken = names.create(tests::info("live", 9)).unwrap_err().to_string();
     assert!(taken.contains("\"live\" is an alias of \"c\""), "{taken}");
     let taken = names.set_alias("a", "b").unwrap_err().to_string();
     assert!(taken.contains("\"a\" is a collection"), "{taken}");
