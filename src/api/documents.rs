@@ -58,8 +58,8 @@ pub(crate) async fn set_payload(
         }
         Chosen::Matching { filter, explained } => {
             // Before: a change may take fields that the filter names from the collection.
-            let hints = engine.hints(&collection, explained).await?;
-            let counts = engine.set_payload_matching(&collection, filter, change, caller).await?;
+            let hints = engine.hints(&collection, *explained).await?;
+            let counts = engine.set_payload_matching(&collection, *filter, change, caller).await?;
             Ok(proto::SetPayloadResponse { hints, ..convert::payload_counts_to(counts) })
         }
     }
@@ -96,8 +96,8 @@ enum Chosen {
     Targets(Vec<Target>),
     /// A filter for the change and for its hints. It may be large, so it is copied where it is read.
     Matching {
-        filter: Filter,
-        explained: Filter,
+        filter: Box<Filter>,
+        explained: Box<Filter>,
     },
 }
 
@@ -113,7 +113,7 @@ impl Chosen {
             (false, None) => Ok(Chosen::Targets(convert::targets_from(ids, expected_versions)?)),
             (true, Some(filter)) => {
                 convert::no_versions(&expected_versions)?;
-                let filter = convert::filter_from(filter)?;
+                let filter = Box::new(convert::filter_from(filter)?);
                 Ok(Chosen::Matching { explained: filter.clone(), filter })
             }
             (false, Some(_)) => Err(ApiError::field("filter", "give either ids or a filter, not both")),
@@ -153,8 +153,8 @@ pub(crate) async fn delete(
         Chosen::Targets(targets) => engine.delete(&collection, targets).await?,
         Chosen::Matching { filter, explained } => {
             // Before: what is deleted takes its fields with it.
-            hints = engine.hints(&collection, explained).await?;
-            engine.delete_matching(&collection, filter).await?
+            hints = engine.hints(&collection, *explained).await?;
+            engine.delete_matching(&collection, *filter).await?
         }
     };
     Ok(proto::DeleteDocumentsResponse { deleted, hints })

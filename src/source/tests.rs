@@ -504,7 +504,7 @@ fn a_packed_file_does_not_count_as_read_before_its_documents() {
     let mut sources = open(&[folder.path()], SourceOptions::default());
     let progress = sources.progress();
     let mut unpacked = 0;
-    while let Some(document) = sources.next() {
+    for document in sources.by_ref() {
         unpacked += line(document.unwrap().id.parse().unwrap()).len() as u64;
         let read = progress.bytes_read.load(Ordering::Relaxed) as f64 / progress.bytes_total as f64;
         // What is ahead: a reader's buffer of unpacked text, and a little of what is packed.
