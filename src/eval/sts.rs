@@ -106,7 +106,6 @@ pub fn load(path: &Path) -> Result<StsSet, EvalError> {
 /// # Errors
 /// As [`load_test`], [`load_dev`] and [`load`]; [`EvalError::Read`] where nothing is.
 pub fn load_any(path: &Path, dev: bool) -> Result<Vec<StsSet>, EvalError> {
-    check_there(path)?;
     match (path.is_file(), dev) {
         (true, _) => Ok(vec![load(path)?]),
         (false, true) => load_dev(path),
@@ -136,7 +135,6 @@ pub fn load_dev(dir: &Path) -> Result<Vec<StsSet>, EvalError> {
 /// # Errors
 /// As [`load`]; [`EvalError::Read`] where nothing is, [`EvalError::Folder`] for a folder without any.
 pub fn load_found(dir: &Path) -> Result<Vec<StsSet>, EvalError> {
-    check_there(dir)?;
     let all: Vec<_> = TEST_SETS.into_iter().chain(DEV_SETS).collect();
     let there: Vec<_> = all.iter().copied().filter(|(_, file)| dir.join(file).exists()).collect();
     // What is missing of nothing is all.
@@ -144,6 +142,7 @@ pub fn load_found(dir: &Path) -> Result<Vec<StsSet>, EvalError> {
 }
 
 fn load_named(dir: &Path, sets: &[(&str, &str)]) -> Result<Vec<StsSet>, EvalError> {
+    check_there(dir)?;
     let missing: Vec<&str> = sets.iter().map(|(_, file)| *file).filter(|f| !dir.join(f).exists()).collect();
     if !missing.is_empty() {
         let reason = format!(
