@@ -20,8 +20,8 @@ pub(crate) async fn upsert(
     context: Context,
     request: proto::UpsertRequest,
 ) -> Result<proto::UpsertResponse, ApiError> {
-    let mode = convert::mode_from(request.mode)?;
     let documents = context.read(|| {
+        let mode = convert::mode_from(request.mode)?;
         let documents = request.documents.into_iter().map(|document| convert::document_from(document, mode));
         documents.collect::<Result<_, _>>()
     })?;
@@ -45,10 +45,8 @@ pub(crate) async fn set_payload(
         filter,
         expected_versions,
     } = request;
-    let (chosen, change) = context.read(|| {
-        let chosen = Chosen::from(ids, filter, expected_versions, "change")?;
-        Ok::<_, ApiError>((chosen, convert::payload_change_from(payload, remove_fields, replace)?))
-    })?;
+    let chosen = Chosen::read(&context, (ids, filter), expected_versions, "change")?;
+    let change = context.read(|| convert::payload_change_from(payload, remove_fields, replace))?;
     let (engine, caller) = (&context.engine, context.caller());
     match chosen {
         Chosen::Targets(targets) => {
@@ -103,13 +101,13 @@ enum Chosen {
 
 impl Chosen {
     /// Either ids or a filter; `what` is what is to be done with them.
-    fn from(
-        ids: Vec<String>,
-        filter: Option<proto::Filter>,
+    fn read(
+        context: &Context,
+        (ids, filter): (Vec<String>, Option<proto::Filter>),
         expected_versions: BTreeMap<String, u64>,
         what: &str,
     ) -> Result<Self, ApiError> {
-        match (ids.is_empty(), filter) {
+        context.read(|| match (ids.is_empty(), filter) {
             (false, None) => Ok(Chosen::Targets(convert::targets_from(ids, expected_versions)?)),
             (true, Some(filter)) => {
                 convert::no_versions(&expected_versions)?;
@@ -118,7 +116,7 @@ impl Chosen {
             }
             (false, Some(_)) => Err(ApiError::field("filter", "give either ids or a filter, not both")),
             (true, None) => Err(ApiError::field("ids", format!("say what to {what}: give ids or a filter"))),
-        }
+        })
     }
 }
 
@@ -149,7 +147,7 @@ pub(crate) async fn delete(
     let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions } = request;
     let engine = &context.engine;
     let mut hints = Vec::new();
-    let deleted = match context.read(|| Chosen::from(ids, filter, expected_versions, "delete"))? {
+    let deleted = match Chosen::read(&context, (ids, filter), expected_versions, "delete")? {
         Chosen::Targets(targets) => engine.delete(&collection, targets).await?,
         Chosen::Matching { filter, explained } => {
             // Before: what is deleted takes its fields with it.

@@ -282,10 +282,10 @@ async fn write(
         log_if_ours(error, &context.request_id);
         convert::failure_to(id, error)
     };
-    let mode = convert::mode_from(request.mode)?;
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
     context.read(|| {
+        let mode = convert::mode_from(request.mode)?;
         for (place, document) in request.documents.into_iter().enumerate() {
             let id = document.id.clone();
             match convert::document_from(document, mode) {
@@ -296,7 +296,8 @@ async fn write(
                 Err(error) => results[place] = failed(id, &error),
             }
         }
-    });
+        Ok::<_, ApiError>(())
+    })?;
     let outcomes = context.engine.ingest(collection, documents, context.caller()).await?;
     for ((place, id), outcome) in places.into_iter().zip(outcomes) {
         results[place] = match outcome {

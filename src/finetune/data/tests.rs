@@ -205,6 +205,7 @@ fn a_beir_folder_gives_pairs_of_its_documents_alone() {
     // The same file by its name: documents, because it has titles.
     let file = Source { make: vec![Way::Passages], ..at(&dir, "corpus.jsonl") };
     assert_eq!(load_plain(file).unwrap().datasets[0].kind, Kind::Texts);
+    std::fs::create_dir(dir.path().join("none")).unwrap();
     let stated = Source { kind: SourceKind::Beir, ..at(&dir, "none") };
     assert!(load_plain(stated).unwrap_err().to_string().contains("BEIR"));
 }
