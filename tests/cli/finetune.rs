@@ -208,7 +208,7 @@ fn what_cannot_be_trained_is_told() {
         (&["--train", "texts.txt", "--set", "temperature"], 2, "give KEY=VALUE"),
         (&["--train", "texts.txt", "--set", "temperature=0"], 2, "temperature: 0"),
         (&["--train", "texts.txt", "--dev", "wrong.tsv"], 2, "wrong.tsv, line 1"),
-        (&["--train", "texts.txt", "--dev", "absent.tsv"], 2, "absent.tsv"),
+        (&["--train", "texts.txt", "--dev", "absent.tsv"], 1, "absent.tsv"),
     ];
     for (args, code, says) in cases {
         home.run(args).code(*code).says(says);
