@@ -1,7 +1,7 @@
 //! Writing files so that they are there whole or not at all, and folders that are ours alone.
 //!
-//! What the store writes goes through its `Disk`, so that tests can make it fail. What is opened and read goes through
-//! [`regular`].
+//! What the store writes goes through its `Disk`, so that tests can make it fail; what log and segments write goes
+//! through the one of `disk.rs`. What is opened and read goes through [`regular`].
 
 use std::{
     fs::{self, DirBuilder, DirEntry, File},
@@ -12,7 +12,12 @@ use std::{
     time::Duration,
 };
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the collection is built on it next"))]
+pub(crate) mod disk;
+mod map;
 pub(crate) mod regular;
+
+pub(crate) use map::Mapped;
 
 /// Begins the name of everything that is not finished.
 const TEMPORARY: &str = ".tmp-";
