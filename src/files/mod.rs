@@ -14,6 +14,8 @@ use std::{
 
 #[cfg_attr(not(test), expect(dead_code, reason = "the collection is built on it next"))]
 pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod forgetful;
 mod map;
 pub(crate) mod regular;
 
