@@ -41,7 +41,7 @@ const FOUNDATION: &[&str] = &[
 
 /// Crates for plain data, errors, logs and sums, which any part may name.
 const PLAIN: &[&str] =
-    &["serde", "serde_json", "thiserror", "tracing", "sha2", "crc32fast", "bytes", "toml", "rayon"];
+    &["serde", "serde_json", "thiserror", "tracing", "sha2", "crc32c", "crc32fast", "bytes", "toml", "rayon"];
 
 /// `facade` is what `lib.rs` makes of the errors of all others: `crate::Error`, `crate::Result` and `crate::fault_of`.
 const MODULES: &[Module] = &[
@@ -104,11 +104,12 @@ const MODULES: &[Module] = &[
     ("engine", &["collection", "config", "encoder", "index", "model", "store"], &["arc_swap", "tokio"]),
     ("error", &[], &[]),
     ("eval", &["encoder", "model", "onnx", "source"], &["plotters"]),
-    ("files", &[], &[]),
+    ("files", &[], &["fs2", "memmap2", "rustix"]),
     ("finetune", &["encoder", "eval", "model", "onnx", "runtime", "source"], &["prost", "safetensors"]),
     ("handles", &[], &["rustix"]),
     ("hub", &["model", "onnx"], &["hf_hub"]),
     ("index", &[], &["hnsw_rs", "rand", "roaring"]),
+    ("log", &[], &[]),
     ("meant", &["spelling"], &[]),
     ("model", &["onnx"], &["safetensors"]),
     ("onnx", &[], &["half", "prost", "safetensors"]),
@@ -169,9 +170,10 @@ const DEBTS: &[(&str, &str, &str)] = &[];
 /// Parts that must not know others, not even by way of a third.
 const WALLS: &[(&str, &[&str])] = &[
     ("vector", &["index", "store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
-    ("index", &["store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
+    ("index", &["store", "log", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("store", &["index", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
-    ("encoder", &["index", "store", "collection", "engine"]),
+    ("log", &["index", "store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
+    ("encoder", &["index", "store", "log", "collection", "engine"]),
     ("runtime", &["index", "store", "collection", "encoder", "engine", "model"]),
     ("onnx", &["index", "store", "collection", "encoder", "engine", "runtime"]),
     ("hub", &["index", "store", "collection", "encoder", "engine", "runtime"]),
@@ -221,9 +223,10 @@ const PLACES: &[(&str, &[&str])] = &[
     ("plotters", &["eval/plot.rs"]),
     ("lru", &["encoder/cache.rs"]),
     ("libc", &["allocator.rs", "process.rs"]),
-    ("rustix", &["threads/priority.rs", "handles.rs"]),
+    ("rustix", &["threads/priority.rs", "handles.rs", "files/disk.rs"]),
+    ("memmap2", &["files/map.rs"]),
     ("zstd", &["store/documents.rs", "store/golden.rs", "source/open.rs"]),
-    ("fs2", &["store/"]),
+    ("fs2", &["store/", "files/disk.rs"]),
 ];
 
 fn root() -> &'static Path {

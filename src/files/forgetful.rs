@@ -159,9 +159,19 @@ impl ForgetfulDisk {
         disk
     }
 
-    /// Changing calls so far.
-    pub(crate) fn calls(&self) -> u64 {
-        self.lock().calls
+    /// Another disk with the same content, on which everything is durable and nothing is to fail.
+    pub(crate) fn copy(&self) -> Self {
+        let state = self.lock();
+        let mut nodes = state.nodes.clone();
+        for node in nodes.values_mut() {
+            match node {
+                Node::File(content) => content.sync(),
+                Node::Dir(names) => names.durable = names.now.clone(),
+            }
+        }
+        let copy = Self::with(nodes, state.next_node, state.random.clone().next());
+        copy.lock().collect();
+        copy
     }
 
     /// The power goes at the `n`-th changing call from now on, counted from 1: it fails, whether it happened or not.
