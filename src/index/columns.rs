@@ -8,7 +8,8 @@
 
 use std::{
     collections::BTreeMap,
-    ops::{Bound, RangeInclusive},
+    convert::Infallible,
+    ops::{Bound, ControlFlow, RangeInclusive},
 };
 
 use roaring::RoaringBitmap;
@@ -16,11 +17,14 @@ use roaring::RoaringBitmap;
 use crate::{
     stop::{Stop, Stopped},
     value::{
-        Payload, Value, compare_exactly, datetime,
+        Payload, Value,
         filter::{Filter, FilterError},
     },
 };
 
+pub(crate) use evaluate::{Column, Fields, Held, Test, Type, float_key};
+
+pub(crate) mod evaluate;
 mod hints;
 #[cfg(test)]
 mod tests;
@@ -105,7 +109,8 @@ impl FieldIndex {
     /// so meanwhile.
     pub fn matching(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
         filter.validate()?;
-        self.evaluate(filter, stop)
+        evaluate::check(filter, &mut |field| self.held(field))?;
+        evaluate::evaluate(self, filter, stop)
     }
 
     /// Some fields with the types they hold and how many documents have them, by name. Walks over every field with the
@@ -130,7 +135,7 @@ impl FieldIndex {
             if told.fields.len() == asked.limit {
                 told.more = true;
             } else {
-                told.fields.push((name.to_string(), named.with(Field::type_names), named.documents()));
+                told.fields.push((name.to_string(), named.with(Field::held).type_names(), named.documents()));
             }
         }
         stop.check()?;
@@ -139,84 +144,78 @@ impl FieldIndex {
 
     /// The types that a field holds, such as `string` or `list of integer`; none if no document has it.
     pub fn type_names(&self, field: &str) -> Vec<&'static str> {
-        self.fields.get(field).map(|named| named.with(Field::type_names)).unwrap_or_default()
+        self.fields.get(field).map(|named| named.with(Field::held).type_names()).unwrap_or_default()
     }
 
-    fn evaluate(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
-        // A part costs as much as the bitmaps are large, and there may be thousands.
-        stop.check()?;
-        match filter {
-            // Every part is looked at, so that a type mismatch shows whatever the other parts say.
-            Filter::And(parts) => {
-                let mut result = self.all.clone();
-                for part in parts {
-                    result &= self.evaluate(part, stop)?;
-                }
-                Ok(result)
-            }
-            Filter::Or(parts) => {
-                let mut result = RoaringBitmap::new();
-                for part in parts {
-                    result |= self.evaluate(part, stop)?;
-                }
-                Ok(result)
-            }
-            Filter::Not(part) => Ok(&self.all - self.evaluate(part, stop)?),
-            Filter::Exists { field, expected } => {
-                let there = self.fields.get(field.as_str());
-                let there = there.map(|named| named.with(|f| f.documents.clone())).unwrap_or_default();
-                Ok(if *expected { there } else { &self.all - there })
-            }
-            Filter::Eq { field, value } => self.test(field, &Test::In(std::slice::from_ref(value)), stop),
-            Filter::Ne { field, value } => {
-                Ok(&self.all - self.test(field, &Test::In(std::slice::from_ref(value)), stop)?)
-            }
-            Filter::In { field, values } => self.test(field, &Test::In(values), stop),
-            Filter::Range { field, range } => self.test(field, &Test::Range(range.set().collect()), stop),
-            Filter::Prefix { field, prefix } => self.test(field, &Test::Prefix(prefix), stop),
-            Filter::Contains { field, value } => self.test(field, &Test::Contains(value), stop),
-        }
-    }
-
-    fn test(&self, name: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
-        let Some(named) = self.fields.get(name) else { return Ok(RoaringBitmap::new()) };
-        named.with(|field| {
-            if !field.is_comparable(test) {
-                return Err(FilterError::TypeMismatch {
-                    field: name.to_owned(),
-                    stored: field.type_names().join(" and "),
-                    given: test.describe(field),
-                });
-            }
-            let found = field.matching(test, stop);
-            stop.check()?;
-            Ok(found)
+    /// Hands every field, and of every field all values, to `sealer`, in order.
+    ///
+    /// # Errors
+    /// Those of the sealer.
+    pub(crate) fn seal<S: Sealer>(&self, sealer: &mut S) -> Result<(), S::Error> {
+        self.fields.iter().try_for_each(|(name, named)| {
+            named.with(|field| {
+                field.scalars.seal(false, sealer)?;
+                field.elements.seal(true, sealer)?;
+                sealer.field(name, &field.documents)
+            })
         })
     }
 }
 
-/// A test of one field's values.
-enum Test<'a> {
-    In(&'a [Value]),
-    /// Signs and bounds, of which one value must satisfy all.
-    Range(Vec<(&'static str, &'a Value)>),
-    Prefix(&'a str),
-    Contains(&'a Value),
+impl Fields for FieldIndex {
+    type Error = FilterError;
+
+    fn documents(&self) -> &RoaringBitmap {
+        &self.all
+    }
+
+    fn held(&self, field: &str) -> Result<Option<Held>, FilterError> {
+        Ok(self.fields.get(field).map(|named| named.with(Field::held)))
+    }
+
+    fn having(&self, field: &str) -> Result<RoaringBitmap, FilterError> {
+        Ok(self.fields.get(field).map(|named| named.with(|f| f.documents.clone())).unwrap_or_default())
+    }
+
+    fn satisfying(&self, field: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
+        let Some(named) = self.fields.get(field) else { return Ok(RoaringBitmap::new()) };
+        named.with(|field| {
+            evaluate::matching(&field.scalars, &field.elements, test, stop).map_err(|never| match never {})
+        })
+    }
 }
 
-impl Test<'_> {
-    /// The given values, for an error message.
-    fn describe(&self, field: &Field) -> String {
-        let (what, value) = match self {
-            Test::Prefix(_) => return "a prefix, which only strings have".into(),
-            Test::In(values) => ("", &values[0]),
-            Test::Range(bounds) => ("", bounds[0].1),
-            Test::Contains(value) => ("`contains` ", *value),
-        };
-        let missed = std::array::from_fn(|i| field.scalars.held()[i] || field.elements.held()[i]);
-        let hint = hints::remedy(value, missed);
-        format!("{what}{}{hint}", hints::shown(value))
-    }
+/// Takes the values of a [`FieldIndex`]: of every field first its values, then its name. Fields come in the order of
+/// their names, scalars before elements of lists, types in the order of [`Type`], values in their own order.
+pub(crate) trait Sealer {
+    type Error;
+
+    /// A value of the next field with its documents, in order.
+    fn value(
+        &mut self,
+        in_list: bool,
+        of: Type,
+        key: Key<'_>,
+        documents: Posting<'_>,
+    ) -> Result<(), Self::Error>;
+
+    /// Ends a field that these documents have.
+    fn field(&mut self, name: &str, documents: &RoaringBitmap) -> Result<(), Self::Error>;
+}
+
+/// What orders a value among those of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key<'a> {
+    Text(&'a str),
+    /// An integer, a [`float_key`], microseconds, or 0 and 1 for the truths.
+    Number(i64),
+}
+
+/// The documents of a value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Posting<'a> {
+    One(u32),
+    Many(&'a RoaringBitmap),
 }
 
 /// The values of a name. One document is nearly all that a name has where there are very many names, and needs a
@@ -294,74 +293,8 @@ impl Field {
         }
     }
 
-    fn type_names(&self) -> Vec<&'static str> {
-        const SCALARS: [&str; 5] = ["string", "integer", "float", "bool", "datetime"];
-        const LISTS: [&str; 5] =
-            ["list of string", "list of integer", "list of float", "list of bool", "list of datetime"];
-        let held = |values: &Values, names: [&'static str; 5]| names.into_iter().zip(values.held());
-        let mut names: Vec<_> = held(&self.scalars, SCALARS)
-            .chain(held(&self.elements, LISTS))
-            .filter_map(|(name, held)| held.then_some(name))
-            .collect();
-        if names.is_empty() {
-            names.push("empty list");
-        }
-        names
-    }
-
-    /// Whether there is a value that the test could hold for, or none at all (only empty lists).
-    fn is_comparable(&self, test: &Test<'_>) -> bool {
-        let either = |given: &Value| self.scalars.is_comparable(given) || self.elements.is_comparable(given);
-        let has_strings = |values: &Values| !values.strings.is_empty();
-        let holds_nothing = |values: &Values| values.held() == [false; 5];
-        if holds_nothing(&self.scalars) && holds_nothing(&self.elements) {
-            return true;
-        }
-        match test {
-            Test::In(values) => values.iter().any(either),
-            Test::Range(bounds) => bounds.iter().all(|(_, bound)| either(bound)),
-            Test::Prefix(_) => has_strings(&self.scalars) || has_strings(&self.elements),
-            Test::Contains(value) => {
-                self.elements.is_comparable(value)
-                    || (matches!(value, Value::String(_)) && has_strings(&self.scalars))
-            }
-        }
-    }
-
-    /// Incomplete if `stop` says to leave off.
-    fn matching(&self, test: &Test<'_>, stop: &Stop) -> RoaringBitmap {
-        let mut found = RoaringBitmap::new();
-        let mut going = stop.pace();
-        let both = [&self.scalars, &self.elements];
-        match test {
-            Test::In(values) => {
-                for value in values.iter().take_while(|_| going()) {
-                    both.iter().for_each(|typed| typed.equal(value, &mut found, stop));
-                }
-            }
-            Test::Range(bounds) => both.iter().for_each(|typed| typed.within(bounds, &mut found, stop)),
-            Test::Prefix(prefix) => both.iter().for_each(|typed| {
-                let from = (Bound::Included(*prefix), Bound::Unbounded);
-                let with_prefix = typed
-                    .strings
-                    .range::<str, _>(from)
-                    .take_while(|(text, _)| going() && text.starts_with(prefix));
-                with_prefix.for_each(|(_, documents)| documents.add_to(&mut found));
-            }),
-            Test::Contains(value) => {
-                self.elements.equal(value, &mut found, stop);
-                if let Value::String(part) = value {
-                    let with_part = self
-                        .scalars
-                        .strings
-                        .iter()
-                        .take_while(|_| going())
-                        .filter(|(text, _)| text.contains(part.as_str()));
-                    with_part.for_each(|(_, documents)| documents.add_to(&mut found));
-                }
-            }
-        }
-        found
+    fn held(&self) -> Held {
+        Held { scalars: self.scalars.held(), elements: self.elements.held() }
     }
 }
 
@@ -436,153 +369,73 @@ impl Values {
         ]
     }
 
-    fn is_comparable(&self, given: &Value) -> bool {
-        let [strings, integers, floats, bools, datetimes] = self.held();
-        match given {
-            Value::String(text) => strings || (datetimes && datetime::parse(text).is_some()),
-            Value::Integer(_) | Value::Float(_) => integers || floats,
-            Value::Bool(_) => bools,
-            Value::Datetime(_) => datetimes,
-            Value::List(_) => false,
+    fn seal<S: Sealer>(&self, in_list: bool, sealer: &mut S) -> Result<(), S::Error> {
+        for (text, documents) in &self.strings {
+            sealer.value(in_list, Type::String, Key::Text(text), documents.posting())?;
         }
-    }
-
-    fn equal(&self, value: &Value, found: &mut RoaringBitmap, stop: &Stop) {
-        match value {
-            Value::Bool(truth) => *found |= &self.bools[usize::from(*truth)],
-            value => self.within(&[(">=", value), ("<=", value)], found, stop),
+        // In the order of `Type`.
+        for of in [Type::Integer, Type::Float] {
+            self.seal_numbers(in_list, of, sealer)?;
         }
-    }
-
-    /// Adds the documents of every value that satisfies all bounds, which are of one type.
-    fn within(&self, bounds: &[(&'static str, &Value)], found: &mut RoaringBitmap, stop: &Stop) {
-        let mut going = stop.pace();
-        let ranges: [(_, ReachOf); 3] = [
-            (&self.integers, reach_of_integers),
-            (&self.floats, reach_of_floats),
-            (&self.datetimes, reach_of_datetimes),
-        ];
-        for (values, reach) in ranges {
-            if let Some(keys) = keys_within(bounds, reach) {
-                values.range(keys).take_while(|_| going()).for_each(|(_, documents)| documents.add_to(found));
+        for (truth, documents) in (0..).zip(&self.bools) {
+            if !documents.is_empty() {
+                sealer.value(in_list, Type::Bool, Key::Number(truth), Posting::Many(documents))?;
             }
         }
-        if let Some(texts) = texts_within(bounds) {
-            self.strings
-                .range::<str, _>(texts)
-                .take_while(|_| going())
-                .for_each(|(_, documents)| documents.add_to(found));
+        self.seal_numbers(in_list, Type::Datetime, sealer)
+    }
+
+    fn seal_numbers<S: Sealer>(&self, in_list: bool, of: Type, sealer: &mut S) -> Result<(), S::Error> {
+        self.numbers_of(of).iter().flat_map(|map| map.iter()).try_for_each(|(key, documents)| {
+            sealer.value(in_list, of, Key::Number(*key), documents.posting())
+        })
+    }
+
+    fn numbers_of(&self, of: Type) -> Option<&BTreeMap<i64, Documents>> {
+        match of {
+            Type::Integer => Some(&self.integers),
+            Type::Float => Some(&self.floats),
+            Type::Datetime => Some(&self.datetimes),
+            Type::String | Type::Bool => None,
         }
     }
 }
 
-/// Lowest and highest key that a bound lets through; wide enough for one beyond every `i64`.
-type Reach = (i128, i128);
-/// Takes a sign and a bound; `None` if the bound cannot be compared with the values of this map.
-type ReachOf = fn(&str, &Value) -> Option<Reach>;
+impl Column for Values {
+    type Error = Infallible;
 
-/// The keys that all bounds let through; `None` if there are none or a bound cannot be compared with these values.
-fn keys_within(bounds: &[(&'static str, &Value)], reach: ReachOf) -> Option<RangeInclusive<i64>> {
-    let (mut low, mut high) = (i64::MIN, i64::MAX);
-    for (sign, bound) in bounds {
-        let (from, to) = reach(sign, bound)?;
-        low = low.max(i64::try_from(from.max(i64::MIN.into())).ok()?);
-        high = high.min(i64::try_from(to.min(i64::MAX.into())).ok()?);
+    fn numbers(
+        &self,
+        of: Type,
+        keys: RangeInclusive<i64>,
+        found: &mut RoaringBitmap,
+        going: &mut dyn FnMut() -> bool,
+    ) -> Result<(), Infallible> {
+        let values = self.numbers_of(of).into_iter().flat_map(|map| map.range(keys.clone()));
+        values.take_while(|_| going()).for_each(|(_, documents)| documents.add_to(found));
+        Ok(())
     }
-    (low <= high).then_some(low..=high)
-}
 
-/// What a sign lets through where `below` and `above` are the keys next to the bound and `at` is the bound's own.
-/// Where no key equals the bound, `at` is `None` and `below` and `above` are neighbours.
-fn reach(sign: &str, below: i128, at: Option<i128>, above: i128) -> Reach {
-    match sign {
-        ">" => (above, i128::MAX),
-        ">=" => (at.unwrap_or(above), i128::MAX),
-        "<" => (i128::MIN, below),
-        _ => (i128::MIN, at.unwrap_or(below)),
+    fn bools(&self, truth: bool, found: &mut RoaringBitmap) -> Result<(), Infallible> {
+        *found |= &self.bools[usize::from(truth)];
+        Ok(())
     }
-}
 
-fn reach_of_integers(sign: &str, bound: &Value) -> Option<Reach> {
-    match bound {
-        Value::Integer(number) => {
-            let at = i128::from(*number);
-            Some(reach(sign, at - 1, Some(at), at + 1))
+    fn texts(
+        &self,
+        bounds: (Bound<&str>, Bound<&str>),
+        found: &mut RoaringBitmap,
+        wanted: &mut dyn FnMut(&str) -> ControlFlow<(), bool>,
+    ) -> Result<(), Infallible> {
+        for (text, documents) in self.strings.range::<str, _>(bounds) {
+            match wanted(text) {
+                ControlFlow::Continue(true) => documents.add_to(found),
+                ControlFlow::Continue(false) => {}
+                ControlFlow::Break(()) => break,
+            }
         }
-        Value::Float(number) if number.fract() == 0.0 => {
-            // Saturates far outside of `i64`, where it makes no difference.
-            let at = (*number as i128).clamp(-(1 << 100), 1 << 100);
-            Some(reach(sign, at - 1, Some(at), at + 1))
-        }
-        Value::Float(number) => Some(reach(sign, number.floor() as i128, None, number.ceil() as i128)),
-        _ => None,
+        Ok(())
     }
-}
-
-fn reach_of_floats(sign: &str, bound: &Value) -> Option<Reach> {
-    let at_float = |number: f64| i128::from(float_key(number));
-    match bound {
-        Value::Float(number) => {
-            let at = at_float(*number);
-            Some(reach(sign, at - 1, Some(at), at + 1))
-        }
-        Value::Integer(number) => {
-            // The nearest float may lie on either side of the integer, with no float between the two.
-            let nearest = *number as f64;
-            let at = at_float(nearest);
-            Some(match compare_exactly(*number, nearest)? {
-                std::cmp::Ordering::Equal => reach(sign, at - 1, Some(at), at + 1),
-                std::cmp::Ordering::Less => reach(sign, at - 1, None, at),
-                std::cmp::Ordering::Greater => reach(sign, at, None, at + 1),
-            })
-        }
-        _ => None,
-    }
-}
-
-fn reach_of_datetimes(sign: &str, bound: &Value) -> Option<Reach> {
-    let micros = match bound {
-        Value::Datetime(micros) => *micros,
-        Value::String(text) => datetime::parse(text)?,
-        _ => return None,
-    };
-    let at = i128::from(micros);
-    Some(reach(sign, at - 1, Some(at), at + 1))
-}
-
-/// A number that orders as the float does; both zeros have one key, as they are equal.
-fn float_key(number: f64) -> i64 {
-    let bits = if number == 0.0 { 0 } else { number.to_bits().cast_signed() };
-    // Negative floats order backwards by their bits: all but the sign are turned over (as `f64::total_cmp` does).
-    if bits < 0 { bits ^ i64::MAX } else { bits }
-}
-
-/// The texts that all bounds let through; `None` if there can be none.
-fn texts_within<'a>(bounds: &[(&'static str, &'a Value)]) -> Option<(Bound<&'a str>, Bound<&'a str>)> {
-    let mut low: Option<(&str, bool)> = None;
-    let mut high: Option<(&str, bool)> = None;
-    for (sign, bound) in bounds {
-        let Value::String(text) = bound else { return None };
-        let text = text.as_str();
-        let excluded = matches!(*sign, ">" | "<");
-        // Of two bounds on one text the excluding one is narrower.
-        if sign.starts_with('>') {
-            low = low.max(Some((text, excluded)));
-        } else if high.is_none_or(|(other, other_excluded)| (text, !excluded) < (other, !other_excluded)) {
-            high = Some((text, excluded));
-        }
-    }
-    if let (Some((from, from_excluded)), Some((to, to_excluded))) = (low, high)
-        && (from > to || (from == to && (from_excluded || to_excluded)))
-    {
-        return None;
-    }
-    let bound = |side: Option<(&'a str, bool)>| match side {
-        None => Bound::Unbounded,
-        Some((text, true)) => Bound::Excluded(text),
-        Some((text, false)) => Bound::Included(text),
-    };
-    Some((bound(low), bound(high)))
 }
 
 /// Documents of one value. Most values of a field such as a path or a date have one, which needs no allocation.
@@ -609,6 +462,13 @@ impl Documents {
                 documents.remove(doc);
                 documents.is_empty()
             }
+        }
+    }
+
+    fn posting(&self) -> Posting<'_> {
+        match self {
+            Documents::One(doc) => Posting::One(*doc),
+            Documents::Many(documents) => Posting::Many(documents),
         }
     }
 

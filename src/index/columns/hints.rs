@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Field, FieldIndex, Test};
+use super::{Field, FieldIndex, Held, Test};
 use crate::{
     spelling,
     stop::{Stop, Stopped},
@@ -83,7 +83,7 @@ impl<'a> Hints<'a> {
     fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Option<String> {
         match self.index.fields.get(name) {
             None => self.unknown(name, false),
-            Some(named) => named.with(|field| partly_comparable(name, field, test)),
+            Some(named) => partly_comparable(name, named.with(Field::held), test),
         }
     }
 
@@ -118,8 +118,8 @@ impl<'a> Hints<'a> {
 }
 
 /// Notes a test that reaches some of the types that a field holds, but not all.
-fn partly_comparable(name: &str, field: &Field, test: &Test<'_>) -> Option<String> {
-    let held = either(field.scalars.held(), field.elements.held());
+fn partly_comparable(name: &str, field: Held, test: &Test<'_>) -> Option<String> {
+    let held = either(field.scalars, field.elements);
     if held == [false; 5] {
         return Some(format!("field {:?} holds empty lists only", shortened(name)));
     }
@@ -131,7 +131,7 @@ fn partly_comparable(name: &str, field: &Field, test: &Test<'_>) -> Option<Strin
         Test::Contains(value) => {
             // Of values that are no lists only texts contain anything.
             let text = matches!(value, Value::String(_));
-            let elements = field.elements.held();
+            let elements = field.elements;
             let reached = std::array::from_fn(|i| reach(value)[i] && (elements[i] || (i == 0 && text)));
             (format!("`contains` {}", shown(value)), Some(*value), reached)
         }
