@@ -38,6 +38,7 @@
 //! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
 //! | [`stop`] | a deadline, an asker who may leave | the signal to stop |
 //! | `threads` | the cores | named pools, shared by the whole process |
+//! | `segment` | documents with their vectors | immutable files that are read where they lie; the collection is built on it next |
 //! | `files` | bytes | a file that is there whole or not at all; the file system, as a trait |
 //! | `simd` | a processor | a token for the instructions that it has |
 //!
@@ -88,6 +89,8 @@ pub mod proto;
 mod random;
 pub mod rpc;
 pub mod runtime;
+#[cfg_attr(not(test), expect(dead_code, reason = "the collection is built on it next"))]
+pub(crate) mod segment;
 pub mod server;
 pub mod setup;
 mod simd;

@@ -120,6 +120,7 @@ const MODULES: &[Module] = &[
     ("random", &[], &[]),
     ("rpc", &["proto"], &["prost", "tonic", "tonic_prost"]),
     ("runtime", &["onnx"], &["half", "ort"]),
+    ("segment", &["index", "store"], &["bytemuck", "crc32c", "roaring", "zstd"]),
     (
         "server",
         &["api", "config", "engine", "proto", "rpc", "telemetry"],
@@ -171,6 +172,7 @@ const DEBTS: &[(&str, &str, &str)] = &[];
 const WALLS: &[(&str, &[&str])] = &[
     ("vector", &["index", "store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("index", &["store", "log", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
+    ("segment", &["collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("store", &["index", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("log", &["index", "store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("encoder", &["index", "store", "log", "collection", "engine"]),
@@ -225,7 +227,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("libc", &["allocator.rs", "process.rs"]),
     ("rustix", &["threads/priority.rs", "handles.rs", "files/disk.rs"]),
     ("memmap2", &["files/map.rs"]),
-    ("zstd", &["store/documents.rs", "store/golden.rs", "source/open.rs"]),
+    ("bytemuck", &["segment/vectors.rs"]),
+    ("zstd", &["segment/blocks.rs", "store/documents.rs", "store/golden.rs", "source/open.rs"]),
     ("fs2", &["store/", "files/disk.rs"]),
 ];
 

@@ -18,8 +18,6 @@ pub(super) const BLOCK_BYTES: usize = 32 << 10;
 pub(super) const ENTRY_BYTES: u64 = 24;
 /// zstd level: above it, sentences get little smaller and much slower.
 const LEVEL: i32 = 3;
-/// zstd makes no more of one byte than this, about: what claims more is damaged.
-const RATIO_MAX: u64 = 1 << 16;
 
 /// Where something lies: block, offset in the unpacked block, length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,9 +146,7 @@ impl Blocks {
             raw: u32_at(bytes, 12),
             crc: u32_at(bytes, 16),
         };
-        if entry.length > entry.raw
-            || u64::from(entry.raw) > u64::from(entry.length).saturating_mul(RATIO_MAX)
-        {
+        if entry.length > entry.raw {
             let at = u64::from(number) * ENTRY_BYTES;
             return Err(file.damaged(self.table, at, "a block has impossible lengths"));
         }
@@ -167,6 +163,15 @@ impl Blocks {
         }
         if entry.length == entry.raw {
             return Ok(packed.into());
+        }
+        // The frame says the same before memory is taken for it.
+        if !matches!(zstd::zstd_safe::get_frame_content_size(packed), Ok(Some(raw)) if raw == u64::from(entry.raw))
+        {
+            return Err(file.damaged(
+                self.blocks,
+                entry.offset,
+                format!("block {number} has another length"),
+            ));
         }
         let raw = zstd::bulk::decompress(packed, entry.raw as usize)
             .map_err(|e| file.damaged(self.blocks, entry.offset, format!("block {number}: {e}")))?;

@@ -189,7 +189,8 @@ impl Builder {
     /// [`SegmentError::NoHandle`], [`SegmentError::Io`]. After one of the last sync the segment may be there after a
     /// restart.
     pub(crate) fn finish(self, cache: &Arc<BlockCache>) -> Result<Segment, SegmentError> {
-        let Builder { spaces, documents, vectors, columns, under_way } = self;
+        // The folder is bound first and so dropped last, when the files in it are closed.
+        let Builder { under_way, spaces, documents, vectors, columns } = self;
         documents.finish()?;
         vectors.into_iter().try_for_each(VectorsWriter::finish)?;
         columns.finish()?;

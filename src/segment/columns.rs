@@ -98,7 +98,13 @@ struct Values<'a> {
 }
 
 impl Columns {
-    pub(super) fn open(disk: &Arc<dyn Disk>, path: &Path, name: Name) -> Result<Self, SegmentError> {
+    /// Opens the file, which must be of so many rows.
+    pub(super) fn open(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        name: Name,
+        segment_rows: u32,
+    ) -> Result<Self, SegmentError> {
         let file = SealedFile::open(disk, path, Owner { kind: Kind::Columns, name, part: 0 })?;
         let description = file.description();
         if description.len() != DESCRIPTION_BYTES {
@@ -106,6 +112,10 @@ impl Columns {
         }
         let (rows, fields) = (u32_at(description, 0), u32_at(description, 4));
         let (values, groups) = (u64_at(description, 8), u32_at(description, 16));
+        if rows != segment_rows {
+            let reason = format!("it is of {rows} documents, and the segment has {segment_rows}");
+            return Err(SegmentError::corrupt(path, 0, reason));
+        }
         let mut all = RoaringBitmap::new();
         all.insert_range(0..rows);
         all.optimize();

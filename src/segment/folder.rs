@@ -98,7 +98,7 @@ pub(crate) fn clean(
 ) -> Result<Found, SegmentError> {
     let found = list(disk, dir)?;
     for path in &found.remains {
-        if path.to_string_lossy().contains(DELETED) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(DELETED)) {
             remove_file_if_there(disk, path)?;
         } else {
             remove_folder(disk, path)?;

@@ -49,22 +49,13 @@ impl Segment {
     ) -> Result<Self, SegmentError> {
         let path = dir.join(folder::name_of(name.number));
         let documents = Documents::open(disk, &path.join(documents::FILE), name, cache)?;
-        let columns = Columns::open(disk, &path.join(columns::FILE), name)?;
+        let columns = Columns::open(disk, &path.join(columns::FILE), name, documents.description().rows)?;
         let vectors: Vec<Vectors> =
             spaces.iter().map(|space| Vectors::open(disk, &path, name, space)).collect::<Result<_, _>>()?;
-        let description = documents.description();
-        let differs = |path: &Path, what: String| {
-            SegmentError::corrupt(
-                path,
-                0,
-                format!("it is of {what}, and the documents of the segment are others"),
-            )
-        };
-        if columns.len() != description.rows {
-            return Err(differs(columns.file().path(), format!("{} documents", columns.len())));
-        }
-        if let Some(odd) = vectors.iter().find(|vectors| vectors.len() != description.passages) {
-            return Err(differs(odd.file().path(), format!("{} passages", odd.len())));
+        let passages = documents.description().passages;
+        if let Some(odd) = vectors.iter().find(|vectors| vectors.len() != passages) {
+            let reason = format!("it has {} vectors, and the segment {passages} passages", odd.len());
+            return Err(SegmentError::corrupt(odd.file().path(), 0, reason));
         }
         Ok(Segment { name, path, documents, columns, vectors })
     }

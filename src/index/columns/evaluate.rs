@@ -50,7 +50,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// What two places hold together.
-    #[cfg_attr(not(test), expect(dead_code, reason = "collections of several segments are built on it next"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "a collection of several segments is built on it next"))]
     pub(crate) fn with(self, other: Held) -> Held {
         let both = |a: [bool; TYPES], b: [bool; TYPES]| std::array::from_fn(|i| a[i] || b[i]);
         Held { scalars: both(self.scalars, other.scalars), elements: both(self.elements, other.elements) }

@@ -32,7 +32,8 @@ pub(in crate::segment) struct ColumnsBuilder {
     index: FieldIndex,
     bytes: usize,
     rows: u32,
-    runs: Vec<PathBuf>,
+    /// Each with the number of rows up to its end.
+    runs: Vec<(PathBuf, u32)>,
 }
 
 impl ColumnsBuilder {
@@ -72,7 +73,7 @@ impl ColumnsBuilder {
         let path = self.dir.join(format!("columns-{}", self.runs.len()));
         self.bytes = 0;
         let index = mem::take(&mut self.index);
-        self.runs.push(path.clone());
+        self.runs.push((path.clone(), self.rows));
         let mut writer = ColumnsWriter::create(&self.disk, &path, self.name, self.spool_bytes)?;
         index.seal(&mut writer)?;
         writer.finish(self.rows)
@@ -87,14 +88,14 @@ impl ColumnsBuilder {
         if self.runs.is_empty() {
             self.index.seal(&mut writer)?;
         } else {
-            let runs = self.runs.iter().map(|run| Columns::open(&self.disk, run, self.name));
+            let runs = self.runs.iter().map(|(run, rows)| Columns::open(&self.disk, run, self.name, *rows));
             let runs = runs.collect::<Result<Vec<_>, _>>()?;
             let sources: Vec<_> =
                 runs.iter().map(|columns| merge::Source { columns, row: &|row| Some(row) }).collect();
             merge::merge(&sources, &mut writer, &Stop::default())?;
             drop(sources);
             drop(runs);
-            for run in &self.runs {
+            for (run, _) in &self.runs {
                 self.disk.remove(run).map_err(|e| SegmentError::io(run, e))?;
             }
         }

@@ -1,6 +1,7 @@
 //! Merging against a map: what is there afterwards is what was not gone before.
 
 use super::*;
+use crate::index::columns::{Fields as _, Held};
 
 fn merge_of(
     disk: &Arc<dyn Disk>,
@@ -137,6 +138,12 @@ fn a_merge_of_merges_is_as_one() {
     check_columns(&all, &docs, &filters()).unwrap();
     for row in (0..1200).step_by(37) {
         check_doc(&all, Row(row), &docs[row as usize]).unwrap();
+    }
+    // What a field holds in all of them together is what it holds in the one.
+    for field in ["lang", "own", "nobody"] {
+        let held = |segment: &Segment| segment.columns().held(field).unwrap();
+        let together = parts.iter().filter_map(held).reduce(Held::with);
+        assert_eq!(together, held(&all), "{field}");
     }
     // One that was built at once has the same bytes, but for its number.
     let at_once = build(&disk, 14, &docs, Limits::default()).unwrap();
