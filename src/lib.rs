@@ -89,8 +89,8 @@ pub mod proto;
 mod random;
 pub mod rpc;
 pub mod runtime;
-#[cfg_attr(not(test), expect(dead_code, reason = "the collection is built on it next"))]
-pub(crate) mod segment;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the collection is built on it next"))]
+mod segment;
 pub mod server;
 pub mod setup;
 mod simd;

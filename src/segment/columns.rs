@@ -135,11 +135,6 @@ impl Columns {
         &self.file
     }
 
-    /// Number of documents, with fields or without.
-    pub(crate) fn len(&self) -> u32 {
-        self.rows
-    }
-
     /// The number of names.
     pub(crate) fn names(&self) -> usize {
         self.fields as usize

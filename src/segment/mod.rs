@@ -39,7 +39,7 @@ pub(crate) use deleted::Deleted;
 pub(crate) use documents::{Body, Head, Scroll};
 pub(crate) use folder::{Found, clean, list, remove};
 pub(crate) use merge::{Merge, Merged, Source};
-pub(crate) use reader::{Reading, Segment};
+pub(crate) use reader::Segment;
 pub(crate) use vectors::Vectors;
 pub(crate) use verify::Damage;
 

@@ -117,7 +117,9 @@ pub(super) fn build(
     limits: Limits,
 ) -> Result<Segment, SegmentError> {
     let mut builder = Builder::new(disk, Path::new(DIR), name(number), &spaces(), limits)?;
+    assert!(builder.is_empty());
     for (row, doc) in (0..).zip(docs) {
+        assert_eq!(builder.len(), row);
         assert_eq!(doc.push(&mut builder, &spaces())?, Row(row));
     }
     builder.finish(&Arc::new(BlockCache::new(1 << 20)))
@@ -141,6 +143,7 @@ pub(super) fn check_doc(segment: &Segment, row: Row, doc: &Doc) -> Result<(), Se
         (head.content_hash, head.version, head.written_at, head.expires_at, head.text_bytes() as usize),
         (doc.content_hash(), doc.version, doc.written_at(), doc.expires_at, doc.text.len())
     );
+    assert!(head.body_bytes() as usize > doc.title.len());
     assert_eq!(segment.text(row)?, doc.text);
     assert_eq!(segment.body(row)?, Body { title: doc.title.clone(), payload: doc.payload.clone() });
     assert_eq!(segment.passages(row)?, doc.passages);
@@ -160,7 +163,7 @@ pub(super) fn check_doc(segment: &Segment, row: Row, doc: &Doc) -> Result<(), Se
 
 /// Reads everything that a segment can be asked, and compares it.
 pub(super) fn check(segment: &Segment, docs: &[Doc], filters: &[Filter]) -> Result<(), SegmentError> {
-    assert_eq!(segment.len() as usize, docs.len());
+    assert_eq!((segment.len() as usize, segment.name().collection), (docs.len(), name(0).collection));
     assert_eq!(segment.passage_count() as usize, docs.iter().map(|doc| doc.passages.len()).sum::<usize>());
     let versions = docs.iter().map(|doc| doc.version);
     assert_eq!(segment.versions(), versions.clone().min().zip(versions.max()));
@@ -297,7 +300,7 @@ pub(super) fn any_docs(most: usize) -> impl Strategy<Value = Vec<Doc>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn what_was_pushed_is_what_is_read(docs in any_docs(24), filters in vec(any_filter(), 0..12), narrow_: bool) {
@@ -320,6 +323,10 @@ proptest! {
         let names: Vec<_> = disk.list(Path::new("/0000000001")).unwrap().into_iter().map(|e| e.name).collect();
         prop_assert_eq!(names, ["1.vectors", "4.vectors", "columns", "documents"], "nothing else is left");
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4))]
 
     /// Documents and vectors are as large as several chunks of sums.
     #[test]

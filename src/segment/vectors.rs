@@ -145,11 +145,6 @@ impl Vectors {
         self.rows
     }
 
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows == 0
-    }
-
     /// Floats from one row to the next in [`Vectors::rows`]; those behind the dimension are zero.
     pub(crate) fn stride(&self) -> usize {
         (self.stride / 4) as usize

@@ -59,7 +59,7 @@ fn world(disk: &Arc<dyn Disk>, turns: &[Vec<Doc>], removed: &[prop::sample::Inde
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn a_merge_holds_what_was_not_gone(
