@@ -120,7 +120,7 @@ const MODULES: &[Module] = &[
     ("random", &[], &[]),
     ("rpc", &["proto"], &["prost", "tonic", "tonic_prost"]),
     ("runtime", &["onnx"], &["half", "ort"]),
-    ("segment", &["index", "store"], &["bytemuck", "crc32c", "roaring", "zstd"]),
+    ("segment", &["index", "store"], &["bytemuck", "roaring", "zstd"]),
     (
         "server",
         &["api", "config", "engine", "proto", "rpc", "telemetry"],
