@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use super::Sequence;
 use crate::{
     error::{ErrorKind, Fault},
     files::disk::is_no_room,
@@ -98,6 +99,8 @@ pub(crate) struct Damage {
     pub(crate) reason: String,
     /// Whose entries are lost, or may be.
     pub(crate) suspects: Suspects,
+    /// The last entry that may be lost; `None` if nobody can tell.
+    pub(crate) last: Option<Sequence>,
 }
 
 impl fmt::Display for Damage {

@@ -80,6 +80,11 @@ pub(crate) struct Entry<'a> {
     /// What it is, which its collection knows.
     pub(crate) kind: u8,
     pub(crate) bytes: &'a [u8],
+    /// Where the bytes are, to be read again.
+    pub(crate) file: &'a Path,
+    pub(crate) offset: u64,
+    /// Their CRC32C.
+    pub(crate) sum: u32,
 }
 
 /// What must not take away a write that was answered.

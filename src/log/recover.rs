@@ -249,7 +249,8 @@ impl Recovery<'_> {
     fn damage(&mut self, file: &Path, offset: u64, reason: impl Into<String>, lost: BTreeSet<u64>) {
         let reason = reason.into();
         let suspects = Suspects::These(lost);
-        self.damages.push(Damage { file: file.to_owned(), offset, reason, suspects });
+        let last = self.expected.map(Sequence::before);
+        self.damages.push(Damage { file: file.to_owned(), offset, reason, suspects, last });
     }
 
     /// Reads a file; returns where to go on writing in it, if it is the last and nothing is wrong with it.
@@ -440,14 +441,17 @@ impl Recovery<'_> {
                     lost.insert(row.collection);
                 }
             } else if sequence >= self.from {
+                let offset = at + entry.payload.start as u64;
                 let bytes = &self.block[entry.payload];
-                (self.emit)(Entry { sequence, collection: row.collection, kind: row.kind, bytes });
+                let (file, sum) = (scan.path.as_path(), row.sum);
+                let (collection, kind) = (row.collection, row.kind);
+                (self.emit)(Entry { sequence, collection, kind, bytes, file, offset, sum });
             }
         }
+        self.expected = Some(head.next());
         if let Some(offset) = lost_at {
             self.damage(&scan.path, offset, "an entry does not match its sum", lost);
         }
-        self.expected = Some(head.next());
     }
 
     /// Decides whether what is missing at the end of the last file was ever there.
@@ -521,7 +525,8 @@ impl Recovery<'_> {
             let is_needed = hole.end.is_none_or(|end| end > self.from.max(hole.start));
             let suspects =
                 if is_needed { Suspects::AllBut(hole.whole) } else { Suspects::These(BTreeSet::new()) };
-            damages.push(Damage { file: hole.file, offset: hole.offset, reason, suspects });
+            let last = hole.end.map(Sequence::before);
+            damages.push(Damage { file: hole.file, offset: hole.offset, reason, suspects, last });
         }
         damages.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         damages

@@ -131,6 +131,8 @@ fn any_flipped_byte_is_made_good_or_named_with_exactly_those_it_hit() {
                 assert_eq!(damage.suspects, Suspects::These(collections.clone()), "{number} {page} {at}");
             }
             assert!(lost.is_empty() || damages.len() == 1);
+            let reaches = |entry: &Read| damages[0].last.is_none_or(|last| last.0 >= entry.sequence);
+            assert!(lost.iter().all(reaches), "{damages:?}");
             named += damages.len();
             // Headers and tables, which are kept twice, are told as well; of the last mark nothing hangs.
             let is_used = content[at] != 0;
@@ -195,6 +197,7 @@ fn what_nobody_can_tell_is_suspected_of_all_that_are_not_proven_whole() {
         offset: 3 * PAGE,
         reason: "what is there is no block of the log; entries 5 to 6 are lost".to_owned(),
         suspects: Suspects::AllBut([1].into()),
+        last: Some(Sequence(6)),
     };
     assert_eq!(damages, [expected]);
     let suspects = &damages[0].suspects;
