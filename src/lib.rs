@@ -39,6 +39,7 @@
 //! | [`stop`] | a deadline, an asker who may leave | the signal to stop |
 //! | `threads` | the cores | named pools, shared by the whole process |
 //! | `segment` | documents with their vectors | immutable files that are read where they lie; the collection is built on it next |
+//! | `segmented` | batches of a collection | entries of the log and segments; it is to take the place of what `store` keeps in sled |
 //! | `files` | bytes | a file that is there whole or not at all; the file system, as a trait |
 //! | `simd` | a processor | a token for the instructions that it has |
 //!
@@ -91,6 +92,8 @@ pub mod rpc;
 pub mod runtime;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the collection is built on it next"))]
 mod segment;
+#[cfg_attr(not(test), expect(dead_code, reason = "collections move to it next"))]
+mod segmented;
 pub mod server;
 pub mod setup;
 mod simd;

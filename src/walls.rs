@@ -121,6 +121,7 @@ const MODULES: &[Module] = &[
     ("rpc", &["proto"], &["prost", "tonic", "tonic_prost"]),
     ("runtime", &["onnx"], &["half", "ort"]),
     ("segment", &["index", "store"], &["bytemuck", "roaring", "zstd"]),
+    ("segmented", &["log", "segment", "store"], &["roaring", "zstd"]),
     (
         "server",
         &["api", "config", "engine", "proto", "rpc", "telemetry"],
@@ -173,6 +174,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("vector", &["index", "store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("index", &["store", "log", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("segment", &["collection", "encoder", "engine", "model", "runtime", "onnx"]),
+    ("segmented", &["collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("store", &["index", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("log", &["index", "store", "collection", "encoder", "engine", "model", "runtime", "onnx"]),
     ("encoder", &["index", "store", "log", "collection", "engine"]),
@@ -228,7 +230,16 @@ const PLACES: &[(&str, &[&str])] = &[
     ("rustix", &["threads/priority.rs", "handles.rs", "files/disk.rs"]),
     ("memmap2", &["files/map.rs"]),
     ("bytemuck", &["segment/vectors.rs"]),
-    ("zstd", &["segment/blocks.rs", "store/documents.rs", "store/golden.rs", "source/open.rs"]),
+    (
+        "zstd",
+        &[
+            "segment/blocks.rs",
+            "segmented/entries.rs",
+            "store/documents.rs",
+            "store/golden.rs",
+            "source/open.rs",
+        ],
+    ),
     ("fs2", &["store/", "files/disk.rs"]),
 ];
 

@@ -36,11 +36,17 @@ pub(crate) const STATE_DIR: &str = "state";
 pub(crate) const INDEX_DIR: &str = "index";
 
 /// What lies in a collection's folder, each also with one of [`ENDINGS`].
-const OURS: [&str; 6] =
-    [DESCRIPTION_FILE, CREATING_FILE, DELETING_FILE, STATE_DIR, INDEX_DIR, ACKNOWLEDGED_FILE];
+const OURS: [&str; 7] =
+    [DESCRIPTION_FILE, CREATING_FILE, DELETING_FILE, STATE_DIR, INDEX_DIR, ACKNOWLEDGED_FILE, SEGMENTS_FILE];
 
-/// What is being written, and copies of `state`.
-const ENDINGS: [&str; 4] = ["new", "kept", "copying", "bad"];
+/// What is being written, copies of `state`, and the sign that a store is being taken over.
+const ENDINGS: [&str; 5] = ["new", "kept", "copying", "bad", "begun"];
+
+/// The manifest of a collection's segments in its folder.
+pub(crate) const SEGMENTS_FILE: &str = "segments";
+
+/// Digits of a segment's number, which its name is or begins with.
+pub(crate) const SEGMENT_DIGITS: usize = 10;
 
 /// What is not finished in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,6 +276,12 @@ fn foreign(dir: &Path) -> Result<Option<String>, StoreError> {
 
 fn is_ours(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
+    if let Some((number, rest)) = name.split_at_checked(SEGMENT_DIGITS)
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        // A segment, its deletions, or one that is not finished.
+        return rest.is_empty() || rest.starts_with('.');
+    }
     let (name, ending) = name.split_once('.').map_or((name, None), |(name, ending)| (name, Some(ending)));
     OURS.contains(&name) && ending.is_none_or(|ending| ENDINGS.contains(&ending))
 }
@@ -304,14 +316,29 @@ mod tests {
         let (folder, outside) = (dir.path().join("x"), dir.path().join("outside"));
         create(&folder, &RealDisk).unwrap();
         std::fs::create_dir(&outside).unwrap();
-        for file in [outside.join("theirs"), folder.join("notes.txt"), folder.join("index.html")] {
+        let numbers = ["20261126.txt", "00000000012"].map(|name| folder.join(name));
+        for file in [outside.join("theirs"), folder.join("notes.txt"), folder.join("index.html")]
+            .iter()
+            .chain(&numbers)
+        {
             std::fs::write(file, "theirs").unwrap();
         }
-        for name in
-            ["state.kept", "state.copying", "state.bad", "index.new", "acknowledged", "collection.new"]
-        {
+        for name in [
+            "state.kept",
+            "state.copying",
+            "state.bad",
+            "index.new",
+            "acknowledged",
+            "collection.new",
+            "segments",
+            "segments.begun",
+            "0000000012.deleted.3",
+            "0000000012.new",
+        ] {
             std::fs::write(folder.join(name), "ours").unwrap();
         }
+        std::fs::create_dir(folder.join("0000000011")).unwrap();
+        std::fs::write(folder.join("0000000011/documents"), "ours").unwrap();
         #[cfg(unix)]
         std::os::unix::fs::symlink(&outside, folder.join(STATE_DIR)).unwrap();
         assert!(matches!(standing(&folder), Standing::Held(Mark::Creating, _)));
@@ -319,9 +346,9 @@ mod tests {
         let mut left: Vec<_> =
             std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["creating", "index.html", "notes.txt"]);
+        assert_eq!(left, ["00000000012", "20261126.txt", "creating", "index.html", "notes.txt"]);
         assert!(outside.join("theirs").exists());
-        for name in ["notes.txt", "index.html"] {
+        for name in ["notes.txt", "index.html", "20261126.txt", "00000000012"] {
             std::fs::remove_file(folder.join(name)).unwrap();
         }
         assert_eq!(standing(&folder), Standing::Removable(Mark::Creating));

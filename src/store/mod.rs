@@ -49,8 +49,16 @@ pub enum StoreError {
     ReadOnlyFolder { path: PathBuf },
     #[error("{} cannot be opened: as many files are open as may be (ulimit -n); retry later, or start the server with a higher limit", path.display())]
     NoHandle { path: PathBuf },
+    #[error("{} takes no more just now: {reason}; retry later", path.display())]
+    Busy { path: PathBuf, reason: String },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error("{} was written and may not be durable: it is as it was before, or as it is now", path.display())]
+    Unsettled { path: PathBuf, source: std::io::Error },
+    #[error("document {number} of {} was removed", path.display())]
+    Gone { path: PathBuf, number: u64 },
+    #[error("another collection of {} goes by the number that identity {identity} gives; draw another identity", path.display())]
+    IdentityTaken { path: PathBuf, identity: Identity },
     #[error("{} is damaged: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
     #[error("{} was written by a newer version (format {got}, this program reads up to {supported})", path.display())]
@@ -64,7 +72,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether nothing was done and the same may be tried again later.
     pub(crate) fn is_passing(&self) -> bool {
-        self.is_full() || matches!(self, StoreError::NoHandle { .. })
+        self.is_full() || matches!(self, StoreError::NoHandle { .. } | StoreError::Busy { .. })
     }
 
     /// Whether there was no room.
@@ -120,8 +128,11 @@ impl Fault for StoreError {
             StoreError::DiskFull { .. }
             | StoreError::FileLimit { .. }
             | StoreError::NoRoomToOpen { .. }
-            | StoreError::NoHandle { .. } => ErrorKind::Overloaded,
-            StoreError::Io { .. } => ErrorKind::Internal,
+            | StoreError::NoHandle { .. }
+            | StoreError::Busy { .. } => ErrorKind::Overloaded,
+            StoreError::Gone { .. } => ErrorKind::NotFound,
+            StoreError::IdentityTaken { .. } => ErrorKind::Exists,
+            StoreError::Io { .. } | StoreError::Unsettled { .. } => ErrorKind::Internal,
             StoreError::Corrupt { .. } | StoreError::OtherCollection { .. } => ErrorKind::Corrupt,
         }
     }

@@ -1,0 +1,594 @@
+//! The log of a data folder, as collections see it: whose entries are in it, which of them are needed still, and whose
+//! are damaged.
+//!
+//! The log is replayed once. Of each entry that a collection needs, its place is kept and not its bytes: a collection that
+//! is opened reads its own again. What is needed by nobody is cut off, once `log/folder` says so.
+//!
+//! A collection that is closed leaves what no segment holds with the log, in memory, for its next opening.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+};
+
+use super::{
+    entries::{ANNOUNCED, Carried},
+    manifest::Manifest,
+};
+use crate::{
+    files::disk::{Disk, DiskFile, EntryKind},
+    log::{self, Damage, Durability, Log, LogError, LogOptions, Sequence},
+    segment::{self, BlockCache},
+    store::{Identity, StoreError},
+    threads::crew::Crew,
+};
+
+/// Folder of the log in the data folder.
+pub(crate) const LOG_DIR: &str = "log";
+
+/// Folder of the collections' folders in the data folder.
+const COLLECTIONS_DIR: &str = "collections";
+
+/// Says what the log is, and where it begins.
+const FOLDER_FILE: &str = "folder";
+const FOLDER_BESIDE: &str = "folder.new";
+const FOLDER_MAGIC: [u8; 8] = *b"dffolder";
+const FOLDER_VERSION: u16 = 1;
+const FOLDER_BYTES: usize = 40;
+
+/// What to do where the log is damaged.
+const REMEDY: &str = "put the whole data folder back from one backup, or delete this collection; what its segments hold is whole still";
+
+/// How the log of a folder is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct FolderOptions {
+    pub(crate) log: LogOptions,
+    /// Above so many bytes collections are asked to let go of the log's oldest file; default [`LOG_BYTES_MAX`].
+    pub(crate) log_bytes_max: u64,
+    /// Bytes of unpacked blocks of segments that are kept in memory for all collections; default [`CACHE_BYTES`].
+    pub(crate) cache_bytes: usize,
+}
+
+/// Default of [`FolderOptions::log_bytes_max`].
+pub(crate) const LOG_BYTES_MAX: u64 = 512 << 20;
+
+/// Default of [`FolderOptions::cache_bytes`].
+pub(crate) const CACHE_BYTES: usize = 64 << 20;
+
+impl Default for FolderOptions {
+    fn default() -> Self {
+        FolderOptions { log: LogOptions::default(), log_bytes_max: LOG_BYTES_MAX, cache_bytes: CACHE_BYTES }
+    }
+}
+
+/// The log of a data folder. Many collections share it.
+#[derive(Debug)]
+pub(crate) struct FolderLog {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    cache: Arc<BlockCache>,
+    log: Log,
+    bytes_max: u64,
+    identity: log::Identity,
+    collections: Mutex<BTreeMap<u64, Known>>,
+    /// Found when it was opened.
+    damages: Vec<Damage>,
+    /// Sequence of the last entry that was there when it was opened.
+    opened_at: u64,
+    /// Of the last entry that was applied.
+    last: AtomicU64,
+    /// Held by whoever cuts; the sequence below which nothing is needed, as `log/folder` says.
+    cutting: Mutex<u64>,
+}
+
+/// What is known of a collection in the log.
+#[derive(Debug, Default)]
+struct Known {
+    identity: Option<Identity>,
+    /// Where the entries are that were there when the log was opened and that no segment holds, in order; empty once the
+    /// collection was opened.
+    places: Vec<Place>,
+    /// The first entry that is needed.
+    needed: Option<u64>,
+    /// Whether the log has anything of it but that it was announced.
+    has_written: bool,
+    /// Whether the collection was opened since the log was.
+    was_opened: bool,
+    parked: Option<Parked>,
+}
+
+/// Where an entry is.
+#[derive(Debug, Clone)]
+struct Place {
+    sequence: u64,
+    kind: u8,
+    path: Arc<Path>,
+    offset: u64,
+    len: u32,
+    sum: u32,
+}
+
+/// What a collection that was closed had and no segment has.
+#[derive(Debug, Clone)]
+pub(super) struct Parked {
+    pub(super) carried: Carried,
+    pub(super) sequence: u64,
+    /// The first entry that it is made of.
+    pub(super) needed: Option<u64>,
+}
+
+/// An entry, as it is read again.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) sequence: u64,
+    pub(super) kind: u8,
+    pub(super) bytes: Vec<u8>,
+    pub(super) path: Arc<Path>,
+}
+
+/// What a collection finds of itself in the log.
+pub(super) enum Left {
+    Entries(Entries),
+    Parked(Parked),
+}
+
+/// Something to be written. `done` is called in the order of the log.
+pub(super) struct Ticket {
+    pub(super) identity: Identity,
+    pub(super) kind: u8,
+    pub(super) payload: Vec<u8>,
+    pub(super) frees_room: bool,
+    pub(super) done: Box<dyn FnOnce(Result<u64, StoreError>) + Send>,
+}
+
+/// The number of a collection in the log; 0 is the folder's own.
+fn id_of(identity: Identity) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = identity.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl FolderLog {
+    /// Opens the log of the data folder `root`, which is made where there is none yet, and gives its writing to `crew`,
+    /// whose turns must not wait for writes themselves.
+    /// What is damaged in it is told, too; a collection that it hits is refused when it is opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the log is missing and there are collections that need it; if a file in its place is of
+    /// another folder. [`StoreError::NewerFormat`], [`StoreError::DiskFull`], [`StoreError::Io`].
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        root: &Path,
+        crew: &Crew,
+        options: FolderOptions,
+    ) -> Result<(Arc<Self>, Vec<Damage>), StoreError> {
+        let dir = root.join(LOG_DIR);
+        let manifests = Manifests::look(&**disk, &root.join(COLLECTIONS_DIR))?;
+        let (identity, from) = read_or_make(&**disk, &dir, !manifests.is_empty())?;
+        let mut collections: BTreeMap<u64, Known> = BTreeMap::new();
+        let mut paths: Vec<Arc<Path>> = Vec::new();
+        let open = |from: u64, emit: &mut dyn FnMut(log::Entry<'_>)| {
+            let (disk, options) = (Arc::clone(disk), options.log.clone());
+            Log::open(disk, &dir, identity, options, Sequence(from), emit)
+        };
+        let mut opened = open(from, &mut |entry| {
+            let known = collections.entry(entry.collection).or_default();
+            if entry.kind == ANNOUNCED
+                && let Ok(identity) = entry.bytes.try_into()
+            {
+                known.identity = Some(Identity(identity));
+            }
+            known.has_written |= entry.kind != ANNOUNCED;
+            if paths.last().is_none_or(|last| **last != *entry.file) {
+                paths.push(Arc::from(entry.file));
+            }
+            let Some(path) = paths.last() else { return };
+            known.places.push(Place {
+                sequence: entry.sequence.0,
+                kind: entry.kind,
+                path: Arc::clone(path),
+                offset: entry.offset,
+                len: u32::try_from(entry.bytes.len()).expect("entries are bounded far below"),
+                sum: entry.sum,
+            });
+        })?;
+        if opened.next.0 <= manifests.covered {
+            // The log has lost what segments were made of. It must not give those sequences out again.
+            drop(opened);
+            opened = open(manifests.covered + 1, &mut |_| {})?;
+        }
+        for (id, known) in &mut collections {
+            match manifests.collections.get(id) {
+                Some((identity, covered)) => {
+                    known.identity.get_or_insert(*identity);
+                    known.places.retain(|place| place.sequence > *covered);
+                }
+                None if manifests.is_complete => known.places.clear(),
+                None => {}
+            }
+            known.needed = known.places.first().map(|place| place.sequence);
+        }
+        let log::Opened { log, committer, damages, next } = opened;
+        for damage in &damages {
+            tracing::error!(%damage, "the log is damaged");
+        }
+        log.run(committer, crew);
+        let last = next.before().0;
+        let log = FolderLog {
+            disk: Arc::clone(disk),
+            dir,
+            cache: Arc::new(BlockCache::new(options.cache_bytes)),
+            log,
+            bytes_max: options.log_bytes_max,
+            identity,
+            collections: Mutex::new(collections),
+            damages: damages.clone(),
+            opened_at: last,
+            last: AtomicU64::new(last),
+            cutting: Mutex::new(from),
+        };
+        Ok((Arc::new(log), damages))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it is kept.
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Blocks of segments, for all collections.
+    pub(super) fn cache(&self) -> &Arc<BlockCache> {
+        &self.cache
+    }
+
+    /// Takes a number in the log for a collection.
+    ///
+    /// # Errors
+    /// [`StoreError::IdentityTaken`].
+    pub(super) fn claim(&self, identity: Identity) -> Result<(), StoreError> {
+        let id = id_of(identity);
+        let mut collections = self.lock();
+        let known = collections.entry(id).or_default();
+        if id == 0 || known.identity.is_some_and(|other| other != identity) {
+            return Err(StoreError::IdentityTaken { path: self.dir.clone(), identity });
+        }
+        known.identity = Some(identity);
+        Ok(())
+    }
+
+    /// A collection is no more: nobody needs its entries.
+    pub(crate) fn forget(&self, identity: Identity) {
+        self.lock().remove(&id_of(identity));
+    }
+
+    /// Says in the log whose number a number is; the sequence of that entry.
+    pub(super) fn announce(self: &Arc<Self>, identity: Identity) -> Result<u64, StoreError> {
+        let (told, sequence) = mpsc::sync_channel(1);
+        let done = move |written| _ = told.send(written);
+        let payload = identity.0.to_vec();
+        self.append(Ticket { identity, kind: ANNOUNCED, payload, frees_room: false, done: Box::new(done) })?;
+        sequence.recv().unwrap_or_else(|_| Err(StoreError::io(&self.dir, super::ended())))
+    }
+
+    /// Hands in something to be written, durably. Returns at once.
+    ///
+    /// # Errors
+    /// `done` is not called then: [`StoreError::Busy`], [`StoreError::Io`].
+    pub(super) fn append(self: &Arc<Self>, ticket: Ticket) -> Result<(), StoreError> {
+        let Ticket { identity, kind, payload, frees_room, done } = ticket;
+        let id = id_of(identity);
+        let this = Arc::downgrade(self);
+        let done = move |written: Result<Sequence, LogError>| {
+            let is_announcement = kind == ANNOUNCED;
+            done(written.clone().map(|sequence| sequence.0).map_err(StoreError::from));
+            if let (Ok(sequence), Some(this)) = (written, this.upgrade()) {
+                // After it was applied, and before it counts as applied: nothing that it pins is cut meanwhile.
+                if !is_announcement && let Some(known) = this.lock().get_mut(&id) {
+                    known.has_written = true;
+                    known.needed.get_or_insert(sequence.0);
+                }
+                this.last.store(sequence.0, Ordering::SeqCst);
+            }
+        };
+        let ticket = log::Ticket::new(id, kind, payload, Durability::Power, done);
+        let ticket = if frees_room { ticket.frees_room() } else { ticket };
+        self.log.submit(ticket).map_err(StoreError::from)
+    }
+
+    /// Whether the log has anything of a collection but that it was announced.
+    pub(super) fn has_written(&self, identity: Identity) -> bool {
+        self.lock().get(&id_of(identity)).is_some_and(|known| known.has_written)
+    }
+
+    /// What a collection said after `covered`.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if any of it is lost, or may be.
+    pub(super) fn left(&self, identity: Identity, covered: u64) -> Result<Left, StoreError> {
+        let id = id_of(identity);
+        if let Some(damage) = self.damages.iter().find(|damage| {
+            let last = damage.last.map_or(self.opened_at, |last| last.0);
+            damage.suspects.contains(id) && last > covered
+        }) {
+            let Damage { file, offset, reason, .. } = damage;
+            return Err(StoreError::corrupt(file, format!("at byte {offset}: {reason}; {REMEDY}")));
+        }
+        let mut collections = self.lock();
+        let known = collections.entry(id).or_default();
+        if let Some(parked) = &known.parked {
+            return Ok(Left::Parked(parked.clone()));
+        }
+        if known.was_opened {
+            let reason = "it is open already, or was not closed; restart the server";
+            let error = io::Error::new(io::ErrorKind::ResourceBusy, reason);
+            return Err(StoreError::io(&self.dir, error));
+        }
+        if covered > self.last.load(Ordering::SeqCst) {
+            let reason = format!("it ends before entry {covered}, which segments hold; {REMEDY}");
+            return Err(StoreError::corrupt(&self.dir, reason));
+        }
+        let places = known.places.iter().filter(|place| place.sequence > covered).cloned().collect();
+        Ok(Left::Entries(Entries { disk: Arc::clone(&self.disk), places, file: None }))
+    }
+
+    /// A collection was opened; its entries are in memory.
+    pub(super) fn opened(&self, identity: Identity) {
+        let mut collections = self.lock();
+        let known = collections.entry(id_of(identity)).or_default();
+        known.was_opened = true;
+        known.places = Vec::new();
+        known.parked = None;
+    }
+
+    /// A collection was closed, and leaves what no segment holds.
+    pub(super) fn park(&self, identity: Identity, parked: Parked) {
+        if let Some(known) = self.lock().get_mut(&id_of(identity)) {
+            known.parked = Some(parked);
+        }
+    }
+
+    /// A collection says which is the first entry that it needs. Not to be called while one of its entries is applied.
+    pub(super) fn need(&self, identity: Identity, first: Option<u64>) {
+        if let Some(known) = self.lock().get_mut(&id_of(identity)) {
+            known.needed = first;
+        }
+    }
+
+    /// Whether the log is too large and this collection is why its oldest file stays.
+    pub(super) fn is_pinned_by(&self, identity: Identity) -> bool {
+        let sizes = self.log.sizes();
+        // The file that is written cannot go.
+        let Some(oldest) = sizes.files.first().and_then(|file| file.end) else { return false };
+        if sizes.bytes <= self.bytes_max {
+            return false;
+        }
+        let collections = self.lock();
+        let first = collections.values().filter_map(|known| known.needed).min();
+        let own = collections.get(&id_of(identity)).and_then(|known| known.needed);
+        own == first && own.is_some_and(|own| own < oldest.0)
+    }
+
+    /// Removes the files of the log that nobody needs. How many.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::Io`]; it can be tried again.
+    pub(crate) fn cut(&self) -> Result<usize, StoreError> {
+        let mut cutting = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is applied later is pinned by no one yet, but is not below.
+        let end = self.last.load(Ordering::SeqCst) + 1;
+        let below = self.lock().values().filter_map(|known| known.needed).min().unwrap_or(end).min(end);
+        let sizes = self.log.sizes();
+        let goes = sizes.files.first().and_then(|file| file.end).is_some_and(|end| end.0 <= below);
+        if !goes {
+            return Ok(0);
+        }
+        if below > *cutting {
+            write_folder_file(&*self.disk, &self.dir, &self.identity, below)?;
+            *cutting = below;
+        }
+        self.log.cut(Sequence(*cutting)).map_err(StoreError::from)
+    }
+
+    /// Why nothing can be written until a restart.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.log.failed().map(|error| error.to_string())
+    }
+
+    /// Bytes of its files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.log.sizes().bytes
+    }
+
+    /// Writes what waits, and takes nothing more.
+    pub(crate) fn close(&self) {
+        self.log.close();
+    }
+}
+
+/// Entries of a collection, read again from where they are.
+pub(super) struct Entries {
+    disk: Arc<dyn Disk>,
+    places: std::collections::VecDeque<Place>,
+    file: Option<(Arc<Path>, Arc<dyn DiskFile>)>,
+}
+
+impl Entries {
+    fn read(&mut self, place: &Place) -> Result<Read, StoreError> {
+        let io = |e| StoreError::io(&place.path, e);
+        let file = match &self.file {
+            Some((path, file)) if *path == place.path => Arc::clone(file),
+            _ => {
+                let file = self.disk.read_only(&place.path).map_err(io)?;
+                self.file = Some((Arc::clone(&place.path), Arc::clone(&file)));
+                file
+            }
+        };
+        let mut bytes = vec![0; place.len as usize];
+        file.read_exact_at(place.offset, &mut bytes).map_err(io)?;
+        if crc32c::crc32c(&bytes) != place.sum {
+            let reason = format!("at byte {}: an entry does not match its sum; {REMEDY}", place.offset);
+            return Err(StoreError::corrupt(&place.path, reason));
+        }
+        Ok(Read { sequence: place.sequence, kind: place.kind, bytes, path: Arc::clone(&place.path) })
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Read, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let place = self.places.pop_front()?;
+        Some(self.read(&place))
+    }
+}
+
+/// What the manifests in a data folder say, before anything is opened.
+struct Manifests {
+    /// By number in the log: identity, and the sequence that is covered.
+    collections: BTreeMap<u64, (Identity, u64)>,
+    /// The highest of these sequences.
+    covered: u64,
+    /// Whether every manifest could be read.
+    is_complete: bool,
+}
+
+impl Manifests {
+    fn look(disk: &dyn Disk, dir: &Path) -> Result<Self, StoreError> {
+        let mut manifests = Manifests { collections: BTreeMap::new(), covered: 0, is_complete: true };
+        let entries = match disk.list(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(manifests),
+            entries => entries.map_err(|e| StoreError::io(dir, e))?,
+        };
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Dir) {
+            match Manifest::look(disk, &dir.join(&entry.name)) {
+                Ok(Some((identity, manifest))) => {
+                    manifests.covered = manifests.covered.max(manifest.covered);
+                    manifests.collections.insert(id_of(identity), (identity, manifest.covered));
+                }
+                // Segments whose manifest is lost, and may come back.
+                Ok(None) => {
+                    let found = segment::list(disk, &dir.join(&entry.name))?;
+                    manifests.is_complete &= found.segments.is_empty();
+                }
+                // Whoever opens it is told why.
+                Err(_) => manifests.is_complete = false,
+            }
+        }
+        Ok(manifests)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.collections.is_empty() && self.is_complete
+    }
+}
+
+/// Identity of the log, and the first sequence that is needed of it.
+fn read_or_make(disk: &dyn Disk, dir: &Path, is_needed: bool) -> Result<(log::Identity, u64), StoreError> {
+    let path = dir.join(FOLDER_FILE);
+    let damaged = |reason: &str| {
+        StoreError::corrupt(
+            &path,
+            format!("{reason}; put `{LOG_DIR}` back from a backup, with the collections of the same backup"),
+        )
+    };
+    match disk.read_only(&path) {
+        Ok(file) => {
+            let mut bytes = [0; FOLDER_BYTES];
+            let len = file.len().map_err(|e| StoreError::io(&path, e))?;
+            if len != FOLDER_BYTES as u64 {
+                return Err(damaged("it has not its length"));
+            }
+            file.read_exact_at(0, &mut bytes).map_err(|e| StoreError::io(&path, e))?;
+            let sum = u32::from_le_bytes([bytes[36], bytes[37], bytes[38], bytes[39]]);
+            if bytes[..8] != FOLDER_MAGIC || crc32c::crc32c(&bytes[..36]) != sum {
+                return Err(damaged("it has a wrong checksum"));
+            }
+            let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+            if version != FOLDER_VERSION {
+                let (got, supported) = (version.into(), FOLDER_VERSION.into());
+                return Err(StoreError::NewerFormat { path, got, supported });
+            }
+            let (mut identity, mut from) = ([0; 16], [0; 8]);
+            identity.copy_from_slice(&bytes[12..28]);
+            from.copy_from_slice(&bytes[28..36]);
+            Ok((identity, u64::from_le_bytes(from)))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let files = match disk.list(dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    disk.create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
+                    let root = dir.parent().unwrap_or(dir);
+                    disk.sync_dir(root).map_err(|e| StoreError::io(root, e))?;
+                    Vec::new()
+                }
+                files => files.map_err(|e| StoreError::io(dir, e))?,
+            };
+            let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".log");
+            if is_needed || files.iter().any(|file| is_log(&file.name)) {
+                return Err(damaged("it is missing, and there is a log, or collections that need one"));
+            }
+            let identity = Identity::draw().0;
+            write_folder_file(disk, dir, &identity, Sequence::FIRST.0)?;
+            Ok((identity, Sequence::FIRST.0))
+        }
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(damaged(&e.to_string())),
+        Err(e) => Err(StoreError::io(&path, e)),
+    }
+}
+
+fn write_folder_file(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: &log::Identity,
+    from: u64,
+) -> Result<(), StoreError> {
+    let (path, beside) = (dir.join(FOLDER_FILE), dir.join(FOLDER_BESIDE));
+    let mut bytes = Vec::with_capacity(FOLDER_BYTES);
+    bytes.extend_from_slice(&FOLDER_MAGIC);
+    bytes.extend_from_slice(&FOLDER_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0, 0]);
+    bytes.extend_from_slice(identity);
+    bytes.extend_from_slice(&from.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    super::manifest::replace(disk, &path, &beside, &bytes)
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        let other = |kind, error: LogError| {
+            StoreError::io(Path::new(LOG_DIR), io::Error::new(kind, error.to_string()))
+        };
+        match error {
+            LogError::DiskFull { path } => StoreError::DiskFull { path },
+            LogError::NoHandle { path } => StoreError::NoHandle { path },
+            LogError::Io { path, source } => {
+                StoreError::Io { path, source: io::Error::new(source.kind(), source.to_string()) }
+            }
+            LogError::NotOurs { path, reason } => {
+                StoreError::corrupt(&path, format!("it is no file of this log ({reason}); move it away"))
+            }
+            LogError::OtherFolder { path } => StoreError::corrupt(
+                &path,
+                "it is of the log of another data folder; put it back where it belongs".to_owned(),
+            ),
+            LogError::NewerFormat { path, got, supported } => {
+                StoreError::NewerFormat { path, got: got.into(), supported: supported.into() }
+            }
+            LogError::Overloaded => StoreError::Busy {
+                path: PathBuf::from(LOG_DIR),
+                reason: "too many writes wait for the disk".to_owned(),
+            },
+            error @ LogError::Closed => other(io::ErrorKind::NotConnected, error),
+            error @ LogError::TooLarge { .. } => other(io::ErrorKind::InvalidInput, error),
+            error @ (LogError::Failed { .. } | LogError::Misled { .. }) => other(io::ErrorKind::Other, error),
+        }
+    }
+}

@@ -1,0 +1,728 @@
+#![doc = include_str!("FORMAT.md")]
+//!
+//! # How it is kept
+//!
+//! Documents with their vectors, as one durable unit each: the storage of one collection over the log of its folder and
+//! segments. It answers the calls of `store/documents.rs`, which lies over sled, and is to take its place.
+//!
+//! What is true: the segments that the manifest names, their deletions, and the entries of the log after the last one
+//! that these hold. A batch is one entry. It is applied to what lies in memory when it is durable, and answered then.
+//! [`Store::maintain`] seals what grew, merges segments, and lets go of the log; reads and writes go on meanwhile.
+//!
+//! A document has a number of 64 bits, one more than the document before it, which is never given out again. So within a
+//! segment and over segments a number leads to its row by binary search.
+//!
+//! A buried document is gone for a restart, and can be read until it is merged away; who holds a [`Snapshot`] can read
+//! it for as long as that is held.
+//!
+//! | file | what |
+//! |---|---|
+//! | `entries.rs` | what the store says in the log |
+//! | `growing.rs` | documents that no segment holds yet |
+//! | `sealed.rs`, `body.rs` | a segment as the store sees it |
+//! | `state.rs` | all documents as of the last entry, and snapshots |
+//! | `manifest.rs` | the file that says which segments there are |
+//! | `maintain.rs` | sealing, merging, carrying forward |
+//! | `remains.rs` | what a kill left in the folder |
+//! | `take_over.rs` | a store of sled becomes one of segments |
+//! | `logs.rs` | the log of a folder, and who is in it |
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use crate::{
+    segment::Space,
+    store::{Identity, StoreError},
+};
+
+mod body;
+mod entries;
+mod growing;
+pub(crate) mod logs;
+pub(crate) mod maintain;
+pub(crate) mod manifest;
+mod remains;
+mod sealed;
+mod state;
+pub(crate) mod take_over;
+#[cfg(test)]
+mod tests;
+
+use body::Body;
+use entries::{Batch, Carried, Entry, Gone, Put};
+use logs::{FolderLog, Left, Parked, Ticket};
+use manifest::Manifest;
+use sealed::{Folder, Sealed};
+pub(crate) use state::Snapshot;
+use state::{Part, State};
+
+/// How a store is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// What grew is sealed when it has so many bytes; default [`SEAL_BYTES`].
+    pub(crate) seal_bytes: usize,
+    /// What grew is carried forward rather than sealed if it has fewer bytes; default [`CARRY_BYTES`].
+    pub(crate) carry_bytes: usize,
+    /// Segments are merged when there are more; default [`SEGMENTS_MAX`].
+    pub(crate) segments_max: usize,
+}
+
+/// Default of [`Options::seal_bytes`].
+pub(crate) const SEAL_BYTES: usize = 64 << 20;
+
+/// Default of [`Options::carry_bytes`].
+pub(crate) const CARRY_BYTES: usize = 1 << 20;
+
+/// Default of [`Options::segments_max`].
+pub(crate) const SEGMENTS_MAX: usize = 10;
+
+/// Documents are refused while this many times [`Options::seal_bytes`] wait to be sealed.
+const UNSEALED_MAX: usize = 4;
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { seal_bytes: SEAL_BYTES, carry_bytes: CARRY_BYTES, segments_max: SEGMENTS_MAX }
+    }
+}
+
+/// What is stored of a document apart from text and vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Head {
+    /// As the collection gave it.
+    pub(crate) body: Vec<u8>,
+    /// How many vectors it has.
+    pub(crate) passages: u32,
+    text_bytes: u64,
+}
+
+impl Head {
+    fn of(put: &Put) -> Self {
+        Head { body: put.body.clone(), passages: put.passages, text_bytes: put.text_bytes() }
+    }
+
+    /// Bytes of the document's text, which need not be read to know it.
+    pub(crate) fn text_bytes(&self) -> usize {
+        usize::try_from(self.text_bytes).unwrap_or(usize::MAX)
+    }
+}
+
+/// A document that [`Store::load`] found.
+pub(crate) struct Loaded {
+    pub(crate) number: u64,
+    pub(crate) head: Head,
+    /// All its vectors, one after the other.
+    pub(crate) vectors: Vec<f32>,
+}
+
+/// Changes that are committed together.
+#[derive(Debug, Default)]
+pub(crate) struct StoreBatch {
+    batch: Batch,
+    /// Why it cannot be committed.
+    refused: Option<String>,
+}
+
+impl StoreBatch {
+    /// Adds a document under a number above all that were used before. Its body is as `FORMAT.md` of `store` says, with
+    /// a passage of the text for each vector: a batch with any other is refused.
+    pub(crate) fn put<'a>(
+        &mut self,
+        number: u64,
+        body: Vec<u8>,
+        text: &str,
+        vectors: impl ExactSizeIterator<Item = &'a [f32]>,
+    ) {
+        let passages = vectors.len();
+        // Later, when it is sealed, nobody could be told any more.
+        let fits = Body::decode(&body, Path::new("")).is_ok_and(|body| {
+            body.passages.len() == passages
+                && body
+                    .passages
+                    .iter()
+                    .all(|range| text.get(range.start as usize..range.end as usize).is_some())
+        });
+        if !fits {
+            self.refused = Some(format!("document {number} has not one passage of its text for each vector"));
+        }
+        self.batch.puts.push(Arc::new(Put::new(number, body, text, vectors)));
+    }
+
+    /// Marks a document as gone.
+    pub(crate) fn bury(&mut self, number: u64, head: &Head) {
+        self.batch.buried.push(Gone { number, passages: head.passages });
+    }
+
+    /// Whether there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.puts.is_empty() && self.batch.buried.is_empty()
+    }
+}
+
+/// How much a collection holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
+    /// Documents that are not buried.
+    pub(crate) live: u64,
+    /// Documents that are buried and take space still.
+    pub(crate) dead: u64,
+    /// Segments.
+    pub(crate) segments: usize,
+    /// Bytes of the segments' files.
+    pub(crate) segment_bytes: u64,
+    /// Bytes of what no segment holds yet, in memory, and about as many in the log.
+    pub(crate) unsealed_bytes: u64,
+    /// Bytes of the log, which all collections of the folder share.
+    pub(crate) log_bytes: u64,
+}
+
+/// Storage of one collection. Reads and writes from any thread. Dropping it is closing it.
+pub(crate) struct Store(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    log: Arc<FolderLog>,
+    folder: Folder,
+    options: Options,
+    state: RwLock<State>,
+    submitting: Mutex<Submitting>,
+    /// Told when no batch waits to be answered.
+    answered: Condvar,
+    kept: Mutex<Kept>,
+    /// Held by whoever seals or carries forward.
+    sealing: Mutex<()>,
+    /// Held by whoever merges.
+    merging: Mutex<()>,
+    failed: OnceLock<String>,
+    closed: AtomicBool,
+    unknown: OnceLock<Vec<PathBuf>>,
+}
+
+/// Which batches were given to the log and are not answered yet.
+#[derive(Debug)]
+struct Submitting {
+    /// Every document number in them is below.
+    next: u64,
+    in_flight: usize,
+}
+
+/// What the folder holds.
+#[derive(Debug)]
+struct Kept {
+    /// As it was last written.
+    manifest: Manifest,
+    /// Every segment number given out is below.
+    next_segment: u32,
+    /// Segments that are being made.
+    building: Vec<u32>,
+}
+
+/// A batch that was given to the log.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    answer: mpsc::Receiver<Result<(), StoreError>>,
+    path: PathBuf,
+}
+
+impl Pending {
+    /// Waits until the batch is durable and applied.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub(crate) fn wait(self) -> Result<(), StoreError> {
+        self.answer.recv().unwrap_or_else(|_| Err(StoreError::io(&self.path, ended())))
+    }
+}
+
+fn ended() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::NotConnected, "it was closed before this write was answered")
+}
+
+impl Store {
+    /// Makes a new store in `dir`, which must be there, and announces it in the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::DiskFull`]; [`StoreError::IdentityTaken`] if another collection of the folder
+    /// goes by the same number in the log: draw another identity.
+    pub(crate) fn create(
+        log: &Arc<FolderLog>,
+        dir: &Path,
+        identity: Identity,
+        space: Space,
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        let folder = Folder::new(log.disk(), log.cache(), dir, identity, space);
+        let path = Manifest::path(dir);
+        match folder.disk.read_only(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(_) => return Err(StoreError::io(&path, std::io::ErrorKind::AlreadyExists.into())),
+            Err(e) => return Err(StoreError::io(&path, e)),
+        }
+        log.claim(identity)?;
+        let made = log.announce(identity).and_then(|sequence| {
+            let manifest = Manifest::new(folder.dimension, sequence);
+            manifest.write(&*folder.disk, dir, identity).map(|()| manifest)
+        });
+        match made {
+            Ok(manifest) => {
+                log.opened(identity);
+                Ok(Store(Self::start(Arc::clone(log), folder, options, manifest, Vec::new())))
+            }
+            Err(error) => {
+                log.forget(identity);
+                Err(error)
+            }
+        }
+    }
+
+    fn start(
+        log: Arc<FolderLog>,
+        folder: Folder,
+        options: Options,
+        manifest: Manifest,
+        parts: Vec<Part>,
+    ) -> Arc<Shared> {
+        let state = State::new(parts, manifest.covered, manifest.next_number);
+        Arc::new(Shared {
+            log,
+            folder,
+            options,
+            submitting: Mutex::new(Submitting { next: state.next, in_flight: 0 }),
+            answered: Condvar::new(),
+            state: RwLock::new(state),
+            kept: Mutex::new(Kept { next_segment: manifest.next_segment, manifest, building: Vec::new() }),
+            sealing: Mutex::default(),
+            merging: Mutex::default(),
+            failed: OnceLock::new(),
+            unknown: OnceLock::new(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Opens a store: its segments, and what the log says after them. One that is refused keeps every byte it was found
+    /// with.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], naming the file and what to do, if anything is missing or damaged that this collection
+    /// needs; [`StoreError::OtherCollection`], [`StoreError::NewerFormat`], [`StoreError::Io`].
+    pub(crate) fn open(
+        log: &Arc<FolderLog>,
+        dir: &Path,
+        identity: Identity,
+        space: Space,
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        log.claim(identity)?;
+        let folder = Folder::new(log.disk(), log.cache(), dir, identity, space);
+        let dimension = folder.dimension;
+        let manifest = Manifest::read(&*folder.disk, dir, identity)?
+            .ok_or_else(|| Manifest::missing(dir, "without it nobody can tell which documents there are"))?;
+        if manifest.dimension != dimension {
+            let reason = format!(
+                "its vectors have {} numbers, and the collection's description says {dimension}: it may be of another collection; put the collection's whole folder back from a backup",
+                manifest.dimension
+            );
+            return Err(StoreError::corrupt(&Manifest::path(dir), reason));
+        }
+        let found = remains::find(&folder, &manifest)?;
+        let mut parts = Vec::with_capacity(manifest.segments.len());
+        for named in &manifest.segments {
+            parts.push(Sealed::open(&folder, named, found.deletions_of(named.number))?);
+        }
+        let shared = Self::start(Arc::clone(log), folder, options, manifest, parts);
+        shared.replay()?;
+        found.remove(&shared.folder)?;
+        let _ = shared.unknown.set(found.unknown);
+        log.opened(identity);
+        shared.lock_submitting().next = shared.read_state().next;
+        shared.tell_needed();
+        // Only now, since dropping it leaves to the log what it has.
+        Ok(Store(shared))
+    }
+
+    /// The log of its folder.
+    pub(crate) fn log(&self) -> &Arc<FolderLog> {
+        &self.0.log
+    }
+
+    /// Which collection it is of.
+    pub(crate) fn identity(&self) -> Identity {
+        self.0.folder.identity
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.0.folder.dir
+    }
+
+    /// Segments in its folder that it does not know, found when it was opened, and left alone.
+    pub(crate) fn unknown(&self) -> &[PathBuf] {
+        self.0.unknown.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Why nothing can be written until a restart.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.0.failed.get().cloned().or_else(|| self.0.log.failed())
+    }
+
+    /// The lowest document number never given out.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.0.read_state().next
+    }
+
+    /// Vectors of all documents that are not buried.
+    pub(crate) fn passages(&self) -> u64 {
+        self.0.read_state().passages
+    }
+
+    /// Documents that are not buried.
+    pub(crate) fn documents(&self) -> u64 {
+        self.0.read_state().documents
+    }
+
+    /// Of the last batch, in the log of the folder: it ascends with every batch, though not by 1.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.0.read_state().sequence
+    }
+
+    /// How much it holds.
+    pub(crate) fn stats(&self) -> Stats {
+        let state = self.0.read_state();
+        let (mut dead, mut unsealed) = (0, 0);
+        for part in state.frozen.iter().map(|frozen| &frozen.part).chain([&state.growing]) {
+            dead += part.dead() as u64;
+            unsealed += part.bytes() as u64;
+        }
+        Stats {
+            live: state.documents,
+            dead: dead + state.parts.iter().map(|part| part.deleted.len()).sum::<u64>(),
+            segments: state.parts.len(),
+            segment_bytes: state.parts.iter().map(|part| part.sealed.bytes()).sum(),
+            unsealed_bytes: unsealed,
+            log_bytes: self.0.log.bytes(),
+        }
+    }
+
+    /// Makes all changes of a batch, or none, and returns when they are on the device and can be read.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`], [`StoreError::NoHandle`], [`StoreError::Busy`]: nothing was done, and the same may be
+    /// tried again later. [`StoreError::Io`] after a failed sync: whether it was done, the next start finds out.
+    pub(crate) fn commit(&self, batch: StoreBatch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.submit(|_| batch)?.wait()
+    }
+
+    /// Gives the log the batch that `build` makes, and does not wait. `build` is told the number that the batch's first
+    /// document gets; batches are applied in the order of these calls.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub(crate) fn submit(&self, build: impl FnOnce(u64) -> StoreBatch) -> Result<Pending, StoreError> {
+        let shared = &self.0;
+        let mut submitting = shared.lock_submitting();
+        shared.check_open()?;
+        let StoreBatch { batch, refused } = build(submitting.next);
+        if let Some(reason) = refused {
+            return Err(shared.invalid(reason));
+        }
+        let next = shared.check(&batch, submitting.next)?;
+        let (kind, payload) = batch.encode();
+        let frees_room = batch.puts.is_empty();
+        let (answered, answer) = mpsc::sync_channel(1);
+        let entry = Entry::Batch(batch);
+        let done = {
+            let shared = Arc::clone(shared);
+            move |result: Result<u64, StoreError>| {
+                let result = result.map(|sequence| shared.apply(sequence, &entry));
+                shared.answered();
+                // Nobody may wait for it any more.
+                let _ = answered.send(result);
+            }
+        };
+        shared.log.append(Ticket {
+            identity: shared.folder.identity,
+            kind,
+            payload,
+            frees_room,
+            done: Box::new(done),
+        })?;
+        *submitting = Submitting { next, in_flight: submitting.in_flight + 1 };
+        Ok(Pending { answer, path: shared.folder.dir.clone() })
+    }
+
+    /// All documents as they are now; see [`Snapshot`].
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.0.read_state().snapshot()
+    }
+
+    /// The head of a document. That of one that was buried, too, until its space is taken back.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub(crate) fn head(&self, number: u64) -> Result<Option<Head>, StoreError> {
+        self.snapshot().head(number)
+    }
+
+    /// The text of a document whose head was read.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`]; [`StoreError::Gone`] if it was buried and its space taken back
+    /// since: to be sure, read both from one [`Store::snapshot`].
+    pub(crate) fn text(&self, number: u64, head: &Head) -> Result<String, StoreError> {
+        if head.text_bytes == 0 {
+            return Ok(String::new());
+        }
+        let text = self.snapshot().text(number, self.dir())?;
+        text.ok_or_else(|| StoreError::Gone { path: self.dir().to_owned(), number })
+    }
+
+    /// The vectors of a document, one after the other; `None` as for [`Store::head`].
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub(crate) fn vectors(&self, number: u64) -> Result<Option<Vec<f32>>, StoreError> {
+        self.snapshot().vectors(number)
+    }
+
+    /// Reads everything but the texts of the documents that are not buried, in the order of their numbers, and checks
+    /// that there are as many as there should be.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], also if anything is missing or too much; whatever `each` returns.
+    pub(crate) fn load<E: From<StoreError>>(
+        &self,
+        mut each: impl FnMut(Loaded) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (parts, puts, documents, passages) = {
+            let state = self.0.read_state();
+            (Arc::clone(&state.parts), state.live_unsealed(), state.documents, state.passages)
+        };
+        let (mut found, mut found_passages, mut after) = (0, 0, None);
+        let mut check = |loaded: &Loaded, dir: &Path| {
+            found += 1;
+            found_passages += u64::from(loaded.head.passages);
+            let ascends = after.is_none_or(|after| after < loaded.number);
+            after = Some(loaded.number);
+            if ascends {
+                return Ok(());
+            }
+            Err(StoreError::corrupt(dir, format!("document {} is out of its order", loaded.number)))
+        };
+        for part in &*parts {
+            for row in (0..part.sealed.rows()).filter(|row| !part.deleted.contains(*row)) {
+                let loaded = Loaded {
+                    number: part.sealed.number_of(row)?,
+                    head: part.sealed.head(row)?,
+                    vectors: part.sealed.vectors(row)?,
+                };
+                check(&loaded, self.dir())?;
+                each(loaded)?;
+            }
+        }
+        for put in puts {
+            let loaded = Loaded { number: put.number, head: Head::of(&put), vectors: put.vectors.clone() };
+            check(&loaded, self.dir())?;
+            each(loaded)?;
+        }
+        if (found, found_passages) != (documents, passages) {
+            let reason = format!(
+                "it should hold {documents} documents with {passages} passages; {found} with {found_passages} were found"
+            );
+            return Err(StoreError::corrupt(self.dir(), reason).into());
+        }
+        Ok(())
+    }
+
+    /// Takes no further batch, waits until those that it took are answered, and leaves to the log what no segment holds.
+    /// Idempotent; what was committed needs it not.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the remains of merges cannot be removed; the next opening does it.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        self.0.close();
+        self.0.remove_retired()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.0.folder.dir).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Shared {
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_submitting(&self) -> MutexGuard<'_, Submitting> {
+        self.submitting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what the log says after the manifest.
+    fn replay(&self) -> Result<(), StoreError> {
+        let Folder { identity, dimension, .. } = self.folder;
+        match self.log.left(identity, self.lock_kept().manifest.covered)? {
+            Left::Entries(entries) => {
+                for read in entries {
+                    let read = read?;
+                    let entry = Entry::decode(read.kind, &read.bytes, dimension, &read.path)?;
+                    self.apply(read.sequence, &entry);
+                }
+            }
+            Left::Parked(Parked { carried, sequence, needed }) => {
+                if needed.is_some() {
+                    self.apply(sequence, &Entry::Carried(carried));
+                }
+                let mut state = self.write_state();
+                state.sequence = sequence;
+                state.growing.set_first(needed);
+            }
+        }
+        // A segment that cannot be read.
+        match self.failed.get() {
+            Some(reason) => Err(StoreError::corrupt(&self.folder.dir, reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let mut submitting = self.lock_submitting();
+        while submitting.in_flight > 0 {
+            submitting = self.answered.wait(submitting).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(submitting);
+        // Whoever seals or carries forward is done before what is left is told.
+        let _sealing = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.read_state();
+        let (mut puts, mut buried) = (Vec::new(), Vec::new());
+        for part in state.frozen.iter().map(|frozen| &frozen.part).chain([&state.growing]) {
+            let mut content = part.content();
+            puts.append(&mut content.puts);
+            buried.append(&mut content.buried);
+        }
+        let carried = Carried { as_of: state.sequence, next: state.next, puts, buried };
+        self.log
+            .park(self.folder.identity, Parked { carried, sequence: state.sequence, needed: state.needed() });
+    }
+
+    /// The refusal of a batch that is no batch: a bug of the caller.
+    fn invalid(&self, reason: String) -> StoreError {
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
+        StoreError::io(&self.folder.dir, error)
+    }
+
+    fn lock_kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no batch any more until a restart, for this reason; the first one counts.
+    fn fail(&self, reason: &str) {
+        tracing::error!(dir = %self.folder.dir.display(), reason, "a store takes no further writes");
+        let _ = self.failed.set(reason.to_owned());
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        let refused =
+            |kind, reason: String| Err(StoreError::io(&self.folder.dir, std::io::Error::new(kind, reason)));
+        match self.failed.get() {
+            Some(reason) => refused(std::io::ErrorKind::Other, reason.clone()),
+            None if self.closed.load(Ordering::SeqCst) => {
+                refused(std::io::ErrorKind::NotConnected, "it is closed".to_owned())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a batch that could not be sealed later, or that does not fit. The number after its last document's.
+    fn check(&self, batch: &Batch, mut next: u64) -> Result<u64, StoreError> {
+        if batch.puts.is_empty() {
+            return Ok(next);
+        }
+        let unsealed: usize = {
+            let state = self.read_state();
+            state.frozen.as_ref().map_or(0, |frozen| frozen.part.bytes()) + state.growing.bytes()
+        };
+        if unsealed >= UNSEALED_MAX * self.options.seal_bytes {
+            let reason = "documents come faster than they can be sealed".to_owned();
+            return Err(StoreError::Busy { path: self.folder.dir.clone(), reason });
+        }
+        for put in &batch.puts {
+            let numbers = u64::from(put.passages) * u64::from(self.folder.dimension);
+            if put.number < next || put.vectors.len() as u64 != numbers {
+                let dimension = self.folder.dimension;
+                return Err(self.invalid(format!(
+                    "document {} is out of its order, or has vectors of another dimension than {dimension}",
+                    put.number
+                )));
+            }
+            next = put.number + 1;
+        }
+        Ok(next)
+    }
+
+    /// Applies an entry that is durable. Called in the order of the log.
+    fn apply(&self, sequence: u64, entry: &Entry) {
+        loop {
+            let (snapshot, generation) = {
+                let state = self.read_state();
+                (state.snapshot(), state.generation)
+            };
+            let located = match snapshot.locate(entry) {
+                Ok(located) => located,
+                // It is durable all the same, and the next start applies it or is refused.
+                Err(error) => {
+                    self.fail(&format!("a document that is buried cannot be found: {error}"));
+                    Vec::new()
+                }
+            };
+            // So that what is deleted is marked in place and not in a copy.
+            drop(snapshot);
+            let mut state = self.write_state();
+            if state.generation == generation {
+                state.apply(sequence, entry, &located);
+                return;
+            }
+        }
+    }
+
+    /// A batch was answered, whichever way.
+    fn answered(&self) {
+        let next = self.read_state().next;
+        let mut submitting = self.lock_submitting();
+        submitting.in_flight -= 1;
+        if submitting.in_flight == 0 {
+            // Numbers of batches that were refused are free again.
+            submitting.next = next;
+            self.answered.notify_all();
+        }
+    }
+
+    /// Tells the log which entries are needed still. No entry is applied meanwhile: it would be forgotten.
+    fn tell_needed(&self) {
+        let state = self.read_state();
+        self.log.need(self.folder.identity, state.needed());
+    }
+}

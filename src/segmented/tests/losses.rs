@@ -1,0 +1,385 @@
+//! What is left after the loss of power, of a file, of room, or of a part of a file.
+
+use super::*;
+use crate::files::forgetful::ForgetfulDisk;
+
+/// A collection whose number in the log is another one.
+const OTHER: Identity = Identity([5; 16]);
+
+fn other_dir(world: &World) -> PathBuf {
+    world.root.join("collections/y")
+}
+
+fn create_other(world: &World) -> Store {
+    world.make_folder(&other_dir(world));
+    Store::create(&world.log(), &other_dir(world), OTHER, space(DIMENSION), OPTIONS).unwrap()
+}
+
+fn open_other(world: &World) -> Result<Store, StoreError> {
+    Store::open(&world.try_log()?, &other_dir(world), OTHER, space(DIMENSION), OPTIONS)
+}
+
+fn forgetful(seed: u64) -> (ForgetfulDisk, World) {
+    let disk = ForgetfulDisk::new(seed);
+    let world = world_on(&disk);
+    disk.create_dir(&world.root).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    (disk, world)
+}
+
+fn world_on(disk: &ForgetfulDisk) -> World {
+    World::new(Arc::new(disk.clone()), Path::new("/data"))
+}
+
+/// A write whose answer was an error may have been done, whole, or not at all.
+#[derive(Default)]
+struct Asked {
+    new: Vec<u64>,
+    buried: Vec<u64>,
+}
+
+/// Random steps until the power goes.
+fn live_on(store: &Store, live: &mut BTreeSet<u64>, random: &mut SplitMix) -> Asked {
+    loop {
+        let done = match random.below(8) {
+            0 => store.seal().map(drop),
+            1 => store.merge_all(&Stop::default()).map(drop),
+            2 => store.carry_forward().map(drop),
+            3 => store.maintain(&Stop::default()).and_then(|_| store.log().cut()).map(drop),
+            _ => {
+                let asked = Asked { buried: some(live, 3, random), new: Vec::new() };
+                let (next, count) = (store.next_number(), 1 + random.below(4));
+                match write(store, count, &asked.buried) {
+                    Ok(new) => {
+                        asked.buried.iter().for_each(|number| _ = live.remove(number));
+                        live.extend(new);
+                        Ok(())
+                    }
+                    Err(_) => return Asked { new: (next..next + count).collect(), ..asked },
+                }
+            }
+        };
+        if done.is_err() {
+            return Asked::default();
+        }
+    }
+}
+
+#[test]
+fn after_a_loss_of_power_every_batch_is_whole_and_every_acknowledged_one_is_there() {
+    for seed in 0..40 {
+        println!("seed {seed}");
+        let mut random = SplitMix(seed);
+        let (mut disk, mut world) = forgetful(seed);
+        let mut live = BTreeSet::new();
+        let mut store = Some(world.create());
+        for _ in 0..4 {
+            disk.crash_at_call(1 + random.below(150));
+            // The power may also go while it is opened.
+            let asked = match store.take().map_or_else(|| world.open(), Ok) {
+                Ok(store) => live_on(&store, &mut live, &mut random),
+                Err(error) => {
+                    assert!(disk.is_off(), "{error}");
+                    Asked::default()
+                }
+            };
+            assert!(disk.is_off());
+            world.stop();
+            disk = disk.crash(random.next());
+            world = world_on(&disk);
+            let opened = world.open().unwrap();
+            let found = load(&opened).unwrap();
+            if found != live {
+                asked.buried.iter().for_each(|number| _ = live.remove(number));
+                live.extend(&asked.new);
+            }
+            check(&opened, &live);
+            store = Some(opened);
+        }
+    }
+}
+
+#[test]
+fn a_collection_that_is_just_made_is_whole_or_none_after_a_loss_of_power() {
+    for calls in 1.. {
+        let (disk, world) = forgetful(calls);
+        world.make_folder(&world.dir());
+        disk.crash_at_call(calls);
+        let made = world
+            .try_log()
+            .and_then(|log| Store::create(&log, &world.dir(), IDENTITY, space(DIMENSION), OPTIONS));
+        let is_done = made.is_ok();
+        drop(made);
+        world.stop();
+        if is_done && !disk.is_off() {
+            break;
+        }
+        let world = world_on(&disk.crash(calls));
+        match world.open() {
+            Ok(store) => check(&store, &BTreeSet::new()),
+            // Whoever makes collections removes what was never announced.
+            Err(error) => {
+                assert!(!is_done && matches!(error, StoreError::Corrupt { .. }), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_documents_can_be_buried_still() {
+    let (disk, world) = forgetful(1);
+    let store = world.create();
+    let mut live: BTreeSet<u64> = write(&store, 20, &[]).unwrap().into_iter().collect();
+    disk.set_room(0);
+    let mut refused = 0;
+    // Some room is there already: the log's file has its own.
+    for _ in 0..200 {
+        match write(&store, 5, &[]) {
+            Ok(new) => live.extend(new),
+            Err(error @ StoreError::DiskFull { .. }) => {
+                assert!(error.is_passing());
+                refused += 1;
+            }
+            Err(StoreError::Busy { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let sealed = store.seal();
+    assert!(matches!(sealed, Err(StoreError::DiskFull { .. })), "{sealed:?}");
+    assert!(refused > 0 || store.stats().unsealed_bytes > 0);
+    let buried: Vec<u64> = live.iter().copied().take(3).collect();
+    write(&store, 0, &buried).unwrap();
+    buried.iter().for_each(|number| _ = live.remove(number));
+    check(&store, &live);
+    assert_eq!(store.failed(), None);
+    disk.set_room(u64::MAX);
+    assert!(store.seal().unwrap());
+    live.extend(write(&store, 5, &[]).unwrap());
+    check(&store, &live);
+    drop(store);
+    world.stop();
+    check(&world.open().unwrap(), &live);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_until_a_restart_and_all_can_be_read() {
+    let (disk, world) = forgetful(2);
+    let store = world.create();
+    let live: BTreeSet<u64> = write(&store, 5, &[]).unwrap().into_iter().collect();
+    disk.fail_sync(1);
+    write(&store, 2, &[]).unwrap_err();
+    assert!(store.failed().is_some());
+    write(&store, 2, &[]).unwrap_err();
+    write(&store, 0, &[1]).unwrap_err();
+    check(&store, &live);
+    drop(store);
+    world.stop();
+    let store = world_on(&disk.crash(7)).open().unwrap();
+    let found = load(&store).unwrap();
+    assert!(found == live || found == (0..7).collect(), "{found:?}");
+}
+
+/// Where some bytes are in the files of the log.
+fn find_in_log(root: &Path, bytes: &[u8]) -> (PathBuf, usize) {
+    let files = std::fs::read_dir(root.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let found = files.filter(|path| path.extension().is_some_and(|e| e == "log")).find_map(|path| {
+        let content = std::fs::read(&path).unwrap();
+        let at = content.windows(bytes.len()).position(|window| window == bytes)?;
+        Some((path, at))
+    });
+    found.expect("it is in the log")
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut content = std::fs::read(path).unwrap();
+    content[at] ^= 1;
+    std::fs::write(path, content).unwrap();
+}
+
+#[test]
+fn a_damaged_entry_refuses_the_collection_that_needs_it_and_no_other() {
+    let (root, world) = world();
+    let (store, other) = (world.create(), create_other(&world));
+    write(&other, 4, &[]).unwrap();
+    write(&store, 5, &[]).unwrap();
+    other.seal().unwrap();
+    let theirs: BTreeSet<u64> = (0..4).chain(write(&other, 4, &[]).unwrap()).collect();
+    write(&store, 5, &[]).unwrap();
+    drop((store, other));
+    world.stop();
+    // The other collection has no document of this number.
+    let (file, at) = find_in_log(root.path(), &body(9));
+    flip(&file, at);
+    let error = world.open().unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { path, .. } if *path == file), "{error}");
+    assert!(error.to_string().contains("backup"), "{error}");
+    check(&open_other(&world).unwrap(), &theirs);
+    world.stop();
+    flip(&file, at);
+    // The first document of this number is the other one's, and its segment holds it.
+    let (file, at) = find_in_log(root.path(), &body(3));
+    flip(&file, at);
+    check(&open_other(&world).unwrap(), &theirs);
+    check(&world.open().unwrap(), &(0..10).collect());
+}
+
+#[test]
+fn without_its_log_or_its_manifest_a_collection_is_refused_and_never_empty() {
+    let (root, world) = world();
+    let store = world.create();
+    write(&store, 5, &[]).unwrap();
+    drop(store);
+    world.stop();
+    let (log, aside) = (root.path().join("log"), root.path().join("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    let error = world.open().unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("backup"), "{error}");
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    let manifest = Manifest::path(&world.dir());
+    std::fs::rename(&manifest, root.path().join("manifest")).unwrap();
+    let error = world.open().unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { path, .. } if *path == manifest), "{error}");
+    std::fs::rename(root.path().join("manifest"), &manifest).unwrap();
+    world.stop();
+    check(&world.open().unwrap(), &(0..5).collect());
+}
+
+#[test]
+fn a_log_that_ends_before_what_segments_hold_refuses_them_and_gives_no_sequence_twice() {
+    let (root, world) = world();
+    let (store, other) = (world.create(), create_other(&world));
+    let old = root.path().join("old");
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy(&root.path().join("log"), &old);
+    write(&store, 5, &[]).unwrap();
+    store.seal().unwrap();
+    let covered = store.sequence();
+    drop((store, other));
+    world.stop();
+    std::fs::remove_dir_all(root.path().join("log")).unwrap();
+    std::fs::rename(&old, root.path().join("log")).unwrap();
+    for _ in 0..2 {
+        let error = world.open().unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        // What a new collection writes does not make the lost entries good.
+        let dir = world.root.join("collections").join(format!("new {}", world.names().len()));
+        if !dir.exists() {
+            world.make_folder(&dir);
+            let new =
+                Store::create(&world.log(), &dir, Identity([8; 16]), space(DIMENSION), OPTIONS).unwrap();
+            write(&new, 1, &[]).unwrap();
+            assert!(new.sequence() > covered);
+        }
+        world.stop();
+    }
+}
+
+#[test]
+fn remains_of_segments_are_removed_and_segments_of_nobody_are_told() {
+    let (_root, world) = world();
+    let store = world.create();
+    write(&store, 5, &[]).unwrap();
+    store.seal().unwrap();
+    write(&store, 0, &[1]).unwrap();
+    drop(store);
+    world.stop();
+    for name in ["0000000000", "0000000007", "0000000001.new", "0000000009.gone"] {
+        std::fs::create_dir(world.dir().join(name)).unwrap();
+    }
+    std::fs::write(world.dir().join("0000000007/documents"), "not finished").unwrap();
+    std::fs::write(world.dir().join("notes.txt"), "theirs").unwrap();
+    let store = world.open().unwrap();
+    assert_eq!(world.names(), ["0000000000", "0000000001", "notes.txt", "segments"]);
+    assert_eq!(store.unknown(), [world.dir().join("0000000000")]);
+    check(&store, &BTreeSet::from([0, 2, 3, 4]));
+}
+
+#[test]
+fn a_segment_that_is_missing_or_cut_is_damage_that_names_it() {
+    let (root, world) = world();
+    let store = world.create();
+    write(&store, 5, &[]).unwrap();
+    store.seal().unwrap();
+    write(&store, 0, &[1]).unwrap();
+    write(&store, 1, &[]).unwrap();
+    store.seal().unwrap();
+    drop(store);
+    world.stop();
+    assert!(world.names().contains(&"0000000001.deleted.1".to_owned()), "{:?}", world.names());
+    for name in ["0000000001", "0000000001.deleted.1"] {
+        let (path, aside) = (world.dir().join(name), root.path().join("aside"));
+        std::fs::rename(&path, &aside).unwrap();
+        let error = world.open().unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("0000000001"), "{error}");
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    check(&world.open().unwrap(), &BTreeSet::from([0, 2, 3, 4, 5]));
+}
+
+#[test]
+fn a_collection_that_pins_the_log_is_carried_forward_and_the_log_is_cut() {
+    let (root, world) = world();
+    let (store, other) = (world.create(), create_other(&world));
+    let mut live: BTreeSet<u64> = write(&store, 3, &[]).unwrap().into_iter().collect();
+    store.seal().unwrap();
+    write(&store, 2, &[0]).unwrap();
+    live.extend([3, 4]);
+    live.remove(&0);
+    let mut theirs = BTreeSet::new();
+    let files = || {
+        let names =
+            std::fs::read_dir(root.path().join("log")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".log")).count()
+    };
+    while files() < 4 {
+        theirs.extend(write(&other, 5, &[]).unwrap());
+        other.seal().unwrap();
+    }
+    assert_eq!(world.log().cut().unwrap(), 0, "the first collection pins it");
+    let done = store.maintain(&Stop::default()).unwrap();
+    assert!(done.carried && !done.sealed, "{done:?}");
+    assert!(files() <= 2, "{}", files());
+    live.extend(write(&store, 1, &[3]).unwrap());
+    live.remove(&3);
+    for _ in 0..2 {
+        check(&store, &live);
+    }
+    drop((store, other));
+    world.stop();
+    check(&world.open().unwrap(), &live);
+    check(&open_other(&world).unwrap(), &theirs);
+}
+
+#[test]
+fn two_collections_that_share_a_number_in_the_log_are_not_made() {
+    let (_root, world) = world();
+    let store = world.create();
+    let mut twin = IDENTITY;
+    twin.0[15] = 0;
+    world.make_folder(&other_dir(&world));
+    let create = || Store::create(&world.log(), &other_dir(&world), twin, space(DIMENSION), OPTIONS);
+    assert!(matches!(create(), Err(StoreError::IdentityTaken { .. })));
+    drop(store);
+    world.stop();
+    assert!(matches!(create(), Err(StoreError::IdentityTaken { .. })), "also after a restart");
+    check(&world.open().unwrap(), &BTreeSet::new());
+}
+
+#[test]
+fn a_store_that_is_opened_twice_is_refused() {
+    let (_root, world) = world();
+    let store = world.create();
+    write(&store, 2, &[]).unwrap();
+    assert!(matches!(world.open(), Err(StoreError::Io { .. })));
+    drop(store);
+    check(&world.open().unwrap(), &BTreeSet::from([0, 1]));
+}
