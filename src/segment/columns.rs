@@ -21,7 +21,7 @@ use super::{
 use crate::{
     files::disk::Disk,
     index::columns::{
-        Column, Fields, FieldsAsked, FieldsTold, Held, Key, Test, Type,
+        Column, Fields, FieldsReport, FieldsRequest, Held, Key, Test, Type,
         evaluate::{self, TYPES},
     },
     stop::Stop,
@@ -163,8 +163,8 @@ impl Columns {
     ///
     /// # Errors
     /// [`SegmentError::Corrupt`].
-    pub(crate) fn stats(&self, asked: &FieldsAsked) -> Result<FieldsTold, SegmentError> {
-        let mut told = FieldsTold::default();
+    pub(crate) fn stats(&self, asked: &FieldsRequest) -> Result<FieldsReport, SegmentError> {
+        let mut told = FieldsReport::default();
         if asked.limit == 0 {
             return Ok(told);
         }

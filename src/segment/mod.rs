@@ -88,7 +88,6 @@ pub(crate) struct Document<'a> {
 /// Why a segment cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say it")]
 pub(crate) enum SegmentError {
     #[error("{} is damaged at byte {offset}: {reason}", path.display())]
     Corrupt { path: PathBuf, offset: u64, reason: String },

@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use super::*;
 use crate::{
     files::{disk::Disk, forgetful::ForgetfulDisk},
-    index::columns::{FieldIndex, FieldsAsked},
+    index::columns::{FieldIndex, FieldsRequest},
     random::SplitMix,
     stop::Stop,
     value::filter::{
@@ -224,8 +224,12 @@ fn check_columns(segment: &Segment, docs: &[Doc], filters: &[Filter]) -> Result<
     assert_eq!(segment.columns().names(), index.names());
     for asked in [("", "", usize::MAX), ("", "", 2), ("b", "", 1), ("", "b", 9), ("x", "", 9), ("", "", 0)] {
         let (prefix, after, limit) = asked;
-        let asked = FieldsAsked { prefix: prefix.into(), after: after.into(), limit };
-        assert_eq!(segment.columns().stats(&asked)?, index.stats(&asked), "{asked:?}");
+        let asked = FieldsRequest { prefix: prefix.into(), after: after.into(), limit };
+        assert_eq!(
+            segment.columns().stats(&asked)?,
+            index.stats(&asked, &Stop::default()).unwrap(),
+            "{asked:?}"
+        );
     }
     Ok(())
 }

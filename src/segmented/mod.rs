@@ -484,14 +484,6 @@ impl Store {
         text.ok_or_else(|| StoreError::Gone { path: self.dir().to_owned(), number })
     }
 
-    /// The vectors of a document, one after the other; `None` as for [`Store::head`].
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`], [`StoreError::Io`].
-    pub(crate) fn vectors(&self, number: u64) -> Result<Option<Vec<f32>>, StoreError> {
-        self.snapshot().vectors(number)
-    }
-
     /// Reads everything but the texts of the documents that are not buried, in the order of their numbers, and checks
     /// that there are as many as there should be.
     ///

@@ -229,7 +229,7 @@ fn nonsense_with_right_sums_is_an_error() {
             for filter in &filters() {
                 let _ = segment.columns().matching(filter, &Stop::default());
             }
-            let _ = segment.columns().stats(&FieldsAsked { limit: 9, ..FieldsAsked::default() });
+            let _ = segment.columns().stats(&FieldsRequest { limit: 9, ..FieldsRequest::default() });
         }
         put(&disk, &path, &whole);
     }

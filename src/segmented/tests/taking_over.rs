@@ -156,7 +156,7 @@ fn format_3(root: &Path) -> PathBuf {
     store.commit(batch).unwrap();
     let mut batch = store::StoreBatch::default();
     for number in [0, 7, 29] {
-        batch.bury(number, &store.head(number).unwrap().unwrap());
+        batch.remove(number, &store.head(number).unwrap().unwrap());
     }
     store.commit(batch).unwrap();
     store.close().unwrap();
