@@ -289,8 +289,9 @@ fn segments_that_nobody_says_are_remains_are_not_removed() {
     let world = world_of(Dying::after(i64::MAX), root.path());
     let dir = format_3(root.path());
     let old = earlier(&dir);
+    let log = world.log();
     std::fs::create_dir(dir.join("0000000001")).unwrap();
-    let error = take_over(&old, &world.log(), &dir, space(DIMENSION), OPTIONS).unwrap_err();
+    let error = take_over(&old, &log, &dir, space(DIMENSION), OPTIONS).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert!(dir.join("0000000001").exists() && !dir.join(BEGUN_FILE).exists());
 }
