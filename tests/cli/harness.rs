@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value as Json;
 
 /// Longer than anything here takes, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What a finished command left.
 #[derive(Debug)]
