@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{CollectionError, Shared, body::Body, point::StoredPoint, slots::version};
+use super::{
+    CollectionError, Shared,
+    point::{ContentHash, StoredPoint},
+    slots::version,
+};
 use crate::{
     budget::Room,
-    store::Head,
+    store::{Head, body::Body},
     value::{Payload, Value},
 };
 
@@ -61,6 +65,7 @@ impl Opened {
         room.take(bytes, values)?;
         let text = if self.with_text { shared.store.text(self.number, &self.head)? } else { String::new() };
         let Body { id, title, payload, content_hash, passages, updated_at } = self.body;
+        let content_hash = ContentHash(content_hash);
         let (payload, vector, version) = (Arc::new(payload), self.vector, version(self.number));
         Ok(StoredPoint { id, title, text, payload, content_hash, passages, version, updated_at, vector })
     }

@@ -18,6 +18,7 @@ use crate::{
     index::IndexParams,
     store::{
         Head, Store, StoreError,
+        body::Body,
         disk::{Disk, RealDisk},
     },
     threads::{Threads, crew::Seat},
@@ -26,7 +27,6 @@ use crate::{
 };
 
 mod admit;
-mod body;
 mod condition;
 mod document;
 mod error;
@@ -398,11 +398,11 @@ impl Shared {
     }
 
     /// What is stored of a document that memory knows, or knew when its generation was taken.
-    fn read_head(&self, number: u64) -> Result<(Head, body::Body), CollectionError> {
+    fn read_head(&self, number: u64) -> Result<(Head, Body), CollectionError> {
         let head = self.store.head(number)?.ok_or_else(|| {
             StoreError::corrupt(self.store.dir(), format!("document {number} is known but not there"))
         })?;
-        let body = body::Body::decode(&head.body, self.store.dir())?;
+        let body = Body::decode(&head.body, self.store.dir())?;
         Ok((head, body))
     }
 }

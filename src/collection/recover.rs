@@ -8,16 +8,16 @@ use std::{path::Path, sync::Arc};
 
 use super::{
     CollectionError, CollectionSpec, Made, Means,
-    body::Body,
     indexer::{self, Saved},
     memory::{Graph, Memory},
+    point::ContentHash,
     rows::{Numbering, Rows},
     slots::Entry,
 };
 use crate::{
     files,
     index::{IndexError, IndexKind, Slot, VectorIndex},
-    store::{EarlierSpec, Identity, Store, StoreError, folder::STATE_DIR, kept::Kept},
+    store::{EarlierSpec, Identity, Store, StoreError, body::Body, folder::STATE_DIR, kept::Kept},
     vector::Metric,
 };
 
@@ -145,7 +145,8 @@ pub(super) fn fill(
         let items: Vec<(Slot, &[f32])> =
             (first_slot..).map(Slot).zip(loaded.vectors.chunks_exact(spec.dim.len())).collect();
         memory.flat.insert(&items).map_err(|e| damaged(format!("its vectors are out of order: {e}")))?;
-        let Body { id, payload, content_hash: hash, .. } = body;
+        let Body { id, payload, content_hash, .. } = body;
+        let hash = ContentHash(content_hash);
         memory.slots.insert(doc, Entry { id, hash, number: loaded.number, first_slot, passages });
         memory.fields.insert(doc, &payload);
         Ok::<(), CollectionError>(())

@@ -14,14 +14,13 @@ use std::{
 
 use super::{
     CollectionError, Outcome, Shared, Write, WriteDone, Written,
-    body::Body,
     memory::{Arrival, Departure},
     point::Point,
     recover,
     slots::{Entry, version},
 };
 use crate::{
-    store::StoreBatch,
+    store::{StoreBatch, body::Body},
     threads::crew::Next,
     value::{PointId, datetime},
 };
@@ -457,7 +456,7 @@ impl Plan {
         let passages = u32::try_from(vectors.len()).expect("checked while planning");
         self.next = Numbers { doc: doc + 1, slot: first_slot + passages, number: number + 1 };
         let entry = Entry { id: id.clone(), hash: content_hash, number, first_slot, passages };
-        let body = Body { id, title, payload, content_hash, passages: ranges, updated_at };
+        let body = Body { id, title, payload, content_hash: content_hash.0, passages: ranges, updated_at };
         let encoded = body.encode();
         self.batch.put(number, encoded, &text, vectors.iter().map(|v| v.as_slice()));
         self.arrivals.push(Arrival { doc, entry, payload: body.payload, vectors });

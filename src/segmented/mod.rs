@@ -19,7 +19,7 @@
 //! |---|---|
 //! | `entries.rs` | what the store says in the log |
 //! | `growing.rs` | documents that no segment holds yet |
-//! | `sealed.rs`, `body.rs` | a segment as the store sees it |
+//! | `sealed.rs` | a segment as the store sees it |
 //! | `state.rs` | all documents as of the last entry, and snapshots |
 //! | `manifest.rs` | the file that says which segments there are |
 //! | `maintain.rs` | sealing, merging, carrying forward |
@@ -38,10 +38,9 @@ use std::{
 
 use crate::{
     segment::Space,
-    store::{Identity, StoreError},
+    store::{Identity, StoreError, body::Body},
 };
 
-mod body;
 mod entries;
 mod growing;
 pub(crate) mod logs;
@@ -54,7 +53,6 @@ pub(crate) mod take_over;
 #[cfg(test)]
 mod tests;
 
-use body::Body;
 use entries::{Batch, Carried, Entry, Gone, Put};
 use logs::{FolderLog, Left, Parked, Ticket};
 use manifest::Manifest;

@@ -16,7 +16,6 @@ use roaring::RoaringBitmap;
 
 use super::{
     Head,
-    body::Body,
     entries::Put,
     manifest::Named,
     state::{Part, Row, Saved},
@@ -28,7 +27,7 @@ use crate::{
         Space,
     },
     stop::Stop,
-    store::{Identity, StoreError},
+    store::{Identity, StoreError, body::Body},
 };
 
 /// What segments of a collection have in common.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{ErrorKind, Fault};
 
 mod acknowledged;
+pub(crate) mod body;
 mod catalog;
 pub(crate) mod disk;
 mod documents;
