@@ -205,7 +205,7 @@ impl FlatIndex {
         let (full, len, mut nearest) = self.begin(query, k, plain);
         // Outside a pool rayon would start its global one, with a thread per core; that is for the caller to decide.
         if rayon::current_thread_index().is_some() && len * self.dim.len() >= PARALLEL_VALUES_MIN {
-            return parallel::Scan::new(self.metric, query, allow, stop, full, nearest).run();
+            return parallel::scan(self.metric, query, allow, stop, full, nearest);
         }
         for chunk in full.iter() {
             stop.check()?;

@@ -10,26 +10,25 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-type Work<T, E> = Arc<dyn Fn(usize) -> Result<T, E> + Send + Sync>;
+type Part<P> = Arc<dyn Fn(&mut dyn Iterator<Item = usize>) -> P + Send + Sync>;
 
-struct Share<T, E> {
+struct Share<P> {
     items: usize,
     /// The next item that nobody has taken.
     next: AtomicUsize,
-    state: Mutex<State<T, E>>,
+    state: Mutex<State<P>>,
     changed: Condvar,
 }
 
-struct State<T, E> {
+struct State<P> {
     /// `None` once nobody may begin any more, so that a late helper keeps nothing in memory.
-    work: Option<Work<T, E>>,
+    part: Option<Part<P>>,
     working: usize,
-    done: Vec<(usize, T)>,
-    failed: Option<E>,
+    done: Vec<P>,
     panicked: bool,
 }
 
@@ -48,13 +47,33 @@ where
     T: Send + 'static,
     E: Send + 'static,
 {
-    let state = State {
-        work: Some(Arc::new(work) as _),
-        working: 0,
-        done: Vec::new(),
-        failed: None,
-        panicked: false,
-    };
+    let failed = AtomicBool::new(false);
+    let parts = parts(items, move |taken| {
+        let mut done = Vec::new();
+        for place in taken {
+            if failed.load(Ordering::Relaxed) {
+                break;
+            }
+            done.push((place, work(place).inspect_err(|_| failed.store(true, Ordering::Relaxed))?));
+        }
+        Ok(done)
+    });
+    let parts = parts.into_iter().collect::<Result<Vec<Vec<_>>, E>>()?;
+    let mut done: Vec<(usize, T)> = parts.into_iter().flatten().collect();
+    done.sort_unstable_by_key(|(place, _)| *place);
+    Ok(done.into_iter().map(|(_, item)| item).collect())
+}
+
+/// What each thread that has time makes of those of the numbers below `items` that it takes, by `part`; in no order, and
+/// at least one.
+///
+/// # Panics
+/// If `part` did.
+pub(crate) fn parts<P: Send + 'static>(
+    items: usize,
+    part: impl Fn(&mut dyn Iterator<Item = usize>) -> P + Send + Sync + 'static,
+) -> Vec<P> {
+    let state = State { part: Some(Arc::new(part) as _), working: 0, done: Vec::new(), panicked: false };
     let share = Arc::new(Share {
         items,
         next: AtomicUsize::new(0),
@@ -68,77 +87,56 @@ where
     }
     share.help();
     let mut state = share.lock();
-    state.work = None;
+    state.part = None;
     while state.working > 0 {
         state = share.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
     assert!(!state.panicked, "a part of the work panicked on another thread");
-    if let Some(error) = state.failed.take() {
-        return Err(error);
-    }
-    let mut done = std::mem::take(&mut state.done);
-    drop(state);
-    done.sort_unstable_by_key(|(place, _)| *place);
-    Ok(done.into_iter().map(|(_, item)| item).collect())
+    std::mem::take(&mut state.done)
 }
 
-impl<T, E> Share<T, E> {
-    fn lock(&self) -> MutexGuard<'_, State<T, E>> {
+impl<P> Share<P> {
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes items until there are none left.
     fn help(&self) {
-        let Some(work) = ({
+        let Some(part) = ({
             let mut state = self.lock();
-            let work = state.work.clone();
-            state.working += usize::from(work.is_some());
-            work
+            let part = state.part.clone();
+            state.working += usize::from(part.is_some());
+            part
         }) else {
             return;
         };
-        let mut part = Part { share: self, work: Some(work), done: Vec::new(), failed: None };
-        part.work();
+        let mut helper = Helper { share: self, part: Some(part), done: None };
+        helper.work();
     }
 }
 
-/// One thread's part; it reports when it is dropped, also by a panic.
-struct Part<'a, T, E> {
-    share: &'a Share<T, E>,
-    work: Option<Work<T, E>>,
-    done: Vec<(usize, T)>,
-    failed: Option<E>,
+/// One thread at work; it reports when it is dropped, also by a panic.
+struct Helper<'a, P> {
+    share: &'a Share<P>,
+    part: Option<Part<P>>,
+    done: Option<P>,
 }
 
-impl<T, E> Part<'_, T, E> {
+impl<P> Helper<'_, P> {
     fn work(&mut self) {
-        let Some(work) = &self.work else { return };
-        loop {
-            let place = self.share.next.fetch_add(1, Ordering::Relaxed);
-            if place >= self.share.items {
-                return;
-            }
-            match work(place) {
-                Ok(item) => self.done.push((place, item)),
-                Err(error) => {
-                    self.failed = Some(error);
-                    self.share.next.store(self.share.items, Ordering::Relaxed);
-                    return;
-                }
-            }
-        }
+        let Share { items, next, .. } = self.share;
+        let mut taken =
+            std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|place| place < items));
+        self.done = self.part.as_ref().map(|part| part(&mut taken));
     }
 }
 
-impl<T, E> Drop for Part<'_, T, E> {
+impl<P> Drop for Helper<'_, P> {
     fn drop(&mut self) {
-        self.work = None;
+        self.part = None;
         let mut state = self.share.lock();
         state.panicked |= std::thread::panicking();
-        state.done.append(&mut self.done);
-        if let Some(error) = self.failed.take() {
-            state.failed.get_or_insert(error);
-        }
+        state.done.extend(self.done.take());
         state.working -= 1;
         drop(state);
         self.share.changed.notify_all();
