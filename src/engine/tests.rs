@@ -657,9 +657,14 @@ fn installed_models_are_listed_beside_the_async_threads() {
         let (made, _) = engine.create_collection(collection("notes")).await.unwrap();
         let gone = CollectionModel { name: "gone".into(), fingerprint: Fingerprint("0".repeat(64)) };
         let info = CollectionInfo { model: Some(gone), ..made };
+        // The one thread is taken, so what goes there is not done when it is first asked for.
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || hold.recv().is_ok());
         let mut refused = Box::pin(engine.encoder_for(&info));
         let is_done = std::future::poll_fn(|context| Poll::Ready(refused.as_mut().poll(context).is_ready()));
         assert!(!is_done.await);
+        drop(release);
+        taken.await.unwrap();
         tokio::task::spawn_blocking(|| ()).await.unwrap();
         // Whoever lists the models only now does not see this one.
         std::fs::rename(models.path().join("models/b"), models.path().join("b")).unwrap();
