@@ -1,12 +1,14 @@
 //! Documents deleted: by id, or all that match a filter.
 
-use super::{Engine, Target, backend::Backend, error::Result};
+use std::collections::HashSet;
+
+use super::{Engine, Target, backend::Backend, error::Result, payload::ATTEMPTS};
 use crate::{
-    collection::{Outcome, Write},
-    value::filter::Filter,
+    collection::{CollectionError, Condition, Outcome, Write, Written},
+    value::{PointId, filter::Filter},
 };
 
-/// Ids deleted in one atomic step of a deletion by filter.
+/// Ids deleted in one step of a deletion by filter.
 const DELETE_IDS_STEP: usize = 1024;
 
 impl Engine {
@@ -26,23 +28,49 @@ impl Engine {
         delete(&*self.find(collection)?, deletions).await
     }
 
-    /// Deletes the documents that match and answers how many they were. It works in steps, so after a failure a part
-    /// may be deleted.
+    /// Deletes the documents that match when the call begins, and answers how many they were. One that matches no more
+    /// when its turn comes stays. It works in steps, so after a failure a part may be deleted.
     ///
     /// # Errors
-    /// [`super::EngineError::NoCollection`]; filter and store errors.
+    /// [`super::EngineError::NoCollection`]; filter and store errors; `CollectionError::Changed` for a document that
+    /// others kept changing.
     pub async fn delete_matching(&self, collection: &str, filter: Filter) -> Result<u64> {
         let backend = self.find(collection)?;
-        let ids = backend.ids(filter).await?;
+        let mut left = backend.ids(filter.clone()).await?;
         let mut deleted = 0;
-        for some in ids.chunks(DELETE_IDS_STEP) {
-            deleted += delete(&*backend, some.iter().cloned().map(Write::Delete).collect()).await?;
+        for _ in 0..ATTEMPTS {
+            if left.is_empty() {
+                return Ok(deleted);
+            }
+            // In this order: a document that has the version still, when it is deleted, is the one that matched.
+            let revisions = backend.revisions(left.clone()).await?;
+            let matching: HashSet<PointId> = backend.ids(filter.clone()).await?.into_iter().collect();
+            let found = left.into_iter().zip(revisions).filter(|(id, _)| matching.contains(id));
+            let found: Vec<(PointId, u64)> =
+                found.filter_map(|(id, revision)| Some((id, revision?.version))).collect();
+            left = Vec::new();
+            for some in found.chunks(DELETE_IDS_STEP) {
+                let deletions = some.iter().map(|(id, version)| Write::DeleteIf {
+                    id: id.clone(),
+                    condition: Condition::Version(*version),
+                });
+                let written = backend.write_each(deletions.collect()).await?;
+                deleted += deleted_of(&written);
+                let refused = some.iter().zip(&written).filter(|(_, w)| w.outcome == Outcome::Refused);
+                left.extend(refused.map(|((id, _), _)| id.clone()));
+            }
         }
-        Ok(deleted)
+        match left.first() {
+            Some(id) => Err(CollectionError::Changed { id: id.as_str().to_owned() }.into()),
+            None => Ok(deleted),
+        }
     }
 }
 
 async fn delete(backend: &dyn Backend, deletions: Vec<Write>) -> Result<u64> {
-    let written = backend.write(deletions).await?;
-    Ok(written.iter().filter(|written| written.outcome == Outcome::Deleted).count() as u64)
+    Ok(deleted_of(&backend.write(deletions).await?))
+}
+
+fn deleted_of(written: &[Written]) -> u64 {
+    written.iter().filter(|written| written.outcome == Outcome::Deleted).count() as u64
 }

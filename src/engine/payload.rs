@@ -38,7 +38,7 @@ const PORTION_BYTES: usize = 4 << 20;
 /// Documents of a portion.
 const PORTION_DOCUMENTS: usize = 1024;
 /// How often a document is tried again after another writer changed it between the look and the write.
-const ATTEMPTS: usize = 32;
+pub(super) const ATTEMPTS: usize = 32;
 /// Failures of a change by filter that are told; all are counted.
 pub const FAILURES_MAX: usize = 10;
 

@@ -1,6 +1,9 @@
 //! Versions, conditions, and fields changed by filter, below the wire.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use super::*;
 use crate::{collection::CollectionError, value::Value};
@@ -127,6 +130,59 @@ async fn a_document_that_matches_no_more_is_left_alone() {
     }
     assert_eq!(changed, DOCUMENTS);
     assert_eq!(encoded(&engine), texts);
+}
+
+/// A document whose change was answered matches no more, so no deletion that meets it later may take it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_by_filter_takes_no_document_that_was_changed_meanwhile() {
+    let home = home(NO_MODEL);
+    let engine = Engine::open(&home.config).unwrap();
+    let new = NewCollection { dimension: Some(2), vectors_only: true, ..collection("notes") };
+    engine.create_collection(new).await.unwrap();
+    let ids: Vec<String> = (0..40).map(|n| format!("d{n}")).collect();
+    let (mut kept, mut deleted) = (0, 0);
+    for round in 0..40 {
+        let documents = ids.iter().map(|id| Document {
+            payload: set("state", "old").set,
+            vector: Some(vec![1.0, round as f32]),
+            ..document(id, "")
+        });
+        engine.upsert("notes", documents.collect(), NEVER).await.unwrap();
+        let done = AtomicUsize::new(0);
+        let change = async |ids: &[String]| {
+            let mut changed = Vec::new();
+            for id in ids {
+                let outcome =
+                    engine.set_payload("notes", vec![id.as_str().into()], set("state", "new"), NEVER);
+                if let Some(Ok(outcome)) = outcome.await.unwrap().remove(0) {
+                    assert_eq!(outcome.status, WriteStatus::Updated);
+                    changed.push(id.clone());
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            changed
+        };
+        let some = |n: usize| change(&ids[n * 10..][..10]);
+        let changing = async {
+            let (a, b, c, d) = tokio::join!(some(0), some(1), some(2), some(3));
+            [a, b, c, d].concat()
+        };
+        let deleting = async {
+            // At another moment of the changes in each round.
+            while done.load(Ordering::Relaxed) < round {
+                tokio::task::yield_now().await;
+            }
+            engine.delete_matching("notes", filter("state = \"old\"")).await.unwrap()
+        };
+        let (changed, gone) = tokio::join!(changing, deleting);
+        for id in &changed {
+            let found = engine.get("notes", vec![id.clone()], false, Room::unbounded()).await.unwrap();
+            assert!(found[0].1.is_some(), "round {round}: {id} is gone");
+        }
+        assert_eq!(engine.count("notes", None).await.unwrap(), ids.len() as u64 - gone);
+        (kept, deleted) = (kept + changed.len(), deleted + gone);
+    }
+    assert!(kept > 0 && deleted > 0, "they never met: {kept} kept, {deleted} deleted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
