@@ -78,7 +78,6 @@ pub mod finetune;
 mod handles;
 pub mod hub;
 pub mod index;
-#[cfg_attr(not(test), expect(dead_code, reason = "the collection is built on it next"))]
 mod log;
 mod meant;
 pub mod model;
@@ -90,9 +89,7 @@ pub mod proto;
 mod random;
 pub mod rpc;
 pub mod runtime;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the collection is built on it next"))]
 mod segment;
-#[cfg_attr(not(test), expect(dead_code, reason = "collections move to it next"))]
 mod segmented;
 pub mod server;
 pub mod setup;

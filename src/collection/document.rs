@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     budget::Room,
-    store::{Head, body::Body},
+    segmented::{Head, Snapshot},
+    store::body::Body,
     value::{Payload, Value},
 };
 
@@ -27,35 +28,37 @@ pub(super) struct Size {
 }
 
 /// A document whose head was read and whose text was not.
-pub(super) struct Opened {
+pub(super) struct Opened<'a> {
+    documents: &'a Snapshot,
     number: u64,
     head: Head,
-    body: Body,
     vector: Option<Vec<f32>>,
     with_text: bool,
 }
 
-impl Opened {
+impl<'a> Opened<'a> {
     /// Reads the head of a document; its vector was copied from memory.
     pub(super) fn read(
         shared: &Shared,
+        documents: &'a Snapshot,
         number: u64,
         with_text: bool,
         vector: Option<Vec<f32>>,
     ) -> Result<Self, CollectionError> {
-        let (head, body) = shared.read_head(number)?;
-        Ok(Opened { number, head, body, vector, with_text })
+        let head = shared.read_head(documents, number)?;
+        Ok(Opened { documents, number, head, vector, with_text })
     }
 
     /// What the whole document takes of an answer.
     pub(super) fn size(&self) -> Size {
-        let size = payload_size(&self.body.payload);
+        let body = &self.head.body;
+        let size = payload_size(&body.payload);
         let text_bytes = if self.with_text { self.head.text_bytes() } else { 0 };
         let vector_bytes = self.vector.as_ref().map_or(0, |vector| size_of_val(vector.as_slice()));
-        let texts = self.body.id.as_str().len() + self.body.title.len() + text_bytes;
+        let texts = body.id.as_str().len() + body.title.len() + text_bytes;
         Size {
             bytes: FRAME_BYTES + texts + size.bytes + vector_bytes,
-            values: size.values + self.body.passages.len(),
+            values: size.values + body.passages.len(),
         }
     }
 
@@ -63,8 +66,9 @@ impl Opened {
     pub(super) fn point(self, shared: &Shared, room: &Room) -> Result<StoredPoint, CollectionError> {
         let Size { bytes, values } = self.size();
         room.take(bytes, values)?;
-        let text = if self.with_text { shared.store.text(self.number, &self.head)? } else { String::new() };
-        let Body { id, title, payload, content_hash, passages, updated_at } = self.body;
+        let text =
+            if self.with_text { shared.read_text(self.documents, self.number)? } else { String::new() };
+        let Body { id, title, payload, content_hash, passages, updated_at } = self.head.body;
         let content_hash = ContentHash(content_hash);
         let (payload, vector, version) = (Arc::new(payload), self.vector, version(self.number));
         Ok(StoredPoint { id, title, text, payload, content_hash, passages, version, updated_at, vector })

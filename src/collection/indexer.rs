@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     files,
+    files::disk::Disk,
     index::{self, FlatIndex, IndexError, IndexKind, IndexParams, Slot, Stamp, VectorIndex},
     panics::panic_text,
     stop::{Asker, Stop},
-    store::{Identity, disk::Disk, folder::INDEX_DIR, private},
+    store::{Identity, folder::INDEX_DIR, private},
     threads::{Threads, crew::Next},
     vector::{Dim, Metric},
 };
@@ -92,6 +93,16 @@ impl Signal {
     pub(super) fn stop(&self) {
         self.lock().asker = None;
         self.changed.notify_all();
+    }
+
+    /// Whether nothing more is to be done.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().asker.is_none()
+    }
+
+    /// For a long piece of work: whether it is to be left off.
+    pub(super) fn stop_asked(&self) -> &Stop {
+        &self.stop
     }
 
     pub(super) fn graph_failed(&self) {

@@ -1,4 +1,5 @@
-//! What searches read: everything of a collection but titles, texts and payload values, which stay in the store.
+//! What searches read: everything of a collection but titles, texts and payload values, which stay in the store; and a
+//! snapshot of the store, in which every document that is known here can be read.
 //!
 //! One read-write lock guards it. The writer holds it to write for the update of one bounded batch that is already
 //! durable. Readers hold it to look up ids and to evaluate a filter, on one thread; what they compare vectors with is
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use super::slots::{Entry, Slots, Table};
 use crate::{
     index::{FlatIndex, Slot, VectorIndex, columns::FieldIndex},
+    segmented::Snapshot,
     value::Payload,
     vector::{Dim, Metric},
 };
@@ -25,8 +27,8 @@ pub(super) struct Memory {
     pub(super) flat: Arc<FlatIndex>,
     /// The graph, where the collection has one and it is usable.
     pub(super) graph: Option<Graph>,
-    /// Held by readers that will yet read the store: documents removed since then are purged only after them.
-    pub(super) generation: Arc<()>,
+    /// Has every document of `slots`, whatever becomes of the segments that they lie in.
+    pub(super) documents: Snapshot,
     /// Counts how often documents and slots were given other numbers since the collection was opened.
     pub(super) numbering: u64,
 }
@@ -38,8 +40,8 @@ pub(super) struct View {
     /// May hold vectors that came later; the table does not know them.
     pub(super) flat: Arc<FlatIndex>,
     pub(super) graph: Option<Graph>,
-    /// See [`Memory::generation`].
-    pub(super) generation: Arc<()>,
+    /// Has every document of the table.
+    pub(super) documents: Snapshot,
     /// See [`Memory::numbering`].
     pub(super) numbering: u64,
 }
@@ -63,42 +65,40 @@ pub(super) struct Arrival {
 /// A document to be removed.
 pub(super) struct Departure {
     pub(super) doc: u32,
-    /// In the store.
-    pub(super) number: u64,
     pub(super) payload: Payload,
 }
 
 impl Memory {
-    pub(super) fn new(dim: Dim, metric: Metric) -> Self {
+    pub(super) fn new(dim: Dim, metric: Metric, documents: Snapshot) -> Self {
         Memory {
             slots: Slots::default(),
             fields: FieldIndex::default(),
             flat: Arc::new(FlatIndex::new(dim, metric)),
             graph: None,
-            generation: Arc::default(),
+            documents,
             numbering: 0,
         }
     }
 
     /// Takes the place of `self`, with other numbers for the same documents. Returns what was there.
     pub(super) fn renumber(&mut self, mut new: Memory) -> Memory {
-        new.generation = Arc::clone(&self.generation);
         new.numbering = self.numbering + 1;
         std::mem::replace(self, new)
     }
 
-    /// Takes over a durable batch. Returns what readers of the state before still hold.
+    /// Takes over a durable batch, after which `documents` was taken.
     pub(super) fn apply(
         &mut self,
         departures: &[Departure],
         arrivals: Vec<Arrival>,
-    ) -> Result<Arc<()>, crate::index::IndexError> {
+        documents: Snapshot,
+    ) -> Result<(), crate::index::IndexError> {
         let items: Vec<(Slot, &[f32])> = arrivals
             .iter()
             .flat_map(|a| a.entry.slots().map(Slot).zip(a.vectors.iter().map(|v| v.as_slice())))
             .collect();
         self.flat.insert(&items)?;
-        for Departure { doc, payload, .. } in departures {
+        for Departure { doc, payload } in departures {
             self.slots.remove(*doc);
             self.fields.remove(*doc, payload);
         }
@@ -106,7 +106,8 @@ impl Memory {
             self.slots.insert(doc, entry);
             self.fields.insert(doc, &payload);
         }
-        Ok(std::mem::take(&mut self.generation))
+        self.documents = documents;
+        Ok(())
     }
 
     /// Everything as it is now; costs a few reference counts.
@@ -115,7 +116,7 @@ impl Memory {
             table: self.slots.table().clone(),
             flat: Arc::clone(&self.flat),
             graph: self.graph.clone(),
-            generation: Arc::clone(&self.generation),
+            documents: self.documents.clone(),
             numbering: self.numbering,
         }
     }

@@ -1,7 +1,8 @@
 //! Points of one dimension and metric: store and index kept in step.
 //!
 //! This file makes, opens and closes a collection, and has what its parts share. Changes come in by `admit.rs` and
-//! `writer.rs`, points go out by `read.rs`, hits by `query/`; `indexer.rs` builds the graph, `stats.rs` counts.
+//! `writer.rs`, points go out by `read.rs`, hits by `query/`; `indexer.rs` builds the graph, `keeper.rs` keeps segments
+//! and log small, `stats.rs` counts.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::with_sources,
     index::IndexParams,
-    store::{
-        Head, Store, StoreError,
-        body::Body,
-        disk::{Disk, RealDisk},
+    segmented::{Head, Options, Snapshot, Store},
+    store::StoreError,
+    threads::{
+        Threads,
+        crew::{Next, Seat},
     },
-    threads::{Threads, crew::Seat},
     value::PointId,
     vector::{Dim, Metric},
 };
@@ -29,8 +30,10 @@ use crate::{
 mod admit;
 mod condition;
 mod document;
+mod earlier;
 mod error;
 mod indexer;
+mod keeper;
 mod memory;
 mod query;
 mod read;
@@ -44,7 +47,8 @@ mod writer;
 
 pub mod point;
 
-pub use crate::store::Identity;
+pub(crate) use crate::segmented::Orphan;
+pub use crate::{segmented::FolderLog, store::Identity};
 pub use admit::{Outcome, Write, WriteDone, Written};
 pub use condition::Condition;
 pub use document::PAGE_BYTES;
@@ -63,6 +67,8 @@ pub struct CollectionSpec {
     pub metric: Metric,
     /// Parameters of the index.
     pub index: IndexParams,
+    /// Fingerprint of the model whose vectors they are; empty where vectors come from outside.
+    pub fingerprint: String,
 }
 
 /// What is known of a collection before it is opened, from the description that is kept in its folder.
@@ -93,7 +99,7 @@ pub struct Page {
 /// use distilface::budget::Room;
 /// use distilface::collection::point::{ContentHash, Passage, Point};
 /// use distilface::collection::{Ask, Collection, CollectionOptions, CollectionSpec};
-/// use distilface::collection::{Reads, SearchQuery, Write};
+/// use distilface::collection::{FolderLog, Reads, SearchQuery, Write};
 /// use distilface::index::IndexParams;
 /// use distilface::stop::Stop;
 /// use distilface::threads::Threads;
@@ -102,12 +108,12 @@ pub struct Page {
 ///
 /// let (dim, metric) = (Dim::new(2).unwrap(), Metric::Cosine);
 /// let dir = tempfile::tempdir().unwrap();
-/// let collection = Collection::create(
-///     &dir.path().join("places"),
-///     CollectionSpec { dim, metric, index: IndexParams::default() },
-///     CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() },
-/// )
-/// .unwrap();
+/// let threads = Threads::new(1).unwrap();
+/// let log = FolderLog::of(dir.path(), &threads, 8 << 20).unwrap();
+/// let (index, fingerprint) = (IndexParams::default(), String::new());
+/// let spec = CollectionSpec { dim, metric, index, fingerprint };
+/// let place = dir.path().join("collections/places");
+/// let collection = Collection::create(&place, spec, CollectionOptions { log, threads }).unwrap();
 /// let point = Point {
 ///     id: PointId::new("north").unwrap(),
 ///     title: "North".into(),
@@ -146,9 +152,12 @@ struct Shared {
     memory: RwLock<memory::Memory>,
     jobs: writer::Jobs,
     signal: indexer::Signal,
+    /// The store has other segments than the snapshot in memory.
+    is_stale: AtomicBool,
+    /// What grew could not be sealed at the last try.
+    is_stuck: AtomicBool,
     /// Set once, at the start.
     seats: OnceLock<Seats>,
-    disk: Arc<dyn Disk>,
     read_only: OnceLock<String>,
     /// Bytes of the calls that wait for the writer.
     queued: AtomicUsize,
@@ -160,30 +169,40 @@ struct Shared {
 /// What a collection works with.
 struct Means<'a> {
     options: &'a CollectionOptions,
-    disk: Arc<dyn Disk>,
+    /// How its segments are kept; a test makes them small.
+    kept: Options,
     /// See [`Shared::numbers_max`]; a test lowers it.
     numbers_max: u32,
 }
 
 impl<'a> Means<'a> {
     fn real(options: &'a CollectionOptions) -> Self {
-        Means { options, disk: Arc::new(RealDisk), numbers_max: slots::NUMBERS_MAX }
+        Means { options, kept: Options::default(), numbers_max: slots::NUMBERS_MAX }
     }
 }
 
-/// Where its writer and its indexer take turns.
+/// Where it takes turns.
 #[derive(Debug)]
 struct Seats {
     writer: Seat,
     indexer: Seat,
+    keeper: Seat,
+    merger: Seat,
+}
+
+impl Seats {
+    fn all(&self) -> [&Seat; 4] {
+        [&self.writer, &self.indexer, &self.keeper, &self.merger]
+    }
 }
 
 /// What an open collection uses of the process.
 #[derive(Debug, Clone)]
 pub struct CollectionOptions {
-    /// Memory of the store's cache in bytes. No default.
-    pub store_cache_bytes: u64,
-    /// Threads that write and build, shared by all collections that are given them. No default.
+    /// The log of the data folder. The collection's folder is one of the folder `collections` in it. No default.
+    pub log: Arc<FolderLog>,
+    /// Threads that write and build, shared by all collections that are given them: those that the log was opened with.
+    /// No default.
     pub threads: Arc<Threads>,
 }
 
@@ -223,8 +242,8 @@ impl Collection {
         recovered: recover::Recovered,
         means: Means<'_>,
     ) -> Result<Arc<Self>, CollectionError> {
-        let recover::Recovered { spec, store, memory, removed } = recovered;
-        let Means { options, disk, numbers_max } = means;
+        let recover::Recovered { spec, store, memory } = recovered;
+        let Means { options, numbers_max, .. } = means;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             spec,
@@ -232,26 +251,30 @@ impl Collection {
             memory: RwLock::new(memory),
             jobs: writer::Jobs::default(),
             signal: indexer::Signal::default(),
+            is_stale: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             seats: OnceLock::new(),
-            disk,
             read_only: OnceLock::new(),
             queued: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             numbers_max,
         });
         let threads = &options.threads;
-        let mut writer = writer::Writer::new(Arc::clone(&shared), removed);
+        let mut writer = writer::Writer::new(Arc::clone(&shared));
         let mut indexer = indexer::Indexer::new(Arc::clone(&shared), Arc::clone(threads));
-        // Names the collection in the log.
-        let (writing, indexing) = (tracing::Span::current(), tracing::Span::current());
+        let mut keeper = keeper::Keeper::new(Arc::clone(&shared));
+        let mut merger = keeper::Merger::new(Arc::clone(&shared));
         let seats = Seats {
-            writer: threads.writers.join(move || writing.in_scope(|| writer.turn())),
-            indexer: threads.indexers.join(move || indexing.in_scope(|| indexer.turn())),
+            writer: threads.writers.join(named(move || writer.turn())),
+            indexer: threads.indexers.join(named(move || indexer.turn())),
+            keeper: threads.keepers.join(named(move || keeper.turn())),
+            merger: threads.mergers.join(named(move || merger.turn())),
         };
         shared.seats.set(seats).expect("they are set here only");
-        // Both have something to look at: removed documents to purge, and vectors that the graph lacks.
-        shared.wake_writer();
+        // There may be much to seal, vectors that the graph lacks, and segments to merge.
+        shared.wake_keeper();
         shared.wake_indexer();
+        shared.wake_merger();
         Ok(Arc::new(Collection {
             shared,
             closing: Mutex::default(),
@@ -270,17 +293,14 @@ impl Collection {
         self.shared.store.identity()
     }
 
-    /// Why it takes no writes, if so: for good, or until the disk has room again. For the health service.
+    /// Why it takes no writes until a restart, if so. For the health service.
     pub fn read_only(&self) -> Option<String> {
-        self.shared.read_only().map(str::to_owned).or_else(|| self.shared.store.failed())
+        self.shared.read_only()
     }
 
-    /// Takes writes again after the disk was full, if it has room now. Calls do this by themselves; this is for the
-    /// health service, where nobody calls.
-    pub fn revive(&self) {
-        if !self.is_closed() {
-            self.shared.store.revive();
-        }
+    /// Lets go of the oldest entries of the folder's log, if they are what keeps it large. Returns at once.
+    pub fn let_go(&self) {
+        self.shared.wake_keeper();
     }
 
     /// Whether [`Collection::close`] has come to its end.
@@ -306,7 +326,7 @@ impl Collection {
                 graph,
                 &view.table,
                 (self.identity(), self.shared.store.sequence()),
-                &*self.shared.disk,
+                &**self.shared.store.log().disk(),
             ),
             _ => Ok(()),
         };
@@ -341,14 +361,13 @@ impl Shared {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_only(&self) -> Option<&str> {
-        self.read_only.get().map(String::as_str)
+    fn read_only(&self) -> Option<String> {
+        self.read_only.get().cloned().or_else(|| self.store.failed())
     }
 
     fn read_only_error(&self) -> CollectionError {
-        CollectionError::ReadOnly {
-            reason: self.read_only().unwrap_or("the reason is in the log").to_owned(),
-        }
+        let reason = self.read_only().unwrap_or_else(|| "the reason is in the log".to_owned());
+        CollectionError::ReadOnly { reason }
     }
 
     /// Takes no writes from now on.
@@ -378,31 +397,60 @@ impl Shared {
         }
     }
 
+    fn wake_keeper(&self) {
+        if let Some(seats) = self.seats.get() {
+            seats.keeper.wake();
+        }
+    }
+
+    fn wake_merger(&self) {
+        if let Some(seats) = self.seats.get() {
+            seats.merger.wake();
+        }
+    }
+
+    /// The store has other segments: the writer puts them in place of those in memory, which nobody reads for long then.
+    fn segments_changed(&self) {
+        self.is_stale.store(true, Ordering::SeqCst);
+        self.wake_writer();
+    }
+
     /// Tells the indexer that a search found the graph broken.
     fn graph_failed(&self) {
         self.signal.graph_failed();
         self.wake_indexer();
     }
 
-    /// The writer does what is queued, the indexer what it is at; then neither does anything any more. Idempotent.
+    /// The writer does what is queued, the others what they are at; then none does anything any more. Idempotent.
     fn end_turns(&self) {
         self.jobs.close();
         self.signal.stop();
         if let Some(seats) = self.seats.get() {
-            seats.writer.wake();
-            seats.indexer.wake();
+            seats.all().map(Seat::wake);
             // The last owner may be a caller's `done` in the writer's own turn, for which this does not wait.
-            seats.writer.wait_left();
-            seats.indexer.wait_left();
+            seats.all().map(Seat::wait_left);
         }
     }
 
-    /// What is stored of a document that memory knows, or knew when its generation was taken.
-    fn read_head(&self, number: u64) -> Result<(Head, Body), CollectionError> {
-        let head = self.store.head(number)?.ok_or_else(|| {
-            StoreError::corrupt(self.store.dir(), format!("document {number} is known but not there"))
-        })?;
-        let body = Body::decode(&head.body, self.store.dir())?;
-        Ok((head, body))
+    /// What is stored of a document that memory knows, or knew when the snapshot was taken.
+    fn read_head(&self, documents: &Snapshot, number: u64) -> Result<Head, CollectionError> {
+        let head = documents.head(number, self.store.dir())?;
+        head.ok_or_else(|| self.not_there(number))
     }
+
+    /// The text of such a document.
+    fn read_text(&self, documents: &Snapshot, number: u64) -> Result<String, CollectionError> {
+        let text = documents.text(number, self.store.dir())?;
+        text.ok_or_else(|| self.not_there(number))
+    }
+
+    fn not_there(&self, number: u64) -> CollectionError {
+        StoreError::corrupt(self.store.dir(), format!("document {number} is known but not there")).into()
+    }
+}
+
+/// A turn whose events in the log bear the name of the collection.
+fn named(mut turn: impl FnMut() -> Next + Send + 'static) -> impl FnMut() -> Next + Send + 'static {
+    let span = tracing::Span::current();
+    move || span.in_scope(&mut turn)
 }

@@ -1,7 +1,7 @@
 //! Reading documents: by id, page by page, by filter. Searching is in `query/`.
 //!
-//! What is answered is looked up under the memory's lock, and read from the store after it; a document deleted between
-//! the two is still readable, since its space is not taken back while anybody holds the generation it was found in.
+//! What is answered is looked up under the memory's lock, and read after it from the snapshot of the store that was taken
+//! under it: a document that is deleted between the two, or whose segment is merged away, is in there.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -49,7 +49,7 @@ impl Collection {
             // They are copied all at once, while the memory is held.
             room.keep(ids.len().saturating_mul(self.shared.spec.dim.len() * size_of::<f32>()), 0)?;
         }
-        let (found, _generation) = {
+        let (found, documents) = {
             let memory = self.shared.read_memory();
             let found: Vec<Option<(u64, Option<Vec<f32>>)>> = ids
                 .iter()
@@ -59,14 +59,16 @@ impl Collection {
                     Some((entry.number, vector))
                 })
                 .collect();
-            (found, Arc::clone(&memory.generation))
+            (found, memory.documents.clone())
         };
         found
             .into_iter()
             .map(|found| {
                 stop.check()?;
                 let Some((number, vector)) = found else { return Ok(None) };
-                Opened::read(&self.shared, number, with_text, vector)?.point(&self.shared, room).map(Some)
+                Opened::read(&self.shared, &documents, number, with_text, vector)?
+                    .point(&self.shared, room)
+                    .map(Some)
             })
             .collect()
     }
@@ -77,14 +79,15 @@ impl Collection {
     /// Store errors.
     pub fn point(&self, id: &PointId) -> Result<Option<Versioned>, CollectionError> {
         self.shared.check_open()?;
-        let (number, vectors, _generation) = {
+        let (number, vectors, documents) = {
             let memory = self.shared.read_memory();
             let Some((_, entry)) = memory.slots.find(id) else { return Ok(None) };
             let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
-            (entry.number, vectors.unwrap_or_default(), Arc::clone(&memory.generation))
+            (entry.number, vectors.unwrap_or_default(), memory.documents.clone())
         };
         let StoredPoint { id, title, text, payload, content_hash, passages, version, .. } =
-            Opened::read(&self.shared, number, true, None)?.point(&self.shared, &Room::unbounded())?;
+            Opened::read(&self.shared, &documents, number, true, None)?
+                .point(&self.shared, &Room::unbounded())?;
         let spec = &self.shared.spec;
         let passages = passages
             .into_iter()
@@ -135,7 +138,7 @@ impl Collection {
         room: &Room,
     ) -> Result<Page, CollectionError> {
         self.shared.check_open()?;
-        let (mut numbers, hints, _generation) = {
+        let (mut numbers, hints, documents) = {
             let memory = self.shared.read_memory();
             let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
             // Said once, with the first page.
@@ -168,7 +171,7 @@ impl Collection {
             stop.check()?;
             let number = |doc: &u32| memory.slots.entry(*doc).map(|entry| entry.number);
             let numbers: Vec<u64> = docs.iter().filter_map(number).collect();
-            (numbers, hints, Arc::clone(&memory.generation))
+            (numbers, hints, memory.documents.clone())
         };
         let mut more = numbers.len() > limit;
         numbers.truncate(limit);
@@ -177,7 +180,7 @@ impl Collection {
         let (mut points, mut page_bytes) = (Vec::new(), 0);
         for number in numbers {
             stop.check()?;
-            let opened = Opened::read(&self.shared, number, with_text, None)?;
+            let opened = Opened::read(&self.shared, &documents, number, with_text, None)?;
             page_bytes += opened.size().bytes;
             if page_bytes > page_bytes_max && !points.is_empty() {
                 more = true;

@@ -8,57 +8,45 @@
 use std::path::{Path, PathBuf};
 
 use super::slots::Table;
-use crate::{files::regular, index::IndexError, store::disk::Disk};
+use crate::{
+    files::{disk::Disk, regular},
+    index::IndexError,
+};
 
 const ROWS_FILE: &str = "rows";
 
-const VERSION: u32 = 2;
+/// Versions below named batches of a store of sled.
+const VERSION: u32 = 3;
 
-/// The last version that does not tell the manifest.
-const VERSION_WITHOUT_MANIFEST: u32 = 1;
-
-/// CRC32, version, and the batch number of the store.
-const HEAD_BYTES: usize = 4 + 4 + 8;
-
-/// Formats 1 and 2 wrote the batch number only, as text with a CRC32: a vector's number in the store was its slot.
-const EARLIER_FILE: &str = "sequence";
+/// CRC32, version, the sequence of the last entry, and the sum of the graph's manifest.
+const HEAD_BYTES: usize = 4 + 4 + 8 + 4;
 
 /// The documents of a saved graph.
 #[derive(Debug, PartialEq)]
 pub(super) struct Rows {
     /// The file that says so.
     pub(super) path: PathBuf,
-    /// The store's batches when it was saved.
+    /// Of the last entry of the log that the collection had when it was saved.
     pub(super) sequence: u64,
-    /// The sum of the graph's manifest; `None` where an earlier version wrote it.
-    manifest: Option<u32>,
-    documents: Documents,
+    /// The sum of the graph's manifest.
+    manifest: u32,
+    /// Number and first slot, ascending in both.
+    documents: Vec<(u64, u32)>,
 }
 
 /// The state and the graph that rows are of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Of {
-    /// The store's batches.
+    /// Of the last entry of the log.
     pub(super) sequence: u64,
     /// The sum of the graph's manifest.
     pub(super) manifest: u32,
 }
 
-#[derive(Debug, PartialEq)]
-enum Documents {
-    /// Number and first slot, ascending in both.
-    Listed(Vec<(u64, u32)>),
-    /// As the store's own numbers of vectors say.
-    Own,
-}
-
 impl Rows {
     /// Every number of a document in it is below.
     pub(super) fn next_number(&self) -> u64 {
-        match &self.documents {
-            Documents::Listed(documents) => documents.last().map_or(0, |(number, _)| number + 1),
-            Documents::Own => 0,
-        }
+        self.documents.last().map_or(0, |(number, _)| number + 1)
     }
 
     /// Refuses rows that were not saved with the graph of this manifest: those of another save, or of another collection.
@@ -66,7 +54,7 @@ impl Rows {
     /// # Errors
     /// [`IndexError::Damaged`].
     pub(super) fn check_saved_with(&self, manifest: u32) -> Result<(), IndexError> {
-        if self.manifest.is_none_or(|saved_with| saved_with == manifest) {
+        if self.manifest == manifest {
             return Ok(());
         }
         let reason = "it was saved with another graph than the one beside it".to_owned();
@@ -82,7 +70,6 @@ impl Rows {
         let damaged = |reason: &str| IndexError::Damaged { path: path.clone(), reason: reason.to_owned() };
         match regular::read(&path, u64::MAX) {
             Ok(bytes) => parse(&bytes, &path).map_err(damaged),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => read_earlier(dir),
             Err(_) => Err(damaged("it cannot be read")),
         }
     }
@@ -107,24 +94,23 @@ pub(super) fn write(
     bytes.extend(crc32fast::hash(&body).to_le_bytes());
     bytes.append(&mut body);
     let path = dir.join(ROWS_FILE);
-    disk.write_file(&path, &bytes).map_err(|source| IndexError::Io { path, source })
+    let written = disk.create(&path).and_then(|file| {
+        file.write_at(0, &bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|source| IndexError::Io { path, source })
 }
 
 fn parse(bytes: &[u8], path: &Path) -> Result<Rows, &'static str> {
     let (head, documents) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or("it is cut short")?;
-    let [crc, version, low, high] =
-        [0, 4, 8, 12].map(|at| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+    let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let [crc, version, low, high, manifest] = [0, 4, 8, 12, 16].map(number);
     if crc32fast::hash(&bytes[4..]) != crc {
         return Err("its checksum does not match");
     }
-    let (manifest, documents) = match version {
-        VERSION_WITHOUT_MANIFEST => (None, documents),
-        VERSION => {
-            let (manifest, documents) = documents.split_first_chunk::<4>().ok_or("it is cut short")?;
-            (Some(u32::from_le_bytes(*manifest)), documents)
-        }
-        _ => return Err("it is of another version"),
-    };
+    if version != VERSION {
+        return Err("it is of another version");
+    }
     let (documents, rest) = documents.as_chunks::<12>();
     if !rest.is_empty() {
         return Err("it ends inside a document");
@@ -135,20 +121,7 @@ fn parse(bytes: &[u8], path: &Path) -> Result<Rows, &'static str> {
     };
     let documents = documents.iter().map(document).collect();
     let sequence = u64::from(high) << 32 | u64::from(low);
-    Ok(Rows { path: path.to_owned(), sequence, manifest, documents: Documents::Listed(documents) })
-}
-
-fn read_earlier(dir: &Path) -> Result<Rows, IndexError> {
-    let path = dir.join(EARLIER_FILE);
-    let damaged = |reason: &str| IndexError::Damaged { path: path.clone(), reason: reason.to_owned() };
-    let line = regular::read_text(&path).map_err(|_| damaged("it cannot be read"))?;
-    let sequence = line
-        .trim_end()
-        .split_once(' ')
-        .filter(|(number, crc)| *crc == format!("{:08x}", crc32fast::hash(number.as_bytes())))
-        .and_then(|(number, _)| number.parse::<u64>().ok())
-        .ok_or_else(|| damaged("its checksum does not match"))?;
-    Ok(Rows { path, sequence, manifest: None, documents: Documents::Own })
+    Ok(Rows { path: path.to_owned(), sequence, manifest, documents })
 }
 
 /// Gives slots to documents that come in the order of their numbers.
@@ -174,10 +147,9 @@ impl<'a> Numbering<'a> {
     }
 
     /// The first slot of the next document; `None` where it has no place.
-    /// `own` is the number that the store gave its first vector, where it gave it one.
-    pub(super) fn first_slot(&mut self, number: u64, own: Option<u32>, passages: u32) -> Option<u32> {
+    pub(super) fn first_slot(&mut self, number: u64, passages: u32) -> Option<u32> {
         let known = match self.rows.map(|rows| &rows.documents) {
-            Some(Documents::Listed(documents)) => {
+            Some(documents) => {
                 // Those between were removed since.
                 while documents.get(self.passed).is_some_and(|(of, _)| *of < number) {
                     self.passed += 1;
@@ -189,7 +161,6 @@ impl<'a> Numbering<'a> {
                     None => None,
                 }
             }
-            Some(Documents::Own) => own.filter(|slot| *slot < self.indexed),
             None => None,
         };
         let slot = known.unwrap_or(self.next);
@@ -208,12 +179,7 @@ mod tests {
     use super::*;
 
     fn told(documents: &[(u64, u32)]) -> Rows {
-        Rows {
-            path: PathBuf::new(),
-            sequence: 1,
-            manifest: None,
-            documents: Documents::Listed(documents.to_vec()),
-        }
+        Rows { path: PathBuf::new(), sequence: 1, manifest: 0, documents: documents.to_vec() }
     }
 
     #[test]
@@ -221,39 +187,29 @@ mod tests {
         let rows = told(&[(5, 2), (9, 7), (1 << 40, 8)]);
         let mut numbering = Numbering::new(Some((&rows, 10)), 100);
         // 9 is gone; the graph has two of three vectors of the last one it knows.
-        assert_eq!(numbering.first_slot(5, None, 2), Some(2));
-        assert_eq!(numbering.first_slot(1 << 40, None, 3), Some(8));
-        assert_eq!(numbering.first_slot((1 << 40) + 1, None, 2), Some(11));
-        assert_eq!(numbering.first_slot((1 << 40) + 7, None, 87), Some(13));
-        assert_eq!(numbering.first_slot((1 << 40) + 8, None, 1), None);
+        assert_eq!(numbering.first_slot(5, 2), Some(2));
+        assert_eq!(numbering.first_slot(1 << 40, 3), Some(8));
+        assert_eq!(numbering.first_slot((1 << 40) + 1, 2), Some(11));
+        assert_eq!(numbering.first_slot((1 << 40) + 7, 87), Some(13));
+        assert_eq!(numbering.first_slot((1 << 40) + 8, 1), None);
     }
 
     #[test]
     fn without_a_graph_there_are_no_gaps() {
         let mut numbering = Numbering::new(None, 7);
-        let slots = [(3, 2), (8, 4), (9, 1)]
-            .map(|(number, passages)| numbering.first_slot(number, Some(50), passages));
+        let slots = [(3, 2), (8, 4), (9, 1)].map(|(number, passages)| numbering.first_slot(number, passages));
         assert_eq!(slots, [Some(0), Some(2), Some(6)]);
-        assert_eq!(numbering.first_slot(10, None, 1), None);
+        assert_eq!(numbering.first_slot(10, 1), None);
     }
 
     #[test]
     fn a_graph_that_contradicts_the_store_does_not_fit() {
         let rows = told(&[(5, 2), (9, 3)]);
         let graph = Some((&rows, 10));
-        assert_eq!(Numbering::new(graph, 100).first_slot(4, None, 1), None);
+        assert_eq!(Numbering::new(graph, 100).first_slot(4, 1), None);
         let mut numbering = Numbering::new(graph, 100);
-        assert_eq!(numbering.first_slot(5, None, 2), Some(2));
-        assert_eq!(numbering.first_slot(9, None, 1), None);
-        assert_eq!(Numbering::new(Some((&told(&[(5, 10)]), 10)), 100).first_slot(5, None, 1), None);
-    }
-
-    #[test]
-    fn a_graph_of_an_earlier_format_has_the_stores_own_numbers() {
-        let rows = Rows { path: PathBuf::new(), sequence: 1, manifest: None, documents: Documents::Own };
-        let mut numbering = Numbering::new(Some((&rows, 10)), 100);
-        let slots = [(1, Some(4), 2), (2, Some(9), 3), (3, Some(12), 1), (4, None, 2)]
-            .map(|(number, own, passages)| numbering.first_slot(number, own, passages));
-        assert_eq!(slots, [Some(4), Some(9), Some(12), Some(13)]);
+        assert_eq!(numbering.first_slot(5, 2), Some(2));
+        assert_eq!(numbering.first_slot(9, 1), None);
+        assert_eq!(Numbering::new(Some((&told(&[(5, 10)]), 10)), 100).first_slot(5, 1), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,13 +19,17 @@ use super::{
 use crate::{
     budget::Room,
     error::ErrorKind,
-    index::{IndexKind, IndexParams},
-    random::SplitMix as Random,
-    stop::Stop,
-    store::{
-        StoreError,
-        disk::{RealDisk, faulty::FaultyDisk},
+    files::{
+        disk::{Disk, RealDisk},
+        faulty::FaultyDisk,
     },
+    index::{IndexKind, IndexParams},
+    log::LogOptions,
+    random::SplitMix as Random,
+    segmented::{FolderLog, Options, logs::FolderOptions},
+    stop::Stop,
+    store::StoreError,
+    threads::Threads,
     value::{
         Payload, PointId, Value,
         filter::{Filter, RangeBounds},
@@ -55,6 +59,7 @@ pub(super) fn spec(kind: IndexKind) -> CollectionSpec {
         dim: dim(),
         metric: Metric::Cosine,
         index: IndexParams { kind, m: 12, ef_construction: 64, ef_search: 64, ..IndexParams::default() },
+        fingerprint: String::new(),
     }
 }
 
@@ -63,8 +68,27 @@ fn made(kind: IndexKind) -> Made {
     Made { spec: spec(kind), identity: None }
 }
 
-pub(super) fn options() -> CollectionOptions {
-    CollectionOptions { store_cache_bytes: 8 << 20, threads: crate::threads::Threads::new(1).unwrap() }
+/// So small that a few documents fill a segment.
+pub(super) const SMALL: Options = Options { seal_bytes: 8 << 10, carry_bytes: 2 << 10, segments_max: 3 };
+
+/// The folder of a collection in a data folder.
+pub(super) fn place(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("collections/c")
+}
+
+/// What a new process has for the collection in `place`: whoever had it open before is gone.
+pub(super) fn options(place: &Path) -> CollectionOptions {
+    options_on(&(Arc::new(RealDisk) as _), place, Threads::new(1).unwrap())
+}
+
+fn options_on(disk: &Arc<dyn Disk>, place: &Path, threads: Arc<Threads>) -> CollectionOptions {
+    let root = place.parent().and_then(Path::parent).unwrap();
+    std::fs::create_dir_all(root).unwrap();
+    let log = LogOptions { file_bytes: 256 << 10, reserve_bytes: 64 << 10, ..LogOptions::default() };
+    let options = FolderOptions { log, log_bytes_max: 256 << 10, cache_bytes: 1 << 20 };
+    let (log, damages) = FolderLog::open(disk, root, &threads, options).unwrap();
+    assert_eq!(damages, []);
+    CollectionOptions { log, threads }
 }
 
 pub(super) fn id(name: &str) -> PointId {

@@ -1,14 +1,15 @@
-//! Changes a collection, in turns of a thread that writers share: takes what waits, makes it one durable batch, then
-//! changes the memory, then answers.
+//! Changes a collection, in turns of a thread that writers share: takes what waits, gives it to the log as one batch, and
+//! leaves; when the batch is durable, changes the memory, then answers.
 //!
-//! Order in the store is order in memory, and one sync serves all who wait. The changes of one call are one unit: all
-//! are done or none. A call that touches an id of a call before it waits for the next batch.
+//! Order in the store is order in memory. One batch is on its way at a time, and all that comes meanwhile is the next; the
+//! batches of all collections share the syncs of the log. The changes of one call are one unit: all are done or none. A
+//! call that touches an id of a call before it waits for the next batch.
 //! After a write that failed on disk, or a panic here, nothing more is taken until a restart.
 
 use std::{
     collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,9 @@ use super::{
     slots::{Entry, version},
 };
 use crate::{
-    store::{StoreBatch, body::Body},
+    error::with_sources,
+    segmented::{Durability, StoreBatch},
+    store::{StoreError, body::Body},
     threads::crew::Next,
     value::{PointId, datetime},
 };
@@ -31,20 +34,20 @@ pub(super) const QUEUE_MAX: usize = 1024;
 /// Bytes that may wait.
 pub(super) const QUEUE_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes after which a batch takes no further call: reads of the store wait while a batch is applied.
+/// Bytes after which a batch takes no further call: reads of the memory wait while a batch is applied.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Calls of one batch.
 const BATCH_JOBS: usize = 256;
 
-/// Removed documents purged with one batch.
-const PURGE_MAX: usize = 1024;
+/// How long calls wait for documents before them to be sealed.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often the writer looks whether they are.
+const BEHIND_LOOK: Duration = Duration::from_millis(5);
 
 /// Numbers in memory are given out anew if that frees this part of all.
 const FREED_SHARE: u64 = 16;
-
-/// How long removed documents may wait for a batch to be purged with.
-const PURGE_AFTER: Duration = Duration::from_secs(1);
 
 /// What one caller wants written.
 #[derive(Debug, Clone)]
@@ -114,17 +117,34 @@ impl std::fmt::Debug for Job {
     }
 }
 
-/// What readers of the state before a batch hold, and the documents it removed.
-type Removed = (Arc<()>, Vec<u64>);
-
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Taken from the queue, but for the next batch.
     held: Option<Job>,
     next: Numbers,
-    purge_list: VecDeque<Removed>,
-    /// When they are purged though nothing is written.
-    purge_at: Instant,
+    flight: Option<Flight>,
+    /// Since when calls wait for the keeper.
+    behind: Option<Instant>,
+}
+
+/// A batch on its way to the disk.
+struct Flight {
+    plan: Plan,
+    answers: Vec<Result<Vec<Written>, CollectionError>>,
+    dones: Vec<Option<WriteDone>>,
+    /// The calls, to be tried one by one, where there are several.
+    kept: Vec<Call>,
+    landed: Arc<Landed>,
+}
+
+/// What became of a batch, once the log tells.
+#[derive(Debug, Default)]
+struct Landed(Mutex<Option<Result<(), StoreError>>>);
+
+impl Landed {
+    fn lock(&self) -> MutexGuard<'_, Option<Result<(), StoreError>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the next document gets.
@@ -145,53 +165,69 @@ struct Plan {
     next: Numbers,
 }
 
+/// A plan, and the answer of each of its calls if it can be done.
+type Planned = (Plan, Vec<Result<Vec<Written>, CollectionError>>);
+
 impl Writer {
-    /// `removed` are documents whose space is yet to be taken back.
-    pub(super) fn new(shared: Arc<Shared>, removed: Vec<u64>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         let next = Numbers::of(&shared);
-        let purge_list =
-            if removed.is_empty() { VecDeque::new() } else { VecDeque::from([(Arc::default(), removed)]) };
-        let purge_at = Instant::now() + PURGE_AFTER;
-        Writer { shared, held: None, next, purge_list, purge_at }
+        Writer { shared, held: None, next, flight: None, behind: None }
     }
 
-    /// One batch, if there is one. Leaves when nobody can send any more and everything sent is answered.
+    /// Ends the batch that is on its way, if it has come to its end, and begins the next. Leaves when nobody can send any
+    /// more and everything sent is answered.
     pub(super) fn turn(&mut self) -> Next {
+        if let Some(flight) = self.flight.take() {
+            let landed = flight.landed.lock().take();
+            match landed {
+                Some(result) => self.end(flight, result),
+                // Woken by a new call, which waits.
+                None => {
+                    self.flight = Some(flight);
+                    return Next::Woken;
+                }
+            }
+        }
+        if self.shared.is_stale.swap(false, Ordering::SeqCst) {
+            // No batch is on its way, so the store has what the memory has.
+            self.shared.write_memory().documents = self.shared.store.snapshot();
+            // Files that only the snapshot before held can go.
+            self.shared.wake_keeper();
+        }
+        if self.waits_for_keeper() {
+            return Next::At(Instant::now() + BEHIND_LOOK);
+        }
         if let Some(jobs) = self.next_batch() {
-            let (calls, mut dones): (Vec<_>, Vec<_>) =
-                jobs.into_iter().map(|job| (job.call, Some(job.done))).unzip();
-            let worked = catch_unwind(AssertUnwindSafe(|| self.work(calls, &mut dones)));
-            if worked.is_err() {
-                self.shared.fail("the writer panicked; see the log".to_owned());
-            }
-            for done in dones.into_iter().flatten() {
-                answer(done, Err(self.shared.read_only_error()));
-            }
-            self.purge_at = Instant::now() + PURGE_AFTER;
+            self.begin(jobs);
+        }
+        if self.flight.is_some() {
+            return Next::Woken;
         }
         let (waiting, open) = self.shared.jobs.state();
         if waiting || self.held.is_some() {
             Next::Again
         } else if !open {
             Next::Leave
-        } else if self.purge_list.is_empty() || self.shared.read_only().is_some() {
-            Next::Woken
         } else {
-            Next::At(self.purge_at)
+            Next::Woken
         }
     }
 
-    /// What waits, bounded; empty if there is only space to take back, `None` if there is nothing to do.
+    /// Whether calls wait since documents come faster than they can be sealed. Not for long: then they are told so.
+    fn waits_for_keeper(&mut self) -> bool {
+        let (waiting, _) = self.shared.jobs.state();
+        if !(waiting || self.held.is_some()) || !self.shared.store.is_behind() {
+            self.behind = None;
+            return false;
+        }
+        self.shared.wake_keeper();
+        self.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND_PATIENCE
+            && !self.shared.is_stuck.load(Ordering::SeqCst)
+    }
+
+    /// What waits, bounded.
     fn next_batch(&mut self) -> Option<Vec<Job>> {
-        let first = match self.held.take().or_else(|| self.shared.jobs.pop()) {
-            Some(job) => job,
-            None => {
-                let purge = !self.purge_list.is_empty()
-                    && self.shared.read_only().is_none()
-                    && self.purge_at <= Instant::now();
-                return purge.then(Vec::new);
-            }
-        };
+        let first = self.held.take().or_else(|| self.shared.jobs.pop())?;
         let mut ids: HashSet<PointId> = first.call.writes.iter().map(|w| w.id().clone()).collect();
         let mut bytes = first.bytes;
         let mut jobs = vec![first];
@@ -213,88 +249,155 @@ impl Writer {
         Some(jobs)
     }
 
-    fn work(&mut self, calls: Vec<Call>, dones: &mut [Option<WriteDone>]) {
-        if self.shared.read_only().is_some() {
-            return;
-        }
-        let many = calls.len() > 1;
-        let kept = many.then(|| calls.clone());
-        match self.attempt(calls) {
-            Ok(answers) => {
-                for (done, result) in dones.iter_mut().zip(answers) {
-                    if let Some(done) = done.take() {
-                        answer(done, result);
+    /// Gives the log a batch of these calls, or answers them.
+    fn begin(&mut self, jobs: Vec<Job>) {
+        let (calls, dones): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.call, Some(job.done))).unzip();
+        let mut dones = dones;
+        self.guarded(|writer| {
+            if writer.shared.read_only().is_some() {
+                return;
+            }
+            let kept = if calls.len() > 1 { calls.clone() } else { Vec::new() };
+            match writer.plan_all(calls) {
+                Ok((plan, answers)) if plan.batch.is_empty() => tell(&mut dones, answers),
+                Ok((mut plan, answers)) => {
+                    let batch = std::mem::take(&mut plan.batch);
+                    let landed = Arc::new(Landed::default());
+                    match writer.hand_in(batch, &landed) {
+                        Ok(()) => {
+                            let dones = std::mem::take(&mut dones);
+                            writer.flight = Some(Flight { plan, answers, dones, kept, landed });
+                        }
+                        Err(error) => writer.refused(kept, error, &mut dones),
                     }
                 }
+                Err(error) => writer.refused(kept, error, &mut dones),
             }
-            // Nothing was done. What needs less room, deletes above all, must not suffer for the others.
-            Err(error) if is_passing(&error) => {
-                let calls = kept.into_iter().flatten();
-                for (done, call) in dones.iter_mut().zip(calls) {
-                    let result = match self.attempt(vec![call]) {
-                        Ok(mut answers) => answers.pop().unwrap_or(Ok(Vec::new())),
-                        Err(error) => Err(error),
-                    };
-                    if self.shared.read_only().is_none()
-                        && let Some(done) = done.take()
-                    {
-                        answer(done, result);
-                    }
-                }
-                if !many && let Some(done) = dones.first_mut().and_then(Option::take) {
-                    answer(done, Err(error));
+        });
+        self.tell_read_only(dones);
+    }
+
+    /// Takes over a batch of which the log has told what became of it.
+    fn end(&mut self, flight: Flight, landed: Result<(), StoreError>) {
+        let Flight { plan, answers, mut dones, kept, .. } = flight;
+        self.guarded(|writer| match landed {
+            Ok(()) => {
+                if writer.apply(plan).is_ok() {
+                    tell(&mut dones, answers);
                 }
             }
-            // The collection is read-only now, which is what they are told.
-            Err(_) => {}
+            Err(error) => writer.refused(kept, error.into(), &mut dones),
+        });
+        self.tell_read_only(dones);
+    }
+
+    /// A panic leaves the collection read-only.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.shared.fail("the writer panicked; see the log".to_owned());
         }
     }
 
-    /// One durable batch of `calls`, and an answer for each. An error: none of them was done; the collection is
-    /// read-only unless the disk was full.
-    fn attempt(
-        &mut self,
-        calls: Vec<Call>,
-    ) -> Result<Vec<Result<Vec<Written>, CollectionError>>, CollectionError> {
+    /// Answers those who were not told anything: the collection takes no writes.
+    fn tell_read_only(&self, dones: Vec<Option<WriteDone>>) {
+        for done in dones.into_iter().flatten() {
+            answer(done, Err(self.shared.read_only_error()));
+        }
+    }
+
+    /// Nothing of a batch was done. Where that may pass, its calls are tried one by one: what needs less room, deletes
+    /// above all, must not suffer for the others.
+    fn refused(&mut self, kept: Vec<Call>, error: CollectionError, dones: &mut [Option<WriteDone>]) {
+        if !is_passing(&error) {
+            self.fail_for(&error);
+            return;
+        }
+        if kept.is_empty() {
+            if let Some(done) = dones.first_mut().and_then(Option::take) {
+                answer(done, Err(error));
+            }
+            return;
+        }
+        for (done, call) in dones.iter_mut().zip(kept) {
+            let result = self.alone(call);
+            if self.shared.read_only().is_some() {
+                return;
+            }
+            if let Some(done) = done.take() {
+                answer(done, result);
+            }
+        }
+    }
+
+    /// One call as a batch of its own, to its end.
+    fn alone(&mut self, call: Call) -> Result<Vec<Written>, CollectionError> {
+        let (mut plan, mut answers) = self.plan_all(vec![call])?;
+        if !plan.batch.is_empty() {
+            let batch = std::mem::take(&mut plan.batch);
+            if let Err(error) = self.shared.store.commit(batch) {
+                let error = CollectionError::from(error);
+                if !is_passing(&error) {
+                    self.fail_for(&error);
+                }
+                return Err(error);
+            }
+            self.apply(plan)?;
+        }
+        answers.pop().unwrap_or(Ok(Vec::new()))
+    }
+
+    /// Takes no writes from now on, unless it is the store, or the log, that says so itself.
+    fn fail_for(&self, error: &CollectionError) {
+        if self.shared.store.failed().is_none() {
+            self.shared.fail(with_sources(error));
+        }
+    }
+
+    fn plan_all(&mut self, calls: Vec<Call>) -> Result<Planned, CollectionError> {
         self.make_numbers(&calls)?;
         let mut plan = Plan { next: self.next, ..Plan::default() };
         let mut answers = Vec::with_capacity(calls.len());
         for call in calls {
             answers.push(self.plan(call, &mut plan));
         }
-        let purged = match self.plan_purge(&mut plan.batch) {
-            Ok(purged) => purged,
-            // What cannot be read cannot be trusted with more.
-            Err(error) if is_passing(&error) => return Err(error),
-            Err(error) => {
-                self.shared.fail(format!("removed documents cannot be purged: {error}"));
-                return Err(error);
+        Ok((plan, answers))
+    }
+
+    fn hand_in(&self, batch: StoreBatch, landed: &Arc<Landed>) -> Result<(), CollectionError> {
+        let (landed, shared) = (Arc::clone(landed), Arc::downgrade(&self.shared));
+        let done = move |result| {
+            *landed.lock() = Some(result);
+            if let Some(shared) = shared.upgrade() {
+                shared.wake_writer();
             }
         };
-        if let Err(error) = self.shared.store.commit(plan.batch) {
-            if !error.is_passing() {
-                self.shared.fail(self.shared.store.failed().unwrap_or_else(|| "a write failed".to_owned()));
-            }
+        self.shared.store.hand_in(|_| batch, Durability::Power, done)?;
+        Ok(())
+    }
+
+    /// Makes what is durable searchable.
+    fn apply(&mut self, plan: Plan) -> Result<(), CollectionError> {
+        let Plan { arrivals, departures, next, .. } = plan;
+        self.next = next;
+        let applied = {
+            let mut memory = self.shared.write_memory();
+            // Taken under the lock: what is merged away between the two would be known and not there.
+            let documents = self.shared.store.snapshot();
+            memory.apply(&departures, arrivals, documents)
+        };
+        // A bug of ours. A restart finds it.
+        if let Err(error) = applied {
+            self.shared.fail(format!("durable documents could not be made searchable: {error}"));
             return Err(error.into());
         }
-        self.forget_purged(purged);
-        self.next = plan.next;
-        if plan.arrivals.is_empty() && plan.departures.is_empty() {
-            return Ok(answers);
-        }
-        let removed: Vec<u64> = plan.departures.iter().map(|departure| departure.number).collect();
-        let before = self.shared.write_memory().apply(&plan.departures, plan.arrivals);
-        match before {
-            // Also if it removed nothing: a reader of a state before may know documents that later batches remove.
-            Ok(generation) => self.purge_list.push_back((generation, removed)),
-            // Durable, but not searchable: a bug of ours. A restart finds it.
-            Err(error) => {
-                self.shared.fail(format!("durable documents could not be made searchable: {error}"));
-                return Err(error.into());
-            }
-        }
         self.shared.wake_indexer();
-        Ok(answers)
+        if !self.shared.store.is_tidy() {
+            self.shared.wake_keeper();
+        }
+        if !departures.is_empty() {
+            self.shared.wake_merger();
+        }
+        Ok(())
     }
 
     /// Gives all numbers in memory out anew if they do not suffice for `calls` and those of removed documents would. It is
@@ -313,11 +416,10 @@ impl Writer {
         if (doc + docs <= max && slot + slots <= max) || freed < max / FREED_SHARE {
             return Ok(());
         }
-        self.shared.store.take_back_refused()?;
         let begun = Instant::now();
         let filled = recover::fill(&self.shared.spec, &self.shared.store, None, self.shared.numbers_max);
         let new = match filled {
-            Ok(Some((memory, _))) => memory,
+            Ok(Some(memory)) => memory,
             Ok(None) => return Ok(()),
             Err(error) => {
                 if !is_passing(&error) {
@@ -370,12 +472,12 @@ impl Writer {
             steps.push((write, known.map(|(doc, number, _)| (doc, number)), settled));
         }
         drop(memory);
+        let documents = self.shared.store.snapshot();
         let mut heads = Vec::with_capacity(steps.len());
         for (_, known, settled) in &steps {
             heads.push(match (known, settled) {
                 (Some((doc, number)), None) => {
-                    let (head, body) = self.shared.read_head(*number)?;
-                    Some((*doc, *number, head, body))
+                    Some((*doc, *number, self.shared.read_head(&documents, *number)?))
                 }
                 _ => None,
             });
@@ -387,9 +489,9 @@ impl Writer {
                 outcomes.push(Written { outcome, version: known.map(|(_, number)| version(number)) });
                 continue;
             }
-            if let Some((doc, number, head, body)) = head {
-                plan.batch.remove(number, &head);
-                plan.departures.push(Departure { doc, number, payload: body.payload });
+            if let Some((doc, number, head)) = head {
+                plan.batch.bury(number, head.passages());
+                plan.departures.push(Departure { doc, payload: head.body.payload });
             }
             outcomes.push(match write {
                 Write::Delete(_) | Write::DeleteIf { .. } => {
@@ -402,37 +504,6 @@ impl Writer {
             });
         }
         Ok(outcomes)
-    }
-
-    /// Adds the purge of documents that no reader can still want. Returns how many of the first entry of the list.
-    fn plan_purge(&mut self, batch: &mut StoreBatch) -> Result<usize, CollectionError> {
-        // Oldest first: what an entry holds is known to readers of its own generation and of all before.
-        while let Some((readers, docs)) = self.purge_list.front_mut() {
-            if Arc::get_mut(readers).is_none() {
-                return Ok(0);
-            }
-            if !docs.is_empty() {
-                break;
-            }
-            self.purge_list.pop_front();
-        }
-        let Some((_, numbers)) = self.purge_list.front() else { return Ok(0) };
-        let purged = numbers.len().min(PURGE_MAX);
-        for number in &numbers[numbers.len() - purged..] {
-            batch.purge(*number, &self.shared.store)?;
-        }
-        Ok(purged)
-    }
-
-    fn forget_purged(&mut self, purged: usize) {
-        if purged > 0
-            && let Some((_, docs)) = self.purge_list.front_mut()
-        {
-            docs.truncate(docs.len() - purged);
-            if docs.is_empty() {
-                self.purge_list.pop_front();
-            }
-        }
     }
 }
 
@@ -457,8 +528,7 @@ impl Plan {
         self.next = Numbers { doc: doc + 1, slot: first_slot + passages, number: number + 1 };
         let entry = Entry { id: id.clone(), hash: content_hash, number, first_slot, passages };
         let body = Body { id, title, payload, content_hash: content_hash.0, passages: ranges, updated_at };
-        let encoded = body.encode();
-        self.batch.put(number, encoded, &text, vectors.iter().map(|v| v.as_slice()));
+        self.batch.put(number, &body, &text, vectors.iter().map(|v| v.as_slice()));
         self.arrivals.push(Arrival { doc, entry, payload: body.payload, vectors });
         number
     }
@@ -466,6 +536,15 @@ impl Plan {
 
 fn is_passing(error: &CollectionError) -> bool {
     matches!(error, CollectionError::Store(e) if e.is_passing())
+}
+
+/// Answers each of these calls.
+fn tell(dones: &mut [Option<WriteDone>], answers: Vec<Result<Vec<Written>, CollectionError>>) {
+    for (done, result) in dones.iter_mut().zip(answers) {
+        if let Some(done) = done.take() {
+            answer(done, result);
+        }
+    }
 }
 
 /// A caller's panic is the caller's.

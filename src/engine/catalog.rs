@@ -8,7 +8,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -79,6 +82,8 @@ pub(super) struct Names {
     full: ArcSwapOption<String>,
     /// One change at a time; held by blocking code only.
     changing: Mutex<()>,
+    /// A collection is being opened since it keeps the log large.
+    opening: Arc<AtomicBool>,
 }
 
 impl Open {
@@ -166,6 +171,11 @@ impl Names {
 
     /// Why something takes no writes any more, if so.
     pub(super) fn failed(&self) -> Option<String> {
+        if let Some(reason) = self.shelf.log().failed() {
+            return Some(format!(
+                "nothing is written any more: {reason}; restart after the disk is repaired"
+            ));
+        }
         let collections = self.now();
         let read_only = collections.collections.iter().find_map(|(name, open)| {
             let reason = open.open_now()?.read_only()?;
@@ -185,9 +195,27 @@ impl Names {
         });
         self.full.store(full);
         self.catalog.revive();
-        for open in self.now().collections.values() {
-            if let Some(collection) = open.open_now() {
-                collection.revive();
+    }
+
+    /// Where the log of the folder is too large since one collection has entries in it that no segment holds, sees to it
+    /// that they are put down elsewhere. Waits for nothing.
+    pub(super) fn let_go_of_log(&self) {
+        let Some(identity) = self.shelf.log().pinned_by() else { return };
+        let now = self.now();
+        let places = now.collections.values().filter_map(|open| open.place.as_ref().ok());
+        let Some(place) = places.into_iter().find(|place| place.identity() == Some(identity)) else { return };
+        if let Some(collection) = place.open_now() {
+            collection.let_go();
+        } else if place.damage().is_none() && !self.opening.swap(true, Ordering::SeqCst) {
+            // It begins with that when it is open.
+            let (place, opening) = (Arc::clone(place), Arc::clone(&self.opening));
+            let started = threads::apart("open-pinning", move || {
+                // Why it cannot be opened is known to the place, and told.
+                let _ = place.collection();
+                opening.store(false, Ordering::SeqCst);
+            });
+            if started.is_err() {
+                self.opening.store(false, Ordering::SeqCst);
             }
         }
     }
@@ -204,6 +232,8 @@ impl Names {
                 }
             }
         }
+        // What the collections left is written, and the mark of a clean end.
+        self.shelf.log().close();
         first.and(self.catalog.close().map_err(Into::into))
     }
 

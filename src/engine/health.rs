@@ -11,8 +11,7 @@ use std::sync::{
 use super::{Engine, Finding};
 
 impl Engine {
-    /// Looks at the disk, and lets collections that found no room on it take writes again once there is room. What it
-    /// finds, [`Engine::healthy`] says. One look at a time: a second one answers at once.
+    /// Looks at the disk, and lets the catalogue take changes again once there is room. What it finds, [`Engine::healthy`] says. One look at a time: a second one answers at once.
     pub async fn examine(&self) {
         if self.is_closing() || self.examining.swap(true, Ordering::SeqCst) {
             return;
@@ -46,6 +45,7 @@ impl Engine {
         if !self.is_closing() {
             self.vitals.probe(&self.threads, &self.names);
             self.names.close_idle(self.config.data.close_after);
+            self.names.let_go_of_log();
         }
     }
 

@@ -15,6 +15,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    collection::FolderLog,
     config::{Config, NO_MODEL},
     encoder::Encoders,
     handles,
@@ -161,7 +162,9 @@ impl Engine {
         }
         // As many as search at once, and no more than can all be open.
         let openings = threads.search.workers().current_num_threads().min(open_max).max(1);
-        let shelf = Shelf::new(open_max, data.store_cache_bytes, Arc::clone(&threads));
+        let cache_bytes = usize::try_from(data.store_cache_bytes).unwrap_or(usize::MAX);
+        let log = FolderLog::of(&data.dir, &threads, cache_bytes)?;
+        let shelf = Shelf::new(open_max, log, Arc::clone(&threads));
         let names = Arc::new(Names::open(&data.dir, shelf)?);
         let bulk_room =
             u32::try_from(config.encoder.queue_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     allocator,
-    collection::{Collection, CollectionError, CollectionOptions, CollectionSpec, Identity, Made},
+    collection::{Collection, CollectionError, CollectionOptions, CollectionSpec, FolderLog, Identity, Made},
     error::{ErrorKind, Fault as _, with_sources},
     store::StoreError,
     threads::{Threads, large::dispose},
@@ -31,8 +31,8 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 120 } else {
 const ROOM_LOOK: Duration = Duration::from_millis(20);
 /// A collection that could not be opened for want of something, such as file handles, is tried again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The least that a collection's store gets for its cache. Enough to be given back to the system when it closes.
-const CACHE_BYTES_MIN: u64 = 1 << 20;
+/// What a collection that closes gives back, at least; see `allocator`.
+const MEMORY_BYTES: usize = 1 << 20;
 
 /// What bounds the collections that are open.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Shelf {
     max: usize,
     /// See [`ROOM_PATIENCE`].
     patience: Duration,
-    threads: Arc<Threads>,
+    options: CollectionOptions,
     room: Mutex<Room>,
     /// Held while a collection's description is changed.
     describing: Mutex<()>,
@@ -50,8 +50,6 @@ pub(super) struct Shelf {
 struct Room {
     /// Open, or being opened or closed.
     taken: usize,
-    /// Of all stores together, what no open one has.
-    cache_bytes: u64,
     open: Vec<Weak<Place>>,
 }
 
@@ -94,20 +92,16 @@ enum State {
     Gone,
 }
 
-/// The place of one that is open, or being opened or closed. Dropped, another one has it, with what its store cached.
+/// The place of one that is open, or being opened or closed. Dropped, another one has it.
 #[derive(Debug)]
-struct Taken {
-    shelf: Arc<Shelf>,
-    cache_bytes: u64,
-}
+struct Taken(Arc<Shelf>);
 
 impl Drop for Taken {
     fn drop(&mut self) {
         // What the collection kept in memory lay in small pieces among those of others.
-        allocator::given_back(usize::try_from(self.cache_bytes).unwrap_or(usize::MAX));
-        let mut room = lock(&self.shelf.room);
+        allocator::given_back(MEMORY_BYTES);
+        let mut room = lock(&self.0.room);
         room.taken -= 1;
-        room.cache_bytes += self.cache_bytes - CACHE_BYTES_MIN;
         room.open.retain(|place| place.strong_count() > 0);
     }
 }
@@ -153,14 +147,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shelf {
-    /// For at most `max` open collections whose stores cache `cache_bytes` all together.
-    pub(super) fn new(max: usize, cache_bytes: u64, threads: Arc<Threads>) -> Arc<Self> {
+    /// For at most `max` open collections.
+    pub(super) fn new(max: usize, log: Arc<FolderLog>, threads: Arc<Threads>) -> Arc<Self> {
         let max = max.max(1);
-        // What every one gets in any case is set aside, so that the sum stays below the budget.
-        let least = CACHE_BYTES_MIN * max as u64;
-        let room = Room { taken: 0, cache_bytes: cache_bytes.saturating_sub(least), open: Vec::new() };
-        let (room, describing) = (Mutex::new(room), Mutex::default());
-        Arc::new(Shelf { max, patience: ROOM_PATIENCE, threads, room, describing })
+        let (options, patience) = (CollectionOptions { log, threads }, ROOM_PATIENCE);
+        let room = Mutex::new(Room { taken: 0, open: Vec::new() });
+        Arc::new(Shelf { max, patience, options, room, describing: Mutex::default() })
+    }
+
+    /// The log of the data folder.
+    pub(super) fn log(&self) -> &Arc<FolderLog> {
+        &self.options.log
     }
 
     /// To be held while a collection's description is changed.
@@ -181,10 +178,7 @@ impl Shelf {
                 let mut room = lock(&self.room);
                 if room.taken < self.max {
                     room.taken += 1;
-                    // Half of what is left: the first, which may be the only one, gets the most.
-                    let granted = room.cache_bytes / 2;
-                    room.cache_bytes -= granted;
-                    return Ok(Taken { shelf: Arc::clone(self), cache_bytes: CACHE_BYTES_MIN + granted });
+                    return Ok(Taken(Arc::clone(self)));
                 }
             }
             if !self.close_least_used() {
@@ -248,7 +242,7 @@ impl Place {
     ) -> Result<Arc<Self>> {
         let place = Place::new(shelf, (name, dir), Made { spec, identity: None });
         let taken = shelf.make_room().map_err(|refusal| refusal.of(name))?;
-        let collection = make(taken.options())?;
+        let collection = make(shelf.options.clone())?;
         place.identity.get_or_init(|| collection.identity());
         place.enter(collection, taken);
         Ok(place)
@@ -330,7 +324,7 @@ impl Place {
         let busy = Busy(self);
         let taken = self.shelf.make_room()?;
         let made = Made { spec: self.spec.clone(), identity: self.identity() };
-        match named(&self.name, || Collection::open(&self.dir, made, taken.options())) {
+        match named(&self.name, || Collection::open(&self.dir, made, self.shelf.options.clone())) {
             Ok(collection) => {
                 if self.identity().is_none() {
                     let identity = *self.identity.get_or_init(|| collection.identity());
@@ -430,12 +424,6 @@ impl Place {
     }
 }
 
-impl Taken {
-    fn options(&self) -> CollectionOptions {
-        CollectionOptions { store_cache_bytes: self.cache_bytes, threads: Arc::clone(&self.shelf.threads) }
-    }
-}
-
 /// The caller that opens or closes a collection. If it is dropped before it reports the result, the collection stays
 /// closed.
 struct Busy<'a>(&'a Place);
@@ -504,11 +492,14 @@ mod tests {
             dim: Dim::new(2).unwrap(),
             metric: Metric::Cosine,
             index: IndexParams::default(),
+            fingerprint: String::new(),
         };
-        let mut shelf = Shelf::new(1, 0, Threads::new(1).unwrap());
+        let threads = Threads::new(1).unwrap();
+        let log = FolderLog::of(folder.path(), &threads, 1 << 20).unwrap();
+        let mut shelf = Shelf::new(1, log, threads);
         Arc::get_mut(&mut shelf).unwrap().patience = Duration::ZERO;
         let create = |name: &str| {
-            let dir = folder.path().join(name);
+            let dir = folder.path().join("collections").join(name);
             let make = |options| Ok(Collection::create(&dir, spec.clone(), options)?);
             Place::create(&shelf, (name, &dir), spec.clone(), make)
         };

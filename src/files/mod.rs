@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the collection is built on it next"))]
 pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod faulty;
 #[cfg(test)]
 pub(crate) mod forgetful;
 mod map;

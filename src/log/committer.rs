@@ -152,7 +152,8 @@ impl Committer {
 
     fn make_room(&mut self, tickets: &[Ticket], frees: bool) -> Result<(), Refusal> {
         let payloads = tickets.iter().map(|ticket| payload_bytes(ticket.payload.len())).sum();
-        let begun = self.appender.make_room(block_bytes(tickets.len(), payloads), frees)?;
+        let appender = &mut self.appender;
+        let begun = careful(|| appender.make_room(block_bytes(tickets.len(), payloads), frees))?;
         if let Some(begun) = begun {
             // A rotation synced what was written.
             self.sync_at = None;
@@ -224,7 +225,8 @@ impl Committer {
         }
         // Only this thread adds to the ledger; nobody waits for the disk with it.
         drop(ledger);
-        self.appender.write(&entries)?;
+        let appender = &mut self.appender;
+        careful(|| appender.write(&entries))?;
         ledger = lock(&self.shared.ledger);
         for (sequence, (row, _)) in (first.0..).map(Sequence).zip(&entries) {
             ledger.note(sequence, row);
@@ -244,7 +246,10 @@ impl Committer {
             return;
         }
         self.reach(Point::BeforeSync);
-        if let Err(error) = self.appender.sync() {
+        let appender = &mut self.appender;
+        if let Err(Refusal::Fatal(error) | Refusal::Passing(error)) =
+            careful(|| appender.sync().map_err(Refusal::Fatal))
+        {
             self.fail(&error);
         }
         self.reach(Point::Synced);
@@ -299,6 +304,14 @@ impl Drop for Committer {
             self.answer(done, Err(error.clone()));
         }
     }
+}
+
+/// A panic is the end of the log, and whoever waits is told all the same.
+fn careful<T>(call: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let reason = format!("its committer panicked: {}", panic_text(&*panic)).into();
+        Err(Refusal::Fatal(LogError::Misled { reason }))
+    })
 }
 
 /// Tickets that want no sync before the others, as far as the order within each collection allows.

@@ -202,7 +202,7 @@ impl fmt::Debug for Points {
 
 impl LogOptions {
     /// Bytes of a file by default.
-    pub(crate) const FILE_BYTES: u64 = 64 << 20;
+    pub(crate) const FILE_BYTES: u64 = 16 << 20;
 }
 
 impl Default for LogOptions {

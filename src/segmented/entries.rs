@@ -22,6 +22,9 @@ const BATCH: u8 = 2;
 /// Kind of an entry that is a [`Carried`].
 const CARRIED: u8 = 3;
 
+/// Kind of the last entry of a collection: it is deleted, and what entries before say is nobody's.
+pub(super) const GONE: u8 = 4;
+
 /// zstd level of texts: above it, sentences get little smaller and much slower.
 const TEXT_LEVEL: i32 = 3;
 

@@ -12,28 +12,31 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
 };
 
 use super::{
-    entries::{ANNOUNCED, Carried},
+    entries::{ANNOUNCED, Carried, GONE},
     manifest::Manifest,
 };
 use crate::{
-    files::disk::{Disk, DiskFile, EntryKind},
+    files::{
+        self,
+        disk::{Disk, DiskFile, EntryKind, RealDisk},
+    },
     log::{self, Damage, Durability, Log, LogError, LogOptions, Sequence},
     segment::{self, BlockCache},
     store::{Identity, StoreError},
-    threads::crew::Crew,
+    threads::Threads,
 };
 
 /// Folder of the log in the data folder.
 pub(crate) const LOG_DIR: &str = "log";
 
 /// Folder of the collections' folders in the data folder.
-const COLLECTIONS_DIR: &str = "collections";
+pub(crate) const COLLECTIONS_DIR: &str = "collections";
 
 /// Says what the log is, and where it begins.
 const FOLDER_FILE: &str = "folder";
@@ -69,7 +72,7 @@ impl Default for FolderOptions {
 
 /// The log of a data folder. Many collections share it.
 #[derive(Debug)]
-pub(crate) struct FolderLog {
+pub struct FolderLog {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     cache: Arc<BlockCache>,
@@ -85,6 +88,26 @@ pub(crate) struct FolderLog {
     last: AtomicU64,
     /// Held by whoever cuts; the sequence below which nothing is needed, as `log/folder` says.
     cutting: Mutex<u64>,
+    /// Something was written that its writer wanted no sync for, and that may not be synced yet.
+    is_unsynced: AtomicBool,
+    /// They must outlive the last turn, which is waited for.
+    _threads: Arc<Threads>,
+}
+
+impl Drop for FolderLog {
+    /// Whoever opens the folder next finds nobody else at its log.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Entries of a collection that has no folder, and was not deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    /// Which collection, as far as the log says.
+    pub(crate) identity: Option<Identity>,
+    /// Entries that no segment is known to hold.
+    pub(crate) entries: usize,
 }
 
 /// What is known of a collection in the log.
@@ -96,6 +119,8 @@ struct Known {
     places: Vec<Place>,
     /// The first entry that is needed.
     needed: Option<u64>,
+    /// Whether it has a folder in the data folder.
+    has_folder: bool,
     /// Whether the log has anything of it but that it was announced.
     has_written: bool,
     /// Whether the collection was opened since the log was.
@@ -143,6 +168,7 @@ pub(super) struct Ticket {
     pub(super) identity: Identity,
     pub(super) kind: u8,
     pub(super) payload: Vec<u8>,
+    pub(super) durability: Durability,
     pub(super) frees_room: bool,
     pub(super) done: Box<dyn FnOnce(Result<u64, StoreError>) + Send>,
 }
@@ -154,8 +180,28 @@ fn id_of(identity: Identity) -> u64 {
 }
 
 impl FolderLog {
-    /// Opens the log of the data folder `root`, which is made where there is none yet, and gives its writing to `crew`,
-    /// whose turns must not wait for writes themselves.
+    /// Opens the log of the data folder `root`, which is made if it is not there, with its defaults and `cache_bytes` of memory for blocks
+    /// of segments. One log of a folder may be open at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if the log is missing and there are collections that need it, or if a file in its place
+    /// is of another folder; [`StoreError::NewerFormat`], [`StoreError::DiskFull`], [`StoreError::Io`].
+    pub fn of(root: &Path, threads: &Arc<Threads>, cache_bytes: usize) -> Result<Arc<Self>, StoreError> {
+        let options = FolderOptions { cache_bytes, ..FolderOptions::default() };
+        files::create_private(root).map_err(|e| StoreError::io(root, e))?;
+        Ok(Self::open(&(Arc::new(RealDisk) as _), root, threads, options)?.0)
+    }
+
+    /// Which collection the segments in `dir`, a collection's folder, are of; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::NewerFormat`], [`StoreError::Io`].
+    pub(crate) fn collection_in(dir: &Path) -> Result<Option<Identity>, StoreError> {
+        super::identity_in(&RealDisk, dir)
+    }
+
+    /// Opens the log of the data folder `root`, which is made where there is none yet, and gives its writing to the
+    /// committers among `threads`.
     /// What is damaged in it is told, too; a collection that it hits is refused when it is opened.
     ///
     /// # Errors
@@ -164,7 +210,7 @@ impl FolderLog {
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
         root: &Path,
-        crew: &Crew,
+        threads: &Arc<Threads>,
         options: FolderOptions,
     ) -> Result<(Arc<Self>, Vec<Damage>), StoreError> {
         let dir = root.join(LOG_DIR);
@@ -182,6 +228,11 @@ impl FolderLog {
                 && let Ok(identity) = entry.bytes.try_into()
             {
                 known.identity = Some(Identity(identity));
+            }
+            if entry.kind == GONE {
+                known.has_written = false;
+                known.places.clear();
+                return;
             }
             known.has_written |= entry.kind != ANNOUNCED;
             if paths.last().is_none_or(|last| **last != *entry.file) {
@@ -205,10 +256,13 @@ impl FolderLog {
         for (id, known) in &mut collections {
             match manifests.collections.get(id) {
                 Some((identity, covered)) => {
+                    known.has_folder = true;
                     known.identity.get_or_insert(*identity);
                     known.places.retain(|place| place.sequence > *covered);
                 }
-                None if manifests.is_complete => known.places.clear(),
+                // Of a collection that was never made.
+                None if !known.has_written => known.places.clear(),
+                // Its folder may come back.
                 None => {}
             }
             known.needed = known.places.first().map(|place| place.sequence);
@@ -217,7 +271,7 @@ impl FolderLog {
         for damage in &damages {
             tracing::error!(%damage, "the log is damaged");
         }
-        log.run(committer, crew);
+        log.run(committer, &threads.committers);
         let last = next.before().0;
         let log = FolderLog {
             disk: Arc::clone(disk),
@@ -231,6 +285,8 @@ impl FolderLog {
             opened_at: last,
             last: AtomicU64::new(last),
             cutting: Mutex::new(from),
+            is_unsynced: AtomicBool::new(false),
+            _threads: Arc::clone(threads),
         };
         Ok((Arc::new(log), damages))
     }
@@ -240,7 +296,7 @@ impl FolderLog {
     }
 
     /// Where it is kept.
-    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
 
@@ -265,8 +321,56 @@ impl FolderLog {
     }
 
     /// A collection is no more: nobody needs its entries.
-    pub(crate) fn forget(&self, identity: Identity) {
+    pub(super) fn forget(&self, identity: Identity) {
         self.lock().remove(&id_of(identity));
+    }
+
+    /// Says in the log that a collection is deleted, durably. To be called before its folder goes, else its entries are
+    /// kept for the case that the folder comes back.
+    ///
+    /// # Errors
+    /// As [`super::Store::commit`].
+    pub(crate) fn delete(self: &Arc<Self>, identity: Identity) -> Result<(), StoreError> {
+        if self.has_written(identity) {
+            let (told, answer) = mpsc::sync_channel(1);
+            let done = move |written| _ = told.send(written);
+            self.append(Ticket {
+                identity,
+                kind: GONE,
+                payload: Vec::new(),
+                durability: Durability::Power,
+                frees_room: true,
+                done: Box::new(done),
+            })?;
+            answer.recv().unwrap_or_else(|_| Err(StoreError::io(&self.dir, super::ended())))?;
+        }
+        self.forget(identity);
+        Ok(())
+    }
+
+    /// Collections whose entries are kept although they have no folder: it was moved away, or is lost.
+    pub(crate) fn orphans(&self) -> Vec<Orphan> {
+        let collections = self.lock();
+        let orphans = collections.values().filter(|known| !known.has_folder && !known.places.is_empty());
+        orphans.map(|known| Orphan { identity: known.identity, entries: known.places.len() }).collect()
+    }
+
+    /// Makes durable what was written without a sync. Whoever puts down elsewhere that entries are not needed any more
+    /// calls it before.
+    ///
+    /// # Errors
+    /// As [`super::Store::commit`].
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        if !self.is_unsynced.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (told, answer) = mpsc::sync_channel(1);
+        self.log.sync(move |synced: Result<Sequence, LogError>| _ = told.send(synced.map(drop)))?;
+        let synced = answer.recv().unwrap_or(Err(LogError::Closed));
+        if synced.is_err() {
+            self.is_unsynced.store(true, Ordering::SeqCst);
+        }
+        Ok(synced?)
     }
 
     /// Says in the log whose number a number is; the sequence of that entry.
@@ -274,7 +378,9 @@ impl FolderLog {
         let (told, sequence) = mpsc::sync_channel(1);
         let done = move |written| _ = told.send(written);
         let payload = identity.0.to_vec();
-        self.append(Ticket { identity, kind: ANNOUNCED, payload, frees_room: false, done: Box::new(done) })?;
+        let durability = Durability::Power;
+        let done = Box::new(done);
+        self.append(Ticket { identity, kind: ANNOUNCED, payload, durability, frees_room: false, done })?;
         sequence.recv().unwrap_or_else(|_| Err(StoreError::io(&self.dir, super::ended())))
     }
 
@@ -283,11 +389,15 @@ impl FolderLog {
     /// # Errors
     /// `done` is not called then: [`StoreError::Busy`], [`StoreError::Io`].
     pub(super) fn append(self: &Arc<Self>, ticket: Ticket) -> Result<(), StoreError> {
-        let Ticket { identity, kind, payload, frees_room, done } = ticket;
+        let Ticket { identity, kind, payload, durability, frees_room, done } = ticket;
         let id = id_of(identity);
         let this = Arc::downgrade(self);
         let done = move |written: Result<Sequence, LogError>| {
             let is_announcement = kind == ANNOUNCED;
+            if let (Durability::Process, Some(this)) = (durability, this.upgrade()) {
+                // Before it is applied, so that nothing is made of it without a sync.
+                this.is_unsynced.store(true, Ordering::SeqCst);
+            }
             done(written.clone().map(|sequence| sequence.0).map_err(StoreError::from));
             if let (Ok(sequence), Some(this)) = (written, this.upgrade()) {
                 // After it was applied, and before it counts as applied: nothing that it pins is cut meanwhile.
@@ -298,7 +408,7 @@ impl FolderLog {
                 this.last.store(sequence.0, Ordering::SeqCst);
             }
         };
-        let ticket = log::Ticket::new(id, kind, payload, Durability::Power, done);
+        let ticket = log::Ticket::new(id, kind, payload, durability, done);
         let ticket = if frees_room { ticket.frees_room() } else { ticket };
         self.log.submit(ticket).map_err(StoreError::from)
     }
@@ -344,6 +454,7 @@ impl FolderLog {
         let mut collections = self.lock();
         let known = collections.entry(id_of(identity)).or_default();
         known.was_opened = true;
+        known.has_folder = true;
         known.places = Vec::new();
         known.parked = None;
     }
@@ -364,16 +475,27 @@ impl FolderLog {
 
     /// Whether the log is too large and this collection is why its oldest file stays.
     pub(super) fn is_pinned_by(&self, identity: Identity) -> bool {
+        self.pinning(|known| known.identity == Some(identity)).is_some()
+    }
+
+    /// Who is to let go of its oldest entries, since the log is too large: seal them, or carry them forward. A
+    /// collection that is not open must be opened for it.
+    pub(crate) fn pinned_by(&self) -> Option<Identity> {
+        self.pinning(|known| known.has_folder && known.identity.is_some())
+    }
+
+    /// Of the collections of which `is_asked` says so, the one that keeps the oldest file of a log that is too large.
+    fn pinning(&self, is_asked: impl Fn(&Known) -> bool) -> Option<Identity> {
         let sizes = self.log.sizes();
         // The file that is written cannot go.
-        let Some(oldest) = sizes.files.first().and_then(|file| file.end) else { return false };
+        let oldest = sizes.files.first().and_then(|file| file.end)?;
         if sizes.bytes <= self.bytes_max {
-            return false;
+            return None;
         }
         let collections = self.lock();
-        let first = collections.values().filter_map(|known| known.needed).min();
-        let own = collections.get(&id_of(identity)).and_then(|known| known.needed);
-        own == first && own.is_some_and(|own| own < oldest.0)
+        let asked = collections.values().filter(|known| is_asked(known));
+        let first = asked.filter(|known| known.needed.is_some()).min_by_key(|known| known.needed)?;
+        first.needed.is_some_and(|needed| needed < oldest.0).then_some(first.identity).flatten()
     }
 
     /// Removes the files of the log that nobody needs. How many.

@@ -20,7 +20,7 @@ use std::{
 use roaring::RoaringBitmap;
 
 use super::{
-    Kept, Shared, Store,
+    Durability, Kept, Shared, Store,
     entries::{Carried, Entry, Gone},
     logs::Ticket,
     manifest::{Manifest, Named},
@@ -44,30 +44,26 @@ const TIER_BYTES_LEAST: u64 = 4 << 20;
 /// A segment is merged, alone if need be, when one of so many of its documents is dead.
 const DEAD_SHARE: u64 = 3;
 
-/// What [`Store::maintain`] did.
+/// What [`Store::tidy`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Maintained {
+pub(crate) struct Tidied {
     /// What grew is in a segment now.
     pub(crate) sealed: bool,
     /// What grew was said again at the end of the log.
     pub(crate) carried: bool,
-    /// Segments that one took the place of.
-    pub(crate) merged: usize,
 }
 
 impl Store {
-    /// Does what is due: seals what grew if it is large, has the log cut if this collection pins it, merges one group of segments if there is one to
-    /// be merged, removes what nobody reads any more. To be called again and again, and again at once if it did
-    /// anything. `stop` ends a merge, of which nothing is left then; the rest is short.
+    /// Does what is due and cannot wait for a merge: seals what grew if it is large, lets go of the log if this collection
+    /// pins it, removes what nobody reads any more. To be called again at once if it did anything.
     ///
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::NoHandle`]: nothing is lost, and it is tried again with the next call.
-    /// [`StoreError::Corrupt`] if a segment that is merged is damaged: it stays as it is.
-    pub(crate) fn maintain(&self, stop: &Stop) -> Result<Maintained, StoreError> {
+    pub(crate) fn tidy(&self) -> Result<Tidied, StoreError> {
         let shared = &self.0;
         shared.check_open()?;
         shared.remove_retired()?;
-        let mut done = Maintained::default();
+        let mut done = Tidied::default();
         let (unsealed, frozen) = {
             let state = shared.read_state();
             (state.growing.bytes(), state.frozen.is_some())
@@ -80,16 +76,17 @@ impl Store {
             } else {
                 done.sealed = self.seal()?;
             }
+        }
+        if done != Tidied::default() {
             shared.log.cut()?;
         }
-        done.merged = self.merge(stop)?;
         Ok(done)
     }
 
     /// Puts what grew into a segment, and its entries of the log can go. Whether there was anything.
     ///
     /// # Errors
-    /// As [`Store::maintain`].
+    /// As [`Store::tidy`].
     pub(crate) fn seal(&self) -> Result<bool, StoreError> {
         let shared = &self.0;
         shared.check_open()?;
@@ -154,18 +151,20 @@ impl Store {
                 let _ = answered.send(result.map(|sequence| shared.apply(sequence, &entry)));
             }
         };
-        let identity = shared.folder.identity;
-        shared.log.append(Ticket { identity, kind, payload, frees_room: true, done: Box::new(done) })?;
+        let (identity, durability) = (shared.folder.identity, Durability::Power);
+        let done = Box::new(done);
+        shared.log.append(Ticket { identity, kind, payload, durability, frees_room: true, done })?;
         answer.recv().unwrap_or_else(|_| Err(StoreError::io(self.dir(), super::ended())))?;
         growing.carried();
         shared.tell_needed();
         Ok(true)
     }
 
-    /// Merges one group of segments, if there is one to be merged. How many.
+    /// Merges one group of segments, if there is one to be merged. How many. `stop` ends it, and nothing is left of it.
     ///
     /// # Errors
-    /// As [`Store::maintain`].
+    /// [`StoreError::DiskFull`], [`StoreError::NoHandle`]: nothing is lost, and it is tried again with the next call.
+    /// [`StoreError::Corrupt`] if a segment that is merged is damaged: it stays as it is.
     pub(crate) fn merge(&self, stop: &Stop) -> Result<usize, StoreError> {
         let sizes: Vec<Size> = self.0.read_state().parts.iter().map(Size::of).collect();
         match due(&sizes, self.0.options.segments_max) {
@@ -177,7 +176,7 @@ impl Store {
     /// Merges all segments into one, and what is dead goes. How many there were.
     ///
     /// # Errors
-    /// As [`Store::maintain`].
+    /// As [`Store::merge`].
     pub(crate) fn merge_all(&self, stop: &Stop) -> Result<usize, StoreError> {
         let count = self.0.read_state().parts.len();
         self.merge_group(0..count, stop)
@@ -346,6 +345,8 @@ impl Shared {
             let state = self.read_state();
             (Arc::clone(&state.parts), state.sequence)
         };
+        // What is put down here was applied before, and must not be lost with the power.
+        self.log.sync()?;
         let mut parts = before.to_vec();
         let rows = buried_since(&before)?;
         let new_part = new.map(|sealed| {

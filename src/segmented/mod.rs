@@ -7,7 +7,7 @@
 //!
 //! What is true: the segments that the manifest names, their deletions, and the entries of the log after the last one
 //! that these hold. A batch is one entry. It is applied to what lies in memory when it is durable, and answered then.
-//! [`Store::maintain`] seals what grew, merges segments, and lets go of the log; reads and writes go on meanwhile.
+//! [`Store::tidy`] and [`Store::merge`] seals what grew, merges segments, and lets go of the log; reads and writes go on meanwhile.
 //!
 //! A document has a number of 64 bits, one more than the document before it, which is never given out again. So within a
 //! segment and over segments a number leads to its row by binary search.
@@ -28,6 +28,7 @@
 //! | `logs.rs` | the log of a folder, and who is in it |
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -36,7 +37,9 @@ use std::{
     },
 };
 
+pub(crate) use crate::log::Durability;
 use crate::{
+    files::disk::Disk,
     segment::Space,
     store::{Identity, StoreError, body::Body},
 };
@@ -54,8 +57,12 @@ pub(crate) mod take_over;
 mod tests;
 
 use entries::{Batch, Carried, Entry, Gone, Put};
-use logs::{FolderLog, Left, Parked, Ticket};
+pub use logs::FolderLog;
+pub(crate) use logs::Orphan;
+use logs::{Left, Parked, Ticket};
+pub(crate) use maintain::Tidied;
 use manifest::Manifest;
+pub(crate) use sealed::SPACE;
 use sealed::{Folder, Sealed};
 pub(crate) use state::Snapshot;
 use state::{Part, State};
@@ -93,15 +100,18 @@ impl Default for Options {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Head {
     /// As the collection gave it.
-    pub(crate) body: Vec<u8>,
-    /// How many vectors it has.
-    pub(crate) passages: u32,
+    pub(crate) body: Body,
     text_bytes: u64,
 }
 
 impl Head {
-    fn of(put: &Put) -> Self {
-        Head { body: put.body.clone(), passages: put.passages, text_bytes: put.text_bytes() }
+    fn of(put: &Put, dir: &Path) -> Result<Self, StoreError> {
+        Ok(Head { body: Body::decode(&put.body, dir)?, text_bytes: put.text_bytes() })
+    }
+
+    /// How many vectors it has.
+    pub(crate) fn passages(&self) -> u32 {
+        u32::try_from(self.body.passages.len()).unwrap_or(u32::MAX)
     }
 
     /// Bytes of the document's text, which need not be read to know it.
@@ -127,33 +137,26 @@ pub(crate) struct StoreBatch {
 }
 
 impl StoreBatch {
-    /// Adds a document under a number above all that were used before. Its body is as `FORMAT.md` of `store` says, with
-    /// a passage of the text for each vector: a batch with any other is refused.
+    /// Adds a document under a number above all that were used before, with a passage of the text for each vector: a
+    /// batch with any other is refused.
     pub(crate) fn put<'a>(
         &mut self,
         number: u64,
-        body: Vec<u8>,
+        body: &Body,
         text: &str,
         vectors: impl ExactSizeIterator<Item = &'a [f32]>,
     ) {
-        let passages = vectors.len();
         // Later, when it is sealed, nobody could be told any more.
-        let fits = Body::decode(&body, Path::new("")).is_ok_and(|body| {
-            body.passages.len() == passages
-                && body
-                    .passages
-                    .iter()
-                    .all(|range| text.get(range.start as usize..range.end as usize).is_some())
-        });
-        if !fits {
+        let is_part = |range: &Range<u32>| text.get(range.start as usize..range.end as usize).is_some();
+        if body.passages.len() != vectors.len() || !body.passages.iter().all(is_part) {
             self.refused = Some(format!("document {number} has not one passage of its text for each vector"));
         }
-        self.batch.puts.push(Arc::new(Put::new(number, body, text, vectors)));
+        self.batch.puts.push(Arc::new(Put::new(number, body.encode(), text, vectors)));
     }
 
-    /// Marks a document as gone.
-    pub(crate) fn bury(&mut self, number: u64, head: &Head) {
-        self.batch.buried.push(Gone { number, passages: head.passages });
+    /// Marks a document, which has so many vectors, as gone.
+    pub(crate) fn bury(&mut self, number: u64, passages: u32) {
+        self.batch.buried.push(Gone { number, passages });
     }
 
     /// Whether there is nothing to commit.
@@ -234,6 +237,31 @@ impl Pending {
     /// As [`Store::commit`].
     pub(crate) fn wait(self) -> Result<(), StoreError> {
         self.answer.recv().unwrap_or_else(|_| Err(StoreError::io(&self.path, ended())))
+    }
+}
+
+/// Tells whoever gave the log a batch what became of it; also where the log ends without a word, as by a panic.
+struct Answer<F: FnOnce(Result<(), StoreError>)> {
+    shared: Arc<Shared>,
+    /// The log took the batch.
+    is_taken: Arc<AtomicBool>,
+    done: Option<F>,
+}
+
+impl<F: FnOnce(Result<(), StoreError>)> Answer<F> {
+    fn give(&mut self, result: Result<(), StoreError>) {
+        if let Some(done) = self.done.take() {
+            self.shared.answered();
+            done(result);
+        }
+    }
+}
+
+impl<F: FnOnce(Result<(), StoreError>)> Drop for Answer<F> {
+    fn drop(&mut self) {
+        if self.is_taken.load(Ordering::SeqCst) {
+            self.give(Err(StoreError::io(&self.shared.folder.dir, ended())));
+        }
     }
 }
 
@@ -348,6 +376,21 @@ impl Store {
         &self.0.log
     }
 
+    /// Whether there is nothing for [`Store::tidy`] to do, as far as a look tells.
+    pub(crate) fn is_tidy(&self) -> bool {
+        let shared = &self.0;
+        let state = shared.read_state();
+        state.frozen.is_none()
+            && state.growing.bytes() < shared.options.seal_bytes
+            && !shared.folder.has_retired()
+            && !shared.log.is_pinned_by(shared.folder.identity)
+    }
+
+    /// Whether no document is taken until some of those before are sealed; see [`Store::tidy`].
+    pub(crate) fn is_behind(&self) -> bool {
+        self.0.is_behind()
+    }
+
     /// Which collection it is of.
     pub(crate) fn identity(&self) -> Identity {
         self.0.folder.identity
@@ -424,6 +467,24 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub(crate) fn submit(&self, build: impl FnOnce(u64) -> StoreBatch) -> Result<Pending, StoreError> {
+        let (answered, answer) = mpsc::sync_channel(1);
+        // Nobody may wait for it any more.
+        let told = move |result| _ = answered.send(result);
+        self.hand_in(build, Durability::Power, told)?;
+        Ok(Pending { answer, path: self.dir().to_owned() })
+    }
+
+    /// [`Store::submit`], as durable as asked. `done` is told what became of it, by the thread that writes the log: it
+    /// must not take long.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; `done` is not called then.
+    pub(crate) fn hand_in(
+        &self,
+        build: impl FnOnce(u64) -> StoreBatch,
+        durability: Durability,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) -> Result<(), StoreError> {
         let shared = &self.0;
         let mut submitting = shared.lock_submitting();
         shared.check_open()?;
@@ -434,52 +495,36 @@ impl Store {
         let next = shared.check(&batch, submitting.next)?;
         let (kind, payload) = batch.encode();
         let frees_room = batch.puts.is_empty();
-        let (answered, answer) = mpsc::sync_channel(1);
         let entry = Entry::Batch(batch);
-        let done = {
-            let shared = Arc::clone(shared);
-            move |result: Result<u64, StoreError>| {
-                let result = result.map(|sequence| shared.apply(sequence, &entry));
-                shared.answered();
-                // Nobody may wait for it any more.
-                let _ = answered.send(result);
-            }
+        let is_taken = Arc::new(AtomicBool::new(false));
+        let mut answer =
+            Answer { shared: Arc::clone(shared), is_taken: Arc::clone(&is_taken), done: Some(done) };
+        let done = move |result: Result<u64, StoreError>| {
+            let result = result.map(|sequence| answer.shared.apply(sequence, &entry));
+            answer.give(result);
         };
-        shared.log.append(Ticket {
+        let ticket = Ticket {
             identity: shared.folder.identity,
             kind,
             payload,
+            durability,
             frees_room,
             done: Box::new(done),
-        })?;
-        *submitting = Submitting { next, in_flight: submitting.in_flight + 1 };
-        Ok(Pending { answer, path: shared.folder.dir.clone() })
+        };
+        // Before it can be answered, and taken back where it is not taken.
+        let in_flight = submitting.in_flight + 1;
+        let before = std::mem::replace(&mut *submitting, Submitting { next, in_flight });
+        if let Err(refused) = shared.log.append(ticket) {
+            *submitting = before;
+            return Err(refused);
+        }
+        is_taken.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// All documents as they are now; see [`Snapshot`].
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.0.read_state().snapshot()
-    }
-
-    /// The head of a document. That of one that was buried, too, until its space is taken back.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`], [`StoreError::Io`].
-    pub(crate) fn head(&self, number: u64) -> Result<Option<Head>, StoreError> {
-        self.snapshot().head(number)
-    }
-
-    /// The text of a document whose head was read.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`], [`StoreError::Io`]; [`StoreError::Gone`] if it was buried and its space taken back
-    /// since: to be sure, read both from one [`Store::snapshot`].
-    pub(crate) fn text(&self, number: u64, head: &Head) -> Result<String, StoreError> {
-        if head.text_bytes == 0 {
-            return Ok(String::new());
-        }
-        let text = self.snapshot().text(number, self.dir())?;
-        text.ok_or_else(|| StoreError::Gone { path: self.dir().to_owned(), number })
     }
 
     /// Reads everything but the texts of the documents that are not buried, in the order of their numbers, and checks
@@ -498,7 +543,7 @@ impl Store {
         let (mut found, mut found_passages, mut after) = (0, 0, None);
         let mut check = |loaded: &Loaded, dir: &Path| {
             found += 1;
-            found_passages += u64::from(loaded.head.passages);
+            found_passages += u64::from(loaded.head.passages());
             let ascends = after.is_none_or(|after| after < loaded.number);
             after = Some(loaded.number);
             if ascends {
@@ -518,7 +563,8 @@ impl Store {
             }
         }
         for put in puts {
-            let loaded = Loaded { number: put.number, head: Head::of(&put), vectors: put.vectors.clone() };
+            let head = Head::of(&put, self.dir())?;
+            let loaded = Loaded { number: put.number, head, vectors: put.vectors.clone() };
             check(&loaded, self.dir())?;
             each(loaded)?;
         }
@@ -540,6 +586,14 @@ impl Store {
         self.0.close();
         self.0.remove_retired()
     }
+}
+
+/// Which collection the segments in `dir` are of; `None` if there are none.
+///
+/// # Errors
+/// [`StoreError::Corrupt`], [`StoreError::NewerFormat`], [`StoreError::Io`].
+pub(crate) fn identity_in(disk: &dyn Disk, dir: &Path) -> Result<Option<Identity>, StoreError> {
+    Ok(Manifest::look(disk, dir)?.map(|(identity, _)| identity))
 }
 
 impl std::fmt::Debug for Store {
@@ -646,16 +700,19 @@ impl Shared {
         }
     }
 
+    /// Whether documents wait to be sealed, so many that no more are taken.
+    fn is_behind(&self) -> bool {
+        let state = self.read_state();
+        let frozen = state.frozen.as_ref().map_or(0, |frozen| frozen.part.bytes());
+        frozen + state.growing.bytes() >= UNSEALED_MAX * self.options.seal_bytes
+    }
+
     /// Refuses a batch that could not be sealed later, or that does not fit. The number after its last document's.
     fn check(&self, batch: &Batch, mut next: u64) -> Result<u64, StoreError> {
         if batch.puts.is_empty() {
             return Ok(next);
         }
-        let unsealed: usize = {
-            let state = self.read_state();
-            state.frozen.as_ref().map_or(0, |frozen| frozen.part.bytes()) + state.growing.bytes()
-        };
-        if unsealed >= UNSEALED_MAX * self.options.seal_bytes {
+        if self.is_behind() {
             let reason = "documents come faster than they can be sealed".to_owned();
             return Err(StoreError::Busy { path: self.folder.dir.clone(), reason });
         }

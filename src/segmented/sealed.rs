@@ -76,6 +76,11 @@ impl Folder {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there are segments whose files are to be removed.
+    pub(super) fn has_retired(&self) -> bool {
+        !self.lock_retired().is_empty()
+    }
+
     /// A segment whose files are to be removed.
     pub(super) fn next_retired(&self) -> Option<u32> {
         self.lock_retired().pop_front()
@@ -335,11 +340,7 @@ impl Sealed {
             passages: reading.passages()?,
             updated_at: reading.head.written_at,
         };
-        Ok(Head {
-            body: body.encode(),
-            passages: reading.head.passages,
-            text_bytes: reading.head.text_bytes().into(),
-        })
+        Ok(Head { body, text_bytes: reading.head.text_bytes().into() })
     }
 
     pub(super) fn text(&self, row: u32) -> Result<String, StoreError> {
@@ -360,7 +361,7 @@ impl Sealed {
 }
 
 /// The number of the only vector space.
-pub(super) const SPACE: u32 = 0;
+pub(crate) const SPACE: u32 = 0;
 
 impl From<SegmentError> for StoreError {
     fn from(error: SegmentError) -> Self {

@@ -273,9 +273,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], [`StoreError::Io`].
-    pub(crate) fn head(&self, number: u64) -> Result<Option<Head>, StoreError> {
+    pub(crate) fn head(&self, number: u64, dir: &Path) -> Result<Option<Head>, StoreError> {
         self.place(number)?.map_or(Ok(None), |place| match place {
-            Place::Growing(put) => Ok(Some(Head::of(&put))),
+            Place::Growing(put) => Head::of(&put, dir).map(Some),
             Place::Sealed(sealed, row) => sealed.head(row).map(Some),
         })
     }

@@ -129,8 +129,8 @@ fn fill(earlier: &store::Store, folder: &Folder) -> Result<Option<Arc<Sealed>>, 
                 let head = sealed.head(row)?;
                 let vectors = sealed.vectors(row)?;
                 sealed.number_of(row)? == loaded.number
-                    && head.body == loaded.head.body
-                    && head.passages == loaded.head.passages
+                    && head.body.encode() == loaded.head.body
+                    && head.passages() == loaded.head.passages
                     && head.text_bytes() == text.len()
                     && sealed.text(row)? == text
                     && vectors.iter().map(|v| v.to_bits()).eq(loaded.vectors.iter().map(|v| v.to_bits()))

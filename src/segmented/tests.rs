@@ -12,7 +12,7 @@ use crate::{
     log::LogOptions,
     random::SplitMix,
     stop::Stop,
-    threads::crew::Crew,
+    threads::Threads,
     value::{Payload, PointId, Value},
     vector::{Dim, Metric},
 };
@@ -38,7 +38,7 @@ pub(super) fn vectors(number: u64, dimension: u32) -> Vec<Vec<f32>> {
     (0..number % 4).map(|passage| (0..dimension).map(|i| value(passage, i)).collect()).collect()
 }
 
-pub(super) fn body(number: u64) -> Vec<u8> {
+pub(super) fn body(number: u64) -> Body {
     let is_empty = text(number).is_empty();
     let range = |passage| if is_empty { 0..0 } else { passage..passage + 1 };
     let passages = (0..u32::try_from(number % 4).unwrap()).map(range).collect();
@@ -51,28 +51,39 @@ pub(super) fn body(number: u64) -> Vec<u8> {
     ]);
     let mut content_hash = [7; 16];
     content_hash[..8].copy_from_slice(&number.to_le_bytes());
-    let body = Body {
+    Body {
         id: PointId::new(format!("document {number}")).unwrap(),
         title: if number.is_multiple_of(6) { String::new() } else { format!("title {number}") },
         payload,
         content_hash,
         passages,
         updated_at: 1_700_000_000_000_000 + number.cast_signed(),
-    };
-    body.encode()
+    }
 }
 
 pub(super) fn put(batch: &mut StoreBatch, number: u64) {
     let vectors = vectors(number, DIMENSION);
-    batch.put(number, body(number), &text(number), vectors.iter().map(Vec::as_slice));
+    batch.put(number, &body(number), &text(number), vectors.iter().map(Vec::as_slice));
 }
 
 fn head(number: u64) -> Head {
-    Head {
-        body: body(number),
-        passages: u32::try_from(number % 4).unwrap(),
-        text_bytes: text(number).len() as u64,
-    }
+    Head { body: body(number), text_bytes: text(number).len() as u64 }
+}
+
+fn bury(batch: &mut StoreBatch, number: u64) {
+    batch.bury(number, head(number).passages());
+}
+
+/// All that is due.
+fn maintain(store: &Store) -> Result<maintain::Tidied, StoreError> {
+    let done = store.tidy()?;
+    store.merge(&Stop::default())?;
+    Ok(done)
+}
+
+/// The text of a document that is there.
+fn text_in(store: &Store, number: u64) -> String {
+    store.snapshot().text(number, Path::new("x")).unwrap().unwrap()
 }
 
 /// Puts so many new documents, buries `buried`, and tells the numbers of the new ones.
@@ -83,7 +94,7 @@ fn write(store: &Store, count: u64, buried: &[u64]) -> Result<Vec<u64>, StoreErr
         put(&mut batch, number);
     }
     for number in buried {
-        batch.bury(*number, &head(*number));
+        bury(&mut batch, *number);
     }
     store.commit(batch)?;
     Ok((next..next + count).collect())
@@ -91,7 +102,7 @@ fn write(store: &Store, count: u64, buried: &[u64]) -> Result<Vec<u64>, StoreErr
 
 /// Reads a document that is there.
 fn check_document(snapshot: &Snapshot, number: u64) {
-    assert_eq!(snapshot.head(number).unwrap(), Some(head(number)), "document {number}");
+    assert_eq!(snapshot.head(number, Path::new("x")).unwrap(), Some(head(number)), "document {number}");
     assert_eq!(snapshot.text(number, Path::new("x")).unwrap(), Some(text(number)), "document {number}");
     assert_eq!(
         snapshot.vectors(number).unwrap(),
@@ -107,7 +118,7 @@ fn load(store: &Store) -> Result<BTreeSet<u64>, StoreError> {
         let Loaded { number, head: got, vectors: got_vectors } = loaded;
         assert_eq!(got, head(number), "document {number}");
         assert_eq!(got_vectors, vectors(number, DIMENSION).concat(), "document {number}");
-        assert_eq!(store.text(number, &got)?, text(number), "document {number}");
+        assert_eq!(text_in(store, number), text(number), "document {number}");
         found.insert(number);
         Ok::<_, StoreError>(())
     })?;
@@ -121,13 +132,15 @@ fn check(store: &Store, expected: &BTreeSet<u64>) {
     assert!(expected.last().is_none_or(|last| *last < store.next_number()));
     let stats = store.stats();
     assert_eq!(stats.live, expected.len() as u64);
+    let snapshot = store.snapshot();
+    let head_of = |number| snapshot.head(number, Path::new("x")).unwrap();
     for number in 0..store.next_number() {
-        match store.head(number).unwrap() {
+        match head_of(number) {
             Some(got) => assert_eq!(got, head(number)),
             None => assert!(!expected.contains(&number), "document {number}"),
         }
     }
-    assert_eq!(store.head(store.next_number()).unwrap(), None);
+    assert_eq!(head_of(store.next_number()), None);
 }
 
 /// Some of a set.
@@ -153,7 +166,7 @@ fn folder_options() -> logs::FolderOptions {
 struct World {
     disk: Arc<dyn Disk>,
     root: PathBuf,
-    crew: Crew,
+    threads: Arc<Threads>,
     log: Mutex<Option<Arc<FolderLog>>>,
 }
 
@@ -162,8 +175,8 @@ const IDENTITY: Identity = Identity([3; 16]);
 
 impl World {
     fn new(disk: Arc<dyn Disk>, root: &Path) -> Self {
-        let crew = Crew::new("test", 1, 0).unwrap();
-        World { disk, root: root.to_owned(), crew, log: Mutex::default() }
+        let threads = Threads::new(1).unwrap();
+        World { disk, root: root.to_owned(), threads, log: Mutex::default() }
     }
 
     fn dir(&self) -> PathBuf {
@@ -173,7 +186,7 @@ impl World {
     fn try_log(&self) -> Result<Arc<FolderLog>, StoreError> {
         let mut place = self.log.lock().unwrap();
         if place.is_none() {
-            *place = Some(FolderLog::open(&self.disk, &self.root, &self.crew, folder_options())?.0);
+            *place = Some(FolderLog::open(&self.disk, &self.root, &self.threads, folder_options())?.0);
         }
         Ok(Arc::clone(place.as_ref().unwrap()))
     }
@@ -225,7 +238,7 @@ fn step(store: &Store, live: &mut BTreeSet<u64>, random: &mut SplitMix) -> Resul
         1 => drop(store.merge(&Stop::default())?),
         2 => drop(store.merge_all(&Stop::default())?),
         3 => drop(store.carry_forward().and_then(|_| store.log().cut())?),
-        4 => drop(store.maintain(&Stop::default())?),
+        4 => drop(maintain(store)?),
         _ => {
             let buried = some(live, 3, random);
             let new = write(store, random.below(5), &buried)?;
@@ -282,13 +295,14 @@ fn a_snapshot_reads_what_it_knew_and_keeps_the_files_until_it_is_dropped() {
     for number in 0..20 {
         check_document(&both, number);
     }
-    assert_eq!(store.head(1).unwrap(), None);
-    assert_eq!(store.head(19).unwrap(), None);
-    assert!(matches!(store.text(19, &head(19)), Err(StoreError::Gone { number: 19, .. })));
+    for gone in [1, 19] {
+        assert_eq!(store.snapshot().head(gone, Path::new("x")).unwrap(), None);
+        assert_eq!(store.snapshot().text(gone, Path::new("x")).unwrap(), None);
+    }
     check(&store, &BTreeSet::from([0]));
     assert!(world.names().contains(&"0000000001".to_owned()), "{:?}", world.names());
     drop((growing, both));
-    store.maintain(&Stop::default()).unwrap();
+    maintain(&store).unwrap();
     assert_eq!(world.names(), ["0000000003", "segments"]);
     drop(store);
     world.stop();
@@ -321,12 +335,12 @@ fn a_batch_that_could_not_be_sealed_is_refused_and_nothing_of_it_is_done() {
     let mut used = StoreBatch::default();
     put(&mut used, 2);
     let mut wrong = StoreBatch::default();
-    wrong.put(3, body(3), "", [&vector[..2], &vector, &vector].into_iter());
+    wrong.put(3, &body(3), "", [&vector[..2], &vector, &vector].into_iter());
     let mut fewer = StoreBatch::default();
-    fewer.put(3, body(3), "", [&vector[..]].into_iter());
-    let mut no_body = StoreBatch::default();
-    no_body.put(3, vec![1, 2, 3], "", std::iter::empty());
-    for batch in [used, wrong, fewer, no_body] {
+    fewer.put(3, &body(3), "", [&vector[..]].into_iter());
+    let mut outside = StoreBatch::default();
+    outside.put(3, &body(3), "", [&vector[..], &vector, &vector].into_iter());
+    for batch in [used, wrong, fewer, outside] {
         assert!(store.commit(batch).is_err());
         check(&store, &BTreeSet::from([0, 1, 2]));
     }
@@ -349,7 +363,7 @@ fn documents_are_refused_while_too_many_wait_to_be_sealed_and_burials_are_not() 
     assert!(matches!(refused, StoreError::Busy { .. }) && refused.is_passing(), "{refused}");
     write(&store, 0, &[0]).unwrap();
     live.remove(&0);
-    assert!(store.maintain(&Stop::default()).unwrap().sealed);
+    assert!(maintain(&store).unwrap().sealed);
     live.extend(write(&store, 5, &[]).unwrap());
     check(&store, &live);
 }
@@ -360,7 +374,7 @@ fn a_closed_store_takes_nothing_more() {
     let store = world.create();
     write(&store, 1, &[]).unwrap();
     store.close().unwrap();
-    assert!(write(&store, 1, &[]).is_err() && store.maintain(&Stop::default()).is_err());
+    assert!(write(&store, 1, &[]).is_err() && maintain(&store).is_err());
     check(&store, &BTreeSet::from([0]));
 }
 
@@ -390,7 +404,7 @@ fn many_threads_commit_and_read_while_segments_are_sealed_and_merged() {
                         numbers = next..next + count;
                         let mut batch = StoreBatch::default();
                         numbers.clone().for_each(|number| put(&mut batch, number));
-                        buried.iter().for_each(|number| batch.bury(*number, &head(*number)));
+                        buried.iter().for_each(|number| bury(&mut batch, *number));
                         batch
                     });
                     match pending.and_then(Pending::wait) {
@@ -414,10 +428,7 @@ fn many_threads_commit_and_read_while_segments_are_sealed_and_merged() {
                 while left.load(Ordering::SeqCst) > 0 {
                     let done = match turn {
                         0 => store.seal().map(drop),
-                        _ => store
-                            .maintain(&Stop::default())
-                            .and_then(|_| store.merge_all(&Stop::default()))
-                            .map(drop),
+                        _ => maintain(store).and_then(|_| store.merge_all(&Stop::default())).map(drop),
                     };
                     done.unwrap();
                     store

@@ -20,7 +20,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, acknowledged::ACKNOWLEDGED_FILE, disk::Disk, private, whole};
+pub(crate) use super::acknowledged::ACKNOWLEDGED_FILE;
+use super::{StoreError, disk::Disk, private, whole};
 use crate::files;
 
 /// The description of a collection in its folder.
@@ -164,9 +165,23 @@ pub(crate) fn standing(dir: &Path) -> Standing {
     }
 }
 
-/// Whether there is a store in it, whole or not.
+/// Whether there is a store in it, whole or not, of today's format or of an earlier one.
 pub(crate) fn has_state(dir: &Path) -> bool {
+    has_earlier_state(dir) || dir.join(SEGMENTS_FILE).is_file() || segments(dir).next().is_some()
+}
+
+/// Whether there is a store of sled in it, whole or not.
+pub(crate) fn has_earlier_state(dir: &Path) -> bool {
     [STATE_DIR, super::kept::KEPT_DIR].iter().any(|name| dir.join(name).is_dir())
+}
+
+/// Folders that have the name of a segment.
+fn segments(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        name.len() == SEGMENT_DIGITS && name.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Writes the description, whole or not at all.

@@ -25,10 +25,10 @@ use crate::files;
 pub(crate) const KEPT_DIR: &str = "state.kept";
 
 /// A copy that is being made, or one that is no longer needed.
-const COPYING_DIR: &str = "state.copying";
+pub(crate) const COPYING_DIR: &str = "state.copying";
 
 /// What an opening that was refused made of the store.
-const BAD_DIR: &str = "state.bad";
+pub(crate) const BAD_DIR: &str = "state.bad";
 
 /// A store's folder as it was before it was opened.
 #[derive(Debug)]

@@ -8,10 +8,13 @@
 //! | `writer` | turns of the collections' writers | `WRITERS` | normal |
 //! | `indexer` | turns of the collections' indexers | `INDEXERS` | background |
 //! | `index-build` | inserting into graphs, for an indexer that waits | one a core | background |
+//! | `log` | turns of the committer of the data folder's log | `COMMITTERS` | normal |
+//! | `keeper` | turns of the collections' keepers: sealing what grew, letting the log be cut | `KEEPERS` | background |
+//! | `merger` | turns of the collections' mergers: few segments of many | `MERGERS` | background |
 //!
 //! Besides these there are, each for a reason of its own: the lanes of the encoders (`encoder/scheduler`, two for each
 //! loaded model) with ONNX Runtime's threads; one that unloads idle models; one that looks at the disk, since that may
-//! hang; and, as long as sled keeps the documents, a thread of sled for each open collection and one for the catalogue.
+//! hang; and a thread of sled, which keeps the catalogue.
 //!
 //! Search, tokenizing and other work have pools of their own, so that a flood of one never takes the threads of the
 //! others. No collection owns a thread: collections take turns in a `crew`. ONNX Runtime has its own threads, which
@@ -44,6 +47,15 @@ use pool::Pool;
 /// whose folder is slow does not hold up all others.
 pub(crate) const WRITERS: usize = 4;
 
+/// Threads that write logs. A data folder has one log, and a log one committer.
+pub(crate) const COMMITTERS: usize = 1;
+
+/// Threads that seal what grew. Writes are refused once too much waits to be sealed, so they have no other work.
+pub(crate) const KEEPERS: usize = 1;
+
+/// Threads that merge segments.
+pub(crate) const MERGERS: usize = 1;
+
 /// Threads that bring graphs level. Each hands its vectors to the pool of builders.
 pub(crate) const INDEXERS: usize = 2;
 
@@ -57,6 +69,10 @@ pub struct Threads {
     pub(crate) build: Pool,
     pub(crate) writers: Crew,
     pub(crate) indexers: Crew,
+    /// Its turns wait for the disk, and for no other turn of anybody.
+    pub(crate) committers: Crew,
+    pub(crate) keepers: Crew,
+    pub(crate) mergers: Crew,
 }
 
 impl Threads {
@@ -73,6 +89,9 @@ impl Threads {
             build: Pool::new("index-build", cores, priority::BACKGROUND)?,
             writers: Crew::new("writer", WRITERS, 0)?,
             indexers: Crew::new("indexer", INDEXERS, priority::BACKGROUND)?,
+            committers: Crew::new("log", COMMITTERS, 0)?,
+            keepers: Crew::new("keeper", KEEPERS, priority::BACKGROUND)?,
+            mergers: Crew::new("merger", MERGERS, priority::BACKGROUND)?,
         }))
     }
 

@@ -20,7 +20,7 @@ use std::{
 use distilface::{
     budget::Room,
     collection::{
-        Ask, Collection, CollectionOptions, CollectionSpec, Made, Reads, SearchQuery, Write,
+        Ask, Collection, CollectionOptions, CollectionSpec, FolderLog, Made, Reads, SearchQuery, Write,
         point::{ContentHash, Passage, Point},
     },
     index::{IndexKind, IndexParams},
@@ -67,13 +67,17 @@ fn dim() -> Dim {
     Dim::new(16).unwrap()
 }
 
-fn options() -> CollectionOptions {
-    CollectionOptions { store_cache_bytes: 8 << 20, threads: Threads::new(1).unwrap() }
+/// For the collection in the folder `place` of a data folder.
+fn options(place: &Path) -> CollectionOptions {
+    let threads = Threads::new(1).unwrap();
+    let root =
+        place.parent().and_then(Path::parent).expect("it lies in the folder `collections` of a data folder");
+    CollectionOptions { log: FolderLog::of(root, &threads, 8 << 20).unwrap(), threads }
 }
 
 fn spec() -> CollectionSpec {
     let index = IndexParams { kind: IndexKind::HnswRs, m: 8, ef_construction: 32, ..IndexParams::default() };
-    CollectionSpec { dim: dim(), metric: Metric::Cosine, index }
+    CollectionSpec { dim: dim(), metric: Metric::Cosine, index, fingerprint: String::new() }
 }
 
 /// Nothing tells here which collection it is.
@@ -182,9 +186,9 @@ fn say(line: &str) {
 
 fn open(dir: &Path) -> Arc<Collection> {
     if dir.exists() {
-        Collection::open(dir, made(), options()).unwrap()
+        Collection::open(dir, made(), options(dir)).unwrap()
     } else {
-        Collection::create(dir, spec(), options()).unwrap()
+        Collection::create(dir, spec(), options(dir)).unwrap()
     }
 }
 
@@ -282,13 +286,13 @@ fn acknowledged_documents_survive_kills_whole_and_once() {
     println!("seed {seed}; set {SEED} for another");
     let mut random = Random(seed);
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("c");
+    let place = dir.path().join("collections/c");
     let mut state = State::new();
     let mut next = 0;
     let (mut lost_to_kill, mut kept_unheard) = (0, 0);
     for round in 0..ROUNDS {
         let acknowledged = run_and_kill(&place, next, seed, &mut random);
-        let collection = Collection::open(&place, made(), options())
+        let collection = Collection::open(&place, made(), options(&place))
             .unwrap_or_else(|error| panic!("seed {seed}, round {round}: {error}"));
         let found = found(&collection, seed);
         // Everything acknowledged...

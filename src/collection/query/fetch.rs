@@ -20,8 +20,9 @@ use crate::{
         point::Hit,
         slots::version,
     },
+    segmented::Snapshot,
     stop::Stop,
-    store::{Head, Identity},
+    store::Identity,
     value::Payload,
 };
 
@@ -44,7 +45,6 @@ struct Document {
     /// `None`: nobody asked for it yet.
     payload: Option<(Arc<Payload>, Size)>,
     passages: Vec<Range<u32>>,
-    head: Head,
 }
 
 impl Reads {
@@ -61,6 +61,7 @@ impl Reads {
     fn document(
         &self,
         shared: &Shared,
+        documents: &Snapshot,
         number: u64,
         with_payload: bool,
     ) -> Result<Arc<Document>, CollectionError> {
@@ -69,8 +70,7 @@ impl Reads {
         if let Some(document) = known.filter(|document| !with_payload || document.payload.is_some()) {
             return Ok(document);
         }
-        let (mut head, body) = shared.read_head(number)?;
-        head.body = Vec::new();
+        let body = shared.read_head(documents, number)?.body;
         let size = if with_payload { payload_size(&body.payload) } else { Size::default() };
         self.room.keep(
             body.title.len() + size.bytes + body.passages.len() * size_of::<Range<u32>>(),
@@ -80,7 +80,6 @@ impl Reads {
             title: body.title.into(),
             payload: with_payload.then(|| (Arc::new(body.payload), size)),
             passages: body.passages,
-            head,
         });
         lock(&self.documents).insert(key, Arc::clone(&document));
         Ok(document)
@@ -95,14 +94,14 @@ fn key(shared: &Shared, number: u64) -> Key {
     (shared.store.identity(), number)
 }
 
-/// The hits of one search, in the order of the candidates.
+/// The hits of one search, in the order of the candidates, from the snapshot in which they were found.
 ///
 /// # Errors
 /// [`CollectionError::Budget`], [`CollectionError::Stopped`]; store errors.
 pub(super) fn fetch(
     shared: &Shared,
     query: &SearchQuery,
-    candidates: Vec<Candidate>,
+    (candidates, documents): (Vec<Candidate>, &Snapshot),
     stop: &Stop,
     reads: &Reads,
 ) -> Result<Vec<Hit>, CollectionError> {
@@ -116,7 +115,7 @@ pub(super) fn fetch(
         stop.check()?;
         let Some(candidate) = candidates[place].take() else { continue };
         let Candidate { doc: number, id, ordinal, score, sources } = candidate;
-        let document = reads.document(shared, number, query.with_payload)?;
+        let document = reads.document(shared, documents, number, query.with_payload)?;
         let range = document.passages.get(ordinal as usize).cloned().unwrap_or(0..0);
         let (payload, size) = match &document.payload {
             Some((payload, size)) if query.with_payload => (Arc::clone(payload), *size),
@@ -136,7 +135,7 @@ pub(super) fn fetch(
                     if text.as_ref().is_none_or(|(of, _)| *of != number) {
                         // The one before goes first.
                         drop(text.take());
-                        text = Some((number, shared.store.text(number, &document.head)?));
+                        text = Some((number, shared.read_text(documents, number)?));
                     }
                     let whole = text.as_ref().map_or("", |(_, text)| text);
                     let passage: Arc<str> =

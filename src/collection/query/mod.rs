@@ -137,11 +137,10 @@ pub(super) fn run(
     let candidates = group::group(candidates, &plan)?;
     watch.end(&mut trace, candidates.len());
 
-    // The generation keeps the documents found readable, even if they are deleted now. The rest may go.
-    let generation = plan.into_generation();
+    // The snapshot has the documents found, even if they are deleted now. The rest may go.
+    let documents = plan.into_documents();
     let watch = Watch::start(Stage::Fetch);
-    let hits = fetch::fetch(shared, query, candidates, stop, reads)?;
-    drop(generation);
+    let hits = fetch::fetch(shared, query, (candidates, &documents), stop, reads)?;
     watch.end(&mut trace, hits.len());
     Ok((hits, trace))
 }

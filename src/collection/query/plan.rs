@@ -18,6 +18,7 @@ use crate::{
         slots::Table,
     },
     index::Slot,
+    segmented::Snapshot,
     stop::{Stop, Stopped},
     value::PointId,
     vector::Vector,
@@ -133,9 +134,9 @@ impl<'a> Plan<'a> {
         if self.query.by_passage { Unit::Passage } else { Unit::Document }
     }
 
-    /// Lets everything go but what keeps the documents readable that were found.
-    pub(super) fn into_generation(self) -> Arc<()> {
-        self.view.generation
+    /// Lets everything go but the snapshot that has the documents that were found.
+    pub(super) fn into_documents(self) -> Snapshot {
+        self.view.documents
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     budget::{Budget, Room},
     collection::{
         Collection, Write,
-        tests::{eq, id, options, point, search, spec, upsert, vector},
+        tests::{eq, id, options, place, point, search, spec, upsert, vector},
     },
     error::{ErrorKind, Fault as _},
     index::IndexKind,
@@ -27,7 +27,7 @@ use crate::{
 
 /// Documents `a` (red, two passages), `b` (green, one) and `c` (blue, three).
 fn three(dir: &Path) -> Arc<Collection> {
-    let collection = Collection::create(dir, spec(IndexKind::Flat), options()).unwrap();
+    let collection = Collection::create(dir, spec(IndexKind::Flat), options(dir)).unwrap();
     let mut random = Random(41);
     let points = [("a", 0, 2), ("b", 1, 1), ("c", 2, 3)];
     let points = points.map(|(name, version, passages)| upsert(point(name, version, passages, &mut random)));
@@ -74,7 +74,7 @@ fn expired() -> Stop {
 #[test]
 fn plan_counts_what_can_be_answered() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let red = || Some(eq("tag", Value::String("red".into())));
     let passages = |query: SearchQuery| SearchQuery { by_passage: true, ..query };
     // Query, vectors, reachable, wanted.
@@ -103,7 +103,7 @@ fn plan_counts_what_can_be_answered() {
 #[test]
 fn plan_tells_of_the_filter() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let told = |query: &SearchQuery| {
         let mut trace = SearchTrace::default();
         Plan::make(&collection.shared, query, None, &NEVER, &mut trace).unwrap();
@@ -120,7 +120,7 @@ fn plan_tells_of_the_filter() {
 #[test]
 fn plan_refuses_what_is_not_there_or_no_vector() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let kind = |query: &SearchQuery, stop: &Stop| {
         let plan = Plan::make(&collection.shared, query, None, stop, &mut SearchTrace::default());
         plan.map(|_| ()).unwrap_err().kind()
@@ -134,7 +134,7 @@ fn plan_refuses_what_is_not_there_or_no_vector() {
 #[test]
 fn a_text_is_compared_by_what_it_was_encoded_to() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let query = SearchQuery::new(Ask::Text("rain".into()), 1);
     let vector = vector(&mut Random(43));
     let mut trace = SearchTrace::default();
@@ -166,7 +166,7 @@ impl Retriever for Fixed {
 #[test]
 fn retrieve_asks_everyone_and_notes_who_found_what() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let query = by_vector(1);
     let plan = plan(&collection, &query);
     let depth = Rc::new(Cell::new(0));
@@ -194,7 +194,7 @@ fn retrieve_asks_everyone_and_notes_who_found_what() {
 #[test]
 fn dense_gives_the_best_passage_of_each_document_or_every_passage() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let asked = vector(&mut Random(42));
     let score = |name: &str, ordinal: u32| {
         let point = collection.point(&id(name)).unwrap().unwrap().point;
@@ -225,21 +225,20 @@ fn dense_gives_the_best_passage_of_each_document_or_every_passage() {
 #[test]
 fn what_was_planned_is_found_and_read_though_it_is_deleted_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let query = by_vector(3);
     let plan = plan(&collection, &query);
     collection.write(["a", "b", "c"].map(|name| Write::Delete(id(name))).to_vec()).unwrap();
     let retrievers = retrieve::retrievers(&collection.shared, &plan);
     let lists = retrieve::retrieve(&plan, &retrievers, &mut SearchTrace::default()).unwrap();
     let found = group::group(lists.into_iter().flatten().collect(), &plan).unwrap();
-    let generation = plan.into_generation();
-    let hits =
-        fetch::fetch(&collection.shared, &query, found, &NEVER, &Reads::new(Room::unbounded())).unwrap();
+    let documents = plan.into_documents();
+    let reads = Reads::new(Room::unbounded());
+    let hits = fetch::fetch(&collection.shared, &query, (found, &documents), &NEVER, &reads).unwrap();
     let mut names: Vec<_> = hits.iter().map(|hit| hit.id.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b", "c"]);
     assert!(hits.iter().all(|hit| hit.passage.starts_with(hit.id.as_str())), "{hits:?}");
-    drop(generation);
     assert!(search(&collection, &query).unwrap().0.is_empty());
 }
 
@@ -299,7 +298,7 @@ fn reranking_changes_nothing_yet_and_leaves_off_when_it_is_time() {
 #[test]
 fn group_answers_each_document_or_passage_once_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     // Two passages of document 1, a tie, and one below the threshold.
     let list = || listed("dense", &[(3, 0, 0.2), (1, 2, 0.5), (2, 1, 0.7), (1, 0, 0.7), (1, 0, 0.6)]);
     let grouped = |query: SearchQuery| {
@@ -321,7 +320,7 @@ fn group_answers_each_document_or_passage_once_in_order() {
 #[test]
 fn fetch_reads_what_is_asked_for_in_the_order_of_candidates_and_within_the_room() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let number = |name: &str| collection.shared.read_memory().slots.find(&id(name)).unwrap().1.number;
     let found = || {
         let places = [("c", 2, 0.9), ("a", 1, 0.8), ("c", 0, 0.7)];
@@ -331,8 +330,9 @@ fn fetch_reads_what_is_asked_for_in_the_order_of_candidates_and_within_the_room(
         })
     };
     let reads = Reads::new(Room::unbounded());
+    let documents = collection.shared.store.snapshot();
     let fetched = |query: &SearchQuery, stop: &Stop, reads: &Reads| {
-        fetch::fetch(&collection.shared, query, found().to_vec(), stop, reads)
+        fetch::fetch(&collection.shared, query, (found().to_vec(), &documents), stop, reads)
     };
     let hits = fetched(&by_vector(3), &NEVER, &reads).unwrap();
     let told: Vec<_> = hits.iter().map(|hit| (hit.id.as_str(), hit.score, &*hit.passage)).collect();
@@ -353,7 +353,7 @@ fn fetch_reads_what_is_asked_for_in_the_order_of_candidates_and_within_the_room(
 #[test]
 fn every_stage_tells_how_it_went() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = three(&dir.path().join("c"));
+    let collection = three(&place(&dir));
     let (hits, trace) = search(&collection, &by_vector(2)).unwrap();
     let told: Vec<_> = trace.stages.iter().map(|stage| (stage.stage, stage.candidates)).collect();
     use Stage::{Fetch, Fuse, Group, Plan, Rerank, Retrieve};

@@ -12,7 +12,7 @@ pub(super) fn write_each(collection: &Collection, writes: Vec<Write>) -> Vec<Wri
 }
 
 fn create(dir: &tempfile::TempDir) -> Arc<Collection> {
-    Collection::create(&dir.path().join("c"), spec(IndexKind::Flat), options()).unwrap()
+    Collection::create(&place(dir), spec(IndexKind::Flat), options(&place(dir))).unwrap()
 }
 
 fn put(name: &str, content: u64, condition: Condition) -> Write {
@@ -37,7 +37,7 @@ fn a_version_is_never_given_out_twice_not_even_after_a_deletion_and_a_restart() 
     assert_eq!(write(&collection, Write::Delete(id("a"))).version, None);
     collection.close().unwrap();
     drop(collection);
-    let collection = Collection::open(&dir.path().join("c"), made(IndexKind::Flat), options()).unwrap();
+    let collection = Collection::open(&place(&dir), made(IndexKind::Flat), options(&place(&dir))).unwrap();
     let third = write(&collection, put("a", 1, Condition::Any)).version.unwrap();
     assert!(third > second, "{third} after {second}");
     assert_eq!(version(&collection, "a"), Some(third));

@@ -177,16 +177,19 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
     assert_eq!(stats.passages, model.points.values().map(|p| p.passages.len() as u64).sum::<u64>());
 }
 
+fn means(options: &CollectionOptions, numbers_max: u32) -> Means<'_> {
+    Means { options, kept: SMALL, numbers_max }
+}
+
 /// Returns how often numbers in memory ran out while it was open.
 fn run(kind: IndexKind, seed: u64, steps: u32, numbers_max: u32) -> u64 {
     println!("seed {seed}");
-    let options = options();
-    let means = || Means { options: &options, disk: Arc::new(RealDisk), numbers_max };
     let mut renumbered = 0;
     let mut random = Random(seed);
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("c");
-    let mut collection = Collection::create_with(&place, spec(kind), means()).unwrap();
+    let place = super::place(&dir);
+    let mut options = super::options(&place);
+    let mut collection = Collection::create_with(&place, spec(kind), means(&options, numbers_max)).unwrap();
     let identity = Some(collection.identity());
     let mut model = Model::default();
     for step in 0..steps {
@@ -197,8 +200,13 @@ fn run(kind: IndexKind, seed: u64, steps: u32, numbers_max: u32) -> u64 {
                 }
                 renumbered += collection.shared.read_memory().numbering;
                 drop(collection);
+                if random.below(2) == 0 {
+                    // The process ends.
+                    drop(options);
+                    options = super::options(&place);
+                }
                 let made = Made { spec: spec(kind), identity };
-                collection = Collection::open_with(&place, made, means()).unwrap();
+                collection = Collection::open_with(&place, made, means(&options, numbers_max)).unwrap();
             }
             _ => {
                 let names: std::collections::BTreeSet<_> =

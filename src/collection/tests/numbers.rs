@@ -5,8 +5,8 @@ use super::*;
 const MAX: u32 = 1_000;
 
 fn open(dir: &Path, kind: IndexKind, create: bool) -> Arc<Collection> {
-    let options = options();
-    let means = Means { options: &options, disk: Arc::new(RealDisk), numbers_max: MAX };
+    let options = options(dir);
+    let means = Means { options: &options, kept: SMALL, numbers_max: MAX };
     if create {
         Collection::create_with(dir, spec(kind), means).unwrap()
     } else {
@@ -52,7 +52,7 @@ fn ten_documents_are_written_for_ever() {
     let mut random = Random(seed);
     for kind in [IndexKind::Flat, IndexKind::HnswRs] {
         let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("c");
+        let place = super::place(&dir);
         let mut known = Known::new();
         let mut collection = open(&place, kind, true);
         let mut written = 0;
@@ -83,7 +83,7 @@ fn ten_documents_are_written_for_ever() {
 fn a_full_collection_says_so_and_takes_writes_again_once_something_is_deleted() {
     let mut random = Random(32);
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("c");
+    let place = super::place(&dir);
     let collection = open(&place, IndexKind::Flat, true);
     let fill = |n: u32, random: &mut Random| point(&format!("large {n}"), 1, 100, random);
     for n in 0..10 {
@@ -106,7 +106,7 @@ fn a_full_collection_says_so_and_takes_writes_again_once_something_is_deleted() 
 fn a_saved_graph_is_used_again_where_it_fits_and_built_anew_where_it_does_not() {
     let mut random = Random(33);
     let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("c");
+    let place = super::place(&dir);
     let mut known = Known::new();
     let collection = open(&place, IndexKind::HnswRs, true);
     write(&collection, &mut known, 0..220, &mut random);

@@ -195,8 +195,8 @@ impl Drop for End<'_> {
 }
 
 fn load(kind: IndexKind, dir: &Path) {
-    let options = CollectionOptions { threads: crate::threads::Threads::new(2).unwrap(), ..options() };
-    let means = || Means { options: &options, disk: Arc::new(RealDisk), numbers_max: NUMBERS };
+    let options = options_on(&(Arc::new(RealDisk) as _), dir, Threads::new(2).unwrap());
+    let means = || Means { options: &options, kept: SMALL, numbers_max: NUMBERS };
     let collection = Collection::create_with(dir, spec(kind), means()).unwrap();
     let staying = staying();
     collection.write(staying.iter().cloned().map(upsert).collect()).unwrap();

@@ -8,7 +8,7 @@ use crate::{
 
 /// A collection of `n` one-passage documents, `doc 0`...
 fn filled(dir: &Path, kind: IndexKind, n: u64, random: &mut Random) -> Arc<Collection> {
-    let collection = Collection::create(dir, spec(kind), options()).unwrap();
+    let collection = Collection::create(dir, spec(kind), options(dir)).unwrap();
     let points: Vec<Write> = (0..n).map(|i| upsert(point(&format!("doc {i}"), i, 1, random))).collect();
     for batch in points.chunks(200) {
         collection.write(batch.to_vec()).unwrap();
@@ -20,7 +20,7 @@ fn filled(dir: &Path, kind: IndexKind, n: u64, random: &mut Random) -> Arc<Colle
 fn each_plan_is_taken_and_agrees_with_the_exact_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(11);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 1500, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 1500, &mut random);
     collection.wait_indexed();
     assert_eq!(collection.stats().indexed, 1500);
     let cases = [
@@ -52,7 +52,7 @@ fn each_plan_is_taken_and_agrees_with_the_exact_one() {
 fn a_small_collection_is_scanned() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(12);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 20, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 20, &mut random);
     collection.wait_indexed();
     let (hits, trace) = search(&collection, &query(vector(&mut random), 50)).unwrap();
     assert_eq!((hits.len(), trace.plan(), trace.retrievals[0].scanned), (20, "exact", 20));
@@ -62,7 +62,7 @@ fn a_small_collection_is_scanned() {
 fn a_filter_always_gives_as_many_as_match() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(13);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 900, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 900, &mut random);
     collection.wait_indexed();
     // Most of what the graph knows near any query is gone.
     let gone: Vec<Write> =
@@ -89,7 +89,7 @@ fn a_filter_always_gives_as_many_as_match() {
 fn passages_of_one_document_never_crowd_out_others() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(14);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 200, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 200, &mut random);
     let mut long = point("long", 1, 600, &mut random);
     let near = vector(&mut random);
     for passage in &mut long.passages {
@@ -112,7 +112,7 @@ fn equal_scores_are_ordered_by_id() {
     let mut random = Random(15);
     let same = vector(&mut random);
     let mut names: Vec<String> = (0..50).map(|i| format!("doc {:02}", (i * 37) % 50)).collect();
-    let collection = Collection::create(&dir.path().join("c"), spec(IndexKind::Flat), options()).unwrap();
+    let collection = Collection::create(&place(&dir), spec(IndexKind::Flat), options(&place(&dir))).unwrap();
     for name in &names {
         let mut point = point(name, 0, 1, &mut random);
         point.passages[0].vector = same.clone();
@@ -129,7 +129,7 @@ fn equal_scores_are_ordered_by_id() {
 fn a_write_is_found_at_once_and_a_deleted_document_never_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(16);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 400, &mut random);
     let deleted: Arc<Vec<AtomicBool>> = Arc::new((0..400).map(|_| AtomicBool::new(false)).collect());
     let stop = Arc::new(AtomicBool::new(false));
     let searches = Arc::new(AtomicU64::new(0));
@@ -185,7 +185,7 @@ fn tombstones_are_built_away() {
     for kind in [IndexKind::Flat, IndexKind::HnswRs] {
         let dir = tempfile::tempdir().unwrap();
         let mut random = Random(17);
-        let collection = filled(&dir.path().join("c"), kind, 400, &mut random);
+        let collection = filled(&place(&dir), kind, 400, &mut random);
         collection.wait_indexed();
         let gone: Vec<Write> = (0..300).map(|i| Write::Delete(id(&format!("doc {i}")))).collect();
         collection.write(gone).unwrap();
@@ -238,7 +238,7 @@ impl VectorIndex for Broken {
 fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(18);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 400, &mut random);
     collection.wait_indexed();
     collection.shared.write_memory().graph = Some(Graph { index: Arc::new(Broken::default()), indexed: 400 });
     let query = query(vector(&mut random), 5);
@@ -257,7 +257,7 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
 fn a_graph_that_panics_is_built_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(20);
-    let collection = filled(&dir.path().join("c"), IndexKind::HnswRs, 400, &mut random);
+    let collection = filled(&place(&dir), IndexKind::HnswRs, 400, &mut random);
     collection.wait_indexed();
     collection.shared.write_memory().graph =
         Some(Graph { index: Arc::new(Broken { panics: true }), indexed: 400 });
@@ -275,7 +275,7 @@ fn a_graph_that_panics_is_built_again() {
 #[test]
 fn a_query_of_another_dimension_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let collection = filled(&dir.path().join("c"), IndexKind::Flat, 3, &mut Random(19));
+    let collection = filled(&place(&dir), IndexKind::Flat, 3, &mut Random(19));
     let wrong = SearchQuery::new(Ask::Vector(vec![1.0; 3]), 1);
     let error = search(&collection, &wrong).unwrap_err();
     assert!(matches!(error, CollectionError::Vector(_)), "{error}");
@@ -287,7 +287,7 @@ fn with_several_vectors_the_best_score_counts() {
     for kind in [IndexKind::Flat, IndexKind::HnswRs] {
         let dir = tempfile::tempdir().unwrap();
         let mut random = Random(23);
-        let collection = filled(&dir.path().join("c"), kind, 500, &mut random);
+        let collection = filled(&place(&dir), kind, 500, &mut random);
         collection.write(vec![upsert(point("long", 1, 3, &mut random))]).unwrap();
         let asked = point("asked", 1, 4, &mut random);
         collection.write(vec![upsert(asked.clone())]).unwrap();
@@ -325,7 +325,7 @@ fn a_search_is_left_off_when_it_is_time() {
     for kind in [IndexKind::Flat, IndexKind::HnswRs] {
         let dir = tempfile::tempdir().unwrap();
         let mut random = Random(24);
-        let collection = filled(&dir.path().join("c"), kind, 400, &mut random);
+        let collection = filled(&place(&dir), kind, 400, &mut random);
         collection.wait_indexed();
         let stop = Stop::at(Some(std::time::Instant::now()));
         let late = query(vector(&mut random), 3);

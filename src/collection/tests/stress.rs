@@ -31,8 +31,11 @@ fn long_point(name: &str, version: u64, random: &mut Random) -> Write {
 
 fn load(kind: IndexKind, dir: &Path) {
     let spec = CollectionSpec { dim: Dim::new(LENGTH as u32).unwrap(), ..spec(kind) };
-    let options = CollectionOptions { threads: crate::threads::Threads::new(2).unwrap(), ..options() };
-    let collection = Collection::create(dir, spec, options).unwrap();
+    let options = options_on(&(Arc::new(RealDisk) as _), dir, Threads::new(2).unwrap());
+    // It is sealed and merged all the time.
+    let kept = Options { seal_bytes: 512 << 10, ..SMALL };
+    let means = Means { options: &options, kept, numbers_max: NUMBERS_MAX };
+    let collection = Collection::create_with(dir, spec, means).unwrap();
     let mut random = Random(31);
     for batch in (0..VECTORS).collect::<Vec<_>>().chunks(500) {
         let batch = batch.iter().map(|i| long_point(&format!("doc {i}"), *i, &mut random)).collect();
@@ -92,7 +95,7 @@ pub(super) fn watched(what: &str, load: impl FnOnce(&Path) + Send + 'static) {
     // Not joined if it hangs: then the process ends with it.
     std::thread::spawn(move || {
         let dir = tempfile::tempdir().unwrap();
-        load(&dir.path().join("c"));
+        load(&place(&dir));
         done.send(()).unwrap();
     });
     match watched.recv_timeout(BOUND) {

@@ -15,7 +15,7 @@ use super::{
     listed, named,
 };
 use crate::{
-    collection::{Collection, CollectionOptions, CollectionSpec},
+    collection::{Collection, CollectionOptions, CollectionSpec, FolderLog},
     engine::{
         CollectionInfo, EngineError,
         error::Result,
@@ -90,7 +90,7 @@ impl Names {
                 // After a failed write nobody knows whether it is entered: the mark stays, and the next start finishes
                 // the creation or removes the folder.
                 if self.catalog.failed().is_none()
-                    && let Err(left) = folder::remove(dir, &RealDisk)
+                    && let Err(left) = self.remove(dir)
                 {
                     tracing::warn!(folder = %dir.display(), error = %left, "the next start removes it");
                 }
@@ -133,11 +133,20 @@ impl Names {
         close_deleted(&open);
         // As long as the catalogue has the name, the mark must stay.
         if let Some(dir) = open.dir.as_ref().filter(|dir| forgotten && dir.exists())
-            && let Err(error) = folder::remove(dir, &RealDisk)
+            && let Err(error) = self.remove(dir)
         {
             tracing::warn!(collection = name, %error, "removing a deleted collection's files");
         }
         Ok(())
+    }
+
+    /// Removes a folder that is marked, after the log was told that its collection is no more.
+    pub(super) fn remove(&self, dir: &Path) -> Result<()> {
+        // Whatever cannot be read there is of no collection that could be opened.
+        if let Ok(Some(identity)) = FolderLog::collection_in(dir) {
+            self.shelf.log().delete(identity)?;
+        }
+        Ok(folder::remove(dir, &RealDisk)?)
     }
 
     /// Takes the names of a marked collection out of the catalogue. On a full disk its files go first, which makes the

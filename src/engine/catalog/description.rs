@@ -15,7 +15,8 @@ use crate::{
 
 /// What a store needs to know of a collection.
 pub(super) fn spec_of(info: &CollectionInfo) -> Result<CollectionSpec> {
-    Ok(CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index })
+    let fingerprint = info.model.as_ref().map_or_else(String::new, |model| model.fingerprint.0.clone());
+    Ok(CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index, fingerprint })
 }
 
 /// # Errors

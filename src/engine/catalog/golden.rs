@@ -30,7 +30,7 @@ use crate::{
 const GRAPH_DOCUMENTS: u32 = 130;
 
 fn open(root: &Path) -> Result<Names> {
-    Names::open(root, Shelf::new(64, 80 << 20, crate::threads::Threads::new(1).unwrap()))
+    Names::open(root, super::tests::shelf(root)?)
 }
 
 fn id(n: u32) -> PointId {

@@ -19,7 +19,7 @@ use super::{
     rights::{keep_folders_private, keep_private},
 };
 use crate::{
-    collection::Made,
+    collection::{Made, Orphan},
     config::FINDINGS_FILE,
     engine::{
         error::Result,
@@ -56,20 +56,22 @@ impl Names {
         let names = Names {
             root: root.to_owned(),
             catalog,
-            shelf,
+            shelf: Arc::clone(&shelf),
             now: ArcSwap::default(),
             findings: set_aside
                 .into_iter()
                 .chain(findings)
                 .chain(inventory.findings.iter().cloned())
+                .chain(shelf.log().orphans().iter().map(orphaned))
                 .collect(),
             full: ArcSwapOption::empty(),
             changing: std::sync::Mutex::new(()),
+            opening: Arc::default(),
         };
         names.enter(&inventory, &folders)?;
         for folder in &removable {
             tracing::info!(folder = %folder.display(), "removing what an interrupted creation or deletion left");
-            if let Err(error) = folder::remove(folder, &RealDisk) {
+            if let Err(error) = names.remove(folder) {
                 tracing::warn!(folder = %folder.display(), %error, "it is tried again at the next start");
             }
         }
@@ -165,6 +167,21 @@ impl Names {
         if let Err(error) = told {
             tracing::warn!(path = %path.display(), %error, "what is wrong could not be written down");
         }
+    }
+}
+
+/// What is said of entries in the log whose collection has no folder.
+fn orphaned(orphan: &Orphan) -> Finding {
+    let collection = match orphan.identity {
+        Some(identity) => format!("a collection of identity {identity}"),
+        None => "a collection whose identity it does not tell".to_owned(),
+    };
+    let entries = orphan.entries;
+    Finding {
+        what: format!(
+            "the log holds {entries} entries of {collection}, which has no folder here and was not deleted; they are kept"
+        ),
+        remedy: "put the collection's folder back where it was".to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     collection::{
-        Identity, Write,
+        FolderLog, Identity, Write,
         point::{ContentHash, Passage, Point},
     },
     config::FINDINGS_FILE,
@@ -18,6 +18,7 @@ use crate::{
     random::SplitMix,
     stop::Stop,
     store::folder::{self, Mark},
+    threads::Threads,
     value::{Payload, PointId},
     vector::{Dim, Metric, Vector},
 };
@@ -38,8 +39,14 @@ pub(super) fn info(name: &str, created_at: i64) -> CollectionInfo {
     }
 }
 
+pub(super) fn shelf(root: &Path) -> Result<Arc<Shelf>> {
+    let threads = Threads::new(1).unwrap();
+    let log = FolderLog::of(root, &threads, 1 << 20)?;
+    Ok(Shelf::new(64, log, threads))
+}
+
 pub(super) fn open(root: &Path) -> Result<Names> {
-    Names::open(root, Shelf::new(64, 80 << 20, crate::threads::Threads::new(1).unwrap()))
+    Names::open(root, shelf(root)?)
 }
 
 fn write(names: &Names, collection: &str, document: &str) {

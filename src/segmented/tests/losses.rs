@@ -45,7 +45,7 @@ fn live_on(store: &Store, live: &mut BTreeSet<u64>, random: &mut SplitMix) -> As
             0 => store.seal().map(drop),
             1 => store.merge_all(&Stop::default()).map(drop),
             2 => store.carry_forward().map(drop),
-            3 => store.maintain(&Stop::default()).and_then(|_| store.log().cut()).map(drop),
+            3 => maintain(store).and_then(|_| store.log().cut()).map(drop),
             _ => {
                 let asked = Asked { buried: some(live, 3, random), new: Vec::new() };
                 let (next, count) = (store.next_number(), 1 + random.below(4));
@@ -208,7 +208,7 @@ fn a_damaged_entry_refuses_the_collection_that_needs_it_and_no_other() {
     drop((store, other));
     world.stop();
     // The other collection has no document of this number.
-    let (file, at) = find_in_log(root.path(), &body(9));
+    let (file, at) = find_in_log(root.path(), &body(9).encode());
     flip(&file, at);
     let error = world.open().unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt { path, .. } if *path == file), "{error}");
@@ -217,7 +217,7 @@ fn a_damaged_entry_refuses_the_collection_that_needs_it_and_no_other() {
     world.stop();
     flip(&file, at);
     // The first document of this number is the other one's, and its segment holds it.
-    let (file, at) = find_in_log(root.path(), &body(3));
+    let (file, at) = find_in_log(root.path(), &body(3).encode());
     flip(&file, at);
     check(&open_other(&world).unwrap(), &theirs);
     check(&world.open().unwrap(), &(0..10).collect());
@@ -345,7 +345,7 @@ fn a_collection_that_pins_the_log_is_carried_forward_and_the_log_is_cut() {
         other.seal().unwrap();
     }
     assert_eq!(world.log().cut().unwrap(), 0, "the first collection pins it");
-    let done = store.maintain(&Stop::default()).unwrap();
+    let done = maintain(&store).unwrap();
     assert!(done.carried && !done.sealed, "{done:?}");
     assert!(files() <= 2, "{}", files());
     live.extend(write(&store, 1, &[3]).unwrap());

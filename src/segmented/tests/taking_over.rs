@@ -134,8 +134,8 @@ fn held(store: &Store) -> Held {
     let mut held = Vec::new();
     store
         .load(|loaded| {
-            let text = store.text(loaded.number, &loaded.head)?;
-            held.push((loaded.number, loaded.head.body, text, bits(&loaded.vectors)));
+            let text = text_in(store, loaded.number);
+            held.push((loaded.number, loaded.head.body.encode(), text, bits(&loaded.vectors)));
             Ok::<_, StoreError>(())
         })
         .unwrap();
@@ -151,7 +151,7 @@ fn format_3(root: &Path) -> PathBuf {
     let mut batch = store::StoreBatch::default();
     for number in 0..30 {
         let vectors = vectors(number, DIMENSION);
-        batch.put(number, body(number), &text(number), vectors.iter().map(Vec::as_slice));
+        batch.put(number, body(number).encode(), &text(number), vectors.iter().map(Vec::as_slice));
     }
     store.commit(batch).unwrap();
     let mut batch = store::StoreBatch::default();

@@ -1,0 +1,161 @@
+//! The file system itself, failing where a test says so.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    Mapped,
+    disk::{DirEntry, Disk, DiskFile, RealDisk},
+};
+
+/// What fails; see the fields. Passes everything on until told otherwise.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    pub(crate) sync_fails: AtomicBool,
+    /// Syncing panics, as a bug of ours would.
+    pub(crate) sync_panics: AtomicBool,
+    pub(crate) rename_fails: AtomicBool,
+    /// Bytes that are free, at most.
+    pub(crate) free: AtomicU64,
+    /// Files that were synced.
+    pub(crate) syncs: AtomicU64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Faults {
+            sync_fails: AtomicBool::default(),
+            sync_panics: AtomicBool::default(),
+            rename_fails: AtomicBool::default(),
+            free: AtomicU64::new(u64::MAX),
+            syncs: AtomicU64::default(),
+        }
+    }
+}
+
+/// A disk with [`Faults`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FaultyDisk(pub(crate) Arc<Faults>);
+
+impl FaultyDisk {
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FaultyFile { faults: Arc::clone(&self.0), file })
+    }
+}
+
+impl Faults {
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        // What is there already may be written over: a test that has no room at all says 0.
+        if self.free.load(Ordering::SeqCst) < bytes { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.sync_panics.load(Ordering::SeqCst), "injected: a bug");
+        if self.sync_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("injected: the device is gone"));
+        }
+        Ok(())
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(RealDisk.create(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(RealDisk.open(path)?))
+    }
+
+    fn read_only(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.read_only(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.0.rename_fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("injected: no renaming"));
+        }
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.hard_link(from, to)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        RealDisk.list(dir)
+    }
+
+    fn available(&self, dir: &Path) -> io::Result<u64> {
+        Ok(RealDisk.available(dir)?.min(self.0.free.load(Ordering::SeqCst)))
+    }
+}
+
+/// A file that was opened for writing.
+#[derive(Debug)]
+struct FaultyFile {
+    faults: Arc<Faults>,
+    file: Arc<dyn DiskFile>,
+}
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let grows = (offset + bytes.len() as u64).saturating_sub(self.file.len()?);
+        self.faults.has_room(grows)?;
+        self.file.write_at(offset, bytes)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.faults.has_room(len.saturating_sub(self.file.len()?))?;
+        self.file.allocate(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.faults.sync()?;
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.faults.sync()?;
+        self.file.sync_all()
+    }
+
+    fn map(&self) -> io::Result<Mapped> {
+        self.file.map()
+    }
+}
