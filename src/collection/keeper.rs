@@ -5,7 +5,7 @@
 //! turn: until then the segments before it can be read.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -33,9 +33,7 @@ impl Keeper {
         if self.shared.signal.is_stopped() {
             return Next::Leave;
         }
-        let tidied = self.shared.store.tidy();
-        self.shared.is_stuck.store(tidied.is_err(), Ordering::SeqCst);
-        match tidied {
+        match self.shared.store.tidy() {
             Ok(done) if done == Tidied::default() => Next::Woken,
             Ok(Tidied { sealed, .. }) => {
                 if sealed {

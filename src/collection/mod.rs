@@ -154,8 +154,6 @@ struct Shared {
     signal: indexer::Signal,
     /// The store has other segments than the snapshot in memory.
     is_stale: AtomicBool,
-    /// What grew could not be sealed at the last try.
-    is_stuck: AtomicBool,
     /// Set once, at the start.
     seats: OnceLock<Seats>,
     read_only: OnceLock<String>,
@@ -252,7 +250,6 @@ impl Collection {
             jobs: writer::Jobs::default(),
             signal: indexer::Signal::default(),
             is_stale: AtomicBool::new(false),
-            is_stuck: AtomicBool::new(false),
             seats: OnceLock::new(),
             read_only: OnceLock::new(),
             queued: AtomicUsize::new(0),

@@ -222,7 +222,7 @@ impl Writer {
         }
         self.shared.wake_keeper();
         self.behind.get_or_insert_with(Instant::now).elapsed() < BEHIND_PATIENCE
-            && !self.shared.is_stuck.load(Ordering::SeqCst)
+            && !self.shared.store.is_stuck()
     }
 
     /// What waits, bounded.
@@ -305,10 +305,10 @@ impl Writer {
         }
     }
 
-    /// Nothing of a batch was done. Where that may pass, its calls are tried one by one: what needs less room, deletes
+    /// Nothing of a batch was done. Where the store is as it was, its calls are tried one by one: what needs less room, deletes
     /// above all, must not suffer for the others.
     fn refused(&mut self, kept: Vec<Call>, error: CollectionError, dones: &mut [Option<WriteDone>]) {
-        if !is_passing(&error) {
+        if !is_refusal(&error) {
             self.fail_for(&error);
             return;
         }
@@ -336,7 +336,7 @@ impl Writer {
             let batch = std::mem::take(&mut plan.batch);
             if let Err(error) = self.shared.store.commit(batch) {
                 let error = CollectionError::from(error);
-                if !is_passing(&error) {
+                if !is_refusal(&error) {
                     self.fail_for(&error);
                 }
                 return Err(error);
@@ -422,7 +422,7 @@ impl Writer {
             Ok(Some(memory)) => memory,
             Ok(None) => return Ok(()),
             Err(error) => {
-                if !is_passing(&error) {
+                if !is_refusal(&error) {
                     self.shared.fail(format!("the store cannot be read again: {error}"));
                 }
                 return Err(error);
@@ -534,8 +534,9 @@ impl Plan {
     }
 }
 
-fn is_passing(error: &CollectionError) -> bool {
-    matches!(error, CollectionError::Store(e) if e.is_passing())
+/// Nothing was done, and the store is as it was.
+fn is_refusal(error: &CollectionError) -> bool {
+    matches!(error, CollectionError::Store(e) if e.is_refusal())
 }
 
 /// Answers each of these calls.

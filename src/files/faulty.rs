@@ -21,6 +21,8 @@ pub(crate) struct Faults {
     /// Syncing panics, as a bug of ours would.
     pub(crate) sync_panics: AtomicBool,
     pub(crate) rename_fails: AtomicBool,
+    /// Bytes that a file may have.
+    pub(crate) file_bytes_max: AtomicU64,
     /// Bytes that are free, at most.
     pub(crate) free: AtomicU64,
     /// Files that were synced.
@@ -33,6 +35,7 @@ impl Default for Faults {
             sync_fails: AtomicBool::default(),
             sync_panics: AtomicBool::default(),
             rename_fails: AtomicBool::default(),
+            file_bytes_max: AtomicU64::new(u64::MAX),
             free: AtomicU64::new(u64::MAX),
             syncs: AtomicU64::default(),
         }
@@ -50,9 +53,13 @@ impl FaultyDisk {
 }
 
 impl Faults {
-    fn has_room(&self, bytes: u64) -> io::Result<()> {
-        // What is there already may be written over: a test that has no room at all says 0.
-        if self.free.load(Ordering::SeqCst) < bytes { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    /// Whether a file of `len` bytes may grow to `end`.
+    fn has_room(&self, len: u64, end: u64) -> io::Result<()> {
+        if end > self.file_bytes_max.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let grows = end.saturating_sub(len);
+        if self.free.load(Ordering::SeqCst) < grows { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -127,8 +134,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let grows = (offset + bytes.len() as u64).saturating_sub(self.file.len()?);
-        self.faults.has_room(grows)?;
+        self.faults.has_room(self.file.len()?, offset + bytes.len() as u64)?;
         self.file.write_at(offset, bytes)
     }
 
@@ -141,7 +147,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.faults.has_room(len.saturating_sub(self.file.len()?))?;
+        self.faults.has_room(self.file.len()?, len)?;
         self.file.allocate(len)
     }
 

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::files::disk::{Disk, DiskFile, is_no_room};
 
+/// Files of the log are no smaller, however small files must be.
+const FILE_BYTES_LEAST: u64 = 64 << 10;
+
 /// A file that blocks are appended to.
 #[derive(Debug)]
 pub(super) struct Active {
@@ -153,7 +156,15 @@ impl Appender {
             file => file,
         }
         .map_err(passing)?;
-        if let Err(error) = file.allocate(len) {
+        let mut len = len;
+        while let Err(error) = file.allocate(len) {
+            // Smaller files do as well, and this limit stays.
+            if error.kind() == std::io::ErrorKind::FileTooLarge && len / 2 >= FILE_BYTES_LEAST {
+                len = (len / 2).next_multiple_of(PAGE);
+                self.options.file_bytes = len;
+                self.options.reserve_bytes = self.options.reserve_bytes.min(len / 16);
+                continue;
+            }
             // What it got is given back.
             let _ = self.disk.remove(&path);
             return Err(passing(error));
@@ -170,7 +181,7 @@ impl Appender {
         let Some((file, len)) = &self.spare else { unreachable!("it was made before") };
         let refusal = |error| {
             let error = LogError::passing(&path, error);
-            if matches!(error, LogError::DiskFull { .. }) {
+            if matches!(error, LogError::DiskFull { .. } | LogError::FileLimit { .. }) {
                 Refusal::Passing(error)
             } else {
                 Refusal::Fatal(error)
@@ -224,7 +235,7 @@ impl Appender {
             }
             // What was written of it is no block. If this fails too, the next block lies over it.
             let _ = active.file.write_at(active.at, &[0; PAGE as usize]);
-            return Err(Refusal::Passing(LogError::DiskFull { path }));
+            return Err(Refusal::Passing(LogError::passing(&path, error)));
         }
         active.at += u64::from(head.len);
         active.link = head.link();

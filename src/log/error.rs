@@ -22,6 +22,9 @@ pub(crate) enum LogError {
     #[error("the disk is full: {} cannot grow; free some space, reads and deletes go on", path.display())]
     DiskFull { path: PathBuf },
     /// Nothing was written; later writes are tried again.
+    #[error("{} is as large as a file may be (ulimit -f) and cannot grow; start the server with a higher limit, reads go on", path.display())]
+    FileLimit { path: PathBuf },
+    /// Nothing was written; later writes are tried again.
     #[error("{} cannot be opened: as many files are open as may be (ulimit -n); retry later, or start the server with a higher limit", path.display())]
     NoHandle { path: PathBuf },
     #[error("cannot read or write {}", path.display())]
@@ -54,7 +57,9 @@ impl LogError {
     /// What an error of the file system says, where nothing was lost by it.
     pub(super) fn passing(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        if is_no_room(&source) {
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            LogError::FileLimit { path }
+        } else if is_no_room(&source) {
             LogError::DiskFull { path }
         } else if handles::none_left(&source) {
             LogError::NoHandle { path }
@@ -72,9 +77,10 @@ impl LogError {
 impl Fault for LogError {
     fn kind(&self) -> ErrorKind {
         match self {
-            LogError::DiskFull { .. } | LogError::NoHandle { .. } | LogError::Overloaded => {
-                ErrorKind::Overloaded
-            }
+            LogError::DiskFull { .. }
+            | LogError::FileLimit { .. }
+            | LogError::NoHandle { .. }
+            | LogError::Overloaded => ErrorKind::Overloaded,
             LogError::Io { .. } | LogError::Misled { .. } => ErrorKind::Internal,
             LogError::NotOurs { .. } | LogError::OtherFolder { .. } => ErrorKind::Corrupt,
             LogError::NewerFormat { .. } => ErrorKind::Precondition,

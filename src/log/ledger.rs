@@ -108,6 +108,11 @@ impl Ledger {
         }
     }
 
+    /// Bytes of all files, and the end of the oldest one that can be cut; see [`FileSizes::end`].
+    pub(super) fn extent(&self) -> (u64, Option<Sequence>) {
+        (self.files.iter().map(|file| file.bytes).sum(), self.files.get(1).map(|file| file.first))
+    }
+
     pub(super) fn sizes(&self) -> Sizes {
         let ends = self.files.iter().skip(1).map(|file| Some(file.first)).chain([None]);
         let files: Vec<FileSizes> = self

@@ -211,7 +211,7 @@ impl Default for LogOptions {
             file_bytes: Self::FILE_BYTES,
             reserve_bytes: Self::FILE_BYTES / 16,
             tickets_max: 1 << 14,
-            queue_bytes: 64 << 20,
+            queue_bytes: 512 << 20,
             sync_after: Duration::from_secs(1),
             #[cfg(test)]
             points: Points::default(),
@@ -365,7 +365,14 @@ impl Log {
         self.shared.failure()
     }
 
+    /// Bytes of all files, and the sequence below which nothing may be needed for the oldest file to go; `None` if there
+    /// is only the one that is written. Costs little.
+    pub(crate) fn extent(&self) -> (u64, Option<Sequence>) {
+        lock(&self.shared.ledger).extent()
+    }
+
     /// How large the log is, and what pins it.
+    #[cfg(test)]
     pub(crate) fn sizes(&self) -> Sizes {
         lock(&self.shared.ledger).sizes()
     }

@@ -486,12 +486,9 @@ impl FolderLog {
 
     /// Of the collections of which `is_asked` says so, the one that keeps the oldest file of a log that is too large.
     fn pinning(&self, is_asked: impl Fn(&Known) -> bool) -> Option<Identity> {
-        let sizes = self.log.sizes();
+        let (bytes, oldest) = self.log.extent();
         // The file that is written cannot go.
-        let oldest = sizes.files.first().and_then(|file| file.end)?;
-        if sizes.bytes <= self.bytes_max {
-            return None;
-        }
+        let oldest = oldest.filter(|_| bytes > self.bytes_max)?;
         let collections = self.lock();
         let asked = collections.values().filter(|known| is_asked(known));
         let first = asked.filter(|known| known.needed.is_some()).min_by_key(|known| known.needed)?;
@@ -507,9 +504,7 @@ impl FolderLog {
         // What is applied later is pinned by no one yet, but is not below.
         let end = self.last.load(Ordering::SeqCst) + 1;
         let below = self.lock().values().filter_map(|known| known.needed).min().unwrap_or(end).min(end);
-        let sizes = self.log.sizes();
-        let goes = sizes.files.first().and_then(|file| file.end).is_some_and(|end| end.0 <= below);
-        if !goes {
+        if !self.log.extent().1.is_some_and(|end| end.0 <= below) {
             return Ok(0);
         }
         if below > *cutting {
@@ -526,7 +521,7 @@ impl FolderLog {
 
     /// Bytes of its files.
     pub(crate) fn bytes(&self) -> u64 {
-        self.log.sizes().bytes
+        self.log.extent().0
     }
 
     /// Writes what waits, and takes nothing more.
@@ -690,6 +685,8 @@ impl From<LogError> for StoreError {
         };
         match error {
             LogError::DiskFull { path } => StoreError::DiskFull { path },
+            LogError::FileLimit { path } => StoreError::FileLimit { path },
+            LogError::TooLarge { bytes, max } => StoreError::TooLarge { bytes, max },
             LogError::NoHandle { path } => StoreError::NoHandle { path },
             LogError::Io { path, source } => {
                 StoreError::Io { path, source: io::Error::new(source.kind(), source.to_string()) }
@@ -709,7 +706,6 @@ impl From<LogError> for StoreError {
                 reason: "too many writes wait for the disk".to_owned(),
             },
             error @ LogError::Closed => other(io::ErrorKind::NotConnected, error),
-            error @ LogError::TooLarge { .. } => other(io::ErrorKind::InvalidInput, error),
             error @ (LogError::Failed { .. } | LogError::Misled { .. }) => other(io::ErrorKind::Other, error),
         }
     }

@@ -27,7 +27,7 @@ use super::{
     sealed::{Merged, Sealed},
     state::{Frozen, Part, Row, Saved},
 };
-use crate::{stop::Stop, store::StoreError};
+use crate::{error::with_sources, stop::Stop, store::StoreError};
 
 /// Segments of about the same size that are merged.
 const TIER_LEAST: usize = 4;
@@ -60,6 +60,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::DiskFull`], [`StoreError::NoHandle`]: nothing is lost, and it is tried again with the next call.
     pub(crate) fn tidy(&self) -> Result<Tidied, StoreError> {
+        let tidied = self.tidy_up();
+        *self.0.lock_stuck() = tidied.as_ref().err().map(|error| with_sources(error));
+        tidied
+    }
+
+    fn tidy_up(&self) -> Result<Tidied, StoreError> {
         let shared = &self.0;
         shared.check_open()?;
         shared.remove_retired()?;

@@ -199,6 +199,8 @@ struct Shared {
     sealing: Mutex<()>,
     /// Held by whoever merges.
     merging: Mutex<()>,
+    /// Why what grew could not be sealed at the last try.
+    stuck: Mutex<Option<String>>,
     failed: OnceLock<String>,
     closed: AtomicBool,
     unknown: OnceLock<Vec<PathBuf>>,
@@ -324,6 +326,7 @@ impl Store {
             kept: Mutex::new(Kept { next_segment: manifest.next_segment, manifest, building: Vec::new() }),
             sealing: Mutex::default(),
             merging: Mutex::default(),
+            stuck: Mutex::default(),
             failed: OnceLock::new(),
             unknown: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -389,6 +392,11 @@ impl Store {
     /// Whether no document is taken until some of those before are sealed; see [`Store::tidy`].
     pub(crate) fn is_behind(&self) -> bool {
         self.0.is_behind()
+    }
+
+    /// Whether what grew could not be sealed at the last try.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.0.lock_stuck().is_some()
     }
 
     /// Which collection it is of.
@@ -700,6 +708,10 @@ impl Shared {
         }
     }
 
+    fn lock_stuck(&self) -> MutexGuard<'_, Option<String>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether documents wait to be sealed, so many that no more are taken.
     fn is_behind(&self) -> bool {
         let state = self.read_state();
@@ -713,7 +725,10 @@ impl Shared {
             return Ok(next);
         }
         if self.is_behind() {
-            let reason = "documents come faster than they can be sealed".to_owned();
+            let reason = match &*self.lock_stuck() {
+                Some(reason) => format!("documents before these cannot be put into a segment: {reason}"),
+                None => "documents come faster than they can be put into segments".to_owned(),
+            };
             return Err(StoreError::Busy { path: self.folder.dir.clone(), reason });
         }
         for put in &batch.puts {

@@ -52,6 +52,10 @@ pub enum StoreError {
     NoHandle { path: PathBuf },
     #[error("{} takes no more just now: {reason}; retry later", path.display())]
     Busy { path: PathBuf, reason: String },
+    #[error(
+        "one write of {bytes} bytes is larger than the log takes ({max}); send fewer or smaller documents at once"
+    )]
+    TooLarge { bytes: usize, max: usize },
     #[error("cannot read or write {}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{} was written and may not be durable: it is as it was before, or as it is now", path.display())]
@@ -74,6 +78,11 @@ impl StoreError {
     /// Whether nothing was done and the same may be tried again later.
     pub(crate) fn is_passing(&self) -> bool {
         self.is_full() || matches!(self, StoreError::NoHandle { .. } | StoreError::Busy { .. })
+    }
+
+    /// Whether nothing was done, and the store is as it was.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.is_passing() || matches!(self, StoreError::TooLarge { .. })
     }
 
     /// Whether there was no room.
@@ -133,6 +142,7 @@ impl Fault for StoreError {
             | StoreError::Busy { .. } => ErrorKind::Overloaded,
             StoreError::Gone { .. } => ErrorKind::NotFound,
             StoreError::IdentityTaken { .. } => ErrorKind::Exists,
+            StoreError::TooLarge { .. } => ErrorKind::Invalid,
             StoreError::Io { .. } | StoreError::Unsettled { .. } => ErrorKind::Internal,
             StoreError::Corrupt { .. } | StoreError::OtherCollection { .. } => ErrorKind::Corrupt,
         }

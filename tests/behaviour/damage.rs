@@ -18,7 +18,7 @@ async fn a_damaged_collection_is_refused_by_name_and_the_others_serve() {
     let mut names: Vec<_> = std::fs::read_dir(&folders).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();
     let hurt = names.last().unwrap().clone();
-    std::fs::write(hurt.join("state/db"), "not a database").unwrap();
+    std::fs::write(hurt.join("segments"), "not a manifest").unwrap();
 
     let mut server = server.restart_with(|_| ()).await;
     assert_eq!(ids(&server.find(by_text("c", "a cat", 1)).await), ["1"]);

@@ -343,7 +343,7 @@ fn limited(command: Command, limit: &str) -> Command {
 
 #[cfg(unix)]
 #[test]
-fn a_limit_on_the_size_of_files_refuses_writes_and_ends_nothing() {
+fn a_limit_on_the_size_of_files_makes_them_smaller_and_ends_nothing() {
     let Some(place) = Place::new() else { return };
     // 512 or 1024 bytes each, as the shell likes: no more than 8 MiB.
     let server = place.serve_as(limited(place.command(), "ulimit -f 8192"));
@@ -361,19 +361,11 @@ fn a_limit_on_the_size_of_files_refuses_writes_and_ends_nothing() {
             format!("{{\"id\":\"{n}\",\"vector\":[1,{n}],\"text\":\"{text}\"}}\n")
         })
         .collect();
-    let ran = run_with_stdin(&mut place.remote(&server, &["ingest", "-", "-c", "c"]), lines.as_bytes());
-    assert_ne!(ran.code, 0, "{ran:#?}");
-    ran.says("ulimit -f");
-    // What was taken is there, and is read.
+    run_with_stdin(&mut place.remote(&server, &["ingest", "-", "-c", "c"]), lines.as_bytes()).code(0);
     let count = run(&mut place.remote(&server, &["document", "count", "-c", "c", "--json"])).code(0).json();
-    let documents = count["documents"].as_u64().unwrap();
-    assert!(0 < documents && documents < 2000, "{documents}");
+    assert_eq!(count["documents"], 2000);
     server.signal("-TERM");
     server.ended().code(0);
-    // The last one refused may be there too, where it was stored and there was no room to take it back.
-    assert!((documents..2000).contains(&place.count("c")));
-    let rest = run_with_stdin(&mut place.cli(&["ingest", "-", "-c", "c"]), lines.as_bytes());
-    rest.code(0);
     assert_eq!(place.count("c"), 2000);
 }
 

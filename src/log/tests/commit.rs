@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::*;
-use crate::threads::crew::{Crew, Next};
+use crate::{
+    files::faulty::FaultyDisk,
+    threads::crew::{Crew, Next},
+};
 
 fn ignore(_: Result<Sequence, LogError>) {}
 
@@ -332,6 +335,37 @@ fn on_a_full_disk_only_what_frees_room_is_written_and_nothing_is_lost() {
     close(opened);
     let (opened, read) = open(&disk.crash(1));
     assert!(opened.damages.is_empty() && read.len() as u64 == written + 2);
+}
+
+#[test]
+fn where_files_may_not_be_large_they_are_smaller() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let options = LogOptions { file_bytes: 1 << 20, ..LogOptions::default() };
+    let open = || {
+        let mut read = 0;
+        let mut emit = |_: Entry<'_>| read += 1;
+        let place = dir.path().join("log");
+        std::fs::create_dir_all(&place).unwrap();
+        let disk = Arc::new(disk.clone());
+        (Log::open(disk, &place, IDENTITY, options.clone(), Sequence(1), &mut emit).unwrap(), read)
+    };
+    disk.0.file_bytes_max.store(200 << 10, Ordering::SeqCst);
+    let (mut opened, _) = open();
+    for _ in 0..20 {
+        write(&mut opened, 1, &[1; 50_000], Durability::Power).unwrap();
+    }
+    let error = write(&mut opened, 1, &[1; 300_000], Durability::Power).unwrap_err();
+    assert!(
+        matches!(error, LogError::FileLimit { .. }) && error.to_string().contains("ulimit -f"),
+        "{error}"
+    );
+    write(&mut opened, 1, &[1; 10], Durability::Power).unwrap();
+    let sizes = opened.log.sizes();
+    assert!(sizes.files.len() >= 6 && sizes.files.iter().all(|file| file.bytes <= 200 << 10), "{sizes:?}");
+    close(opened);
+    let (opened, read) = open();
+    assert_eq!((read, opened.damages), (21, vec![]));
 }
 
 #[test]
