@@ -106,15 +106,15 @@ impl Appender {
         if self.has_room(bytes, frees) {
             return Ok(None);
         }
-        // A file of its own for a block that is larger than files are.
-        let kept = if frees { 0 } else { self.options.reserve_bytes };
-        let needed = (PAGE + bytes + PAGE + kept).next_multiple_of(PAGE).max(self.options.file_bytes);
         if self.spare.is_none() {
             self.make_spare(self.options.file_bytes)?;
         }
         if self.has_room(bytes, frees) {
             return Ok(None);
         }
+        // A file of its own for a block that is larger than files are.
+        let kept = if frees { 0 } else { self.options.reserve_bytes };
+        let needed = (PAGE + bytes + PAGE + kept).next_multiple_of(PAGE).max(self.options.file_bytes);
         if let Some((file, len)) = &mut self.spare
             && *len < needed
         {
@@ -174,9 +174,12 @@ impl Appender {
         Ok(())
     }
 
-    /// Ends the file that is written and begins the next one, which is there.
+    /// Begins the next file, which is there, and ends the one that is written. The next one has its name before the end
+    /// of this one is marked: where such a mark is in the last file, a file is lost.
     fn rotate(&mut self) -> Result<Begun, Refusal> {
-        self.end_file()?;
+        if self.is_unsynced() {
+            self.sync().map_err(Refusal::Fatal)?;
+        }
         let (number, path) = (self.next_number, path_of(&self.dir, self.next_number));
         let Some((file, len)) = &self.spare else { unreachable!("it was made before") };
         let refusal = |error| {
@@ -195,6 +198,7 @@ impl Appender {
         file.sync_all().map_err(|error| Refusal::Fatal(LogError::passing(&path, error)))?;
         self.disk.rename(&self.dir.join(SPARE), &path).map_err(refusal)?;
         self.disk.sync_dir(&self.dir).map_err(|error| Refusal::Fatal(LogError::passing(&self.dir, error)))?;
+        self.end_file()?;
         let (file, len) = self.spare.take().unwrap_or_else(|| unreachable!("it was there"));
         let salt = salt(&self.identity, number);
         self.active = Some(Active { path: path.clone(), file, at: PAGE, len, link: head.link(), salt });
@@ -207,10 +211,6 @@ impl Appender {
     fn end_file(&mut self) -> Result<(), Refusal> {
         let Some(active) = &self.active else { return Ok(()) };
         let path = active.path.clone();
-        // The mark must not say that something is synced which is not.
-        if self.is_unsynced() {
-            self.sync().map_err(Refusal::Fatal)?;
-        }
         match self.write_mark(true) {
             // The next file says as much by its first entry.
             Err(error) if is_no_room(&error) => {}

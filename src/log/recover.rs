@@ -457,7 +457,11 @@ impl Recovery<'_> {
     /// Decides whether what is missing at the end of the last file was ever there.
     fn end_of_log(&mut self, scan: &Scan, end: &End, is_cut: bool) {
         let is_proven = end.is_closed || end.is_marked;
-        if self.expected() < self.from {
+        if end.is_closed {
+            // It was there before the end of this one was marked.
+            let next = self.ledger.files.last().map_or(1, |file| file.number + 1);
+            self.unknown(path_of(self.dir, next), 0, MISSING);
+        } else if self.expected() < self.from {
             let reason = "the log ends before what other files have of it";
             self.unknown(scan.path.clone(), end.at, reason);
         } else if is_cut && !is_proven {
