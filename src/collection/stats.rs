@@ -20,8 +20,14 @@ pub struct CollectionStats {
     pub indexed: u64,
     /// Vectors of deleted passages that the index still holds.
     pub tombstones: u64,
-    /// Size of the collection's folder in bytes; 0 where it was not looked at.
+    /// Size of the collection's folder and of its part of the log in bytes; 0 where it was not looked at.
     pub disk_bytes: u64,
+    /// Segments that its documents lie in.
+    pub segments: u64,
+    /// Documents that are deleted or replaced and whose space on the disk is not taken back yet.
+    pub dead_documents: u64,
+    /// Bytes that lie in the log and in memory, and in no segment yet.
+    pub unsealed_bytes: u64,
     /// Size of the passages' vectors in bytes.
     pub vector_bytes: u64,
     /// Payload fields that were asked for; empty where none were.
@@ -31,8 +37,9 @@ pub struct CollectionStats {
 impl Collection {
     /// The collection's counts. It looks at every file for `disk_bytes`.
     pub fn stats(&self) -> CollectionStats {
-        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir);
-        CollectionStats { disk_bytes, ..self.counts() }
+        let counts = self.counts();
+        let disk_bytes = crate::store::disk::folder_bytes(&self.shared.dir) + counts.unsealed_bytes;
+        CollectionStats { disk_bytes, ..counts }
     }
 
     /// [`Collection::stats`], and the fields that are asked for.
@@ -47,6 +54,7 @@ impl Collection {
     /// The counts of [`Collection::stats`] without `disk_bytes` and `fields`. It is cheap and touches no disk.
     pub fn counts(&self) -> CollectionStats {
         let view = self.shared.view();
+        let stored = self.shared.store.stats();
         let passages = view.table.live();
         // Where there is no graph, the exact index is the index.
         let (inside, indexed, alive) = match &view.graph {
@@ -65,6 +73,9 @@ impl Collection {
             indexed,
             tombstones: inside.saturating_sub(alive),
             disk_bytes: 0,
+            segments: stored.segments as u64,
+            dead_documents: stored.dead,
+            unsealed_bytes: stored.unsealed_bytes,
             vector_bytes: passages * self.shared.spec.dim.len() as u64 * size_of::<f32>() as u64,
             fields: FieldsReport::default(),
         }

@@ -149,6 +149,9 @@ def collection_stats(wire: collections_pb2.CollectionStatsResponse) -> Collectio
         fields=tuple(FieldStats(f.field, tuple(f.types), f.documents) for f in wire.fields),
         fields_total=wire.fields_total,
         next_fields_page_token=wire.next_fields_page_token,
+        segments=wire.segments,
+        dead_documents=wire.dead_documents,
+        unsealed_bytes=wire.unsealed_bytes,
     )
 
 

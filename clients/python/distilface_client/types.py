@@ -199,7 +199,7 @@ class CollectionStats:
     tombstones: int
     """Number of deleted vectors whose space is not yet free."""
     disk_bytes: int
-    """Bytes of the collection's files."""
+    """Bytes of the collection's files, and of its part of the log."""
     vector_bytes: int
     """Bytes of the vectors in memory."""
     fields: tuple[FieldStats, ...]
@@ -208,6 +208,12 @@ class CollectionStats:
     """Number of fields with the prefix that was asked for, on all pages."""
     next_fields_page_token: str = ""
     """What to give as `fields_page_token` for the next page; empty on the last one."""
+    segments: int = 0
+    """Number of segments that its documents lie in."""
+    dead_documents: int = 0
+    """Number of deleted or replaced documents whose space on the disk is not taken back yet."""
+    unsealed_bytes: int = 0
+    """Bytes that lie in the log and in memory, and in no segment yet."""
 
 
 @dataclass(frozen=True, slots=True)

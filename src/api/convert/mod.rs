@@ -145,6 +145,9 @@ pub(crate) fn stats_to(stats: CollectionStats) -> proto::CollectionStatsResponse
         indexed: stats.indexed,
         tombstones: stats.tombstones,
         disk_bytes: stats.disk_bytes,
+        segments: stats.segments,
+        dead_documents: stats.dead_documents,
+        unsealed_bytes: stats.unsealed_bytes,
         vector_bytes: stats.vector_bytes,
         fields_total: stats.fields.total,
         next_fields_page_token: stats

@@ -158,7 +158,7 @@ class CollectionStatsRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., fields_page_size: _Optional[int] = ..., fields_page_token: _Optional[str] = ..., fields_prefix: _Optional[str] = ...) -> None: ...
 
 class CollectionStatsResponse(_message.Message):
-    __slots__ = ("documents", "passages", "indexed", "tombstones", "disk_bytes", "vector_bytes", "fields", "fields_total", "next_fields_page_token")
+    __slots__ = ("documents", "passages", "indexed", "tombstones", "disk_bytes", "vector_bytes", "fields", "fields_total", "next_fields_page_token", "segments", "dead_documents", "unsealed_bytes")
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     PASSAGES_FIELD_NUMBER: _ClassVar[int]
     INDEXED_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,9 @@ class CollectionStatsResponse(_message.Message):
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     FIELDS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELDS_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    UNSEALED_BYTES_FIELD_NUMBER: _ClassVar[int]
     documents: int
     passages: int
     indexed: int
@@ -177,7 +180,10 @@ class CollectionStatsResponse(_message.Message):
     fields: _containers.RepeatedCompositeFieldContainer[FieldStats]
     fields_total: int
     next_fields_page_token: str
-    def __init__(self, documents: _Optional[int] = ..., passages: _Optional[int] = ..., indexed: _Optional[int] = ..., tombstones: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., vector_bytes: _Optional[int] = ..., fields: _Optional[_Iterable[_Union[FieldStats, _Mapping]]] = ..., fields_total: _Optional[int] = ..., next_fields_page_token: _Optional[str] = ...) -> None: ...
+    segments: int
+    dead_documents: int
+    unsealed_bytes: int
+    def __init__(self, documents: _Optional[int] = ..., passages: _Optional[int] = ..., indexed: _Optional[int] = ..., tombstones: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., vector_bytes: _Optional[int] = ..., fields: _Optional[_Iterable[_Union[FieldStats, _Mapping]]] = ..., fields_total: _Optional[int] = ..., next_fields_page_token: _Optional[str] = ..., segments: _Optional[int] = ..., dead_documents: _Optional[int] = ..., unsealed_bytes: _Optional[int] = ...) -> None: ...
 
 class FieldStats(_message.Message):
     __slots__ = ("field", "types", "documents")
