@@ -26,6 +26,7 @@ mod encode;
 mod load;
 mod requests;
 mod step;
+mod store;
 
 use crate::{
     encoder::{Encoder, EncoderCounters, Limits, TextKind},
@@ -77,6 +78,10 @@ enum What {
     },
     /// Latency of queries that arrive at a constant rate, alone and while documents are ingested
     Load(load::LoadArgs),
+    /// Acknowledged writes/s and their latency through gRPC, by number of writers, without an encoder
+    Writes(store::WritesArgs),
+    /// Time to open a large folder and to answer from it, and its memory and disk, without an encoder
+    Open(store::OpenArgs),
     /// Resident memory: after ingesting a folder, then under a load of mixed lengths
     Memory {
         /// Folder in BEIR layout
@@ -138,6 +143,8 @@ async fn run_served(app: &App, what: What) -> anyhow::Result<()> {
     match what {
         What::Step(_) | What::Encode(_) => unreachable!("these need no server"),
         What::Load(args) => load::run(app, &args).await,
+        What::Writes(args) => store::writes(app, &args).await,
+        What::Open(args) => store::open(app, &args).await,
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = with_text(beir::load(&dir, None)?.corpus);
             corpus.truncate(limit.unwrap_or(usize::MAX));
@@ -203,17 +210,27 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) async fn start(app: &App, what: &str) -> anyhow::Result<Self> {
+        let collection = NewCollection { name: COLLECTION.into(), ..NewCollection::default() };
+        Self::start_with(app, what, &app.loaded.config.encoder.model, collection).await
+    }
+
+    /// With another model, and another collection.
+    async fn start_with(
+        app: &App,
+        what: &str,
+        model: &str,
+        collection: NewCollection,
+    ) -> anyhow::Result<Self> {
         let folder = Scratch::new(what)?;
         let mut config = app.loaded.config.clone();
+        model.clone_into(&mut config.encoder.model);
         folder.0.clone_into(&mut config.data.dir);
         config.server.listen = ([127, 0, 0, 1], 0).into();
         config.server.metrics_listen = None;
         // What is asked again must be encoded again.
         config.encoder.query_cache = 0;
         let engine = client::open_engine(config, &app.out).await?;
-        engine
-            .create_collection(NewCollection { name: COLLECTION.into(), ..NewCollection::default() })
-            .await?;
+        engine.create_collection(collection).await?;
         let running = server::start(Arc::clone(&engine)).await?;
         let endpoint = Endpoint::from_shared(format!("http://{}", running.address))?.tcp_nodelay(true);
         let channel = endpoint.connect().await.context("connecting to the server that was just started")?;
