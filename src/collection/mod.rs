@@ -423,9 +423,9 @@ impl Shared {
         self.jobs.close();
         self.signal.stop();
         if let Some(seats) = self.seats.get() {
-            seats.all().map(Seat::wake);
+            seats.all().into_iter().for_each(Seat::wake);
             // The last owner may be a caller's `done` in the writer's own turn, for which this does not wait.
-            seats.all().map(Seat::wait_left);
+            seats.all().into_iter().for_each(Seat::wait_left);
         }
     }
 
