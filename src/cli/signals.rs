@@ -47,9 +47,15 @@ pub(super) fn follow(app: &App) -> anyhow::Result<()> {
 
 fn listen(app: &App, first: First) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()
+    };
+    // Where the system takes no handlers, its own do their work: a signal ends the process.
+    let Ok(mut signals) = signals else { return Ok(()) };
     let (interrupt, out) = (app.interrupt.clone(), app.out.clone());
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if runtime.block_on(second(&interrupt, first)).is_ok() {
+        if runtime.block_on(until_the_end(&mut signals, &interrupt, first)).is_some() {
             Scratch::remove_all();
             let interrupted = Stop::Interrupted.into();
             let code = if first == First::Ends { failure::report(&out, &interrupted) } else { EXIT };
@@ -62,30 +68,60 @@ fn listen(app: &App, first: First) -> anyhow::Result<()> {
 /// Exit code after a second signal.
 const EXIT: u8 = 130;
 
-/// Returns when the process must end. An error: without handlers the system's own do their work.
-async fn second(interrupt: &CancellationToken, first: First) -> std::io::Result<()> {
+/// Returns when the process must end; `None` when no signal can come any more.
+async fn until_the_end(signals: &mut Signals, interrupt: &CancellationToken, first: First) -> Option<()> {
     loop {
-        next().await?;
+        signals.next().await?;
         if first == First::Ends || interrupt.is_cancelled() {
-            return Ok(());
+            return Some(());
         }
         interrupt.cancel();
     }
 }
 
+/// SIGINT and SIGTERM from the moment that this is made. It lives as long as the process, since what comes between two
+/// receivers is lost. Of several signals of one kind that come before the first of them is seen, the system makes one.
 #[cfg(unix)]
-async fn next() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-        _ = terminate.recv() => Ok(()),
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// To be called within a runtime.
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next signal, also one that came before this call.
+    async fn next(&mut self) -> Option<()> {
+        tokio::select! {
+            heard = self.interrupt.recv() => heard,
+            heard = self.terminate.recv() => heard,
+        }
     }
 }
 
+/// Ctrl-C from the moment that this is made.
 #[cfg(not(unix))]
-async fn next() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(not(unix))]
+impl Signals {
+    /// To be called within a runtime.
+    fn listen() -> std::io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Signals)
+    }
+
+    /// The next signal, also one that came before this call.
+    async fn next(&mut self) -> Option<()> {
+        self.0.recv().await
+    }
 }
 
 impl App {
@@ -178,5 +214,41 @@ mod tests {
         let verdict = failure::judge(&told.unwrap_err());
         assert_eq!((verdict.kind, verdict.exit), ("interrupted", 130));
         drop(nobody_answers);
+    }
+    #[cfg(unix)]
+    #[tokio::test]
+    #[ignore = "it sends signals to its process; run by the test after it"]
+    async fn a_signal_between_two_looks() {
+        use tokio::signal::unix::{SignalKind, signal};
+        let raise = |signal| rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+        let mut signals = Signals::listen().unwrap();
+        // Sees a signal when every receiver that is there has got it.
+        let mut witness = signal(SignalKind::interrupt()).unwrap();
+        let interrupt = CancellationToken::new();
+        raise(rustix::process::Signal::INT);
+        witness.recv().await.unwrap();
+        // Dropped at the moment at which the first signal is told, as late as it can be without hearing a second.
+        tokio::select! {
+            biased;
+            () = interrupt.cancelled() => {}
+            _ = until_the_end(&mut signals, &interrupt, First::IsTold) => panic!("one signal ends nothing"),
+        }
+        raise(rustix::process::Signal::INT);
+        witness.recv().await.unwrap();
+        until_the_end(&mut signals, &interrupt, First::IsTold).await.unwrap();
+        raise(rustix::process::Signal::TERM);
+        until_the_end(&mut signals, &interrupt, First::IsTold).await.unwrap();
+        println!("all were heard");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_second_signal_right_after_the_first_is_never_lost() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["cli::signals::tests::a_signal_between_two_looks", "--exact", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("all were heard"), "{said}");
     }
 }
