@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
@@ -54,7 +55,8 @@ async fn serve(app: &App, engine: Arc<Engine>) -> anyhow::Result<()> {
             return Err(error.into());
         }
     };
-    watch_end(app, &running)?;
+    let (stage, bound) = (running.stage(), running.stop_bound() + MARGIN);
+    watch_end(app.interrupt.clone(), bound, move || stage.now(), process::end)?;
     let metrics = running.metrics_address.map(|a| format!("http://{a}/metrics"));
     if app.out.is_json() {
         app.out
@@ -89,28 +91,39 @@ async fn serve(app: &App, engine: Arc<Engine>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the process when its end takes longer than it may, even if every async thread hangs: this one is not async.
-fn watch_end(app: &App, running: &server::Running) -> anyhow::Result<()> {
-    let (stage, bound, interrupt) = (running.stage(), running.stop_bound() + MARGIN, app.interrupt.clone());
+/// Calls `end` with [`HUNG`] when `bound` has passed since the interrupt, even if every async thread hangs: this one is
+/// not async. `doing` says what the server hangs in. A process that ends in time takes this thread with it.
+fn watch_end<T: 'static>(
+    interrupt: CancellationToken,
+    bound: Duration,
+    doing: impl FnOnce() -> &'static str + Send + 'static,
+    end: impl FnOnce(i32) -> T + Send + 'static,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name("end-watch".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            interrupt.cancelled().await;
-            tokio::time::sleep(bound).await;
-        });
+        runtime.block_on(overdue(&interrupt, bound));
         tracing::error!(
-            doing = stage.now(),
+            doing = doing(),
             waited_s = bound.as_secs_f64(),
             "the server does not end by itself; the process ends now, what was acknowledged is on disk"
         );
-        process::end(HUNG);
+        end(HUNG);
     })?;
     Ok(())
 }
 
+/// Returns when `bound` has passed since the interrupt.
+async fn overdue(interrupt: &CancellationToken, bound: Duration) {
+    interrupt.cancelled().await;
+    tokio::time::sleep(bound).await;
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
+    use std::{
+        pin::{Pin, pin},
+        task::{Context, Waker},
+    };
 
     use super::*;
     use crate::{
@@ -154,5 +167,45 @@ mod tests {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(HUNG), "{said}");
         assert!(said.contains("server.close_timeout") && said.contains("collection stuck"), "{said}");
+    }
+    #[tokio::test]
+    async fn the_end_is_overdue_when_its_bound_has_passed_since_the_interrupt_and_not_before() {
+        let poll = |end: Pin<&mut dyn Future<Output = ()>>| end.poll(&mut Context::from_waker(Waker::noop()));
+        let interrupt = CancellationToken::new();
+        let (at_once, in_a_day) = (Duration::ZERO, Duration::from_secs(86_400));
+        let (mut short, mut long) = (pin!(overdue(&interrupt, at_once)), pin!(overdue(&interrupt, in_a_day)));
+        assert!(poll(short.as_mut()).is_pending(), "a server that serves has no end that could hang");
+        interrupt.cancel();
+        assert!(poll(long.as_mut()).is_pending());
+        short.await;
+        assert!(poll(long.as_mut()).is_pending());
+    }
+
+    #[tokio::test]
+    #[ignore = "it ends its process; run by the test after it"]
+    async fn hangs_alone() {
+        tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
+        let interrupt = CancellationToken::new();
+        watch_end(interrupt.clone(), Duration::ZERO, || "waiting for running requests", process::end)
+            .unwrap();
+        interrupt.cancel();
+        // The only async thread of this process, and it never waits again.
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[test]
+    fn a_process_whose_async_threads_all_hang_ends_with_a_code_of_its_own_and_says_what_it_was_doing() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["cli::serve::tests::hangs_alone", "--exact", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(HUNG), "{said}");
+        assert!(
+            said.contains("waiting for running requests") && said.contains("does not end by itself"),
+            "{said}"
+        );
     }
 }
