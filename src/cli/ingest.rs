@@ -4,6 +4,8 @@
 //! is the exception: of its documents each replaces the other, every time.) That is also how an
 //! interrupted run goes on. What cannot be read or stored is told with its file and line, and the rest goes on. Of an id
 //! that comes twice in one run the later document stays, wherever requests end, and the result says how many there were.
+//! `--mode` narrows this to documents that are new or to those that are stored already; the others are refused, told
+//! and counted.
 
 use std::sync::Arc;
 
@@ -17,9 +19,13 @@ use super::{
     output::Output,
     search::COLLECTION_DEFAULT,
 };
-use crate::proto::{Collection, CollectionConfig, CreateCollectionRequest, Document, ListCollectionsRequest};
+use crate::proto::{
+    Collection, CollectionConfig, CreateCollectionRequest, Document, GetCollectionRequest,
+    ListCollectionsRequest,
+};
 
 mod batch;
+mod mode;
 mod origin;
 mod prune;
 mod pump;
@@ -27,6 +33,7 @@ mod reading;
 mod tally;
 
 use batch::{Batch, Pace, Piece};
+use mode::Mode;
 use origin::Origins;
 use pump::{End, Pump};
 pub use reading::field_type;
@@ -40,11 +47,13 @@ A text, Markdown or HTML file becomes a document whose id is its path below the 
 A file whose id came from another folder before is refused: see --id-prefix and --take-over.
 A file that is gone leaves its document behind: see --prune.
 Of an id that comes twice in one run the later document stays; both are encoded each time.
+What --mode refuses is told, counted as refused, and ends the run with exit code 3.
 
 Examples:
   distilface ingest ~/notes -c notes
   distilface ingest ~/notes -c notes --prune
   distilface ingest papers.jsonl -c papers --id-field doi --text-field abstract
+  distilface ingest papers.jsonl -c papers --mode insert
   distilface ingest prices.csv --type year=integer --type date=datetime
   cat more.jsonl | distilface ingest - -c papers")]
 pub struct IngestArgs {
@@ -53,6 +62,9 @@ pub struct IngestArgs {
     /// Collection or alias; made if it is not there
     #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
     collection: String,
+    /// Whether documents are only made, only replaced, or either
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    mode: Mode,
     /// Replace documents of the same id that came from another folder, such as the one that was moved here
     #[arg(long)]
     take_over: bool,
@@ -75,6 +87,11 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             return app.unless_interrupted(prune::show(&app.out, &mut origins, &files)).await;
         }
         let there = app.unless_interrupted(find(session, &args.collection)).await?;
+        if args.mode == Mode::Replace && there.is_none() {
+            // Nothing can be replaced in it: the server says so, and which collections there are.
+            let request = GetCollectionRequest { name: args.collection.clone() };
+            session.collections().get(request).await?;
+        }
         let remarks = source.remarks();
         let shown = (source.bytes_total(), source.understood());
         let pace = Arc::new(Pace::default());
@@ -85,13 +102,14 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
         std::thread::Builder::new()
             .name("read".into())
             .spawn(move || batch::read(source.records(), message_bytes_max, &pace_of_reader, &tell))?;
-        if !args.take_over {
+        // Nothing is replaced under that mode, whichever folder it came from.
+        if !args.take_over && args.mode != Mode::Insert {
             let (guarded, passed) = mpsc::channel(2);
             let read = std::mem::replace(&mut pieces, passed);
             tokio::spawn(origins.clone().guard(there.is_some(), read, guarded));
         }
-        let mut pump =
-            Pump::new(&app.out, session.documents(), &args.collection, &app.interrupt, shown, pace);
+        let to = (args.collection.as_str(), args.mode);
+        let mut pump = Pump::new(&app.out, session.documents(), to, &app.interrupt, shown, pace);
         // The collection is looked for when there is something to put into it: its first document tells what kind of
         // collection it must be, and a folder without documents makes none.
         let first = loop {
@@ -129,7 +147,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
                 () = app.interrupt.cancelled() => end = End::Interrupted,
             }
         }
-        conclude(app, session, &args.collection, &tally, (empty, end))
+        conclude(app, session, to, &tally, (empty, end))
     })
     .await
 }
@@ -196,19 +214,19 @@ async fn tell_of_unknown_folders(out: &Output, origins: &mut Origins) {
 fn conclude(
     app: &App,
     session: &Session,
-    collection: &str,
+    (collection, mode): (&str, Mode),
     tally: &Tally,
     (empty, end): (bool, End),
 ) -> anyhow::Result<()> {
     let out = &app.out;
-    let nothing = tally.stored() + tally.failed + tally.unanswered == 0;
+    let nothing = tally.done() + tally.unanswered == 0;
     if nothing && !empty && matches!(end, End::Done) {
         out.warn("no document was found in what was read");
     }
     if out.is_json() {
         out.document(&tally.json(collection, matches!(end, End::Done)))?;
     } else {
-        out.line(&tally.words(out, collection))?;
+        out.line(&tally.words(out, collection, mode))?;
     }
     tally.tell(out);
     let open = match tally.unanswered {
@@ -217,10 +235,11 @@ fn conclude(
     };
     let stored = layout::counted(tally.stored(), "document");
     let go_on = format!(
-        "{stored} acknowledged and stored{open}. Run the same command again to go on: what is stored is skipped"
+        "{stored} acknowledged and stored{open}. Run the same command again to go on: {}",
+        mode.again()
     );
     match end {
-        End::Done if tally.failed > 0 => Err(Stop::Partial.into()),
+        End::Done if tally.failed + tally.refused > 0 => Err(Stop::Partial.into()),
         End::Done => Ok(()),
         End::Interrupted => {
             out.note(&go_on);

@@ -274,6 +274,49 @@ fn an_id_twice_in_a_run_leaves_the_later_one_and_is_told() {
 }
 
 #[test]
+fn a_mode_makes_or_replaces_only_and_counts_what_it_refuses() {
+    let Some(place) = Place::new() else { return };
+    let text = || {
+        let stored = place.run(&["document", "get", "a", "-c", "x", "--json"]).code(0).json_lines();
+        stored[0]["text"].clone()
+    };
+    place.file("one.jsonl", "{\"id\":\"a\",\"text\":\"one\"}\n");
+    place.file("two.jsonl", "{\"id\":\"a\",\"text\":\"two\"}\n{\"id\":\"b\",\"text\":\"new\"}\nnonsense\n");
+    // Where nothing is, nothing is replaced, and no collection is made.
+    let ran = place.run(&["ingest", "one.jsonl", "-c", "x", "--mode", "replace"]).code(1);
+    ran.says("\"x\"");
+    assert_eq!(place.run(&["collection", "list", "--json"]).code(0).json(), serde_json::json!([]));
+
+    let ran = place.run(&["ingest", "one.jsonl", "-c", "x", "--mode", "insert"]).code(0);
+    ran.prints("1 inserted").prints("0 refused, 0 failed");
+    let ran = place.run(&["ingest", "two.jsonl", "-c", "x", "--mode", "insert"]).code(3);
+    ran.prints("1 inserted, 0 updated, 0 unchanged, 1 refused, 1 failed");
+    ran.says("two.jsonl:1: ").says("two.jsonl:3: ");
+    assert_eq!(text(), "one");
+
+    place.file("three.jsonl", "{\"id\":\"a\",\"text\":\"three\"}\n{\"id\":\"c\",\"text\":\"new\"}\n");
+    let ran = place.run(&["ingest", "three.jsonl", "-c", "x", "--mode", "replace", "--json"]).code(3);
+    let json = ran.json();
+    let counts = ["inserted", "updated", "unchanged", "refused", "failed"].map(|name| json[name].clone());
+    assert_eq!(counts, [0, 1, 0, 1, 0].map(serde_json::Value::from));
+    assert!(ran.stderr.contains("three.jsonl:2: "), "{ran:?}");
+    assert_eq!((text(), place.count("x")), ("three".into(), 2));
+
+    let ran = place.run(&["ingest", "three.jsonl", "-c", "x", "--mode", "upsert"]).code(0);
+    ran.prints("1 inserted, 0 updated, 1 unchanged, 0 failed");
+    place.run(&["ingest", "one.jsonl", "--mode", "overwrite"]).code(2).says("upsert");
+}
+
+#[test]
+fn a_file_of_another_folder_is_refused_under_insert_as_any_document_is() {
+    let Some(place) = Place::new() else { return };
+    place.file("a/README.md", "# Alpha\n\nThe first folder.");
+    place.file("b/README.md", "# Beta\n\nThe second folder.");
+    place.run(&["ingest", "a", "-c", "x"]).code(0);
+    place.run(&["ingest", "b", "-c", "x", "--mode", "insert"]).code(3).prints("1 refused, 0 failed");
+}
+
+#[test]
 fn a_file_of_the_same_name_from_another_folder_is_refused_until_it_is_said() {
     let Some(place) = Place::new() else { return };
     place.file("a/README.md", "# Alpha\n\nThe first folder.");

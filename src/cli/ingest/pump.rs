@@ -17,6 +17,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use super::{
     batch::{Answered, Batch, Fault, Mark, Pace, Piece},
+    mode::Mode,
     tally::Tally,
 };
 use crate::{
@@ -55,6 +56,7 @@ pub struct Pump<'a> {
     out: &'a Output,
     client: DocumentsClient<Channel>,
     collection: &'a str,
+    mode: Mode,
     interrupt: &'a CancellationToken,
     understood: Arc<UnderstoodFiles>,
     progress: Progress<'a>,
@@ -72,7 +74,7 @@ impl<'a> Pump<'a> {
     pub fn new(
         out: &'a Output,
         client: DocumentsClient<Channel>,
-        collection: &'a str,
+        (collection, mode): (&'a str, Mode),
         interrupt: &'a CancellationToken,
         (bytes_total, understood): (Option<u64>, Arc<UnderstoodFiles>),
         pace: Arc<Pace>,
@@ -83,6 +85,7 @@ impl<'a> Pump<'a> {
             out,
             client,
             collection,
+            mode,
             interrupt,
             understood,
             progress,
@@ -111,12 +114,8 @@ impl<'a> Pump<'a> {
                 let Batch { documents, marks, bytes, read } = batch;
                 let collection = self.collection.to_owned();
                 // A closed channel means a broken stream, which `answers` is about to tell.
-                let _ = requests.try_send(IngestRequest {
-                    collection,
-                    sequence,
-                    documents,
-                    ..Default::default()
-                });
+                let mode = self.mode.to_wire().into();
+                let _ = requests.try_send(IngestRequest { collection, sequence, documents, mode });
                 self.in_flight.insert(sequence, Sent { marks, bytes, read, at: Instant::now() });
             }
             tokio::select! {
@@ -159,9 +158,14 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Tells of something that was not stored. A program hears all, a person the first of each file.
+    /// Counts and tells something that could not be stored.
     pub fn fault(&mut self, fault: &Fault) {
         self.tally.failed += 1;
+        self.tell_not_stored(fault);
+    }
+
+    /// A program hears all, a person the first of each file.
+    fn tell_not_stored(&mut self, fault: &Fault) {
         let file = fault.place.rsplit_once(':').map_or(&*fault.place, |(file, _)| file);
         let met = self.faults.entry(file.to_owned()).or_default();
         *met += 1;
@@ -221,7 +225,12 @@ impl<'a> Pump<'a> {
             WriteStatus::Unchanged => tally.unchanged += 1,
             WriteStatus::Failed | WriteStatus::Unspecified => {
                 let place = mark.map_or_else(|| format!("document {:?}", result.id), |m| m.place.clone());
-                return self.fault(&Fault { place, reason: result.error.clone(), wrong_use: false });
+                let fault = Fault { place, reason: result.error.clone(), wrong_use: false };
+                if !self.mode.refused(result) {
+                    return self.fault(&fault);
+                }
+                tally.refused += 1;
+                return self.tell_not_stored(&fault);
             }
         }
         tally.passages += u64::from(result.passages);

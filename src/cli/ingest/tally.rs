@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::{Value as Json, json};
 
+use super::mode::Mode;
 use crate::{
     cli::{
         layout::{self, LongWords},
@@ -25,6 +26,8 @@ pub struct Tally {
     pub inserted: u64,
     pub updated: u64,
     pub unchanged: u64,
+    /// Not written since the mode of the run does not fit what is stored; not counted as failed.
+    pub refused: u64,
     pub failed: u64,
     pub passages: u64,
     pub tokens: u64,
@@ -58,6 +61,7 @@ impl Tally {
             inserted: 0,
             updated: 0,
             unchanged: 0,
+            refused: 0,
             failed: 0,
             passages: 0,
             tokens: 0,
@@ -83,6 +87,11 @@ impl Tally {
         self.inserted + self.updated + self.unchanged
     }
 
+    /// Documents of which it is known what became of them.
+    pub fn done(&self) -> u64 {
+        self.stored() + self.refused + self.failed
+    }
+
     /// One more document took the place of an earlier one of this run.
     pub fn replaced(&mut self, place: &str, id: &str) {
         if self.repeated == 0 {
@@ -101,7 +110,7 @@ impl Tally {
 
     /// A short form for a progress bar.
     pub fn so_far(&self) -> String {
-        let done = self.stored() + self.failed;
+        let done = self.done();
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
         let documents = layout::counted(done, "document");
         let unchanged = match self.unchanged {
@@ -124,6 +133,7 @@ impl Tally {
             "inserted": self.inserted,
             "updated": self.updated,
             "unchanged": self.unchanged,
+            "refused": self.refused,
             "failed": self.failed,
             "unanswered": self.unanswered,
             "repeated": self.repeated,
@@ -141,7 +151,7 @@ impl Tally {
     }
 
     /// The result, for people.
-    pub fn words(&self, out: &Output, collection: &str) -> String {
+    pub fn words(&self, out: &Output, collection: &str, mode: Mode) -> String {
         let elapsed = self.started.elapsed();
         let mut counts = vec![
             (self.inserted, "inserted", Style::Good),
@@ -149,6 +159,9 @@ impl Tally {
             (self.unchanged, "unchanged", Style::Dim),
             (self.failed, "failed", Style::Bad),
         ];
+        if mode != Mode::Upsert {
+            counts.insert(3, (self.refused, "refused", Style::Bad));
+        }
         if self.pruned > 0 {
             counts.push((self.pruned, "removed", Style::Warn));
         }
