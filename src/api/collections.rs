@@ -73,7 +73,7 @@ pub(crate) async fn stats(
         0 => FIELDS_PAGE,
         size if size <= FIELDS_PAGE_MAX => size,
         size => {
-            let reason = format!("it must be between 0 and {FIELDS_PAGE_MAX}, got {size}");
+            let reason = format!("it must be at most {FIELDS_PAGE_MAX}, got {size}; 0 means {FIELDS_PAGE}");
             return Err(ApiError::field("fields_page_size", reason));
         }
     };

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::{ApiError, Context, convert};
+use super::{ApiError, Context, convert, zero::SCROLL_LIMIT};
 use crate::{
     collection::PAGE_BYTES,
     engine::{ListingQuery, PayloadOutcome, Target, WriteStatus},
     proto,
     value::{PointId, filter::Filter},
 };
-
-/// Documents of a page where the client names no number.
-const SCROLL_LIMIT: u32 = 100;
 
 /// Writes documents; if one is refused, all are.
 pub(crate) async fn upsert(
@@ -163,10 +160,14 @@ pub(crate) async fn scroll(
     context: Context,
     request: proto::ScrollRequest,
 ) -> Result<proto::ScrollResponse, ApiError> {
+    let limit = match request.limit {
+        0 => context.engine.config().limits.batch_max.min(SCROLL_LIMIT as usize),
+        limit => limit as usize,
+    };
     let query = ListingQuery {
         filter: context.read(|| convert::filter_from_optional(request.filter))?,
         cursor: Some(request.cursor).filter(|cursor| !cursor.is_empty()),
-        limit: if request.limit == 0 { SCROLL_LIMIT } else { request.limit } as usize,
+        limit,
         with_text: !request.without_text,
         with_vectors: request.with_vectors,
     };

@@ -1,5 +1,6 @@
 //! Why a request was refused or failed.
 
+use super::zero;
 use crate::{
     budget::BudgetError,
     encoder::EncoderError,
@@ -18,7 +19,10 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Encoder(#[from] EncoderError),
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(EngineError),
+    /// Out of a range, where 0 in the message is no number but stands for something.
+    #[error("{error}; 0 means {zero}")]
+    Range { error: EngineError, zero: &'static str },
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(transparent)]
@@ -69,12 +73,21 @@ impl ApiError {
     }
 }
 
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        match zero::meaning(&error) {
+            Some(zero) => ApiError::Range { error, zero },
+            None => ApiError::Engine(error),
+        }
+    }
+}
+
 impl Fault for ApiError {
     fn kind(&self) -> ErrorKind {
         match self {
             ApiError::Budget(e) => e.kind(),
             ApiError::Encoder(e) => e.kind(),
-            ApiError::Engine(e) => e.kind(),
+            ApiError::Engine(e) | ApiError::Range { error: e, .. } => e.kind(),
             ApiError::Filter(e) => e.kind(),
             ApiError::Value(e) => e.kind(),
             ApiError::Vector(e) => e.kind(),
@@ -92,7 +105,7 @@ impl Fault for ApiError {
     fn field(&self) -> Option<&str> {
         match self {
             ApiError::Field { field, .. } => Some(field),
-            ApiError::Engine(e) => e.field(),
+            ApiError::Engine(e) | ApiError::Range { error: e, .. } => e.field(),
             ApiError::Filter(e) => e.field(),
             ApiError::Vector(e) => e.field(),
             _ => None,

@@ -15,6 +15,7 @@ pub(crate) mod ingest;
 mod limits;
 pub(crate) mod search;
 mod shape;
+mod zero;
 
 pub(crate) use self::{
     context::{Context, Counts},

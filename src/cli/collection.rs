@@ -135,6 +135,7 @@ impl CreateArgs {
             ("--ef-construction", self.ef_construction),
             ("--ef-search", self.ef_search),
             ("--chunk-tokens", self.chunk_tokens),
+            ("--chunk-overlap", self.chunk_overlap),
         ];
         if let Some((flag, _)) = given.iter().find(|(_, value)| *value == Some(0)) {
             return Err(usage(format!("{flag} must be at least 1; leave it out for the default")));

@@ -27,8 +27,8 @@ use crate::{
     value::json::{integer_out_of_bounds, payload_from_json},
 };
 
-/// Documents of one page.
-const PAGE: u32 = 100;
+/// Documents of one page, where the server allows as many.
+const PAGE: u64 = 100;
 
 /// Get, change, delete, list and count documents
 #[derive(Debug, clap::Args)]
@@ -419,7 +419,8 @@ async fn scroll(
     let mut left = limit;
     let mut checks_vectors = out.is_json() && !request.with_vectors;
     while left > 0 {
-        request.limit = u32::try_from(left).map_or(PAGE, |left| left.min(PAGE));
+        // The server's own page is this large, or smaller where it allows no more at once.
+        request.limit = if left >= PAGE { 0 } else { u32::try_from(left).unwrap_or_default() };
         let page = session.documents().scroll(request.clone()).await?.into_inner();
         left -= left.min(page.documents.len() as u64);
         out.hints(&page.hints);

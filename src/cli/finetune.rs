@@ -30,9 +30,6 @@ use crate::{
     training::{Event, Job, NewModel, Options, Outcome, Progress, Records, Report, TrainingError},
 };
 
-/// Documents of one answer while a collection is read.
-const PAGE: u32 = 200;
-
 /// Train an encoder further
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = recipe_help())]
@@ -218,8 +215,8 @@ impl Records for Database<'_> {
         let app = self.0;
         let read = async {
             let session = client::Session::open(&app.target, &app.loaded.config, &app.out).await?;
-            let mut request =
-                ScrollRequest { collection: collection.to_owned(), limit: PAGE, ..ScrollRequest::default() };
+            // In the server's own pages: a number of ours might be more than it allows.
+            let mut request = ScrollRequest { collection: collection.to_owned(), ..ScrollRequest::default() };
             let mut documents = Vec::new();
             let result = loop {
                 let page = match session.documents().scroll(request.clone()).await {

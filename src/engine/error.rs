@@ -78,7 +78,7 @@ pub enum EngineError {
     Vector(#[from] VectorError),
     #[error("document {id:?}: {source}")]
     BadVector { id: String, source: VectorError },
-    #[error("{name} must be between {min} and {max}, got {got}")]
+    #[error("{name} must be {}, got {got}", allowed(*min, *max))]
     OutOfRange { name: &'static str, min: u64, max: u64, got: u64 },
     #[error("{reason}")]
     BadRequest { reason: String },
@@ -118,6 +118,15 @@ pub enum EngineError {
     Panicked { reason: String },
     #[error(transparent)]
     Threads(#[from] ThreadsError),
+}
+
+/// The numbers of a range, in words. What may be 0 is at most so much: that 0 may mean something of its own.
+fn allowed(min: u64, max: u64) -> String {
+    match (min, max) {
+        (min, max) if min == max => format!("{max}"),
+        (0, max) => format!("at most {max}"),
+        (min, max) => format!("between {min} and {max}"),
+    }
 }
 
 impl Fault for EngineError {
@@ -167,6 +176,7 @@ impl Fault for EngineError {
             EngineError::BadVector { .. } => Some("vector"),
             EngineError::Collection(e) => e.field(),
             EngineError::Filter(e) => e.field(),
+            EngineError::Index(e) => e.field(),
             EngineError::Vector(e) => e.field(),
             _ => None,
         }

@@ -447,24 +447,21 @@ fn copies_are_answered_one_by_one_and_hidden_one_by_one() {
 fn parameters_out_of_bounds_are_refused() {
     let good = IndexParams::default();
     for (name, range, bad) in [
-        ("m", "2 and 128", [0, 1].map(|m| IndexParams { m, ..good })),
-        ("m", "2 and 128", [129, u16::MAX].map(|m| IndexParams { m, ..good })),
+        ("index.m", "2 and 128", [0, 1].map(|m| IndexParams { m, ..good })),
+        ("index.m", "2 and 128", [129, u16::MAX].map(|m| IndexParams { m, ..good })),
         (
-            "ef_construction",
+            "index.ef_construction",
             "8 and 4096",
             [7, 4097].map(|ef_construction| IndexParams { ef_construction, ..good }),
         ),
-        ("ef_search", "1 and 4096", [0, 4097].map(|ef_search| IndexParams { ef_search, ..good })),
+        ("index.ef_search", "1 and 4096", [0, 4097].map(|ef_search| IndexParams { ef_search, ..good })),
     ] {
         for kind in KINDS {
             for params in bad.map(|params| IndexParams { kind, ..params }) {
                 let e = create(&params, Dim::new(3).unwrap(), Metric::Cosine, 0).unwrap_err();
                 assert_eq!(e.kind(), ErrorKind::Invalid);
                 let message = e.to_string();
-                assert!(
-                    message.starts_with(&format!("index parameter {name} must be between {range}")),
-                    "{e}"
-                );
+                assert!(message.starts_with(&format!("{name} must be between {range}")), "{e}");
             }
         }
     }

@@ -85,26 +85,42 @@ impl Default for IndexParams {
     }
 }
 
+/// The name of a parameter and what it may be, both ends included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    name: &'static str,
+    min: u16,
+    max: u16,
+}
+
 /// Bounds of [`IndexParams::m`]: one link cannot span a graph, and beyond 128 `hnsw_rs` comes near its own limit,
 /// where it ends the process.
-const M: (u16, u16) = (2, 128);
+pub(crate) const M: Bounds = Bounds { name: "index.m", min: 2, max: 128 };
 /// Bounds of [`IndexParams::ef_construction`].
-const EF_CONSTRUCTION: (u16, u16) = (8, 4096);
+pub(crate) const EF_CONSTRUCTION: Bounds = Bounds { name: "index.ef_construction", min: 8, max: 4096 };
 /// Bounds of [`IndexParams::ef_search`].
-const EF_SEARCH: (u16, u16) = (1, 4096);
+pub(crate) const EF_SEARCH: Bounds = Bounds { name: "index.ef_search", min: 1, max: 4096 };
+
+impl Bounds {
+    /// The number, if it lies within.
+    ///
+    /// # Errors
+    /// [`IndexError::Param`].
+    pub(crate) fn check(self, got: u32) -> Result<u16, IndexError> {
+        let Bounds { name, min, max } = self;
+        let good = u16::try_from(got).ok().filter(|got| (min..=max).contains(got));
+        good.ok_or(IndexError::Param { name, min: min.into(), max: max.into(), got })
+    }
+}
 
 impl IndexParams {
     /// # Errors
     /// [`IndexError::Param`] for the first parameter that is out of the bounds its field documents, whatever the kind.
     pub fn validate(&self) -> Result<(), IndexError> {
-        for (name, (min, max), got) in [
-            ("m", M, self.m),
-            ("ef_construction", EF_CONSTRUCTION, self.ef_construction),
-            ("ef_search", EF_SEARCH, self.ef_search),
-        ] {
-            if !(min..=max).contains(&got) {
-                return Err(IndexError::Param { name, min: min.into(), max: max.into(), got: got.into() });
-            }
+        for (bounds, got) in
+            [(M, self.m), (EF_CONSTRUCTION, self.ef_construction), (EF_SEARCH, self.ef_search)]
+        {
+            bounds.check(got.into())?;
         }
         Ok(())
     }
@@ -287,7 +303,7 @@ pub trait VectorIndex: Send + Sync + Debug {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum IndexError {
-    #[error("index parameter {name} must be between {min} and {max}, got {got}")]
+    #[error("{name} must be between {min} and {max}, got {got}")]
     Param { name: &'static str, min: u32, max: u32, got: u32 },
     #[error("the {kind:?} index failed ({reason}); it is rebuilt from the store at the next start")]
     Failed { kind: IndexKind, reason: String },
@@ -313,6 +329,13 @@ impl Fault for IndexError {
             | IndexError::WrongDim { .. }
             | IndexError::Io { .. } => ErrorKind::Internal,
             IndexError::Damaged { .. } => ErrorKind::Corrupt,
+        }
+    }
+
+    fn field(&self) -> Option<&str> {
+        match self {
+            IndexError::Param { name, .. } => Some(name),
+            _ => None,
         }
     }
 }

@@ -188,7 +188,7 @@ async fn stats_of_very_many_fields_come_page_by_page() {
     assert_eq!((stats.fields.len(), stats.fields_total), (250, 250));
     assert!(stats.next_fields_page_token.is_empty());
     let request = proto::CollectionStatsRequest { fields_page_size: 10_001, ..request };
-    let words = ["fields_page_size", "10000"];
+    let words = ["fields_page_size", "at most 10000", "got 10001", "0 means 1000"];
     assert_refused(server.collections.stats(request).await, Code::InvalidArgument, &words);
 }
 

@@ -71,6 +71,76 @@ async fn k_has_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_range_says_what_is_allowed_and_what_zero_means() {
+    let mut server = Server::start_with(|config| config.limits.batch_max = 50).await;
+    server.create("c").await;
+    server.upsert("c", (0..50).map(|n| doc(n, "a cat")).collect()).await;
+    server.upsert("c", vec![doc("50", "a cat")]).await;
+
+    // Nobody who leaves the number out is refused for it.
+    let request = proto::ScrollRequest { collection: "c".into(), ..Default::default() };
+    assert_eq!(server.documents.scroll(request.clone()).await.unwrap().into_inner().documents.len(), 50);
+    let refused = server.documents.scroll(proto::ScrollRequest { limit: 51, ..request }).await;
+    assert_refused(
+        refused,
+        Code::InvalidArgument,
+        &["limit must be between 1 and 50, got 51; 0 means 100, or as many as are allowed"],
+    );
+
+    let request = proto::SearchRequest { ef: 4097, ..by_text("c", "a cat", 1) };
+    assert_refused(
+        server.search.search(request).await,
+        Code::InvalidArgument,
+        &["ef must be between 1 and 4096, got 4097; 0 means the collection's ef_search"],
+    );
+
+    let too_many = (0..51).map(|n| doc(n, "a cat")).collect();
+    assert_refused(
+        server.documents.upsert(upsert("c", too_many)).await,
+        Code::InvalidArgument,
+        &["the number of documents must be at most 50, got 51"],
+    );
+    assert_refused(
+        server.documents.upsert(upsert("c", Vec::new())).await,
+        Code::InvalidArgument,
+        &["the number of documents must be between 1 and 50, got 0"],
+    );
+
+    let chunking = |max_tokens, overlap_tokens| proto::CollectionConfig {
+        chunking: Some(proto::ChunkingConfig { max_tokens, overlap_tokens, ..Default::default() }),
+        ..Default::default()
+    };
+    let index = |m, ef_construction, ef_search| proto::CollectionConfig {
+        index: Some(proto::IndexConfig { m, ef_construction, ef_search, ..Default::default() }),
+        ..Default::default()
+    };
+    for (config, words) in [
+        (chunking(100_000, 0), ["chunking.max_tokens must be between 1 and ", "0 means the default, 254 or"]),
+        (
+            chunking(8, 8),
+            [
+                "chunking.overlap_tokens must be at most 7, got 8",
+                "0 means the default, an eighth of max_tokens",
+            ],
+        ),
+        (index(1, 0, 0), ["index.m must be between 2 and 128, got 1", "0 means the default"]),
+        (
+            index(0, 70_000, 0),
+            ["index.ef_construction must be between 8 and 4096, got 70000", "0 means the default"],
+        ),
+        (index(0, 0, 4097), ["index.ef_search must be between 1 and 4096, got 4097", "0 means the default"]),
+    ] {
+        let config = proto::CollectionConfig { name: "d".into(), ..config };
+        let request = proto::CreateCollectionRequest { config: Some(config), if_not_exists: false };
+        let refused = server.collections.create(request).await;
+        let field = refused.as_ref().unwrap_err().get_error_details().bad_request().unwrap().clone();
+        let (named, _) = words[0].split_once(' ').unwrap();
+        assert_eq!(field.field_violations[0].field, named);
+        assert_refused(refused, Code::InvalidArgument, &words);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_filter_names_the_position() {
     let mut server = Server::with_collection().await;
     for (text, position) in
@@ -196,7 +266,7 @@ async fn requests_have_a_largest_number_of_parts() {
     server.create("c").await;
     let words = ["and 2, got 3"];
     let request = upsert("c", (0..3).map(|i| doc(i, "a cat")).collect());
-    assert_refused(server.documents.upsert(request).await, Code::InvalidArgument, &words);
+    assert_refused(server.documents.upsert(request).await, Code::InvalidArgument, &["at most 2, got 3"]);
     let three: Vec<String> = ["1", "2", "3"].map(str::to_owned).to_vec();
     let request =
         proto::GetDocumentsRequest { collection: "c".into(), ids: three.clone(), ..Default::default() };
@@ -207,7 +277,7 @@ async fn requests_have_a_largest_number_of_parts() {
     let request = proto::EmbedRequest { texts: three, ..Default::default() };
     assert_refused(server.encoder.embed(request).await, Code::InvalidArgument, &words);
     let request = proto::SearchBatchRequest { requests: vec![by_text("c", "a", 1), by_text("c", "b", 1)] };
-    assert_refused(server.search.search_batch(request).await, Code::InvalidArgument, &["and 1, got 2"]);
+    assert_refused(server.search.search_batch(request).await, Code::InvalidArgument, &["must be 1, got 2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

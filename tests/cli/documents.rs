@@ -10,6 +10,13 @@ fn a_collection_lives_from_create_to_delete() {
         .code(0)
         .says("created");
     place.run(&["collection", "create", "x"]).code(1).says("exists");
+    // What is 0 on the wire is the default, which nobody means who types 0.
+    for flag in
+        ["--dimension", "--m", "--ef-construction", "--ef-search", "--chunk-tokens", "--chunk-overlap"]
+    {
+        let ran = place.run(&["collection", "create", "y", flag, "0"]).code(2);
+        ran.says(&format!("{flag} must be at least 1; leave it out for the default"));
+    }
     let made = place.run(&["collection", "show", "x", "--json"]).code(0).json();
     assert_eq!((&made["index"]["kind"], &made["chunking"]["max_tokens"]), (&"flat".into(), &32.into()));
     place.run(&["collection", "list"]).code(0).prints("cosine");

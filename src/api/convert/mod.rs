@@ -18,11 +18,11 @@ use crate::{
     },
     encoder::{Embedding, Encoder, TextKind},
     engine::{
-        Ask, CollectionInfo, Condition, Document, DocumentOutcome, NewCollection, NewIndex, PayloadChange,
-        PayloadCounts, SearchAnswer, SearchQuery, Target, WriteStatus,
+        Ask, CollectionInfo, Condition, Document, DocumentOutcome, EngineError, NewCollection, NewIndex,
+        PayloadChange, PayloadCounts, SearchAnswer, SearchQuery, Target, WriteStatus,
     },
     error::{Fault, with_sources},
-    index::IndexKind,
+    index::{self, Bounds, IndexKind},
     model::{Architecture, ModelDir},
     proto::{self, search_request},
     vector::Metric,
@@ -74,20 +74,21 @@ pub(crate) fn new_collection_from(
     })
 }
 
-fn index_from(index: proto::IndexConfig) -> Result<NewIndex, ApiError> {
-    let sixteen_bits = |number: u32, field: &str| match u16::try_from(number) {
-        Ok(number) => Ok((number != 0).then_some(number)),
-        Err(_) => Err(ApiError::field(field, format!("{number} is far above what an index can use"))),
+fn index_from(given: proto::IndexConfig) -> Result<NewIndex, ApiError> {
+    // Checked here, since the engine takes 16 bits: a number past them is refused, not cut.
+    let within = |bounds: Bounds, number: u32| match number {
+        0 => Ok(None),
+        number => bounds.check(number).map(Some).map_err(EngineError::from),
     };
     Ok(NewIndex {
-        kind: match enum_from(index.kind, "config.index.kind")? {
+        kind: match enum_from(given.kind, "config.index.kind")? {
             proto::IndexKind::Unspecified => None,
             proto::IndexKind::Flat => Some(IndexKind::Flat),
             proto::IndexKind::HnswRs => Some(IndexKind::HnswRs),
         },
-        m: sixteen_bits(index.m, "config.index.m")?,
-        ef_construction: sixteen_bits(index.ef_construction, "config.index.ef_construction")?,
-        ef_search: sixteen_bits(index.ef_search, "config.index.ef_search")?,
+        m: within(index::M, given.m)?,
+        ef_construction: within(index::EF_CONSTRUCTION, given.ef_construction)?,
+        ef_search: within(index::EF_SEARCH, given.ef_search)?,
         seed: None,
     })
 }

@@ -53,7 +53,7 @@ fn index_settings_past_sixteen_bits_are_refused_not_cut() {
     let index = Some(proto::IndexConfig { m: 65_536 + 16, ..Default::default() });
     assert_invalid(
         new_collection_from(create(proto::CollectionConfig { index, ..Default::default() })),
-        "index.m",
+        "index.m must be between 2 and 128, got 65552; 0 means the default",
     );
 }
 

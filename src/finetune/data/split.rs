@@ -32,7 +32,8 @@ impl Dataset {
         let border = match size {
             HeldOutSize::Fraction(share) if share > 0.0 && share < 1.0 => (share * 2f64.powi(64)) as u64,
             HeldOutSize::Fraction(share) => {
-                let reason = format!("a share of {share} cannot be held out; it must lie between 0 and 1");
+                let reason =
+                    format!("a share of {share} cannot be held out; it must be more than 0 and less than 1");
                 return Err(wrong(reason));
             }
             HeldOutSize::Count(wanted) if wanted > 0 && wanted < count => {
@@ -142,9 +143,9 @@ mod tests {
     #[test]
     fn sizes_that_leave_a_side_empty_are_refused() {
         let cases = [
-            (HeldOutSize::Fraction(0.0), "between 0 and 1"),
-            (HeldOutSize::Fraction(1.0), "between 0 and 1"),
-            (HeldOutSize::Fraction(f64::NAN), "between 0 and 1"),
+            (HeldOutSize::Fraction(0.0), "more than 0 and less than 1"),
+            (HeldOutSize::Fraction(1.0), "more than 0 and less than 1"),
+            (HeldOutSize::Fraction(f64::NAN), "more than 0 and less than 1"),
             (HeldOutSize::Count(0), "1 to 9 can"),
             (HeldOutSize::Count(10), "1 to 9 can"),
             (HeldOutSize::Fraction(1e-9), "held out"),
