@@ -73,13 +73,13 @@ pub struct DataConfig {
     pub dir: PathBuf,
     /// Folder of runtime libraries and models that `distilface setup` fills. Default: `$XDG_DATA_HOME/distilface`.
     pub home: PathBuf,
-    /// Memory that the stores of all open collections together may use as a cache; each gets 1 MiB at least.
-    /// Default 192 MiB.
+    /// Memory in bytes that the stores of all open collections together may use as a cache, 1 MiB to 1 TiB; each gets 1
+    /// MiB at least. Default 192 MiB.
     pub store_cache_bytes: u64,
-    /// Collections that may be open at once; the least recently used one is closed for another. Fewer are open where the
-    /// process may have only few files open. Default 64.
+    /// Collections that may be open at once, 1 to 65536; the least recently used one is closed for another. Fewer are
+    /// open where the process may have only few files open. Default 64.
     pub open_collections_max: usize,
-    /// Seconds after which an unused collection is closed; it opens again when it is needed. 0 means never.
+    /// Seconds after which an unused collection is closed, 0 (never) to 31536000; it opens again when it is needed.
     /// Default 3600.
     #[serde(with = "seconds")]
     pub close_after: Duration,
@@ -89,29 +89,31 @@ pub struct DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// gRPC address. Default 127.0.0.1:7700. Port 0 takes a free one.
+    /// gRPC address, numeric or `localhost`, with a port; port 0 takes a free one. Default 127.0.0.1:7700.
     #[serde(deserialize_with = "address::deserialize")]
     pub listen: SocketAddr,
     /// Address of Prometheus metrics over HTTP at `/metrics`; `off` serves none. Default 127.0.0.1:7701.
     #[serde(with = "address_or_off")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Must be true for an address that is not loopback: the server has no authentication of its own.
+    /// Must be true for an address that is not loopback: the server has no authentication of its own. Default false.
     pub allow_remote: bool,
-    /// Longest time a request may take where the client names no deadline. Default 60 s.
+    /// Longest time in seconds that a request may take where the client names no deadline, 0.001 to 86400. Default 60.
     #[serde(with = "seconds")]
     pub request_timeout: Duration,
-    /// Time that running requests get after SIGTERM. Default 20 s.
+    /// Seconds that running requests get after SIGTERM, 0 to 3600. Default 20.
     #[serde(with = "seconds")]
     pub drain_timeout: Duration,
-    /// Time that flushing and closing the data folder get after that; then the process ends anyway, with an error.
-    /// Nothing that was acknowledged is lost, but graphs may be built again at the next start. Default 60 s.
+    /// Seconds that flushing and closing the data folder get after that, 0.1 to 86400; then the process ends anyway,
+    /// with an error. Nothing that was acknowledged is lost, but graphs may be built again at the next start. Default
+    /// 60.
     #[serde(with = "seconds")]
     pub close_timeout: Duration,
-    /// An idle Ingest stream is ended when no message arrives for this time. Default 300 s.
+    /// Seconds after which an Ingest stream is ended that sends nothing, or whose answers nobody reads, 0.001 to 86400.
+    /// Default 300.
     #[serde(with = "seconds")]
     pub stream_idle_timeout: Duration,
-    /// The health service reports NOT_SERVING when a pool, a writer, an encoder or the disk does not answer a probe for
-    /// this time, and SERVING again when it answers. Default 30 s.
+    /// Seconds after which the health service reports NOT_SERVING, since a pool, a writer, an encoder or the disk does
+    /// not answer a probe, 0.1 to 3600; it reports SERVING again when it answers. Default 30.
     #[serde(with = "seconds")]
     pub health_timeout: Duration,
 }
@@ -127,23 +129,23 @@ pub struct EncoderConfig {
     /// `auto`, `fp32`, `bf16`, `fp16` or `int8`. Default `auto`: the fastest that keeps a vector's cosine to full precision
     /// above 0.998.
     pub precision: String,
-    /// Threads of one inference. 0: all cores. Default 0.
+    /// Threads of one inference, 0 (all cores) to 1024. Default 0.
     pub threads: usize,
-    /// Tokens of one batch, padding included: larger ones are no faster, and a query waits for the one that runs.
-    /// Default 2048.
+    /// Tokens of one batch, padding included, 16 to 1048576: larger ones are no faster, and a query waits for the one
+    /// that runs. Default 2048.
     pub batch_tokens_max: usize,
-    /// Texts that may wait for the encoder; more are refused as overloaded. Default 4096.
+    /// Texts that may wait for the encoder, 1 to 1048576; more are refused as overloaded. Default 4096.
     pub queue_max: usize,
-    /// Queries whose vectors are cached; the least recently used one is dropped first. Each takes 4 bytes a dimension and
-    /// its text. 0 caches none. Default 10000.
+    /// Queries whose vectors are cached, 0 (none) to 16777216; the least recently used one is dropped first. Each takes
+    /// 4 bytes a dimension and its text. Default 10000.
     pub query_cache: usize,
-    /// How far the encoding of documents yields to queries and other processes, as the system's niceness: 0 (not at all)
-    /// to 19. Linux only. Default 10.
+    /// How far the encoding of documents yields to queries and other processes, as the system's niceness, 0 (not at
+    /// all) to 19. Linux only. Default 10.
     pub bulk_niceness: u8,
-    /// Models in memory at once, `model` among them; beyond it the least recently used one is unloaded. A collection
-    /// names the model it was made with, which is loaded when the collection needs it. Default 4.
+    /// Models in memory at once, `model` among them, 2 to 1024; beyond it the least recently used one is unloaded. A
+    /// collection names the model it was made with, which is loaded when the collection needs it. Default 4.
     pub models_max: usize,
-    /// Seconds after which an unused model leaves memory; `model` always stays. 0 means never. Default 600.
+    /// Seconds after which an unused model leaves memory, 0 (never) to 31536000; `model` always stays. Default 600.
     #[serde(with = "seconds")]
     pub unload_after: Duration,
 }
@@ -152,33 +154,34 @@ pub struct EncoderConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Size of one gRPC message. Default 16 MiB.
+    /// Size of one gRPC message in bytes, 64 KiB to 1 GiB. Default 16 MiB.
     pub message_bytes_max: usize,
-    /// Documents or texts in one request. Default 1024.
+    /// Documents or texts in one request, 1 to 65536. Default 1024.
     pub batch_max: usize,
-    /// Queries in one SearchBatch. Default 256.
+    /// Queries in one SearchBatch, 1 to 65536. Default 256.
     pub queries_max: usize,
-    /// Size of a query's text in bytes. A longer text of a search is refused; a longer text of an Embed or Similarity is
-    /// encoded with the priority of documents. Default 32 KiB.
+    /// Size of a query's text in bytes, 1 byte to 1 MiB. A longer text of a search is refused; a longer text of an
+    /// Embed or Similarity is encoded with the priority of documents. Default 32 KiB.
     pub query_bytes_max: usize,
-    /// Bytes of one document's text. Default 4 MiB.
+    /// Bytes of one document's title and text, 1 byte to 1 GiB. Default 4 MiB.
     pub text_bytes_max: usize,
-    /// Bytes of one document's payload. Default 64 KiB.
+    /// Bytes of one document's payload, 1 byte to 1 GiB. Default 64 KiB.
     pub payload_bytes_max: usize,
-    /// Distinct field names in the payloads of one collection; they are kept in memory. Default 1000000.
+    /// Distinct field names in the payloads of one collection, 1 to 1073741824; they are kept in memory. Default
+    /// 1000000.
     pub field_names_max: usize,
-    /// Hits of one search. Default 1000.
+    /// Hits of one search, 1 to 1048576. Default 1000.
     pub k_max: usize,
-    /// Requests that run at once; more are refused as overloaded. An Ingest stream counts only while one of its messages
-    /// is written, and waits for its turn. Default 256.
+    /// Requests that run at once, 1 to 65536; more are refused as overloaded. An Ingest stream counts only while one of
+    /// its messages is written, and waits for its turn. Default 256.
     pub concurrent_requests_max: usize,
-    /// Memory in bytes that all running requests may take together, for their messages and their answers; beyond it calls
-    /// are refused as overloaded, and streams wait. It is never less than ten times `message_bytes_max`, so that every
-    /// request finds room when it is alone. Default 256 MiB.
+    /// Memory in bytes that all running requests may take together, for their messages and their answers, 1 MiB to 1
+    /// TiB; beyond it calls are refused as overloaded, and streams wait. It is never less than ten times
+    /// `message_bytes_max`, so that every request finds room when it is alone. Default 256 MiB.
     pub bytes_in_flight_max: usize,
-    /// Ingest streams open at once; more are refused as overloaded. Default 1024.
+    /// Ingest streams open at once, 1 to 1048576; more are refused as overloaded. Default 1024.
     pub streams_max: usize,
-    /// Ingest streams of one client, which is one connection. Default 64.
+    /// Ingest streams of one client, which is one connection, 1 to 1048576. Default 64.
     pub streams_per_client_max: usize,
 }
 
@@ -293,16 +296,33 @@ pub struct Explained {
     /// What it is for, with its unit.
     pub meaning: &'static str,
     /// The values it may have, in words.
-    pub allowed: &'static str,
+    pub allowed: String,
+    /// The value it has where no layer sets it, as a file has it.
+    pub default: String,
 }
 
-/// Explains the setting with this key, `section.name`; both texts are empty for a key that does not exist.
+/// Explains the setting with this key, `section.name`; all texts are empty for a key that does not exist.
 ///
 /// ```
-/// assert_eq!(distilface::config::explain("encoder.queue_max").allowed, "1 to 1048576");
+/// let explained = distilface::config::explain("encoder.queue_max");
+/// assert_eq!((&*explained.allowed, &*explained.default), ("1 to 1048576", "4096"));
 /// ```
 pub fn explain(key: &str) -> Explained {
-    Explained { meaning: meaning::of(key), allowed: bounds::allowed(key) }
+    Explained { meaning: meaning::of(key), allowed: bounds::allowed(key), default: default_of(key) }
+}
+
+/// A setting's default as a file has it, whole numbers without a fraction.
+fn default_of(key: &str) -> String {
+    let find = || {
+        // A folder whose name is not UTF-8 cannot be written into a file.
+        let defaults = toml::Table::try_from(Config::default()).ok()?;
+        let (section, name) = key.split_once('.')?;
+        Some(match defaults.get(section)?.get(name)? {
+            toml::Value::Float(number) => number.to_string(),
+            value => value.to_string(),
+        })
+    };
+    find().unwrap_or_default()
 }
 
 /// The variable that names the settings file.

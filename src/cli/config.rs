@@ -132,15 +132,16 @@ fn print_one(out: &Output, settings: &[Setting], key: &str) -> anyhow::Result<()
         return out.document(value);
     }
     out.line(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))?;
-    let Explained { meaning, allowed } = config::explain(key);
-    out.note(&format!("{meaning}. Allowed: {allowed}"));
+    let Explained { meaning, allowed, default } = config::explain(key);
+    out.note(&format!("{meaning}. Allowed: {allowed}. Default: {default}"));
     Ok(())
 }
 
-/// What a setting is for and may be, as lines of a TOML file.
+/// What a setting is for, may be and is by default, as lines of a TOML file.
 fn comment(key: &str, width: usize) -> String {
-    let Explained { meaning, allowed } = config::explain(key);
-    let lines = layout::wrap(&format!("{meaning}: {allowed}."), width.saturating_sub(2), LongWords::Keep);
+    let Explained { meaning, allowed, default } = config::explain(key);
+    let text = format!("{meaning}: {allowed}. Default {default}.");
+    let lines = layout::wrap(&text, width.saturating_sub(2), LongWords::Keep);
     lines.iter().map(|line| format!("# {line}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -202,6 +203,6 @@ mod tests {
             })
             .collect();
         assert_eq!(toml::from_str::<Config>(&all).unwrap(), Config::default());
-        assert!(all.contains("# Hits of one search: 1 to 1048576.\nk_max = 1000\n"), "{all}");
+        assert!(all.contains("# Hits of one search: 1 to 1048576. Default 1000.\nk_max = 1000\n"), "{all}");
     }
 }

@@ -1,71 +1,179 @@
 //! The bounds of every setting, and the words that state them.
 //!
-//! [`KEYS`] is the list of all keys with what each allows; a test holds it against [`Config`]'s own fields.
-//! [`faults`] checks values that already have the right type.
+//! [`KEYS`] is the list of all keys with what each allows; the words are made of the numbers that are checked, and tests
+//! hold the list against [`Config`]'s own fields and their documentation. [`faults`] checks values that already have the
+//! right type.
 
-use std::{fmt::Display, ops::RangeInclusive};
+use std::{fmt::Display, time::Duration};
 
 use super::Config;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
 
-/// A key and what it allows, in words.
+/// Seconds of a day and of a year.
+const DAY: f64 = 86_400.0;
+const YEAR: f64 = 365.0 * DAY;
+
+/// A key and what it allows.
+#[derive(Debug)]
 pub(super) struct Key {
     pub name: &'static str,
-    pub allowed: &'static str,
+    pub allowed: Allowed,
 }
 
-const ADDRESS: &str = "a numeric address and a port, such as \"127.0.0.1:7700\"; or \"localhost:7700\"";
+/// The values that a setting may have.
+#[derive(Debug)]
+pub(super) enum Allowed {
+    /// What is no number, in words.
+    Words(&'static str),
+    Range(Range),
+}
+
+/// Numbers from `min` to `max`, both included. All are exact: none is above 2^53.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Range {
+    pub min: f64,
+    pub max: f64,
+    pub unit: Unit,
+    /// What 0 means, where it is allowed and not a number like others.
+    zero: Option<&'static str>,
+}
+
+/// What a number counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// What the meaning of the key says.
+    Things,
+    Bytes,
+    Seconds,
+}
+
+const fn words(name: &'static str, words: &'static str) -> Key {
+    Key { name, allowed: Allowed::Words(words) }
+}
+
+const fn range(name: &'static str, min: f64, max: f64, unit: Unit) -> Key {
+    Key { name, allowed: Allowed::Range(Range { min, max, unit, zero: None }) }
+}
+
+const fn count(name: &'static str, min: u64, max: u64) -> Key {
+    range(name, min as f64, max as f64, Unit::Things)
+}
+
+const fn bytes(name: &'static str, min: u64, max: u64) -> Key {
+    range(name, min as f64, max as f64, Unit::Bytes)
+}
+
+const fn seconds(name: &'static str, min: f64, max: f64) -> Key {
+    range(name, min, max, Unit::Seconds)
+}
+
+impl Key {
+    /// The same key, where 0 means this.
+    const fn zero(self, meaning: &'static str) -> Key {
+        let Key { name, allowed } = self;
+        match allowed {
+            Allowed::Range(range) => {
+                Key { name, allowed: Allowed::Range(Range { zero: Some(meaning), ..range }) }
+            }
+            Allowed::Words(_) => Key { name, allowed },
+        }
+    }
+}
+
+impl Range {
+    /// `1 MiB to 1 TiB`, `0 (never) to 31536000`: as people write it, without the unit where that is no byte.
+    pub(super) fn short(&self) -> String {
+        match self.unit {
+            Unit::Bytes => format!("{} to {}", binary(self.min), binary(self.max)),
+            Unit::Things | Unit::Seconds => self.numbers(),
+        }
+    }
+
+    fn numbers(&self) -> String {
+        match self.zero {
+            Some(zero) => format!("{} ({zero}) to {}", self.min, self.max),
+            None => format!("{} to {}", self.min, self.max),
+        }
+    }
+
+    fn words(&self) -> String {
+        match self.unit {
+            Unit::Things => self.numbers(),
+            Unit::Seconds => format!("{} seconds", self.numbers()),
+            Unit::Bytes => format!("{} bytes ({})", self.numbers(), self.short()),
+        }
+    }
+}
+
+/// A number of bytes in the largest unit that it is a multiple of.
+pub(super) fn binary(bytes: f64) -> String {
+    let units = [(TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")];
+    match units.iter().find(|(size, _)| bytes >= *size as f64 && bytes % *size as f64 == 0.0) {
+        Some((size, unit)) => format!("{} {unit}", bytes / *size as f64),
+        None if bytes == 1.0 => "1 byte".to_owned(),
+        None => format!("{bytes} bytes"),
+    }
+}
 
 /// Every setting, in the order of the file.
-pub(super) const KEYS: [Key; 37] = [
-    Key { name: "data.dir", allowed: "a folder" },
-    Key { name: "data.home", allowed: "a folder" },
-    Key { name: "data.store_cache_bytes", allowed: "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)" },
-    Key { name: "data.open_collections_max", allowed: "1 to 65536" },
-    Key { name: "data.close_after", allowed: "0 (never) to 31536000 seconds" },
-    Key { name: "server.listen", allowed: ADDRESS },
-    Key {
-        name: "server.metrics_listen",
-        allowed: "a numeric address and a port, such as \"127.0.0.1:7701\"; \"localhost:7701\"; \"off\"",
-    },
-    Key { name: "server.allow_remote", allowed: "true or false" },
-    Key { name: "server.request_timeout", allowed: "0.001 to 86400 seconds" },
-    Key { name: "server.drain_timeout", allowed: "0 to 3600 seconds" },
-    Key { name: "server.close_timeout", allowed: "0.1 to 86400 seconds" },
-    Key { name: "server.stream_idle_timeout", allowed: "0.001 to 86400 seconds" },
-    Key { name: "server.health_timeout", allowed: "0.1 to 3600 seconds" },
-    Key { name: "encoder.model", allowed: "the name of a model, a path to its folder, or \"none\"" },
-    Key { name: "encoder.device", allowed: "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"" },
-    Key { name: "encoder.precision", allowed: "\"auto\", \"fp32\", \"bf16\", \"fp16\" or \"int8\"" },
-    Key { name: "encoder.threads", allowed: "0 (all cores) to 1024" },
-    Key { name: "encoder.batch_tokens_max", allowed: "16 to 1048576" },
-    Key { name: "encoder.queue_max", allowed: "1 to 1048576" },
-    Key { name: "encoder.query_cache", allowed: "0 (none) to 16777216 queries" },
-    Key { name: "encoder.bulk_niceness", allowed: "0 to 19" },
-    Key { name: "encoder.models_max", allowed: "2 to 1024" },
-    Key { name: "encoder.unload_after", allowed: "0 (never) to 31536000 seconds" },
-    Key { name: "limits.message_bytes_max", allowed: "65536 to 1073741824 bytes (64 KiB to 1 GiB)" },
-    Key { name: "limits.batch_max", allowed: "1 to 65536" },
-    Key { name: "limits.queries_max", allowed: "1 to 65536" },
-    Key { name: "limits.query_bytes_max", allowed: "1 to 1048576 bytes (1 byte to 1 MiB)" },
-    Key { name: "limits.text_bytes_max", allowed: "1 to 1073741824 bytes (1 byte to 1 GiB)" },
-    Key { name: "limits.payload_bytes_max", allowed: "1 to 1073741824 bytes (1 byte to 1 GiB)" },
-    Key { name: "limits.field_names_max", allowed: "1 to 1073741824" },
-    Key { name: "limits.k_max", allowed: "1 to 1048576" },
-    Key { name: "limits.concurrent_requests_max", allowed: "1 to 65536" },
-    Key { name: "limits.bytes_in_flight_max", allowed: "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)" },
-    Key { name: "limits.streams_max", allowed: "1 to 1048576" },
-    Key { name: "limits.streams_per_client_max", allowed: "1 to 1048576" },
-    Key { name: "log.filter", allowed: "a tracing filter such as \"info\" or \"distilface=debug\"" },
-    Key { name: "log.format", allowed: "\"text\" or \"json\"" },
+pub(super) static KEYS: [Key; 37] = [
+    words("data.dir", "a folder"),
+    words("data.home", "a folder"),
+    bytes("data.store_cache_bytes", MIB, TIB),
+    count("data.open_collections_max", 1, 65_536),
+    seconds("data.close_after", 0.0, YEAR).zero("never"),
+    words("server.listen", "a numeric address and a port, such as \"127.0.0.1:7700\"; or \"localhost:7700\""),
+    words(
+        "server.metrics_listen",
+        "a numeric address and a port, such as \"127.0.0.1:7701\"; \"localhost:7701\"; \"off\"",
+    ),
+    words("server.allow_remote", "true or false"),
+    seconds("server.request_timeout", 0.001, DAY),
+    seconds("server.drain_timeout", 0.0, 3600.0),
+    seconds("server.close_timeout", 0.1, DAY),
+    seconds("server.stream_idle_timeout", 0.001, DAY),
+    seconds("server.health_timeout", 0.1, 3600.0),
+    words("encoder.model", "the name of a model, a path to its folder, or \"none\""),
+    words("encoder.device", "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\""),
+    words("encoder.precision", "\"auto\", \"fp32\", \"bf16\", \"fp16\" or \"int8\""),
+    count("encoder.threads", 0, 1024).zero("all cores"),
+    count("encoder.batch_tokens_max", 16, MIB),
+    count("encoder.queue_max", 1, MIB),
+    count("encoder.query_cache", 0, 16 * MIB).zero("none"),
+    count("encoder.bulk_niceness", 0, 19).zero("not at all"),
+    count("encoder.models_max", 2, 1024),
+    seconds("encoder.unload_after", 0.0, YEAR).zero("never"),
+    bytes("limits.message_bytes_max", 64 * KIB, GIB),
+    count("limits.batch_max", 1, 65_536),
+    count("limits.queries_max", 1, 65_536),
+    bytes("limits.query_bytes_max", 1, MIB),
+    bytes("limits.text_bytes_max", 1, GIB),
+    bytes("limits.payload_bytes_max", 1, GIB),
+    count("limits.field_names_max", 1, GIB),
+    count("limits.k_max", 1, MIB),
+    count("limits.concurrent_requests_max", 1, 65_536),
+    bytes("limits.bytes_in_flight_max", MIB, TIB),
+    count("limits.streams_max", 1, MIB),
+    count("limits.streams_per_client_max", 1, MIB),
+    words("log.filter", "a tracing filter such as \"info\" or \"distilface=debug\""),
+    words("log.format", "\"text\" or \"json\""),
 ];
 
-/// What a key allows; empty for a key that does not exist.
-pub(super) fn allowed(key: &str) -> &'static str {
-    KEYS.iter().find(|k| k.name == key).map_or("", |k| k.allowed)
+/// What a key allows, in words; empty for a key that does not exist.
+pub(super) fn allowed(key: &str) -> String {
+    match of(key) {
+        Some(Allowed::Words(words)) => (*words).to_owned(),
+        Some(Allowed::Range(range)) => range.words(),
+        None => String::new(),
+    }
+}
+
+fn of(key: &str) -> Option<&'static Allowed> {
+    KEYS.iter().find(|k| k.name == key).map(|k| &k.allowed)
 }
 
 /// A value out of bounds.
@@ -82,20 +190,19 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
 
     check.that("data.dir", !data.dir.as_os_str().is_empty(), "is empty");
     check.that("data.home", !data.home.as_os_str().is_empty(), "is empty");
-    check.within("data.store_cache_bytes", data.store_cache_bytes, MIB..=1024 * GIB);
-    check.within("data.open_collections_max", data.open_collections_max as u64, 1..=65_536);
-    check.within("data.close_after", data.close_after.as_secs_f64(), 0.0..=31_536_000.0);
+    check.whole("data.store_cache_bytes", data.store_cache_bytes);
+    check.whole("data.open_collections_max", data.open_collections_max as u64);
+    check.seconds("data.close_after", data.close_after);
 
     check.reachable("server.listen", Some(server.listen), server.allow_remote);
     check.reachable("server.metrics_listen", server.metrics_listen, server.allow_remote);
     let same = server.listen.port() != 0 && server.metrics_listen == Some(server.listen);
     check.that("server.metrics_listen", !same, "is the same as server.listen; give it a port of its own");
-    check.within("server.request_timeout", server.request_timeout.as_secs_f64(), 0.001..=86_400.0);
-    check.within("server.drain_timeout", server.drain_timeout.as_secs_f64(), 0.0..=3600.0);
-    check.within("server.close_timeout", server.close_timeout.as_secs_f64(), 0.1..=86_400.0);
-    let idle = server.stream_idle_timeout.as_secs_f64();
-    check.within("server.stream_idle_timeout", idle, 0.001..=86_400.0);
-    check.within("server.health_timeout", server.health_timeout.as_secs_f64(), 0.1..=3600.0);
+    check.seconds("server.request_timeout", server.request_timeout);
+    check.seconds("server.drain_timeout", server.drain_timeout);
+    check.seconds("server.close_timeout", server.close_timeout);
+    check.seconds("server.stream_idle_timeout", server.stream_idle_timeout);
+    check.seconds("server.health_timeout", server.health_timeout);
 
     check.that("encoder.model", !encoder.model.trim().is_empty(), "is empty");
     check.that(
@@ -108,26 +215,26 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
         matches!(encoder.precision.as_str(), "auto" | "fp32" | "bf16" | "fp16" | "int8"),
         format_args!("{:?} is not a precision", encoder.precision),
     );
-    check.within("encoder.threads", encoder.threads as u64, 0..=1024);
-    check.within("encoder.batch_tokens_max", encoder.batch_tokens_max as u64, 16..=MIB);
-    check.within("encoder.queue_max", encoder.queue_max as u64, 1..=MIB);
-    check.within("encoder.query_cache", encoder.query_cache as u64, 0..=16 * MIB);
-    check.within("encoder.bulk_niceness", u64::from(encoder.bulk_niceness), 0..=19);
-    check.within("encoder.models_max", encoder.models_max as u64, 2..=1024);
-    check.within("encoder.unload_after", encoder.unload_after.as_secs_f64(), 0.0..=31_536_000.0);
+    check.whole("encoder.threads", encoder.threads as u64);
+    check.whole("encoder.batch_tokens_max", encoder.batch_tokens_max as u64);
+    check.whole("encoder.queue_max", encoder.queue_max as u64);
+    check.whole("encoder.query_cache", encoder.query_cache as u64);
+    check.whole("encoder.bulk_niceness", u64::from(encoder.bulk_niceness));
+    check.whole("encoder.models_max", encoder.models_max as u64);
+    check.seconds("encoder.unload_after", encoder.unload_after);
 
-    check.within("limits.message_bytes_max", limits.message_bytes_max as u64, 64 * KIB..=GIB);
-    check.within("limits.batch_max", limits.batch_max as u64, 1..=65_536);
-    check.within("limits.queries_max", limits.queries_max as u64, 1..=65_536);
-    check.within("limits.query_bytes_max", limits.query_bytes_max as u64, 1..=MIB);
-    check.within("limits.text_bytes_max", limits.text_bytes_max as u64, 1..=GIB);
-    check.within("limits.payload_bytes_max", limits.payload_bytes_max as u64, 1..=GIB);
-    check.within("limits.field_names_max", limits.field_names_max as u64, 1..=GIB);
-    check.within("limits.k_max", limits.k_max as u64, 1..=MIB);
-    check.within("limits.concurrent_requests_max", limits.concurrent_requests_max as u64, 1..=65_536);
-    check.within("limits.bytes_in_flight_max", limits.bytes_in_flight_max as u64, MIB..=1024 * GIB);
-    check.within("limits.streams_max", limits.streams_max as u64, 1..=MIB);
-    check.within("limits.streams_per_client_max", limits.streams_per_client_max as u64, 1..=MIB);
+    check.whole("limits.message_bytes_max", limits.message_bytes_max as u64);
+    check.whole("limits.batch_max", limits.batch_max as u64);
+    check.whole("limits.queries_max", limits.queries_max as u64);
+    check.whole("limits.query_bytes_max", limits.query_bytes_max as u64);
+    check.whole("limits.text_bytes_max", limits.text_bytes_max as u64);
+    check.whole("limits.payload_bytes_max", limits.payload_bytes_max as u64);
+    check.whole("limits.field_names_max", limits.field_names_max as u64);
+    check.whole("limits.k_max", limits.k_max as u64);
+    check.whole("limits.concurrent_requests_max", limits.concurrent_requests_max as u64);
+    check.whole("limits.bytes_in_flight_max", limits.bytes_in_flight_max as u64);
+    check.whole("limits.streams_max", limits.streams_max as u64);
+    check.whole("limits.streams_per_client_max", limits.streams_per_client_max as u64);
 
     check.that("log.filter", !log.filter.trim().is_empty(), "is empty");
     check.0
@@ -153,13 +260,19 @@ impl Check {
         }
     }
 
-    fn within<T: PartialOrd + Display + Copy>(
-        &mut self,
-        key: &'static str,
-        value: T,
-        range: RangeInclusive<T>,
-    ) {
-        self.that(key, range.contains(&value), format_args!("{value} is out of bounds"));
+    fn whole(&mut self, key: &'static str, value: u64) {
+        self.within(key, value as f64, value);
+    }
+
+    fn seconds(&mut self, key: &'static str, value: Duration) {
+        self.within(key, value.as_secs_f64(), value.as_secs_f64());
+    }
+
+    fn within(&mut self, key: &'static str, value: f64, shown: impl Display) {
+        let Some(Allowed::Range(Range { min, max, .. })) = of(key) else {
+            unreachable!("{key} has no range");
+        };
+        self.that(key, (*min..=*max).contains(&value), format_args!("{shown} is out of bounds"));
     }
 
     fn reachable(&mut self, key: &'static str, address: Option<std::net::SocketAddr>, allow_remote: bool) {

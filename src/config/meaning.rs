@@ -1,7 +1,7 @@
 //! The meaning of each setting with its unit, for `distilface config` and the file that `config init` writes.
 //!
 //! A test holds the list against [`Config`](super::Config)'s own fields, and every default that a sentence names is the
-//! default: it is not repeated here.
+//! default: it is not repeated here. Nor are bounds, which [`bounds`](super::bounds) has.
 
 /// A key and its meaning.
 const MEANINGS: &[(&str, &str)] = &[

@@ -50,10 +50,122 @@ fn every_key_has_its_words_and_every_word_its_key() {
 #[test]
 fn every_key_is_explained() {
     for key in bounds::KEYS.iter().map(|k| k.name) {
-        let Explained { meaning, allowed } = explain(key);
+        let Explained { meaning, allowed, default } = explain(key);
         assert!(meaning.len() > 10 && !allowed.is_empty(), "{key} has no words in config/meaning.rs");
+        assert!(!default.is_empty(), "{key}");
     }
-    assert_eq!(explain("no.such"), Explained { meaning: "", allowed: "" });
+    let nothing = Explained { meaning: "", allowed: String::new(), default: String::new() };
+    for key in ["no.such", "limits.no_such", "limits", ""] {
+        assert_eq!(explain(key), nothing);
+    }
+}
+
+#[test]
+fn the_words_of_a_range_are_made_of_its_numbers() {
+    for (key, allowed, default) in [
+        ("data.store_cache_bytes", "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)", "201326592"),
+        ("data.close_after", "0 (never) to 31536000 seconds", "3600"),
+        ("server.request_timeout", "0.001 to 86400 seconds", "60"),
+        ("encoder.threads", "0 (all cores) to 1024", "0"),
+        ("limits.query_bytes_max", "1 to 1048576 bytes (1 byte to 1 MiB)", "32768"),
+        ("limits.message_bytes_max", "65536 to 1073741824 bytes (64 KiB to 1 GiB)", "16777216"),
+        ("encoder.device", "\"auto\", \"cpu\", \"openvino\", \"cuda\" or \"cuda:N\"", "\"auto\""),
+    ] {
+        let explained = explain(key);
+        assert_eq!((&*explained.allowed, &*explained.default), (allowed, default), "{key}");
+    }
+}
+
+/// The documentation of every field of the sections, by key.
+fn documented() -> std::collections::BTreeMap<String, String> {
+    let file = syn::parse_file(include_str!("../config.rs")).unwrap();
+    let mut documented = std::collections::BTreeMap::new();
+    for item in &file.items {
+        let syn::Item::Struct(section) = item else { continue };
+        let name = section.ident.to_string();
+        let Some(name) = name.strip_suffix("Config").filter(|name| !name.is_empty()) else { continue };
+        for field in &section.fields {
+            let lines = field.attrs.iter().filter_map(|attribute| match &attribute.meta {
+                syn::Meta::NameValue(syn::MetaNameValue { path, value, .. }) if path.is_ident("doc") => {
+                    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = value else {
+                        return None;
+                    };
+                    Some(text.value().trim().to_owned())
+                }
+                _ => None,
+            });
+            let key = format!("{}.{}", name.to_lowercase(), field.ident.as_ref().unwrap());
+            documented.insert(key, lines.collect::<Vec<_>>().join(" "));
+        }
+    }
+    documented
+}
+
+#[test]
+fn the_documentation_of_every_key_says_its_unit_its_range_and_its_default() {
+    let documented = documented();
+    assert_eq!(documented.len(), bounds::KEYS.len());
+    for key in &bounds::KEYS {
+        let (doc, Explained { meaning, default, .. }) = (&documented[key.name], explain(key.name));
+        let (mut parts, mut units) = (Vec::new(), Vec::new());
+        match &key.allowed {
+            bounds::Allowed::Range(range) => {
+                parts.push(range.short());
+                parts.push(match range.unit {
+                    bounds::Unit::Bytes => format!("Default {}.", bounds::binary(default.parse().unwrap())),
+                    bounds::Unit::Things | bounds::Unit::Seconds => format!("Default {default}."),
+                });
+                units.extend(match range.unit {
+                    bounds::Unit::Bytes => Some("bytes"),
+                    bounds::Unit::Seconds => Some("seconds"),
+                    bounds::Unit::Things => None,
+                });
+            }
+            // Of these the default follows from the environment, or has a name of its own.
+            bounds::Allowed::Words(_) if key.name.starts_with("data.") || key.name == "log.filter" => {
+                parts.push("Default".to_owned());
+            }
+            bounds::Allowed::Words(_) => parts.push(format!("Default {}", default.trim_matches('"'))),
+        }
+        for part in parts {
+            assert!(
+                doc.replace('`', "").contains(&part),
+                "config.rs does not say {part:?} of {}: {doc}",
+                key.name
+            );
+        }
+        for unit in units {
+            let said = |text: &str| text.to_lowercase().contains(unit);
+            assert!(said(doc) && said(meaning), "{} does not say its unit, {unit}", key.name);
+        }
+    }
+}
+
+#[test]
+fn every_range_is_checked_at_both_ends() {
+    for key in &bounds::KEYS {
+        let bounds::Allowed::Range(range) = &key.allowed else { continue };
+        let take = |value: f64| faults_of(key.name, value);
+        assert_eq!([take(range.min), take(range.max)], [[""; 0]; 2].map(Vec::from), "{}", key.name);
+        let step = if range.unit == bounds::Unit::Seconds { 0.0005 } else { 1.0 };
+        for beyond in [range.min - step, range.max + step] {
+            let faults = take(beyond);
+            assert_eq!(faults.len(), 1, "{} = {beyond}: {faults:?}", key.name);
+            // A number below zero is none of the key's type.
+            let out = beyond < 0.0 || faults[0].contains(&format!("{beyond} is out of bounds"));
+            let allowed = explain(key.name).allowed;
+            assert!(out && faults[0].ends_with(&format!("; allowed: {allowed}")), "{faults:?}");
+        }
+    }
+}
+
+/// Everything that is wrong where this key has this value and all others have their defaults.
+fn faults_of(key: &'static str, value: f64) -> Vec<String> {
+    match Config::load(None, vec![], &[flag(key, &value.to_string(), "--flag")]) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Faults { faults }) => faults,
+        Err(other) => panic!("{key} = {value}: {other}"),
+    }
 }
 
 #[test]

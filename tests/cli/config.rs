@@ -35,12 +35,13 @@ fn effective_settings_are_printed_with_where_they_come_from() {
 #[test]
 fn every_setting_is_explained() {
     let ran = run(bare().arg("config")).code(0);
-    ran.prints("# Hits of one search: 1 to 1048576.\nk_max = 1000");
+    ran.prints("# Hits of one search: 1 to 1048576. Default 1000.\nk_max = 1000");
     let ran = run(bare().args(["config", "server.drain_timeout"])).code(0);
     assert_eq!(ran.stdout, "20.0\n");
-    ran.says("in seconds").says("Allowed: 0 to 3600 seconds");
+    ran.says("in seconds").says("Allowed: 0 to 3600 seconds. Default: 20");
     let json = run(bare().args(["config", "--json"])).code(0).json();
     assert_eq!(json["settings"]["limits.k_max"]["allowed"], "1 to 1048576");
+    assert_eq!(json["settings"]["limits.k_max"]["default"], "1000");
     run(bare().args(["config", "limits.kmax"])).code(2).says("did you mean limits.k_max?");
 }
 
@@ -52,7 +53,10 @@ fn a_file_to_begin_with_is_written_once() {
     command.env("XDG_CONFIG_HOME", folder.path()).args(["config", "init"]);
     run(&mut command).code(0).prints(&format!("wrote {}", own.display()));
     let written = std::fs::read_to_string(&own).unwrap();
-    assert!(written.contains("# Hits of one search: 1 to 1048576.\n#k_max = 1000\n"), "{written}");
+    assert!(
+        written.contains("# Hits of one search: 1 to 1048576. Default 1000.\n#k_max = 1000\n"),
+        "{written}"
+    );
     // It is read, and changes nothing until a line is.
     let mut config = bare();
     config.env("XDG_CONFIG_HOME", folder.path()).args(["config", "limits.k_max"]);
