@@ -11,6 +11,7 @@
 //! | `log` | turns of the committer of the data folder's log | `COMMITTERS` | normal |
 //! | `keeper` | turns of the collections' keepers: sealing what grew, letting the log be cut | `KEEPERS` | background |
 //! | `merger` | turns of the collections' mergers: few segments of many | `MERGERS` | background |
+//! | `training` | a training job: reading, guarding, drawing masks, updating weights | one a core, while the job is there | background |
 //!
 //! Besides these there are, each for a reason of its own: the lanes of the encoders (`encoder/scheduler`, two for each
 //! loaded model) with ONNX Runtime's threads; one that unloads idle models; one that looks at the disk, since that may
@@ -142,6 +143,14 @@ impl Threads {
 /// Cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The pool of one training job, which ends with the job.
+///
+/// # Errors
+/// [`ThreadsError::None`].
+pub(crate) fn training() -> Result<Pool, ThreadsError> {
+    Pool::new("training", cores(), priority::BACKGROUND)
 }
 
 /// Starts a thread of its own for something that may hang, so that nothing else hangs with it.

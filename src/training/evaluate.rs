@@ -13,6 +13,7 @@ use crate::{
         bootstrap::Resampling,
         retrieval::{Ranking, RetrievalReport, Retrieve, Search, Searched, rank},
     },
+    threads,
 };
 
 const COLLECTION: &str = "eval";
@@ -75,7 +76,10 @@ async fn run(
         chunking: !options.chunking_disabled,
         ingest_seconds,
     };
-    Ok(RetrievalReport::new(set, searched, &exact, index.as_ref(), &options.resampling))
+    // The intervals are drawn in parallel.
+    let pool = threads::training()?;
+    let report = || RetrievalReport::new(set, searched, &exact, index.as_ref(), &options.resampling);
+    Ok(pool.workers().install(report))
 }
 
 /// Answers how many seconds it took.

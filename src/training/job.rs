@@ -115,7 +115,7 @@ impl Job {
         &self,
         prepared: &Prepared,
         progress: &mut dyn Progress,
-        stopped: &dyn Fn() -> bool,
+        stopped: &(dyn Fn() -> bool + Sync),
     ) -> Result<Outcome, TrainingError> {
         let seeds = &self.options.recipe.seeds;
         for &seed in seeds {

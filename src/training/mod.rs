@@ -1,5 +1,8 @@
 //! Training jobs: a recipe, a base model and texts become a new model directory, or a comparison of settings.
 //!
+//! A job computes on a pool of its own in the background ([`threads::training`](crate::threads)), so that a server that
+//! trains answers as before; its caller waits.
+//!
 //! A job is plain data. Its caller gives it the documents of collections ([`Records`]), listens to what happens
 //! ([`Progress`]) and says when to stop; the job answers with a report as plain data. Nothing here prints, reads
 //! arguments or knows the wire, so that the command line and a server start the same job.
@@ -39,6 +42,7 @@ use crate::{
     },
     model::ModelError,
     runtime::RuntimeError,
+    threads::ThreadsError,
 };
 
 pub use evaluate::RetrievalOptions;
@@ -47,7 +51,7 @@ pub use prepare::{Options, Prepared};
 pub use sweep::{Sweep, SweepOutcome, SweepReport};
 
 /// The database whose collections a recipe may name as training data.
-pub trait Records {
+pub trait Records: Send {
     /// What it is called in messages, such as "the data folder".
     fn database(&self) -> String;
 
@@ -96,8 +100,8 @@ pub enum Event<'a> {
     RunEnded,
 }
 
-/// Hears what happens in a job. It is called on the thread that computes, so it must not wait.
-pub trait Progress {
+/// Hears what happens in a job. It is called on a thread that computes, so it must not wait.
+pub trait Progress: Send {
     /// Something happened.
     fn event(&mut self, event: Event<'_>);
 }
@@ -131,6 +135,8 @@ pub enum TrainingError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
 }
 
 impl From<DataError> for TrainingError {
@@ -158,6 +164,7 @@ impl Fault for TrainingError {
             TrainingError::Model(e) => e.kind(),
             TrainingError::Open(e) => e.kind(),
             TrainingError::Runtime(e) => e.kind(),
+            TrainingError::Threads(e) => e.kind(),
         }
     }
 
@@ -169,6 +176,7 @@ impl Fault for TrainingError {
             TrainingError::Model(e) => Some(e),
             TrainingError::Open(e) => Some(e),
             TrainingError::Runtime(e) => Some(e),
+            TrainingError::Threads(e) => Some(e),
             _ => None,
         }
     }

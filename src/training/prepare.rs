@@ -22,6 +22,7 @@ use crate::{
         step::Machine,
     },
     model::ModelDir,
+    threads::{self, pool::Pool},
 };
 
 /// What a job is asked for.
@@ -47,14 +48,17 @@ pub struct Prepared {
     pub(super) loaded: data::Loaded,
     dev: Vec<sts::StsSet>,
     machine: Machine,
+    /// Where the data was read and the runs compute.
+    pool: Pool,
 }
 
 impl Options {
-    /// Opens the models, reads the data and guards it; writes nothing. Work is shared among the threads of the rayon
-    /// pool that it is called on.
+    /// Opens the models, reads the data and guards it; writes nothing. The data is read on the pool of the job, which
+    /// this makes.
     ///
     /// # Errors
-    /// What is missing or wrong, by name; [`TrainingError::Ambiguous`] for a source that could be two things.
+    /// What is missing or wrong, by name; [`TrainingError::Ambiguous`] for a source that could be two things;
+    /// [`TrainingError::Threads`].
     pub fn prepare(
         &self,
         records: &mut dyn Records,
@@ -79,7 +83,9 @@ impl Options {
                 ),
             })
         };
-        let loaded = data::load(&recipe.data, &recipe.guards, &held, &mut collection)?;
+        let pool = threads::training()?;
+        let load = || data::load(&recipe.data, &recipe.guards, &held, &mut collection);
+        let loaded = pool.workers().install(load)?;
         let teacher = match (recipe.objective, &recipe.teacher) {
             (Objective::Distil, Some(name)) => {
                 Some(Encoder::open(&ModelDir::find(home, name)?, home, encoder)?)
@@ -88,7 +94,7 @@ impl Options {
         };
         let machine =
             Machine { home: home.clone(), device: encoder.device.parse()?, threads: encoder.threads };
-        Ok(Prepared { base, teacher, loaded, dev, machine })
+        Ok(Prepared { base, teacher, loaded, dev, machine, pool })
     }
 }
 
@@ -123,11 +129,13 @@ impl Prepared {
         seed: u64,
         folder: &Path,
         progress: &mut dyn Progress,
-        stopped: &dyn Fn() -> bool,
+        stopped: &(dyn Fn() -> bool + Sync),
     ) -> Result<RunReport, TrainingError> {
         progress.event(Event::RunBegan { seed });
         let mut tell = |event: RunEvent| progress.event(Event::Run(event));
-        let report = run(&self.plan(recipe, seed, folder), &mut tell, stopped);
+        let plan = self.plan(recipe, seed, folder);
+        // ONNX Runtime's threads are begun by a thread of the pool, and so have its priority.
+        let report = self.pool.workers().install(|| run(&plan, &mut tell, stopped));
         progress.event(Event::RunEnded);
         Ok(report?)
     }

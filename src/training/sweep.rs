@@ -79,7 +79,7 @@ impl Sweep {
         &self,
         prepared: &Prepared,
         progress: &mut dyn Progress,
-        stopped: &dyn Fn() -> bool,
+        stopped: &(dyn Fn() -> bool + Sync),
     ) -> Result<SweepOutcome, TrainingError> {
         make_folder(&self.folder)?;
         let mut results = Vec::with_capacity(self.cells.len());
@@ -107,7 +107,7 @@ impl Sweep {
         folder: &Path,
         prepared: &Prepared,
         progress: &mut dyn Progress,
-        stopped: &dyn Fn() -> bool,
+        stopped: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<CellResult>, TrainingError> {
         let mut result = CellResult {
             values: cell.values.clone(),

@@ -1,6 +1,9 @@
 //! Jobs on the tiny model, without a command line: through ONNX Runtime's CPU provider.
 
-use std::cell::Cell;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::*;
 use crate::{
@@ -15,6 +18,15 @@ use crate::{
 /// A database with one collection, and who asked for its documents.
 struct OneCollection {
     asked: Vec<String>,
+    /// Names of the threads that asked.
+    threads: BTreeSet<String>,
+}
+
+/// The name of this thread without its number.
+fn thread() -> String {
+    let this = std::thread::current();
+    let name = this.name().unwrap_or("without a name");
+    name.rsplit_once('-').map_or(name, |(pool, _)| pool).to_owned()
 }
 
 const COLLECTION: &str = "notes";
@@ -30,6 +42,7 @@ impl Records for OneCollection {
 
     fn documents(&mut self, collection: &str) -> Result<Vec<SourceDocument>, String> {
         self.asked.push(collection.to_owned());
+        self.threads.insert(thread());
         if collection != COLLECTION {
             return Err("there is no such collection".into());
         }
@@ -107,7 +120,7 @@ fn options(home: &Path, source: &str) -> Options {
 }
 
 fn records() -> OneCollection {
-    OneCollection { asked: Vec::new() }
+    OneCollection { asked: Vec::new(), threads: BTreeSet::new() }
 }
 
 #[test]
@@ -125,11 +138,8 @@ fn a_job_learns_from_a_collection_is_stopped_goes_on_and_answers_with_a_model() 
     assert!(!job.folder().exists(), "nothing is written before it runs");
 
     let mut heard = Heard::default();
-    let looks = Cell::new(0);
-    let in_the_second_run = || {
-        looks.set(looks.get() + 1);
-        looks.get() > 2
-    };
+    let looks = AtomicUsize::new(0);
+    let in_the_second_run = || looks.fetch_add(1, Ordering::Relaxed) >= 2;
     let outcome = job.run(&prepared, &mut heard, &in_the_second_run).unwrap();
     assert!(matches!(outcome, Outcome::Interrupted { steps: 1, steps_planned: 3 }), "{outcome:?}");
     assert_eq!(heard.0, ["seed 1", "ended", "seed 2", "ended"]);
@@ -151,6 +161,52 @@ fn a_job_learns_from_a_collection_is_stopped_goes_on_and_answers_with_a_model() 
     assert!(matches!(job.check_name(), Err(TrainingError::Model(_))), "the name is taken now");
 }
 
+/// The threads that tell of a run's steps, and their niceness.
+#[derive(Default)]
+struct Where(BTreeSet<(String, u8)>);
+
+impl Progress for Where {
+    fn event(&mut self, event: Event<'_>) {
+        if matches!(event, Event::Run(_)) {
+            let niceness = rustix::process::getpriority_process(None).unwrap();
+            self.0.insert((thread(), u8::try_from(niceness).unwrap()));
+        }
+    }
+}
+
+#[test]
+#[ignore = "it claims the pool that is the whole process's; run by the test after it"]
+fn trains_alone() {
+    let home = home().unwrap();
+    let job = Job::new(options(home.path(), "collection:notes"), NewModel::default());
+    let (mut records, mut heard) = (records(), Where::default());
+    let prepared = job.options().prepare(&mut records, &mut Heard::default()).unwrap();
+    assert_eq!(records.threads, BTreeSet::from(["training".to_owned()]));
+    let outcome = job.run(&prepared, &mut heard, &|| false).unwrap();
+    assert!(matches!(outcome, Outcome::Finished(_)), "{outcome:?}");
+    let background = |niceness: u8| {
+        // Higher where the tests themselves run in the background.
+        !cfg!(target_os = "linux") || niceness >= crate::threads::priority::BACKGROUND
+    };
+    let all = heard.0.iter().all(|(pool, niceness)| pool == "training" && background(*niceness));
+    assert!(!heard.0.is_empty() && all, "{:?}", heard.0);
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().expect("nobody started the global pool");
+    println!("it had a pool of its own");
+}
+
+#[test]
+fn a_job_computes_on_a_pool_of_its_own_in_the_background() {
+    if home().is_none() {
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["training::tests::trains_alone", "--exact", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("it had a pool of its own"), "{said}");
+}
+
 #[test]
 fn a_sweep_that_was_stopped_keeps_the_combinations_it_knows() {
     let Some(home) = home() else { return };
@@ -166,11 +222,8 @@ fn a_sweep_that_was_stopped_keeps_the_combinations_it_knows() {
     let sweep = Sweep::new(options, factors, folder).unwrap();
     let prepared = sweep.options().prepare(&mut records(), &mut Heard::default()).unwrap();
     let mut heard = Heard::default();
-    let looks = Cell::new(0);
-    let in_the_second_run = || {
-        looks.set(looks.get() + 1);
-        looks.get() > 2
-    };
+    let looks = AtomicUsize::new(0);
+    let in_the_second_run = || looks.fetch_add(1, Ordering::Relaxed) >= 2;
     let outcome = sweep.run(&prepared, &mut heard, &in_the_second_run).unwrap();
     assert!(matches!(outcome, SweepOutcome::Interrupted), "{outcome:?}");
     assert_eq!(heard.0, ["temperature 0.05", "seed 42", "ended", "temperature 0.1", "seed 42", "ended"]);
