@@ -71,7 +71,11 @@ pub enum EngineError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+    #[error(
+        "{} is no longer there: the data folder was moved or removed while it is served; stop the server, put the folder back where it was, and start again (what was acknowledged is in the folder, wherever it is)", path.display()
+    )]
+    Moved { path: PathBuf },
     #[error(transparent)]
     Value(#[from] ValueError),
     #[error(transparent)]
@@ -129,6 +133,18 @@ fn allowed(min: u64, max: u64) -> String {
     }
 }
 
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // What an open store writes beside was there when it was opened.
+            StoreError::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                EngineError::Moved { path }
+            }
+            error => EngineError::Store(error),
+        }
+    }
+}
+
 impl Fault for EngineError {
     fn kind(&self) -> ErrorKind {
         use EngineError::*;
@@ -155,7 +171,7 @@ impl Fault for EngineError {
             Value(e) => e.kind(),
             Vector(e) => e.kind(),
             Unopened { retry: false, .. } => ErrorKind::Precondition,
-            WrongModel { .. } | NoEncoder { .. } | EncoderOff | LinkedFolder { .. } => {
+            WrongModel { .. } | NoEncoder { .. } | EncoderOff | LinkedFolder { .. } | Moved { .. } => {
                 ErrorKind::Precondition
             }
             TooManyOpen { .. } => ErrorKind::Overloaded,

@@ -3,7 +3,49 @@
 use distilface::proto;
 use tonic::Code;
 
-use crate::harness::{Server, assert_refused, by_text, doc, http_get, ids};
+use crate::harness::{Server, assert_refused, by_text, doc, eventually, http_get, ids};
+
+/// What needs the folder is refused with what to do, what is in memory or open is answered, and nothing that was
+/// acknowledged is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_is_moved_away_is_said_so_and_loses_nothing() {
+    let mut server = Server::with_collection().await;
+    server.create("d").await;
+    server.upsert("c", vec![doc("1", "a cat")]).await;
+    let (here, there) = (server.config.data.dir.clone(), server.config.data.dir.with_extension("moved"));
+    std::fs::rename(&here, &there).unwrap();
+
+    let words = ["no longer there", here.to_str().unwrap(), "put the folder back"];
+    let config = Some(proto::CollectionConfig { name: "e".into(), ..Default::default() });
+    let request = proto::CreateCollectionRequest { config, if_not_exists: false };
+    assert_refused(server.collections.create(request).await, Code::FailedPrecondition, &words);
+    let request = proto::SetAliasRequest { alias: "now".into(), collection: "c".into() };
+    assert_refused(server.collections.set_alias(request).await, Code::FailedPrecondition, &words);
+    let request = proto::DeleteCollectionRequest { name: "d".into() };
+    assert_refused(server.collections.delete(request).await, Code::FailedPrecondition, &words);
+    let request = proto::UpsertRequest {
+        collection: "c".into(),
+        documents: vec![doc("2", "a dog")],
+        ..Default::default()
+    };
+    assert_refused(server.documents.upsert(request).await, Code::FailedPrecondition, &["read-only"]);
+    assert_eq!(ids(&server.find(by_text("c", "a cat", 1)).await), ["1"]);
+    assert_eq!(server.ids("c").await, ["1"]);
+    eventually("it is not healthy", async || {
+        let health = http_get(server.running().metrics_address.unwrap(), "/healthz").await;
+        health.starts_with("HTTP/1.1 503")
+    })
+    .await;
+
+    server.stop().await;
+    let _ = std::fs::remove_dir_all(&here);
+    std::fs::rename(&there, &here).unwrap();
+    let mut server = server.restart_with(|_| ()).await;
+    assert_eq!(server.ids("c").await, ["1"]);
+    server.upsert("c", vec![doc("2", "a dog")]).await;
+    assert_eq!(server.ids("c").await, ["1", "2"]);
+    assert_eq!(server.ids("d").await, [""; 0]);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_collection_is_refused_by_name_and_the_others_serve() {
