@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,8 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::*;
-use crate::{config::default_home, vector::cosine};
+use super::{scheduler::Lanes, *};
+use crate::{
+    config::{EncoderConfig, default_home},
+    error::{ErrorKind, Fault},
+    runtime::{Plan, Precision, RuntimeError, Session},
+    vector::cosine,
+};
 
 fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
