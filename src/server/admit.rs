@@ -29,9 +29,11 @@ use tracing::Instrument;
 use super::{
     connections::Client,
     follow::{FollowedBody, Following},
-    inbound::{Holding, Inbound, OpenStream, Streams},
+    holding::Holding,
+    inbound::Inbound,
     metrics::Metrics,
     status,
+    streams::{OpenStream, Streams},
 };
 use crate::{
     api::{ApiError, Context, Limits},

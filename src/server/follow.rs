@@ -13,12 +13,7 @@ use std::{
 use http_body::{Frame, SizeHint};
 use tonic::{Code, Status, body::Body};
 
-use super::{
-    connections::Busy,
-    inbound::{Holding, OpenStream},
-    metrics::Metrics,
-    status,
-};
+use super::{connections::Busy, holding::Holding, metrics::Metrics, status, streams::OpenStream};
 
 /// Follows one request to its end, which is counted and logged once; dropped before, it was cancelled.
 #[derive(Debug)]

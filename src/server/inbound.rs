@@ -10,23 +10,22 @@
 //! Leaves out how long a stream may be silent between messages: that is the stream's (`api::ingest`).
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Frame;
-use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
+use tokio::time::Sleep;
 use tonic::{Status, body::Body};
 
-use super::status;
+use super::{holding::Holding, status};
 use crate::{
     api::{ApiError, Limits, Method},
     aside::aside,
-    budget::{BudgetError, Held, Room},
+    budget::{BudgetError, Held},
     engine::EngineError,
 };
 
@@ -40,40 +39,6 @@ const FIRST_BYTES: usize = 16 << 10;
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 /// What goes in front of each message: a flag and its length.
 const HEADER_BYTES: usize = 5;
-/// What one request holds of what all share; given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Holding {
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
-    /// Of its messages that were passed on and that nobody has taken over yet.
-    messages: Mutex<VecDeque<Held>>,
-    /// Of its answer.
-    pub(super) room: Arc<Room>,
-}
-
-impl Holding {
-    pub(super) fn new(room: Arc<Room>) -> Arc<Self> {
-        Arc::new(Holding { permit: Mutex::default(), messages: Mutex::default(), room })
-    }
-
-    /// The memory of the oldest message that was passed on.
-    pub(super) fn message(&self) -> Option<Held> {
-        lock(&self.messages).pop_front()
-    }
-
-    /// About what a call's message takes in memory; of a stream, the oldest that nobody has taken over yet.
-    pub(super) fn message_bytes(&self) -> usize {
-        lock(&self.messages).front().map_or(0, Held::bytes)
-    }
-
-    /// The work is done; what is left is to send the answer.
-    pub(super) fn worked(&self) {
-        drop(lock(&self.permit).take());
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The body of a request as tonic sees it.
 pub(super) struct Inbound {
@@ -218,13 +183,13 @@ impl Inbound {
             let bytes = &message[HEADER_BYTES..];
             held.grow(aside(bytes.len(), || self.limits.weigh(&self.method, bytes))?)?;
         }
-        lock(&self.holding.messages).push_back(held);
+        self.holding.take_message(held);
         Ok(())
     }
 
     /// A call is here as a whole: it takes its turn, or is refused.
     fn begin_call(&self) -> Result<(), ApiError> {
-        *lock(&self.holding.permit) = Some(self.limits.begin()?);
+        self.holding.take_turn(self.limits.begin()?);
         Ok(())
     }
 
@@ -327,55 +292,5 @@ impl http_body::Body for Inbound {
             }
         }
         Poll::Ready(None)
-    }
-}
-
-/// How many streams are open, in all and by client.
-#[derive(Debug)]
-pub(super) struct Streams {
-    open: Mutex<std::collections::HashMap<u64, usize>>,
-    of_client_max: usize,
-    max: usize,
-}
-
-impl Streams {
-    pub(super) fn new(of_client_max: usize, max: usize) -> Arc<Self> {
-        Arc::new(Streams { open: Mutex::default(), of_client_max, max })
-    }
-
-    /// One more stream of a client, until the answer is dropped.
-    ///
-    /// # Errors
-    /// [`ApiError::TooManyStreams`], [`ApiError::TooManyStreamsOfClient`].
-    pub(super) fn open(self: &Arc<Self>, client: u64) -> Result<OpenStream, ApiError> {
-        let mut open = lock(&self.open);
-        if open.values().sum::<usize>() >= self.max {
-            return Err(ApiError::TooManyStreams { limit: self.max });
-        }
-        let of_client = open.entry(client).or_default();
-        if *of_client >= self.of_client_max {
-            return Err(ApiError::TooManyStreamsOfClient { limit: self.of_client_max });
-        }
-        *of_client += 1;
-        Ok(OpenStream { streams: Arc::clone(self), client })
-    }
-}
-
-/// A place among the streams.
-#[derive(Debug)]
-pub(super) struct OpenStream {
-    streams: Arc<Streams>,
-    client: u64,
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        let mut open = lock(&self.streams.open);
-        if let Some(of_client) = open.get_mut(&self.client) {
-            *of_client -= 1;
-            if *of_client == 0 {
-                open.remove(&self.client);
-            }
-        }
     }
 }

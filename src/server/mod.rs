@@ -11,9 +11,11 @@ mod error;
 mod follow;
 mod grpc;
 mod health;
+mod holding;
 mod inbound;
 mod metrics;
 pub(crate) mod status;
+mod streams;
 
 use std::{
     io,
