@@ -61,6 +61,10 @@
 //! 6. One text and one model give one embedding, alone or in a batch, padded or not, within a stated tolerance.
 //! 7. Async code neither computes nor touches the disk nor waits for a lock: that is done on a named pool, and no task
 //!    waits for another task of its own pool.
+//!
+//! Work that an async task hands over is called by where it goes: to a pool by the pool's name (`search`, `tokenize`,
+//! `work`); `aside` where the thread at hand does it and tokio replaces that thread; `blocking` where a thread that tokio
+//! keeps for waiting does it; `apart` where it gets a thread of its own, since it may hang.
 
 mod allocator;
 mod api;

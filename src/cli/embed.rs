@@ -56,7 +56,7 @@ pub async fn run(app: &App, args: EmbedArgs) -> anyhow::Result<()> {
             return print(&app.out, &args.texts, &response, false);
         }
         loop {
-            let texts = app.beside(lines).await?;
+            let texts = app.blocking(lines).await?;
             if texts.is_empty() {
                 return Ok(());
             }

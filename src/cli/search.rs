@@ -101,7 +101,7 @@ pub struct SearchArgs {
 
 pub async fn run(app: &App, args: SearchArgs) -> anyhow::Result<()> {
     let vector = match args.vector.clone() {
-        Some(given) => Some(app.beside(move || read_vector(&given)).await?),
+        Some(given) => Some(app.blocking(move || read_vector(&given)).await?),
         None => None,
     };
     let request = request(&args, vector)?;

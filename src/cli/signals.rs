@@ -144,7 +144,7 @@ impl App {
     ///
     /// # Errors
     /// Those of `work`; [`Stop::Interrupted`].
-    pub(super) async fn beside<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
@@ -170,7 +170,7 @@ impl App {
             Ok(answer)
         };
         let asked = Asked(&self.out);
-        let answer = self.beside(read).await?;
+        let answer = self.blocking(read).await?;
         // The answer ended its line itself.
         std::mem::forget(asked);
         Ok(Some(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES")))
@@ -206,9 +206,9 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_an_answer_hears_the_first_signal() {
         let app = app();
-        assert_eq!(app.beside(|| Ok(7)).await.unwrap(), 7);
+        assert_eq!(app.blocking(|| Ok(7)).await.unwrap(), 7);
         let (nobody_answers, answer) = std::sync::mpsc::channel::<()>();
-        let waiting = app.beside(move || Ok(answer.recv()?));
+        let waiting = app.blocking(move || Ok(answer.recv()?));
         let signal = async { app.interrupt.cancel() };
         let (told, ()) = tokio::join!(waiting, signal);
         let verdict = failure::judge(&told.unwrap_err());

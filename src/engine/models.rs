@@ -32,7 +32,7 @@ impl Engine {
             return Ok(encoders.default_encoder());
         }
         let name = model.to_owned();
-        beside(encoders, move |encoders| Ok(encoders.get(&encoders.find(&name)?)?)).await
+        blocking(encoders, move |encoders| Ok(encoders.get(&encoders.find(&name)?)?)).await
     }
 
     /// Makes an installed model the default from now on: for new collections, and for texts whose request names none.
@@ -46,7 +46,7 @@ impl Engine {
         let encoders = self.encoders.as_ref().ok_or(EngineError::EncoderOff)?;
         let name = model.to_owned();
         let encoder =
-            beside(encoders, move |encoders| Ok(encoders.set_default(&encoders.find(&name)?)?)).await?;
+            blocking(encoders, move |encoders| Ok(encoders.set_default(&encoders.find(&name)?)?)).await?;
         tracing::info!(
             model = encoder.name(),
             fingerprint = short(&encoder.fingerprint().0),
@@ -64,7 +64,7 @@ impl Engine {
             return Ok(Some(encoder));
         }
         let (collection, model, home) = (info.name.clone(), model.clone(), self.config.data.home.clone());
-        beside(encoders, move |encoders| match encoders.find_fingerprint(&model.fingerprint) {
+        blocking(encoders, move |encoders| match encoders.find_fingerprint(&model.fingerprint) {
             Some(found) => Ok(Some(encoders.get(&found)?)),
             // The list reads every manifest, as the look for this one did.
             None => Err(EngineError::WrongModel {
@@ -78,8 +78,8 @@ impl Engine {
     }
 }
 
-/// Loading takes a second or more: on a thread that may wait, not on one of the few that compute.
-async fn beside<T: Send + 'static>(
+/// Loading takes a second or more: on a blocking thread of tokio's, not on one of the few that compute.
+async fn blocking<T: Send + 'static>(
     encoders: &Arc<Encoders>,
     work: impl FnOnce(&Encoders) -> Result<T> + Send + 'static,
 ) -> Result<T> {
