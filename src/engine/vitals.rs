@@ -75,8 +75,13 @@ impl Vitals {
                 pool.start(move || probe.answered(None));
             }
         }
-        if let Some(probe) = self.begin("the crew of indexers", PROBE_EVERY) {
-            threads.indexers.start(move || probe.answered(None));
+        // Keepers and mergers are not: a piece of their work may well take longer than a lane that hangs.
+        for (name, crew) in
+            [("the crew of indexers", &threads.indexers), ("the writer of the log", &threads.committers)]
+        {
+            if let Some(probe) = self.begin(name, PROBE_EVERY) {
+                crew.start(move || probe.answered(None));
+            }
         }
         let open = names.open_collections();
         let writer = |name: &str| format!("the writer of collection {name}");
@@ -235,6 +240,19 @@ mod tests {
             assert!(begun.elapsed() < PATIENCE, "no look will ever begin");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[test]
+    fn a_log_that_hangs_shows_and_so_does_its_recovery() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        let (release, hold) = channel::<()>();
+        engine.pools().committers.start(move || {
+            let _ = hold.recv();
+        });
+        until(&engine, Some("the writer of the log has not answered"));
+        drop(release);
+        until(&engine, None);
     }
 
     #[tokio::test(flavor = "multi_thread")]
