@@ -73,9 +73,13 @@ pub struct DataConfig {
     pub dir: PathBuf,
     /// Folder of runtime libraries and models that `distilface setup` fills. Default: `$XDG_DATA_HOME/distilface`.
     pub home: PathBuf,
-    /// Memory in bytes that the stores of all open collections together may use as a cache, 1 MiB to 1 TiB; each gets 1
-    /// MiB at least. Default 192 MiB.
+    /// Memory in bytes for unpacked documents of all open collections together, 1 MiB to 1 TiB. Default 192 MiB.
     pub store_cache_bytes: u64,
+    /// Bytes that a collection keeps in memory and in the log before they become a segment, 64 KiB to 1 GiB; up to four
+    /// times as many wait while one is made. Default 64 MiB.
+    pub segment_bytes: u64,
+    /// Bytes of the log above which collections are asked to let go of its oldest part, 1 MiB to 1 TiB. Default 256 MiB.
+    pub log_bytes_max: u64,
     /// Collections that may be open at once, 1 to 65536; the least recently used one is closed for another. Fewer are
     /// open where the process may have only few files open. Default 64.
     pub open_collections_max: usize,
@@ -213,6 +217,8 @@ impl Default for DataConfig {
             dir: home.join("db"),
             home,
             store_cache_bytes: 192 << 20,
+            segment_bytes: 64 << 20,
+            log_bytes_max: 256 << 20,
             open_collections_max: 64,
             close_after: Duration::from_secs(3600),
         }

@@ -48,7 +48,10 @@ mod writer;
 pub mod point;
 
 pub(crate) use crate::segmented::Orphan;
-pub use crate::{segmented::FolderLog, store::Identity};
+pub use crate::{
+    segmented::{FolderLog, StoreSizes},
+    store::Identity,
+};
 pub use admit::{Outcome, Write, WriteDone, Written};
 pub use condition::Condition;
 pub use document::PAGE_BYTES;
@@ -99,7 +102,7 @@ pub struct Page {
 /// use distilface::budget::Room;
 /// use distilface::collection::point::{ContentHash, Passage, Point};
 /// use distilface::collection::{Ask, Collection, CollectionOptions, CollectionSpec};
-/// use distilface::collection::{FolderLog, Reads, SearchQuery, Write};
+/// use distilface::collection::{FolderLog, Reads, SearchQuery, StoreSizes, Write};
 /// use distilface::index::IndexParams;
 /// use distilface::stop::Stop;
 /// use distilface::threads::Threads;
@@ -109,7 +112,7 @@ pub struct Page {
 /// let (dim, metric) = (Dim::new(2).unwrap(), Metric::Cosine);
 /// let dir = tempfile::tempdir().unwrap();
 /// let threads = Threads::new(1).unwrap();
-/// let log = FolderLog::of(dir.path(), &threads, 8 << 20).unwrap();
+/// let log = FolderLog::of(dir.path(), &threads, StoreSizes::default()).unwrap();
 /// let (index, fingerprint) = (IndexParams::default(), String::new());
 /// let spec = CollectionSpec { dim, metric, index, fingerprint };
 /// let place = dir.path().join("collections/places");
@@ -175,7 +178,11 @@ struct Means<'a> {
 
 impl<'a> Means<'a> {
     fn real(options: &'a CollectionOptions) -> Self {
-        Means { options, kept: Options::default(), numbers_max: slots::NUMBERS_MAX }
+        Means {
+            options,
+            kept: Options::sealed_at(options.log.segment_bytes()),
+            numbers_max: slots::NUMBERS_MAX,
+        }
     }
 }
 

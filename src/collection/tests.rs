@@ -26,7 +26,7 @@ use crate::{
     index::{IndexKind, IndexParams},
     log::LogOptions,
     random::SplitMix as Random,
-    segmented::{FolderLog, Options, logs::FolderOptions},
+    segmented::{FolderLog, Options, StoreSizes, logs::FolderOptions},
     stop::Stop,
     store::StoreError,
     threads::Threads,
@@ -85,7 +85,8 @@ fn options_on(disk: &Arc<dyn Disk>, place: &Path, threads: Arc<Threads>) -> Coll
     let root = place.parent().and_then(Path::parent).unwrap();
     std::fs::create_dir_all(root).unwrap();
     let log = LogOptions { file_bytes: 256 << 10, reserve_bytes: 64 << 10, ..LogOptions::default() };
-    let options = FolderOptions { log, log_bytes_max: 256 << 10, cache_bytes: 1 << 20 };
+    let segment_bytes = StoreSizes::default().segment_bytes;
+    let options = FolderOptions { log, log_bytes_max: 256 << 10, cache_bytes: 1 << 20, segment_bytes };
     let (log, damages) = FolderLog::open(disk, root, &threads, options).unwrap();
     assert_eq!(damages, []);
     CollectionOptions { log, threads }

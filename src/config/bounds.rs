@@ -120,10 +120,12 @@ pub(super) fn binary(bytes: f64) -> String {
 }
 
 /// Every setting, in the order of the file.
-pub(super) static KEYS: [Key; 37] = [
+pub(super) static KEYS: [Key; 39] = [
     words("data.dir", "a folder"),
     words("data.home", "a folder"),
     bytes("data.store_cache_bytes", MIB, TIB),
+    bytes("data.segment_bytes", 64 << 10, 1 << 30),
+    bytes("data.log_bytes_max", MIB, TIB),
     count("data.open_collections_max", 1, 65_536),
     seconds("data.close_after", 0.0, YEAR).zero("never"),
     words("server.listen", "a numeric address and a port, such as \"127.0.0.1:7700\"; or \"localhost:7700\""),
@@ -191,6 +193,8 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.that("data.dir", !data.dir.as_os_str().is_empty(), "is empty");
     check.that("data.home", !data.home.as_os_str().is_empty(), "is empty");
     check.whole("data.store_cache_bytes", data.store_cache_bytes);
+    check.whole("data.segment_bytes", data.segment_bytes);
+    check.whole("data.log_bytes_max", data.log_bytes_max);
     check.whole("data.open_collections_max", data.open_collections_max as u64);
     check.seconds("data.close_after", data.close_after);
 

@@ -7,7 +7,9 @@
 const MEANINGS: &[(&str, &str)] = &[
     ("data.dir", "Where the database is kept"),
     ("data.home", "Where runtime libraries and models are kept, which `distilface setup` fills"),
-    ("data.store_cache_bytes", "Memory for caching what the stores of collections hold, in bytes"),
+    ("data.store_cache_bytes", "Memory for unpacked documents of all open collections, in bytes"),
+    ("data.segment_bytes", "Bytes of a collection that are kept in memory before they become a segment"),
+    ("data.log_bytes_max", "Bytes of the log above which collections let go of its oldest part"),
     (
         "data.open_collections_max",
         "Collections that may be open at once; the least recently used one is closed for another",

@@ -64,6 +64,8 @@ fn every_key_is_explained() {
 fn the_words_of_a_range_are_made_of_its_numbers() {
     for (key, allowed, default) in [
         ("data.store_cache_bytes", "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)", "201326592"),
+        ("data.segment_bytes", "65536 to 1073741824 bytes (64 KiB to 1 GiB)", "67108864"),
+        ("data.log_bytes_max", "1048576 to 1099511627776 bytes (1 MiB to 1 TiB)", "268435456"),
         ("data.close_after", "0 (never) to 31536000 seconds", "3600"),
         ("server.request_timeout", "0.001 to 86400 seconds", "60"),
         ("encoder.threads", "0 (all cores) to 1024", "0"),
@@ -311,6 +313,8 @@ fn every_bound_is_checked_and_named() {
         ("data.dir", &[""]),
         ("data.home", &[""]),
         ("data.store_cache_bytes", &["0", "-1", "99999999999999"]),
+        ("data.segment_bytes", &["0", "65535", "1073741825"]),
+        ("data.log_bytes_max", &["0", "1048575", "99999999999999"]),
         ("data.open_collections_max", &["0", "65537"]),
         ("data.close_after", &["-1", "nan", "1e9"]),
         ("server.listen", &["example.org:1", "localhost", "127.0.0.1", "192.0.2.1:7700", "[::]:7700"]),

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    collection::FolderLog,
+    collection::{FolderLog, StoreSizes},
     config::{Config, NO_MODEL},
     encoder::Encoders,
     handles,
@@ -162,8 +162,13 @@ impl Engine {
         }
         // As many as search at once, and no more than can all be open.
         let openings = threads.search.workers().current_num_threads().min(open_max).max(1);
-        let cache_bytes = usize::try_from(data.store_cache_bytes).unwrap_or(usize::MAX);
-        let log = FolderLog::of(&data.dir, &threads, cache_bytes)?;
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let sizes = StoreSizes {
+            cache_bytes: bytes(data.store_cache_bytes),
+            segment_bytes: bytes(data.segment_bytes),
+            log_bytes_max: data.log_bytes_max,
+        };
+        let log = FolderLog::of(&data.dir, &threads, sizes)?;
         let shelf = Shelf::new(open_max, log, Arc::clone(&threads));
         let names = Arc::new(Names::open(&data.dir, shelf)?);
         let bulk_room =

@@ -481,6 +481,7 @@ fn unopened(error: &CollectionError, dir: &Path, damaged: bool) -> Finding {
 mod tests {
     use super::*;
     use crate::{
+        collection::StoreSizes,
         index::IndexParams,
         vector::{Dim, Metric},
     };
@@ -495,7 +496,7 @@ mod tests {
             fingerprint: String::new(),
         };
         let threads = Threads::new(1).unwrap();
-        let log = FolderLog::of(folder.path(), &threads, 1 << 20).unwrap();
+        let log = FolderLog::of(folder.path(), &threads, StoreSizes::default()).unwrap();
         let mut shelf = Shelf::new(1, log, threads);
         Arc::get_mut(&mut shelf).unwrap().patience = Duration::ZERO;
         let create = |name: &str| {

@@ -56,17 +56,45 @@ pub(crate) struct FolderOptions {
     pub(crate) log_bytes_max: u64,
     /// Bytes of unpacked blocks of segments that are kept in memory for all collections; default [`CACHE_BYTES`].
     pub(crate) cache_bytes: usize,
+    /// See [`StoreSizes::segment_bytes`].
+    pub(crate) segment_bytes: usize,
+}
+
+/// Memory and disk that the collections of a folder take besides what they hold.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreSizes {
+    /// Memory in bytes for unpacked blocks of documents, of all collections together. Default 64 MiB.
+    pub cache_bytes: usize,
+    /// Bytes that a collection keeps in memory and in the log before they become a segment. Default 64 MiB.
+    pub segment_bytes: usize,
+    /// Bytes of the log above which collections let go of its oldest part. Default 256 MiB.
+    pub log_bytes_max: u64,
+}
+
+impl Default for StoreSizes {
+    fn default() -> Self {
+        let (segment_bytes, log_bytes_max) = (super::SEAL_BYTES, LOG_BYTES_MAX);
+        StoreSizes { cache_bytes: CACHE_BYTES, segment_bytes, log_bytes_max }
+    }
 }
 
 /// Default of [`FolderOptions::log_bytes_max`].
-pub(crate) const LOG_BYTES_MAX: u64 = 512 << 20;
+pub(crate) const LOG_BYTES_MAX: u64 = 256 << 20;
+
+/// A log has so many files, or more, before it is too large.
+const FILES_LEAST: u64 = 8;
 
 /// Default of [`FolderOptions::cache_bytes`].
 pub(crate) const CACHE_BYTES: usize = 64 << 20;
 
 impl Default for FolderOptions {
     fn default() -> Self {
-        FolderOptions { log: LogOptions::default(), log_bytes_max: LOG_BYTES_MAX, cache_bytes: CACHE_BYTES }
+        FolderOptions {
+            log: LogOptions::default(),
+            log_bytes_max: LOG_BYTES_MAX,
+            cache_bytes: CACHE_BYTES,
+            segment_bytes: super::SEAL_BYTES,
+        }
     }
 }
 
@@ -78,6 +106,7 @@ pub struct FolderLog {
     cache: Arc<BlockCache>,
     log: Log,
     bytes_max: u64,
+    segment_bytes: usize,
     identity: log::Identity,
     collections: Mutex<BTreeMap<u64, Known>>,
     /// Found when it was opened.
@@ -180,14 +209,17 @@ fn id_of(identity: Identity) -> u64 {
 }
 
 impl FolderLog {
-    /// Opens the log of the data folder `root`, which is made if it is not there, with its defaults and `cache_bytes` of memory for blocks
-    /// of segments. One log of a folder may be open at a time.
+    /// Opens the log of the data folder `root`, which is made if it is not there. One log of a folder may be open at a
+    /// time.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if the log is missing and there are collections that need it, or if a file in its place
     /// is of another folder; [`StoreError::NewerFormat`], [`StoreError::DiskFull`], [`StoreError::Io`].
-    pub fn of(root: &Path, threads: &Arc<Threads>, cache_bytes: usize) -> Result<Arc<Self>, StoreError> {
-        let options = FolderOptions { cache_bytes, ..FolderOptions::default() };
+    pub fn of(root: &Path, threads: &Arc<Threads>, sizes: StoreSizes) -> Result<Arc<Self>, StoreError> {
+        let StoreSizes { cache_bytes, segment_bytes, log_bytes_max } = sizes;
+        let file_bytes = (log_bytes_max / FILES_LEAST).clamp(64 << 10, LogOptions::FILE_BYTES) & !0xfff;
+        let log = LogOptions { file_bytes, reserve_bytes: file_bytes / 16 & !0xfff, ..LogOptions::default() };
+        let options = FolderOptions { log, log_bytes_max, cache_bytes, segment_bytes };
         files::create_private(root).map_err(|e| StoreError::io(root, e))?;
         Ok(Self::open(&(Arc::new(RealDisk) as _), root, threads, options)?.0)
     }
@@ -279,6 +311,7 @@ impl FolderLog {
             cache: Arc::new(BlockCache::new(options.cache_bytes)),
             log,
             bytes_max: options.log_bytes_max,
+            segment_bytes: options.segment_bytes,
             identity,
             collections: Mutex::new(collections),
             damages: damages.clone(),
@@ -293,6 +326,11 @@ impl FolderLog {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
         self.collections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`StoreSizes::segment_bytes`].
+    pub(crate) fn segment_bytes(&self) -> usize {
+        self.segment_bytes
     }
 
     /// Where it is kept.

@@ -59,6 +59,7 @@ mod tests;
 use entries::{Batch, Carried, Entry, Gone, Put};
 pub use logs::FolderLog;
 pub(crate) use logs::Orphan;
+pub use logs::StoreSizes;
 use logs::{Left, Parked, Ticket};
 pub(crate) use maintain::Tidied;
 use manifest::Manifest;
@@ -90,9 +91,10 @@ pub(crate) const SEGMENTS_MAX: usize = 10;
 /// Documents are refused while this many times [`Options::seal_bytes`] wait to be sealed.
 const UNSEALED_MAX: usize = 4;
 
-impl Default for Options {
-    fn default() -> Self {
-        Options { seal_bytes: SEAL_BYTES, carry_bytes: CARRY_BYTES, segments_max: SEGMENTS_MAX }
+impl Options {
+    /// The defaults, sealed at so many bytes.
+    pub(crate) fn sealed_at(seal_bytes: usize) -> Self {
+        Options { seal_bytes, carry_bytes: CARRY_BYTES.min(seal_bytes / 4), segments_max: SEGMENTS_MAX }
     }
 }
 

@@ -159,7 +159,7 @@ fn space(dimension: u32) -> Space {
 /// Small, so that a few batches fill a file.
 fn folder_options() -> logs::FolderOptions {
     let log = LogOptions { file_bytes: 64 << 10, reserve_bytes: 8 << 10, ..LogOptions::default() };
-    logs::FolderOptions { log, log_bytes_max: 0, cache_bytes: 1 << 20 }
+    logs::FolderOptions { log, log_bytes_max: 0, cache_bytes: 1 << 20, segment_bytes: SEAL_BYTES }
 }
 
 /// A data folder with collections in it, and a process that has it.

@@ -20,7 +20,8 @@ use std::{
 use distilface::{
     budget::Room,
     collection::{
-        Ask, Collection, CollectionOptions, CollectionSpec, FolderLog, Made, Reads, SearchQuery, Write,
+        Ask, Collection, CollectionOptions, CollectionSpec, FolderLog, Made, Reads, SearchQuery, StoreSizes,
+        Write,
         point::{ContentHash, Passage, Point},
     },
     index::{IndexKind, IndexParams},
@@ -72,7 +73,7 @@ fn options(place: &Path) -> CollectionOptions {
     let threads = Threads::new(1).unwrap();
     let root =
         place.parent().and_then(Path::parent).expect("it lies in the folder `collections` of a data folder");
-    CollectionOptions { log: FolderLog::of(root, &threads, 8 << 20).unwrap(), threads }
+    CollectionOptions { log: FolderLog::of(root, &threads, StoreSizes::default()).unwrap(), threads }
 }
 
 fn spec() -> CollectionSpec {

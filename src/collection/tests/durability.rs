@@ -22,7 +22,7 @@ fn open(place: &Path, kind: IndexKind) -> Arc<Collection> {
 fn try_open(place: &Path, kind: IndexKind) -> Result<Arc<Collection>, CollectionError> {
     let threads = Threads::new(1).unwrap();
     let root = place.parent().and_then(Path::parent).unwrap();
-    let log = FolderLog::of(root, &threads, 1 << 20)?;
+    let log = FolderLog::of(root, &threads, StoreSizes::default())?;
     Collection::open(place, made(kind), CollectionOptions { log, threads })
 }
 

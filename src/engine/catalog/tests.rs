@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     collection::{
-        FolderLog, Identity, Write,
+        FolderLog, Identity, StoreSizes, Write,
         point::{ContentHash, Passage, Point},
     },
     config::FINDINGS_FILE,
@@ -41,7 +41,7 @@ pub(super) fn info(name: &str, created_at: i64) -> CollectionInfo {
 
 pub(super) fn shelf(root: &Path) -> Result<Arc<Shelf>> {
     let threads = Threads::new(1).unwrap();
-    let log = FolderLog::of(root, &threads, 1 << 20)?;
+    let log = FolderLog::of(root, &threads, StoreSizes::default())?;
     Ok(Shelf::new(64, log, threads))
 }
 
