@@ -155,6 +155,8 @@ struct Shared {
     memory: RwLock<memory::Memory>,
     jobs: writer::Jobs,
     signal: indexer::Signal,
+    /// The keeper looks again by itself whether what grew is to be sealed.
+    keeper_waits: AtomicBool,
     /// The store has other segments than the snapshot in memory.
     is_stale: AtomicBool,
     /// Set once, at the start.
@@ -256,6 +258,7 @@ impl Collection {
             memory: RwLock::new(memory),
             jobs: writer::Jobs::default(),
             signal: indexer::Signal::default(),
+            keeper_waits: AtomicBool::new(false),
             is_stale: AtomicBool::new(false),
             seats: OnceLock::new(),
             read_only: OnceLock::new(),

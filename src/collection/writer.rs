@@ -391,7 +391,9 @@ impl Writer {
             return Err(error.into());
         }
         self.shared.wake_indexer();
-        if !self.shared.store.is_tidy() {
+        let store = &self.shared.store;
+        let grew = !self.shared.keeper_waits.load(Ordering::SeqCst) && store.is_worth_a_segment();
+        if grew || !store.is_tidy() {
             self.shared.wake_keeper();
         }
         if !departures.is_empty() {

@@ -401,6 +401,11 @@ impl Store {
         self.0.lock_stuck().is_some()
     }
 
+    /// Whether enough grew for a segment of its own once nothing more comes for a while.
+    pub(crate) fn is_worth_a_segment(&self) -> bool {
+        self.0.read_state().growing.bytes() > self.0.options.carry_bytes
+    }
+
     /// Which collection it is of.
     pub(crate) fn identity(&self) -> Identity {
         self.0.folder.identity

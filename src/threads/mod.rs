@@ -9,7 +9,7 @@
 //! | `indexer` | turns of the collections' indexers | `INDEXERS` | background |
 //! | `index-build` | inserting into graphs, for an indexer that waits | one a core | background |
 //! | `log` | turns of the committer of the data folder's log | `COMMITTERS` | normal |
-//! | `keeper` | turns of the collections' keepers: sealing what grew, letting the log be cut | `KEEPERS` | background |
+//! | `keeper` | turns of the collections' keepers: sealing what grew, letting the log be cut | `KEEPERS` | soon |
 //! | `merger` | turns of the collections' mergers: few segments of many | `MERGERS` | background |
 //! | `training` | a training job: reading, guarding, drawing masks, updating weights | one a core, while the job is there | background |
 //!
@@ -91,7 +91,7 @@ impl Threads {
             writers: Crew::new("writer", WRITERS, 0)?,
             indexers: Crew::new("indexer", INDEXERS, priority::BACKGROUND)?,
             committers: Crew::new("log", COMMITTERS, 0)?,
-            keepers: Crew::new("keeper", KEEPERS, priority::BACKGROUND)?,
+            keepers: Crew::new("keeper", KEEPERS, priority::SOON)?,
             mergers: Crew::new("merger", MERGERS, priority::BACKGROUND)?,
         }))
     }

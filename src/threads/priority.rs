@@ -6,6 +6,9 @@
 /// Niceness of work that nobody waits for: a tenth of a normal thread's share where both want a core.
 pub(crate) const BACKGROUND: u8 = 10;
 
+/// Niceness of work that others wait for once too much of it waits: a third of a normal thread's share.
+pub(crate) const SOON: u8 = 5;
+
 /// Raises the niceness of this thread, 0 to 19. Where the system refuses, nothing changes but a line in the log.
 pub(crate) fn lower(niceness: u8) {
     #[cfg(target_os = "linux")]

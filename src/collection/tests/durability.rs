@@ -448,6 +448,28 @@ fn a_graph_of_a_later_state_proves_that_the_log_lost_entries() {
 }
 
 #[test]
+fn what_grew_becomes_a_segment_when_nothing_more_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(&dir);
+    let options = options(&place);
+    let kept = Options { seal_bytes: 64 << 20, ..SMALL };
+    let means = Means { options: &options, kept, numbers_max: NUMBERS_MAX };
+    let collection = Collection::create_with(&place, spec(IndexKind::Flat), means).unwrap();
+    let mut random = Random(21);
+    collection.write((0..40).map(|n| upsert(point(&format!("{n}"), n, 1, &mut random))).collect()).unwrap();
+    assert_eq!(collection.stats().segments, 0);
+    let begun = std::time::Instant::now();
+    while collection.stats().segments == 0 {
+        assert!(begun.elapsed().as_secs() < 120, "it is never sealed");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!((collection.stats().unsealed_bytes, names(&collection).len()), (0, 40));
+    // What is less than is worth a segment stays.
+    collection.write(vec![upsert(point("more", 1, 1, &mut random))]).unwrap();
+    assert!(collection.stats().unsealed_bytes > 0);
+}
+
+#[test]
 fn a_full_collection_is_not_asked_again() {
     let error = CollectionError::Full { limit: 7 };
     assert_eq!(error.kind(), ErrorKind::Precondition);
