@@ -28,6 +28,7 @@
 //! | [`encoder`] | text | vectors: tokenize, cut, batch |
 //! | [`source`] | folders, files and standard input | documents and rows, each with the place it was read from |
 //! | [`hub`] | names on the hub, other programs' folders | models pulled, imported and exported |
+//! | `bench` | settings and texts | times and memory of this build, through a server of its own |
 //! | [`setup`] | wheels | runtime libraries and the default model |
 //! | [`model`], [`onnx`] | weights | a model directory, and the encoder as an ONNX graph |
 //! | [`runtime`] | a graph and a device | something that runs (only here `ort` is used) |
@@ -69,6 +70,7 @@
 mod allocator;
 mod api;
 mod aside;
+mod bench;
 pub mod budget;
 pub mod cli;
 pub mod collection;
@@ -152,6 +154,7 @@ pub(crate) fn fault_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Opti
     first_of!(
         Error,
         api::ApiError,
+        bench::BenchError,
         budget::BudgetError,
         collection::CollectionError,
         config::ConfigError,

@@ -52,11 +52,17 @@ const MODULES: &[Module] = &[
         &["prost", "prost_types", "tokio", "tokio_stream", "tokio_util"],
     ),
     ("aside", &[], &["tokio"]),
+    (
+        "bench",
+        &["config", "encoder", "engine", "eval", "proto", "rpc", "server", "telemetry"],
+        &["hdrhistogram", "tokio", "tokio_stream", "tonic"],
+    ),
     ("budget", &["allocator", "error"], &["tokio"]),
     (
         "cli",
         &[
             "api",
+            "bench",
             "collection",
             "config",
             "encoder",
@@ -81,7 +87,6 @@ const MODULES: &[Module] = &[
             "anyhow",
             "clap",
             "clap_complete",
-            "hdrhistogram",
             "indicatif",
             "prost",
             "prost_types",
@@ -194,12 +199,13 @@ const WALLS: &[(&str, &[&str])] = &[
 const OUTERMOST: &[(&str, &[&str])] = &[
     ("cli", &[]),
     ("clap", &["cli"]),
-    ("server", &["cli"]),
-    ("axum", &["cli", "server"]),
-    ("rpc", &["cli", "server"]),
-    ("tonic", &["cli", "server", "rpc"]),
-    ("api", &["cli", "server"]),
-    ("proto", &["cli", "server", "api", "rpc"]),
+    ("bench", &["cli"]),
+    ("server", &["cli", "bench"]),
+    ("axum", &["cli", "bench", "server"]),
+    ("rpc", &["cli", "bench", "server"]),
+    ("tonic", &["cli", "bench", "server", "rpc"]),
+    ("api", &["cli", "bench", "server"]),
+    ("proto", &["cli", "bench", "server", "api", "rpc"]),
 ];
 
 /// Foreign crates that are named in one place: the beginnings of the files that may.
@@ -210,7 +216,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("bincode", &["store/record.rs"]),
     ("hnsw_rs", &["index/hnsw_rs"]),
     ("rand", &["index/hnsw_rs/levels.rs"]),
-    ("tonic", &["server/", "cli/", "rpc/"]),
+    ("tonic", &["server/", "cli/", "bench/", "rpc/"]),
     ("prometheus_client", &["server/metrics.rs"]),
     ("axum", &["server/"]),
     ("jiff", &["value/datetime.rs"]),

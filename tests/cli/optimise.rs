@@ -69,3 +69,31 @@ fn the_fastest_way_is_kept_and_auto_goes_by_it() {
     let rate = ["bench", "load", "missing", "--rate", "0", "--model", "tiny"];
     run(home_of_its_own(&place).args(rate)).code(1).says("--rate must be above 0");
 }
+
+#[test]
+fn what_is_measured_through_a_server_is_measured_on_a_small_folder() {
+    let Some(place) = Place::new() else { return };
+    let corpus =
+        |n: usize| format!("{{\"_id\":\"{n}\",\"title\":\"\",\"text\":\"rain fell on {n} fields\"}}\n");
+    place.file("few/corpus.jsonl", (0..6).map(corpus).collect::<String>());
+    place.file("few/queries.jsonl", "{\"_id\":\"q\",\"text\":\"rain\"}\n");
+    place.file("few/qrels.tsv", "query-id\tcorpus-id\tscore\nq\t1\t1\n");
+    let measure = |args: &[&str]| {
+        let all = [&["bench"], args, &["few", "--model", "tiny", "--json"]].concat();
+        run(home_of_its_own(&place).args(all)).code(0).json()
+    };
+    let report = measure(&["ingest", "--rounds", "2"]);
+    assert_eq!((&report["documents"], &report["passages"]), (&json!(6), &json!(6)), "{report}");
+    assert!(report["ratio"].as_f64().unwrap() > 0.0, "{report}");
+    let report = measure(&["query", "--rounds", "1", "-k", "2"]);
+    assert_eq!(report["queries"], json!(1), "{report}");
+    assert!(report["embed"]["bare"]["p50_us"].as_u64().unwrap() > 0, "{report}");
+    let report = measure(&["load", "--rate", "5", "--seconds", "1", "--documents", "3", "--out", "plots"]);
+    assert_eq!((&report["documents"], &report["phases"][0]["asked"]), (&json!(3), &json!(5)), "{report}");
+    assert!(place.path("plots/latency.svg").is_file());
+    let report = measure(&["memory", "--seconds", "1", "--clients", "1"]);
+    assert_eq!(report["documents"], json!(6), "{report}");
+    run(home_of_its_own(&place).args(["bench", "ingest", "few", "--model", "none"]))
+        .code(1)
+        .says("without an encoder");
+}

@@ -14,8 +14,9 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::{arithmetic::Arithmetic, median, requests::SHORT};
+use super::arithmetic::Arithmetic;
 use crate::{
+    bench::{median, requests::SHORT},
     cli::{App, eval::Scratch, layout},
     config::EncoderConfig,
     encoder::{Class, Encoder, TextKind, tune::tuned::Tuned},

@@ -19,9 +19,9 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use super::{COLLECTION, Scratch, Served, resident_bytes};
 use crate::{
-    cli::{App, client, layout},
+    bench::{COLLECTION, median, resident_bytes, served::Served},
+    cli::{App, client, eval::Scratch, layout},
     config::NO_MODEL,
     engine::{Ask, Caller, Document, FieldsRequest, NewCollection, NewIndex, SearchQuery},
     index::IndexKind,
@@ -135,7 +135,11 @@ pub(super) async fn writes(app: &App, args: &WritesArgs) -> anyhow::Result<()> {
     let mut cells = Vec::new();
     for writers in &args.writers {
         app.out.note(&format!("{writers} writers for {} s", args.seconds));
-        let served = Served::start_with(app, "writes", NO_MODEL, vectors_only(args.dimension, false)).await?;
+        let (folder, mut config) = (Scratch::new("writes")?, app.loaded.config.clone());
+        NO_MODEL.clone_into(&mut config.encoder.model);
+        let note = |text: &str| app.out.note(text);
+        let collection = vectors_only(args.dimension, false);
+        let served = Served::start_with(&config, &folder.0, &note, collection).await?;
         let cell = cell(&served.channel, *writers, args, disk_syncs_per_second).await?;
         served.stop().await?;
         cells.push(cell);
@@ -287,7 +291,7 @@ pub(super) async fn open(app: &App, args: &OpenArgs) -> anyhow::Result<()> {
         filled_resident_bytes,
         open_seconds,
         first_search_ms,
-        search_ms: super::median(times),
+        search_ms: median(times),
         opened_resident_bytes: resident_bytes(),
     };
     engine.close().await?;

@@ -9,30 +9,13 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tonic::transport::Channel;
 
+use super::{BenchError, Result};
 use crate::{
-    encoder::{Class, Encoder, EncoderError, TextKind},
+    encoder::{Class, Encoder, TextKind},
     proto,
     random::SplitMix,
     rpc,
 };
-
-/// Why a load could not be driven to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A request was refused that should not be.
-    #[error("a call failed: {reason}")]
-    Call {
-        /// Code and message.
-        reason: String,
-    },
-}
-
-impl LoadError {
-    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-    fn call(status: tonic::Status) -> Self {
-        LoadError::Call { reason: format!("{:?}: {}", status.code(), status.message()) }
-    }
-}
 
 /// A distribution of durations, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -118,14 +101,14 @@ pub async fn ask(
 /// Asks every text `rounds` times, after one round that is not counted.
 ///
 /// # Errors
-/// [`LoadError`].
+/// [`BenchError`].
 pub async fn queries(
     channel: Channel,
     collection: &str,
     texts: &[String],
     k: u32,
     rounds: usize,
-) -> Result<QueryReport, LoadError> {
+) -> Result<QueryReport> {
     let mut client = rpc::search_client::SearchClient::new(channel);
     let mut timings: [Timings; 7] = std::array::from_fn(|_| Timings::default());
     let mut plans = std::collections::BTreeMap::new();
@@ -133,7 +116,7 @@ pub async fn queries(
     for round in 0..=rounds {
         for text in texts {
             let started = Instant::now();
-            let explain = ask(&mut client, collection, text.clone(), k).await.map_err(LoadError::call)?;
+            let explain = ask(&mut client, collection, text.clone(), k).await?;
             let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             if round == 0 {
                 device = explain.device;
@@ -174,27 +157,25 @@ const EMBEDDINGS: usize = 400;
 /// Embeds a text of twelve tokens in turn both ways.
 ///
 /// # Errors
-/// [`LoadError`].
-pub async fn embed(channel: Channel, encoder: Arc<Encoder>) -> Result<EmbedReport, LoadError> {
+/// [`BenchError`].
+pub async fn embed(channel: Channel, encoder: Arc<Encoder>) -> Result<EmbedReport> {
     let mut client = rpc::encoder_client::EncoderClient::new(channel);
     let (mut grpc, mut bare, mut tokens) = (Timings::default(), Timings::default(), 0);
     let micros = |started: Instant| u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let failed = |reason: &dyn std::fmt::Display| LoadError::Call { reason: reason.to_string() };
     for round in 0..=EMBEDDINGS {
         let kind = proto::TextKind::Query.into();
         let started = Instant::now();
         client
             .embed(proto::EmbedRequest { texts: vec![SHORT.to_owned()], kind, ..Default::default() })
-            .await
-            .map_err(LoadError::call)?;
+            .await?;
         let through = micros(started);
         let encoder = Arc::clone(&encoder);
         let asked = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let embeddings = encoder.encode_as(&[SHORT], TextKind::Query, Class::Query)?;
-            Ok::<_, EncoderError>((micros(started), embeddings[0].tokens))
+            Ok::<_, BenchError>((micros(started), embeddings[0].tokens))
         });
-        let (alone, count) = asked.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let (alone, count) = asked.await??;
         tokens = count;
         if round > 0 {
             grpc.record(through);
@@ -222,13 +203,13 @@ pub struct SoakReport {
 /// memory with `resident_bytes` twice a second.
 ///
 /// # Errors
-/// [`LoadError`] for anything but a refusal because of load.
+/// [`BenchError`] for anything but a refusal because of load.
 pub async fn soak(
     channel: Channel,
     time: Duration,
     clients: u64,
     resident_bytes: impl Fn() -> u64,
-) -> Result<SoakReport, LoadError> {
+) -> Result<SoakReport> {
     let started = Instant::now();
     let before_bytes = resident_bytes();
     let tasks: Vec<_> =
@@ -247,7 +228,7 @@ pub async fn soak(
     }
     let (mut requests, mut texts, mut refused) = (0, 0, 0);
     for task in tasks {
-        let (r, t, f) = task.await.map_err(|e| LoadError::Call { reason: e.to_string() })??;
+        let (r, t, f) = task.await??;
         requests += r;
         texts += t;
         refused += f;
@@ -269,7 +250,7 @@ async fn soak_client(
     seed: u64,
     started: Instant,
     time: Duration,
-) -> Result<(u64, u64, u64), LoadError> {
+) -> Result<(u64, u64, u64)> {
     let mut client = rpc::encoder_client::EncoderClient::new(channel);
     let mut random = SplitMix(seed);
     let (mut requests, mut texts, mut refused) = (0, 0, 0);
@@ -290,7 +271,7 @@ async fn soak_client(
                 refused += 1;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            Err(status) => return Err(LoadError::call(status)),
+            Err(status) => return Err(status.into()),
         }
     }
     Ok((requests, texts, refused))

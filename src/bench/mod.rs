@@ -1,0 +1,109 @@
+//! What `distilface bench` measures through a server: ingestion, queries, latency under load, memory.
+//!
+//! A measurement gets the settings and an empty folder, tells how far it is by [`Note`], and answers with figures as plain
+//! data, each beside what it is compared with. Nothing here prints or reads arguments.
+
+pub mod ingest;
+pub mod load;
+pub mod memory;
+pub mod queries;
+pub mod requests;
+pub mod served;
+
+use crate::{
+    encoder::EncoderError,
+    engine::EngineError,
+    error::{ErrorKind, Fault},
+    eval::{EvalError, beir::CorpusDocument},
+    server::ServerError,
+};
+
+/// Hears what is done next, as a sentence.
+pub type Note<'a> = &'a (dyn Fn(&str) + Sync);
+
+/// Name of the collection that is measured.
+pub const COLLECTION: &str = "bench";
+
+/// Documents of one request, as `distilface ingest` sends them.
+pub const REQUEST_DOCUMENTS: usize = 64;
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    #[error("this needs an encoder: leave --model none out")]
+    NoEncoder,
+    #[error("{reason}")]
+    Unusable { reason: String },
+    #[error("a task of the measurement ended: {reason}")]
+    Task { reason: String },
+    #[error("the server that was just started cannot be reached: {reason}")]
+    Connect { reason: String },
+    #[error("a call failed: {:?}: {}", .0.code(), .0.message())]
+    Call(#[source] tonic::Status),
+    #[error("document {id}: {reason}")]
+    Document { id: String, reason: String },
+    #[error("{stored} of {sent} documents were stored")]
+    Lost { stored: usize, sent: usize },
+    #[error("writing {}", path.display())]
+    Write { path: std::path::PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+impl From<tonic::Status> for BenchError {
+    fn from(status: tonic::Status) -> Self {
+        BenchError::Call(status)
+    }
+}
+
+impl From<tokio::task::JoinError> for BenchError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        BenchError::Task { reason: error.to_string() }
+    }
+}
+
+impl Fault for BenchError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            BenchError::NoEncoder => ErrorKind::Precondition,
+            BenchError::Unusable { .. } => ErrorKind::Invalid,
+            BenchError::Task { .. }
+            | BenchError::Connect { .. }
+            | BenchError::Call(_)
+            | BenchError::Document { .. }
+            | BenchError::Lost { .. }
+            | BenchError::Write { .. } => ErrorKind::Internal,
+            BenchError::Encoder(e) => e.kind(),
+            BenchError::Engine(e) => e.kind(),
+            BenchError::Eval(e) => e.kind(),
+            BenchError::Server(e) => e.kind(),
+        }
+    }
+}
+
+type Result<T, E = BenchError> = std::result::Result<T, E>;
+
+/// Without the documents that have no text, which a collection refuses.
+pub fn with_text(mut corpus: Vec<CorpusDocument>) -> Vec<CorpusDocument> {
+    corpus.retain(|d| !(d.title.trim().is_empty() && d.text.trim().is_empty()));
+    corpus
+}
+
+/// Of an even number the mean of the middle two; 0 of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = |n: usize| values.get(n).copied().unwrap_or(0.0);
+    f64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
+}
+
+/// Resident memory of this process, which is client and server in one; 0 where the system does not tell.
+pub(crate) fn resident_bytes() -> u64 {
+    crate::telemetry::resident_bytes().unwrap_or(0)
+}
