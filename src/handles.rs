@@ -5,10 +5,11 @@
 
 use std::{ffi::OsString, io, path::Path};
 
-/// Handles that a server needs besides its collections and its clients: standard streams, sockets, the catalogue.
+/// Handles that a server needs besides its collections and its clients: standard streams, sockets, the catalogue, the log,
+/// and what the few threads that seal and merge segments and save graphs have open.
 const OTHERS: u64 = 40;
-/// Handles of an open collection, with one to spare for what it reads and writes at times.
-const PER_COLLECTION: u64 = 5;
+/// An open collection holds no handle: its segments are mapped and closed. One is to spare for what it opens at times.
+const PER_COLLECTION: u64 = 1;
 /// Connections that there may be in any case.
 const CONNECTIONS_LEAST: usize = 8;
 
@@ -114,7 +115,7 @@ mod tests {
                 "{files}"
             );
         }
-        assert_eq!((connections_of(1024), collections_of(1024)), (392, 98));
+        assert_eq!((connections_of(1024), collections_of(1024)), (392, 492));
         assert!(none_left(&io::Error::from_raw_os_error(24)));
         assert!(!none_left(&io::ErrorKind::StorageFull.into()));
     }
