@@ -6,7 +6,7 @@
 //! comes back as hits.
 //!
 //! ```text
-//! main -> cli -> server -> api -> engine -> collection -> index, store -> vector, value, error
+//! main -> cli -> server -> api -> engine -> collection -> index, segmented -> log, segment -> vector, value, error
 //!          |                         \----> encoder -> model, onnx, runtime
 //!          \---> training -> finetune, eval, engine
 //! ```
@@ -19,9 +19,11 @@
 //! | [`proto`], [`rpc`] | `proto/distilface/v1` | generated messages; generated clients and services |
 //! | [`training`] | a recipe or a judged collection | a job that any caller starts, watches and stops |
 //! | [`engine`] | text | hits: encoders, and collections by way of one trait, wherever they are kept; where async begins |
-//! | [`collection`] | points | store and index kept in step; a query as a pipeline of stages: plan, retrieve, fuse, rerank, group, fetch |
-//! | [`store`] | records | bytes on disk that are there after a kill |
+//! | [`collection`] | points | documents and index kept in step; a query as a pipeline of stages: plan, retrieve, fuse, rerank, group, fetch |
+//! | `segmented` | batches of a collection | entries of the log and segments: what collections stand on |
 //! | `log` | changes of all collections | one order, which is there after the loss of the process or of the power |
+//! | `segment` | documents with their vectors | immutable files that are read where they lie |
+//! | [`store`] | records | the catalogue, and what says which folder is which collection; what earlier versions kept of a collection, to be read |
 //! | [`index`] | a vector | the nearest slots |
 //! | [`finetune`] | texts and a base model | a new model directory: contrastive training on the same runtime |
 //! | [`eval`] | judged collections, reference values | measures; whatever embeds or searches is handed in |
@@ -39,19 +41,18 @@
 //! | [`budget`] | bytes asked for | memory that a request may take, or a refusal |
 //! | [`stop`] | a deadline, an asker who may leave | the signal to stop |
 //! | `threads` | the cores | named pools, shared by the whole process |
-//! | `segment` | documents with their vectors | immutable files that are read where they lie; the collection is built on it next |
-//! | `segmented` | batches of a collection | entries of the log and segments; it is to take the place of what `store` keeps in sled |
 //! | `files` | bytes | a file that is there whole or not at all; the file system, as a trait |
 //! | `simd` | a processor | a token for the instructions that it has |
 //!
-//! `encoder`, `index`, `store` and `log` are siblings and do not know each other. `collection` sees vectors, never the encoder.
+//! `encoder`, `index`, `store` and `log` are siblings and do not know each other; `collection` reaches the log by way of
+//! `segmented` alone. `collection` sees vectors, never the encoder.
 //! `eval` and `finetune` see no engine. Nothing below `server` knows the wire: `api` knows the messages and their limits,
 //! not what carries them. A test reads the sources, checks these walls and prints the map of who names whom:
 //! `cargo test --lib walls -- --nocapture`.
 //!
 //! # The invariants
 //!
-//! 1. The store is the truth; the index is a cache of it. Deleting every index file loses time, never data.
+//! 1. Log and segments are the truth; the index is a cache of them. Deleting every index file loses time, never data.
 //! 2. A write is answered only when it is durable, and every search that begins later sees it.
 //! 3. A [`vector::Vector`] is finite and of the right dimension from the moment it exists; under cosine it also has unit
 //!    length. Nobody further in checks again.

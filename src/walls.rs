@@ -99,7 +99,7 @@ const MODULES: &[Module] = &[
             "unicode_width",
         ],
     ),
-    ("collection", &["index", "store"], &["roaring"]),
+    ("collection", &["index", "segmented", "store"], &["roaring"]),
     ("config", &[], &[]),
     (
         "encoder",

@@ -3,16 +3,21 @@
 //! Until they are, whole and compared, the store of sled is the collection and keeps every byte; then it is removed. A
 //! take-over that is cut off is begun anew by the next opening.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{CollectionError, Made, Means, indexer, recover::space_of};
 use crate::{
-    index::IndexKind,
-    segmented::{self, Store},
+    files::regular,
+    index::{self, IndexKind, Stamp},
+    segmented::{self, Store, take_over::BEGUN_FILE},
     store::{
         self, StoreError,
         disk::RealDisk,
-        folder::{self, ACKNOWLEDGED_FILE, STATE_DIR},
+        folder::{self, ACKNOWLEDGED_FILE, INDEX_DIR, STATE_DIR},
         kept::{self, Kept},
     },
     vector::Metric,
@@ -64,12 +69,51 @@ fn read(state: &Path, made: &Made) -> Result<store::Store, StoreError> {
     if let Some(spec) = earlier.earlier() {
         check_made(spec, &made.spec, state)?;
     }
+    check_graph(&earlier, state, made)?;
     Ok(earlier)
+}
+
+/// Refuses a store of which a whole graph was saved after a batch that it does not have: it has lost batches.
+fn check_graph(earlier: &store::Store, state: &Path, made: &Made) -> Result<(), StoreError> {
+    let dir = state.with_file_name(INDEX_DIR);
+    let Some((path, sequence)) = graph_saved_after(&dir) else { return Ok(()) };
+    if sequence <= earlier.sequence() || earlier.accepted() {
+        return Ok(());
+    }
+    let super::CollectionSpec { index: params, dim, metric, .. } = &made.spec;
+    // One that is damaged, or of another collection, proves nothing.
+    match index::load(&dir, params, *dim, *metric, Stamp(earlier.identity().0)) {
+        Ok(_) => Err(earlier.behind(&path, sequence)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The batch after which the graph in `dir` was saved, and the file that says so: `rows`, which begins with the CRC32 of
+/// what follows, a version `u32` and the batch `u64`; or, of formats 1 and 2, `sequence`, a line with the batch and its
+/// CRC32. `None` if there is no graph, or that file is damaged.
+fn graph_saved_after(dir: &Path) -> Option<(PathBuf, u64)> {
+    let path = dir.join("rows");
+    match regular::read(&path, u64::MAX) {
+        Ok(bytes) => {
+            let (crc, rest) = bytes.split_first_chunk::<4>()?;
+            let (_, after_version) = rest.split_first_chunk::<4>()?;
+            let sequence = u64::from_le_bytes(*after_version.first_chunk::<8>()?);
+            (crc32fast::hash(rest) == u32::from_le_bytes(*crc)).then_some((path, sequence))
+        }
+        Err(_) => {
+            let path = dir.join("sequence");
+            let line = regular::read_text(&path).ok()?;
+            let (number, crc) = line.trim_end().split_once(' ')?;
+            let is_whole = crc == format!("{:08x}", crc32fast::hash(number.as_bytes()));
+            is_whole.then_some((path, number.parse().ok()?))
+        }
+    }
 }
 
 /// Removes what is left of an earlier store beside segments that took its place.
 pub(super) fn remove(dir: &Path) {
-    for name in [STATE_DIR, kept::KEPT_DIR, kept::COPYING_DIR, kept::BAD_DIR, ACKNOWLEDGED_FILE] {
+    // First the word that segments may be the remains of a take-over: they are the collection.
+    for name in [BEGUN_FILE, STATE_DIR, kept::KEPT_DIR, kept::COPYING_DIR, kept::BAD_DIR, ACKNOWLEDGED_FILE] {
         let path = dir.join(name);
         let removed = match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),

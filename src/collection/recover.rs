@@ -17,8 +17,7 @@ use super::{
 use crate::{
     files,
     index::{IndexError, IndexKind, Slot, VectorIndex},
-    segment::Space,
-    segmented::{self, SPACE, Store},
+    segmented::{self, SPACE, Space, Store},
     store::{Identity, StoreError, body::Body, folder::INDEX_DIR},
 };
 

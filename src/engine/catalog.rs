@@ -6,7 +6,7 @@
 //! of it to other users.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,6 +24,7 @@ use super::{
     opened::{InUse, Place, Shelf},
 };
 use crate::{
+    collection::{Identity, Orphan},
     store::{
         Catalog, RESERVE_BYTES, StoreError,
         disk::{Disk as _, RealDisk},
@@ -50,6 +51,8 @@ pub(super) use description::identify;
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) info: CollectionInfo,
+    /// Which one it is, as far as folder and catalogue tell.
+    identity: Option<Identity>,
     /// Where it is opened, or why it is not.
     place: Result<Arc<Place>, Finding>,
     /// `None` where it is not known which folder is its own.
@@ -109,6 +112,12 @@ impl Open {
         self.place.as_ref().ok()?.use_now()
     }
 
+    /// Which collection it is, as far as is known.
+    fn identity(&self) -> Option<Identity> {
+        let opened = self.place.as_ref().ok().and_then(|place| place.identity());
+        opened.or(self.identity)
+    }
+
     /// Why it is not served, as far as is known.
     fn damage(&self) -> Option<Finding> {
         self.place.as_ref().map_or_else(|damage| Some(damage.clone()), |place| place.damage())
@@ -141,7 +150,8 @@ fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 impl Names {
-    /// What is wrong, and what to do about it: what the start found, and every collection that cannot be opened.
+    /// What is wrong, and what to do about it: what the start found, every collection that cannot be opened, and entries
+    /// of the log that no collection is there for.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let now = self.now();
         let damaged = now.collections.values().filter_map(|open| {
@@ -149,7 +159,12 @@ impl Names {
             let what = format!("collection {:?} is not served: {}", open.info.name, damage.what);
             Some(Finding { what, remedy: damage.remedy })
         });
-        self.findings.iter().cloned().chain(damaged).collect()
+        // Of one that is known and has lost its folder, the collection itself is the finding.
+        let known: HashSet<Identity> = now.collections.values().filter_map(|open| open.identity()).collect();
+        let orphans = self.shelf.log().orphans();
+        let orphans =
+            orphans.iter().filter(|orphan| orphan.identity.is_none_or(|identity| !known.contains(&identity)));
+        self.findings.iter().cloned().chain(damaged).chain(orphans.map(orphaned)).collect()
     }
 
     /// Collections that cannot be opened, as far as is known.
@@ -276,6 +291,21 @@ impl Names {
 /// The span has the highest level, so that no filter that lets an event through leaves the name out.
 pub(super) fn named<T>(collection: &str, open: impl FnOnce() -> T) -> T {
     tracing::error_span!(parent: None, "collection", collection).in_scope(open)
+}
+
+/// What is said of entries in the log whose collection has no folder.
+fn orphaned(orphan: &Orphan) -> Finding {
+    let collection = match orphan.identity {
+        Some(identity) => format!("a collection of identity {identity}"),
+        None => "a collection whose identity it does not tell".to_owned(),
+    };
+    let entries = orphan.entries;
+    Finding {
+        what: format!(
+            "the log holds {entries} entries of {collection}, which has no folder here and was not deleted; they are kept"
+        ),
+        remedy: "put the collection's folder back where it was and start again".to_owned(),
+    }
 }
 
 fn io(path: &Path, source: std::io::Error) -> StoreError {

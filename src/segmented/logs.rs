@@ -155,6 +155,8 @@ struct Known {
     /// Whether the collection was opened since the log was.
     was_opened: bool,
     parked: Option<Parked>,
+    /// The entry that says that it was deleted.
+    gone: Option<u64>,
 }
 
 /// Where an entry is.
@@ -264,6 +266,7 @@ impl FolderLog {
             if entry.kind == GONE {
                 known.has_written = false;
                 known.places.clear();
+                known.gone = Some(entry.sequence.0);
                 return;
             }
             known.has_written |= entry.kind != ANNOUNCED;
@@ -280,13 +283,14 @@ impl FolderLog {
                 sum: entry.sum,
             });
         })?;
-        if opened.next.0 <= manifests.covered {
+        let (covered, folders) = manifests.of(&identity);
+        if opened.next.0 <= covered {
             // The log has lost what segments were made of. It must not give those sequences out again.
             drop(opened);
-            opened = open(manifests.covered + 1, &mut |_| {})?;
+            opened = open(covered + 1, &mut |_| {})?;
         }
         for (id, known) in &mut collections {
-            match manifests.collections.get(id) {
+            match folders.get(id) {
                 Some((identity, covered)) => {
                     known.has_folder = true;
                     known.identity.get_or_insert(*identity);
@@ -338,6 +342,11 @@ impl FolderLog {
         &self.disk
     }
 
+    /// Which log it is.
+    pub(super) fn identity(&self) -> log::Identity {
+        self.identity
+    }
+
     /// Blocks of segments, for all collections.
     pub(super) fn cache(&self) -> &Arc<BlockCache> {
         &self.cache
@@ -369,6 +378,13 @@ impl FolderLog {
     /// # Errors
     /// As [`super::Store::commit`].
     pub(crate) fn delete(self: &Arc<Self>, identity: Identity) -> Result<(), StoreError> {
+        let is_other = self.lock().get(&id_of(identity)).is_some_and(|known| {
+            // Another collection that goes by the same number.
+            known.identity.is_some_and(|other| other != identity)
+        });
+        if is_other {
+            return Ok(());
+        }
         if self.has_written(identity) {
             let (told, answer) = mpsc::sync_channel(1);
             let done = move |written| _ = told.send(written);
@@ -436,6 +452,10 @@ impl FolderLog {
                 // Before it is applied, so that nothing is made of it without a sync.
                 this.is_unsynced.store(true, Ordering::SeqCst);
             }
+            if let (true, Ok(sequence), Some(this)) = (is_announcement, &written, this.upgrade()) {
+                // Nothing is applied, and whoever is told may open the collection at once.
+                this.last.store(sequence.0, Ordering::SeqCst);
+            }
             done(written.clone().map(|sequence| sequence.0).map_err(StoreError::from));
             if let (Ok(sequence), Some(this)) = (written, this.upgrade()) {
                 // After it was applied, and before it counts as applied: nothing that it pins is cut meanwhile.
@@ -471,6 +491,12 @@ impl FolderLog {
         }
         let mut collections = self.lock();
         let known = collections.entry(id).or_default();
+        if let Some(gone) = known.gone.filter(|gone| *gone > covered) {
+            let reason = format!(
+                "entry {gone} says that this collection was deleted, so documents that only the log had are lost; put the whole data folder back from one backup, or delete the collection"
+            );
+            return Err(StoreError::corrupt(&self.dir, reason));
+        }
         if let Some(parked) = &known.parked {
             return Ok(Left::Parked(parked.clone()));
         }
@@ -607,27 +633,21 @@ impl Iterator for Entries {
 
 /// What the manifests in a data folder say, before anything is opened.
 struct Manifests {
-    /// By number in the log: identity, and the sequence that is covered.
-    collections: BTreeMap<u64, (Identity, u64)>,
-    /// The highest of these sequences.
-    covered: u64,
+    found: Vec<(Identity, Manifest)>,
     /// Whether every manifest could be read.
     is_complete: bool,
 }
 
 impl Manifests {
     fn look(disk: &dyn Disk, dir: &Path) -> Result<Self, StoreError> {
-        let mut manifests = Manifests { collections: BTreeMap::new(), covered: 0, is_complete: true };
+        let mut manifests = Manifests { found: Vec::new(), is_complete: true };
         let entries = match disk.list(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(manifests),
             entries => entries.map_err(|e| StoreError::io(dir, e))?,
         };
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Dir) {
             match Manifest::look(disk, &dir.join(&entry.name)) {
-                Ok(Some((identity, manifest))) => {
-                    manifests.covered = manifests.covered.max(manifest.covered);
-                    manifests.collections.insert(id_of(identity), (identity, manifest.covered));
-                }
+                Ok(Some(found)) => manifests.found.push(found),
                 // Segments whose manifest is lost, and may come back.
                 Ok(None) => {
                     let found = segment::list(disk, &dir.join(&entry.name))?;
@@ -641,7 +661,21 @@ impl Manifests {
     }
 
     fn is_empty(&self) -> bool {
-        self.collections.is_empty() && self.is_complete
+        self.found.is_empty() && self.is_complete
+    }
+
+    /// What those that belong to a log say: the highest sequence that is covered; and by number in the log the identity
+    /// and the sequence that is covered. Where a folder was copied there are several of one collection: the entries
+    /// stay that any of them needs.
+    fn of(&self, log: &log::Identity) -> (u64, BTreeMap<u64, (Identity, u64)>) {
+        let mut folders: BTreeMap<u64, (Identity, u64)> = BTreeMap::new();
+        let mut covered = 0;
+        for (identity, manifest) in self.found.iter().filter(|(_, manifest)| manifest.log == *log) {
+            covered = covered.max(manifest.covered);
+            let (_, least) = folders.entry(id_of(*identity)).or_insert((*identity, manifest.covered));
+            *least = (*least).min(manifest.covered);
+        }
+        (covered, folders)
     }
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     files::disk::{Disk, is_no_room},
+    log,
     store::{
         Identity, StoreError,
         folder::SEGMENTS_FILE,
@@ -41,6 +42,8 @@ const REMEDY: &str = "put `segments` and all numbered folders and files back tog
 /// What a collection's segments are, as of an entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
+    /// The log that its sequences are of: a folder that is put beside another log has lost what that one does not have.
+    pub(super) log: log::Identity,
     /// Numbers of a vector.
     pub(super) dimension: u32,
     /// Everything that entries of the collection up to this sequence say is in the segments and their deletions.
@@ -79,9 +82,10 @@ pub(super) struct Named {
 }
 
 impl Manifest {
-    /// That of a new collection. Entries up to `covered` are not its.
-    pub(super) fn new(dimension: u32, covered: u64) -> Self {
+    /// That of a new collection. Entries of `log` up to `covered` are not its.
+    pub(super) fn new(log: log::Identity, dimension: u32, covered: u64) -> Self {
         Manifest {
+            log,
             dimension,
             covered,
             next_number: 0,
@@ -283,6 +287,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         Manifest {
+            log: [3; 16],
             dimension: 3,
             covered: 77,
             next_number: 50,
@@ -301,7 +306,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join(BESIDE), "the remains of a write that was cut off").unwrap();
-        for manifest in [Manifest::new(3, 5), manifest()] {
+        for manifest in [Manifest::new([3; 16], 3, 5), manifest()] {
             manifest.write(&RealDisk, dir.path(), IDENTITY).unwrap();
             assert_eq!(read(dir.path()).unwrap().unwrap(), manifest);
         }

@@ -3,7 +3,7 @@
 //! # How it is kept
 //!
 //! Documents with their vectors, as one durable unit each: the storage of one collection over the log of its folder and
-//! segments. It answers the calls of `store/documents.rs`, which lies over sled, and is to take its place.
+//! segments.
 //!
 //! What is true: the segments that the manifest names, their deletions, and the entries of the log after the last one
 //! that these hold. A batch is one entry. It is applied to what lies in memory when it is durable, and answered then.
@@ -37,12 +37,11 @@ use std::{
     },
 };
 
-pub(crate) use crate::log::Durability;
 use crate::{
     files::disk::Disk,
-    segment::Space,
     store::{Identity, StoreError, body::Body},
 };
+pub(crate) use crate::{log::Durability, segment::Space};
 
 mod entries;
 mod growing;
@@ -295,7 +294,7 @@ impl Store {
         }
         log.claim(identity)?;
         let made = log.announce(identity).and_then(|sequence| {
-            let manifest = Manifest::new(folder.dimension, sequence);
+            let manifest = Manifest::new(log.identity(), folder.dimension, sequence);
             manifest.write(&*folder.disk, dir, identity).map(|()| manifest)
         });
         match made {
@@ -359,6 +358,10 @@ impl Store {
                 manifest.dimension
             );
             return Err(StoreError::corrupt(&Manifest::path(dir), reason));
+        }
+        if manifest.log != log.identity() {
+            let reason = "the log that it belongs to is that of another data folder, and may have documents that are not here; open it there, or put the collection's folder back from a backup of this data folder";
+            return Err(StoreError::corrupt(&Manifest::path(dir), reason.to_owned()));
         }
         let found = remains::find(&folder, &manifest)?;
         let mut parts = Vec::with_capacity(manifest.segments.len());

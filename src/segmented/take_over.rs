@@ -18,6 +18,7 @@ use super::{
     state::Part,
 };
 use crate::{
+    log,
     segment::Space,
     store::{self, StoreError},
 };
@@ -52,12 +53,17 @@ pub(crate) fn take_over(
         log.claim(identity)?;
         make(earlier, log, &folder)?;
     }
-    let begun = dir.join(BEGUN_FILE);
-    match folder.disk.remove(&begun) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io(&begun, e)),
-        _ => {}
-    }
+    end(&folder)?;
     Store::open(log, dir, identity, space, options)
+}
+
+/// No segment in the folder is the remains of a take-over any more.
+fn end(folder: &Folder) -> Result<(), StoreError> {
+    let begun = folder.dir.join(BEGUN_FILE);
+    match folder.disk.remove(&begun) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&begun, e)),
+        _ => Ok(()),
+    }
 }
 
 fn make(earlier: &store::Store, log: &Arc<FolderLog>, folder: &Folder) -> Result<(), StoreError> {
@@ -69,16 +75,16 @@ fn make(earlier: &store::Store, log: &Arc<FolderLog>, folder: &Folder) -> Result
     if folder.disk.available(dir).map_err(|e| StoreError::io(dir, e))? < needed {
         return Err(StoreError::DiskFull { path: dir.clone() });
     }
-    begin(folder)?;
+    begin(folder, log.identity())?;
     let made = fill(earlier, folder);
     if made.is_err()
-        && let Err(error) = folder.remove_segment(SEGMENT)
+        && let Err(error) = folder.remove_segment(SEGMENT).and_then(|()| end(folder))
     {
         tracing::warn!(dir = %dir.display(), %error, "an unfinished take-over cannot be removed; the next one does it");
     }
     let sealed = made?;
     let sequence = log.announce(folder.identity)?;
-    let mut manifest = Manifest::new(folder.dimension, sequence);
+    let mut manifest = Manifest::new(log.identity(), folder.dimension, sequence);
     manifest.next_number = earlier.next_number();
     manifest.next_segment = SEGMENT + 1;
     manifest.segments.extend(sealed.map(|sealed| Named::of(&Part::new(sealed))));
@@ -88,10 +94,10 @@ fn make(earlier: &store::Store, log: &Arc<FolderLog>, folder: &Folder) -> Result
 }
 
 /// Says that a take-over has begun, and removes what an earlier one left.
-fn begin(folder: &Folder) -> Result<(), StoreError> {
+fn begin(folder: &Folder, log: log::Identity) -> Result<(), StoreError> {
     let begun = folder.dir.join(BEGUN_FILE);
     let io = |e| StoreError::full_or_io(&begun, e);
-    let remains = remains::find(folder, &Manifest::new(folder.dimension, 0))?;
+    let remains = remains::find(folder, &Manifest::new(log, folder.dimension, 0))?;
     match folder.disk.create(&begun) {
         Ok(_) if !remains.is_empty() => {
             // Nothing says that they are of a take-over.
@@ -112,6 +118,14 @@ fn begin(folder: &Folder) -> Result<(), StoreError> {
 fn fill(earlier: &store::Store, folder: &Folder) -> Result<Option<Arc<Sealed>>, StoreError> {
     let mut building: Option<Building> = None;
     earlier.load(|loaded| {
+        let dimension = u64::from(folder.dimension);
+        if loaded.vectors.len() as u64 != u64::from(loaded.head.passages) * dimension {
+            let reason = format!(
+                "document {} has not the vectors of {dimension} numbers that the collection's description tells: it may be of another collection; put the collection's whole folder back from a backup",
+                loaded.number
+            );
+            return Err(StoreError::corrupt(earlier.dir(), reason));
+        }
         let text = earlier.text(loaded.number, &loaded.head)?;
         if building.is_none() {
             building = Some(Sealed::begin(folder, SEGMENT)?);

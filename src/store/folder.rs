@@ -7,7 +7,8 @@
 //! - `creating` stands there until the collection is announced: a folder with it was never anybody's.
 //! - `deleting` stands there once a deletion is decided: a folder with it is nobody's any more.
 //!
-//! A mark is a checked record that names its folder: a file of such a name that somebody else made marks nothing.
+//! A mark is a checked record that names its folder: a file of such a name that somebody else made marks nothing. It also
+//! says which collection the folder was of, for a deletion that goes on when nothing else in the folder tells it.
 //! [`remove`] takes away only a folder with one of the two marks, only what has a name of ours, nothing behind a
 //! symbolic link, and the mark last, so that a deletion that is cut off never looks like a collection. A mark is
 //! durable before what it speaks of is done.
@@ -21,7 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use super::acknowledged::ACKNOWLEDGED_FILE;
-use super::{StoreError, disk::Disk, private, whole};
+use super::{Identity, StoreError, disk::Disk, private, whole};
 use crate::files;
 
 /// The description of a collection in its folder.
@@ -68,11 +69,20 @@ pub(crate) enum Standing {
     NoMark(PathBuf),
 }
 
-/// What a mark says; a description says the folder too.
+/// What a mark says; a description says the folder and the identity too.
 #[derive(Serialize, Deserialize)]
 struct Record {
     folder: String,
     mark: Option<String>,
+    /// Which collection it was. A mark that an earlier version wrote does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
+}
+
+impl Record {
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&whole::read_checked(path).ok()??).ok()
+    }
 }
 
 impl Mark {
@@ -87,7 +97,7 @@ impl Mark {
     fn is_in(self, dir: &Path) -> bool {
         let path = dir.join(self.file());
         let of_folder = |path: &Path| {
-            let record: Record = serde_json::from_slice(&whole::read_checked(path).ok()??).ok()?;
+            let record = Record::read(path)?;
             (Some(OsStr::new(&record.folder)) == dir.file_name()).then_some(record.mark)
         };
         match std::fs::symlink_metadata(&path) {
@@ -115,18 +125,24 @@ pub(crate) fn create(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
     std::fs::create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
     private::narrow(dir).map_err(|e| StoreError::io(dir, e))?;
     disk.sync_dir(parent).map_err(|e| StoreError::io(parent, e))?;
-    mark(dir, Mark::Creating, disk)
+    mark(dir, Mark::Creating, None, disk)
 }
 
-/// Puts a mark into a folder, durably. Where there is no room for a new file, the description becomes the mark.
+/// Puts a mark into the folder of a collection, durably. Where there is no room for a new file, the description becomes
+/// the mark.
 ///
 /// # Errors
 /// [`StoreError::DiskFull`], [`StoreError::Io`], also for a symbolic link.
-pub(crate) fn mark(dir: &Path, mark: Mark, disk: &dyn Disk) -> Result<(), StoreError> {
+pub(crate) fn mark(
+    dir: &Path,
+    mark: Mark,
+    identity: Option<Identity>,
+    disk: &dyn Disk,
+) -> Result<(), StoreError> {
     refuse_link(dir)?;
     let path = dir.join(mark.file());
     let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let record = Record { folder, mark: Some(mark.file().to_owned()) };
+    let record = Record { folder, mark: Some(mark.file().to_owned()), identity };
     let bytes = serde_json::to_vec(&record).expect("plain data has a JSON form");
     match whole::replace_checked(&path, &bytes, disk) {
         Err(error) if error.is_full() && mark == Mark::Deleting => disk
@@ -149,6 +165,11 @@ pub(crate) fn unmark(dir: &Path, mark: Mark, disk: &dyn Disk) -> Result<(), Stor
 /// The mark of a folder; a deletion outweighs a creation. One that cannot be looked into has none.
 pub(crate) fn marked(dir: &Path) -> Option<Mark> {
     [Mark::Deleting, Mark::Creating].into_iter().find(|mark| mark.is_in(dir))
+}
+
+/// Which collection the mark of a folder says that it was.
+pub(crate) fn marked_identity(dir: &Path) -> Option<Identity> {
+    Record::read(&dir.join(marked(dir)?.file()))?.identity
 }
 
 /// What the marks of a folder allow.
@@ -245,7 +266,8 @@ pub(crate) fn empty(dir: &Path) -> Result<(), StoreError> {
     let Some(mark) = marked(dir) else { return Ok(()) };
     // Without its description an earlier version's empty mark counts no more.
     if dir.join(mark.file()).metadata().is_ok_and(|found| found.len() == 0) {
-        self::mark(dir, mark, &super::disk::RealDisk)?;
+        let identity = Record::read(&dir.join(DESCRIPTION_FILE)).and_then(|described| described.identity);
+        self::mark(dir, mark, identity, &super::disk::RealDisk)?;
     }
     for entry in std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, e))? {
         let entry = entry.map_err(|e| StoreError::io(dir, e))?;
@@ -318,7 +340,7 @@ mod tests {
         assert_eq!((marked(&folder), has_state(&folder)), (None, true));
         assert!(remove(&folder, &RealDisk).is_err());
         assert!(folder.join(STATE_DIR).join("db").exists());
-        mark(&folder, Mark::Deleting, &RealDisk).unwrap();
+        mark(&folder, Mark::Deleting, None, &RealDisk).unwrap();
         empty(&folder).unwrap();
         assert_eq!((marked(&folder), has_state(&folder)), (Some(Mark::Deleting), false));
         remove(&folder, &RealDisk).unwrap();

@@ -8,6 +8,9 @@ use std::{
 /// What format 2 left: see `engine/catalog/golden.rs`.
 pub(crate) const FORMAT_2: &[u8] = include_bytes!("golden/format-2.zst");
 
+/// What format 3 left, of the same contents.
+pub(crate) const FORMAT_3: &[u8] = include_bytes!("golden/format-3.zst");
+
 /// A file or a folder: its path, and a file's bytes.
 type Packed = (PathBuf, Option<Vec<u8>>);
 

@@ -13,9 +13,10 @@ use super::{
     ALIAS, COLLECTION, COLLECTIONS_DIR, Directory, Names, Open,
     description::{describe_folder, entry_bytes, read_description, spec_of},
     listed, named,
+    start::subfolders,
 };
 use crate::{
-    collection::{Collection, CollectionOptions, CollectionSpec, FolderLog},
+    collection::{Collection, CollectionOptions, CollectionSpec, FolderLog, Identity},
     engine::{
         CollectionInfo, EngineError,
         error::Result,
@@ -52,7 +53,7 @@ impl Names {
             let place = Place::create(&self.shelf, (&info.name, &dir), spec.clone(), |options| {
                 self.announce(&dir, folder, &info, spec, options)
             });
-            let open = Open { info: info.clone(), place: Ok(place?), dir: Some(dir) };
+            let open = Open { info: info.clone(), identity: None, place: Ok(place?), dir: Some(dir) };
             directory.collections.insert(info.name.clone(), Arc::new(open));
             Ok(info)
         })
@@ -118,8 +119,25 @@ impl Names {
             if let Some(damage) = open.place.as_ref().ok().and_then(|place| place.holds_another()) {
                 return Err(EngineError::Damaged { name: name.to_owned(), reason: damage.to_string() });
             }
+            let identity = open.identity();
             if let Some(dir) = open.dir.as_ref().filter(|dir| dir.exists()) {
-                folder::mark(dir, Mark::Deleting, &RealDisk)?;
+                let found = FolderLog::collection_in(dir).ok().flatten();
+                if let (Some(found), Some(expected)) = (found, identity)
+                    && found != expected
+                {
+                    let dir = dir.display();
+                    let reason = format!(
+                        "the segments in {dir} are of another collection (of identity {found}, and this one is {expected}); put them back where they belong, or put {dir} back from a backup, and start again"
+                    );
+                    return Err(EngineError::Damaged { name: name.to_owned(), reason });
+                }
+                folder::mark(dir, Mark::Deleting, identity.or(found), &RealDisk)?;
+            } else if let Some(identity) = identity
+                && !self.has_folder_of(identity)
+            {
+                // Its folder is lost, and with it the place where a mark could say what is yet to be done. Whoever
+                // deletes it by name means the documents too that only the log has.
+                self.shelf.log().delete(identity)?;
             }
             let mut keys = vec![format!("{COLLECTION}{name}")];
             keys.extend(directory.aliases.of(name).map(|alias| format!("{ALIAS}{alias}")));
@@ -140,10 +158,27 @@ impl Names {
         Ok(())
     }
 
+    /// Whether some folder is that of a collection, or may be.
+    fn has_folder_of(&self, identity: Identity) -> bool {
+        let Ok(folders) = subfolders(&self.root.join(COLLECTIONS_DIR)) else { return true };
+        folders.iter().any(|(_, dir)| {
+            let described = read_description(dir).map(|description| description.and_then(|d| d.identity));
+            let found = FolderLog::collection_in(dir);
+            match (described, found) {
+                (Err(_), Err(_)) => true,
+                (described, found) => {
+                    described.is_ok_and(|described| described == Some(identity))
+                        || found.is_ok_and(|found| found == Some(identity))
+                }
+            }
+        })
+    }
+
     /// Removes a folder that is marked, after the log was told that its collection is no more.
     pub(super) fn remove(&self, dir: &Path) -> Result<()> {
-        // Whatever cannot be read there is of no collection that could be opened.
-        if let Ok(Some(identity)) = FolderLog::collection_in(dir) {
+        // The mark says it also where the rest is damaged, or removed already.
+        let found = || FolderLog::collection_in(dir).ok().flatten();
+        if let Some(identity) = folder::marked_identity(dir).or_else(found) {
             self.shelf.log().delete(identity)?;
         }
         Ok(folder::remove(dir, &RealDisk)?)

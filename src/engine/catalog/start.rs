@@ -19,7 +19,7 @@ use super::{
     rights::{keep_folders_private, keep_private},
 };
 use crate::{
-    collection::{Made, Orphan},
+    collection::Made,
     config::FINDINGS_FILE,
     engine::{
         error::Result,
@@ -62,7 +62,6 @@ impl Names {
                 .into_iter()
                 .chain(findings)
                 .chain(inventory.findings.iter().cloned())
-                .chain(shelf.log().orphans().iter().map(orphaned))
                 .collect(),
             full: ArcSwapOption::empty(),
             changing: std::sync::Mutex::new(()),
@@ -167,21 +166,6 @@ impl Names {
         if let Err(error) = told {
             tracing::warn!(path = %path.display(), %error, "what is wrong could not be written down");
         }
-    }
-}
-
-/// What is said of entries in the log whose collection has no folder.
-fn orphaned(orphan: &Orphan) -> Finding {
-    let collection = match orphan.identity {
-        Some(identity) => format!("a collection of identity {identity}"),
-        None => "a collection whose identity it does not tell".to_owned(),
-    };
-    let entries = orphan.entries;
-    Finding {
-        what: format!(
-            "the log holds {entries} entries of {collection}, which has no folder here and was not deleted; they are kept"
-        ),
-        remedy: "put the collection's folder back where it was".to_owned(),
     }
 }
 
@@ -296,7 +280,7 @@ fn read_folders(folders: &Path, unfinished: BTreeSet<PathBuf>) -> Result<Vec<Fol
 }
 
 /// Folders, and symbolic links to folders, by name; files and what has no readable name are not ours.
-fn subfolders(folders: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub(super) fn subfolders(folders: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folders).map_err(|e| io(folders, e))? {
         let entry = entry.map_err(|e| io(folders, e))?;
@@ -324,5 +308,5 @@ fn open_item(folders: &Path, item: Item, shelf: &Arc<Shelf>) -> Open {
             remedy: "put the data folder back from a backup, or delete the collection".to_owned(),
         }),
     };
-    Open { info, place, dir }
+    Open { info, identity, place, dir }
 }

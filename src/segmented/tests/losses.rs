@@ -302,6 +302,27 @@ fn remains_of_segments_are_removed_and_segments_of_nobody_are_told() {
     check(&store, &BTreeSet::from([0, 2, 3, 4]));
 }
 
+/// Whoever puts an older copy of a folder in its place, and keeps the newer one beside it.
+#[test]
+fn a_copy_of_a_folder_takes_no_entry_from_the_one_that_has_its_name() {
+    let (root, world) = world();
+    let store = world.create();
+    write(&store, 5, &[]).unwrap();
+    let old = root.path().join("old");
+    std::fs::copy(Manifest::path(&world.dir()), &old).unwrap();
+    store.seal().unwrap();
+    drop(store);
+    world.stop();
+    let beside = world.root.join("collections/y");
+    std::fs::rename(world.dir(), &beside).unwrap();
+    std::fs::create_dir(world.dir()).unwrap();
+    std::fs::rename(&old, Manifest::path(&world.dir())).unwrap();
+    for _ in 0..2 {
+        check(&world.open().unwrap(), &(0..5).collect());
+        world.stop();
+    }
+}
+
 #[test]
 fn a_segment_that_is_missing_or_cut_is_damage_that_names_it() {
     let (root, world) = world();
