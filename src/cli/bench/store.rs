@@ -23,8 +23,7 @@ use crate::{
     bench::{COLLECTION, median, resident_bytes, served::Served},
     cli::{App, client, eval::Scratch, layout},
     config::NO_MODEL,
-    engine::{Ask, Caller, Document, FieldsRequest, NewCollection, NewIndex, SearchQuery},
-    index::IndexKind,
+    engine::{Ask, Caller, Document, FieldsRequest, NewCollection, SearchQuery},
     processor::Processor,
     proto,
     random::SplitMix,
@@ -66,9 +65,6 @@ pub struct OpenArgs {
     /// Bytes of a text
     #[arg(long, default_value_t = 1024)]
     text_bytes: usize,
-    /// Every vector is compared with every query, and there is no graph
-    #[arg(long)]
-    flat: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,7 +134,7 @@ pub(super) async fn writes(app: &App, args: &WritesArgs) -> anyhow::Result<()> {
         let (folder, mut config) = (Scratch::new("writes")?, app.loaded.config.clone());
         NO_MODEL.clone_into(&mut config.encoder.model);
         let note = |text: &str| app.out.note(text);
-        let collection = vectors_only(args.dimension, false);
+        let collection = vectors_only(args.dimension);
         let served = Served::start_with(&config, &folder.0, &note, collection).await?;
         let cell = cell(&served.channel, *writers, args, disk_syncs_per_second).await?;
         served.stop().await?;
@@ -149,13 +145,11 @@ pub(super) async fn writes(app: &App, args: &WritesArgs) -> anyhow::Result<()> {
     app.out.result(&report, writes_table)
 }
 
-fn vectors_only(dimension: u32, flat: bool) -> NewCollection {
-    let kind = flat.then_some(IndexKind::Flat);
+fn vectors_only(dimension: u32) -> NewCollection {
     NewCollection {
         name: COLLECTION.into(),
         dimension: Some(dimension),
         vectors_only: true,
-        index: NewIndex { kind, ..NewIndex::default() },
         ..NewCollection::default()
     }
 }
@@ -247,7 +241,7 @@ pub(super) async fn open(app: &App, args: &OpenArgs) -> anyhow::Result<()> {
     folder.0.clone_into(&mut config.data.dir);
     NO_MODEL.clone_into(&mut config.encoder.model);
     let engine = client::open_engine(config.clone(), &app.out).await?;
-    engine.create_collection(vectors_only(args.dimension, args.flat)).await?;
+    engine.create_collection(vectors_only(args.dimension)).await?;
     let mut random = SplitMix(1);
     let begun = Instant::now();
     for first in (0..args.documents).step_by(BATCH) {
