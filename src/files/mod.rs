@@ -18,6 +18,7 @@ pub(crate) mod faulty;
 #[cfg(test)]
 pub(crate) mod forgetful;
 mod map;
+pub(crate) mod reading;
 pub(crate) mod regular;
 
 pub(crate) use map::Mapped;
