@@ -27,7 +27,7 @@ use std::{
 use crate::{
     files::disk::Disk,
     panics::panic_text,
-    threads::crew::{Crew, Seat},
+    threads::crew::{Crew, Next, Seat},
 };
 
 mod append;
@@ -48,6 +48,7 @@ pub(crate) use ledger::Sizes;
 use append::Appender;
 use ledger::Ledger;
 use queue::Queue;
+use recover::For;
 
 /// What a folder is known by: the log of another one is refused.
 pub(crate) type Identity = [u8; 16];
@@ -85,6 +86,23 @@ pub(crate) struct Entry<'a> {
     pub(crate) offset: u64,
     /// Their CRC32C.
     pub(crate) sum: u32,
+}
+
+/// What is found where an entry is, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen<'a> {
+    Entry(Entry<'a>),
+    Lost(Lost<'a>),
+}
+
+/// An entry whose bytes are not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lost<'a> {
+    pub(crate) sequence: Sequence,
+    pub(crate) collection: u64,
+    pub(crate) file: &'a Path,
+    /// Where its bytes are.
+    pub(crate) offset: u64,
 }
 
 /// What must not take away a write that was answered.
@@ -238,6 +256,19 @@ pub(crate) struct Opened {
     pub(crate) next: Sequence,
 }
 
+/// What a look at a log gives.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// What is not as it was written, by file and offset: what opening it would report.
+    pub(crate) damages: Vec<Damage>,
+    /// A torn tail, which the next opening cuts: file, offset and bytes. It was never answered for.
+    pub(crate) torn: Option<(PathBuf, u64, u64)>,
+    /// Of the entry that will be written next.
+    pub(crate) next: Sequence,
+    /// Its files, oldest first.
+    pub(crate) files: Vec<PathBuf>,
+}
+
 /// What the log and its committer share.
 #[derive(Debug)]
 struct Shared {
@@ -288,7 +319,12 @@ impl Log {
         from: Sequence,
         emit: &mut dyn FnMut(Entry<'_>),
     ) -> Result<Opened, LogError> {
-        let recovered = recover::recover(&disk, dir, &identity, from, emit)?;
+        let mut emit = |seen: Seen<'_>| {
+            if let Seen::Entry(entry) = seen {
+                emit(entry);
+            }
+        };
+        let recovered = recover::recover(For::Writing, &disk, dir, &identity, from, &mut emit)?;
         let place = (recovered.next_number, recovered.next);
         let appender = Appender::new(disk.clone(), dir, identity, options.clone(), recovered.active, place);
         let shared = Arc::new(Shared {
@@ -303,6 +339,53 @@ impl Log {
         let committer = Committer::new(Arc::clone(&shared), appender);
         let log = Log { shared, seat: OnceLock::new() };
         Ok(Opened { log, committer, damages: recovered.damages, next: recovered.next })
+    }
+
+    /// Reads the log in `dir` as [`Log::open`] would if it were without the files `without`, and changes nothing: nothing
+    /// is made, cut or written once more. An entry that is lost is told in its place, too.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub(crate) fn look(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        identity: &Identity,
+        from: Sequence,
+        without: &[PathBuf],
+        seen: &mut dyn FnMut(Seen<'_>),
+    ) -> Result<Looked, LogError> {
+        let recovered = recover::recover(For::Looking(without), disk, dir, identity, from, seen)?;
+        let recover::Recovered { damages, torn, next, ledger, .. } = recovered;
+        let files = ledger.files.into_iter().map(|file| file.path).collect();
+        Ok(Looked { damages, torn, next, files })
+    }
+
+    /// Identity and first entry of the log whose files are in `dir`, as the oldest file says whose beginning is whole.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn identify(disk: &dyn Disk, dir: &Path) -> Result<Option<(Identity, Sequence)>, LogError> {
+        recover::identify(disk, dir)
+    }
+
+    /// Writes one entry to a log that was just opened, durably, on the calling thread, and ends it.
+    ///
+    /// # Errors
+    /// As [`Log::submit`], and what the file system says.
+    pub(crate) fn write_one(
+        opened: Opened,
+        collection: u64,
+        kind: u8,
+        payload: Vec<u8>,
+    ) -> Result<Sequence, LogError> {
+        let Opened { log, mut committer, .. } = opened;
+        let (told, answer) = std::sync::mpsc::channel();
+        let done = move |written| _ = told.send(written);
+        let submitted = log.submit(Ticket::new(collection, kind, payload, Durability::Power, done));
+        log.close();
+        while committer.turn() != Next::Leave {}
+        submitted?;
+        answer.recv().unwrap_or(Err(LogError::Closed))
     }
 
     /// Lets the threads of a crew do the writing.

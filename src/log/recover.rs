@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Damage, Entry, Identity, LogError, Sequence, Suspects,
+    Damage, Entry, Identity, LogError, Lost, Seen, Sequence, Suspects,
     append::Active,
     format::{
         BlockHead, EntryRead, FileHead, FileHeadRead, HEAD_BYTES, PAGE, VERSION, encode_block, read_block,
@@ -39,10 +39,21 @@ pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.log"))
 }
 
+/// What recovery does besides reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For<'a> {
+    /// The torn tail is cut, what may be in memory only is made durable, and the log is written on.
+    Writing,
+    /// Nothing: the folder is only looked at, as if it were without these files.
+    Looking(&'a [PathBuf]),
+}
+
 /// What recovery leaves.
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) damages: Vec<Damage>,
+    /// Where a torn tail was, or is, and how many bytes of it.
+    pub(super) torn: Option<(PathBuf, u64, u64)>,
     pub(super) ledger: Ledger,
     /// Where the next block goes; `None` if it needs a new file.
     pub(super) active: Option<Active>,
@@ -50,17 +61,19 @@ pub(super) struct Recovered {
     pub(super) next: Sequence,
 }
 
-/// Opens the log in `dir` and gives the entries of `from` and later to `emit`.
+/// Reads the log in `dir` and gives the entries of `from` and later to `emit`.
 pub(super) fn recover(
+    purpose: For<'_>,
     disk: &Arc<dyn Disk>,
     dir: &Path,
     identity: &Identity,
     from: Sequence,
-    emit: &mut dyn FnMut(Entry<'_>),
+    emit: &mut dyn FnMut(Seen<'_>),
 ) -> Result<Recovered, LogError> {
     let from = from.max(Sequence::FIRST);
-    let numbers = numbers(disk.as_ref(), dir)?;
+    let numbers = numbers(purpose, disk.as_ref(), dir)?;
     let mut recovery = Recovery {
+        purpose,
         dir,
         identity,
         from,
@@ -72,6 +85,7 @@ pub(super) fn recover(
         ledger: Ledger::default(),
         holes: Vec::new(),
         damages: Vec::new(),
+        torn: None,
         block: Vec::new(),
     };
     let mut active = None;
@@ -87,7 +101,8 @@ pub(super) fn recover(
     }
     let mut next = recovery.expected.unwrap_or(from);
     if numbers.is_empty() && from > Sequence::FIRST {
-        recovery.holes.push(Hole::open(path_of(dir, 1), 0, "the log has no files", Sequence::FIRST));
+        // From the first one that is needed: what is written next must not say that nothing was there.
+        recovery.holes.push(Hole::open(path_of(dir, 1), 0, "the log has no files", from));
     }
     if let Some(hole) = recovery.holes.last()
         && hole.end.is_none()
@@ -96,11 +111,14 @@ pub(super) fn recover(
         active = None;
         recovery.ledger.forget_chains(hole.start);
     }
-    // Names are durable before anything that is written under them counts.
-    disk.sync_dir(dir).map_err(LogError::at(dir))?;
+    if purpose == For::Writing {
+        // Names are durable before anything that is written under them counts.
+        disk.sync_dir(dir).map_err(LogError::at(dir))?;
+    }
     let damages = recovery.report();
     Ok(Recovered {
         damages,
+        torn: recovery.torn,
         ledger: recovery.ledger,
         active,
         next_number: numbers.last().map_or(1, |last| last + 1),
@@ -108,9 +126,10 @@ pub(super) fn recover(
     })
 }
 
-/// The numbers of the files in the folder, which is made if it is not there, without what was not finished.
-fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
+/// The numbers of the files in the folder. For writing it is made if it is not there, and what was not finished goes.
+fn numbers(purpose: For<'_>, disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
     let listed = match disk.list(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && purpose != For::Writing => Vec::new(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             disk.create_dir(dir).map_err(LogError::at(dir))?;
             let parent = dir.parent().unwrap_or(Path::new("."));
@@ -122,7 +141,7 @@ fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
     let mut numbers = Vec::new();
     for entry in listed {
         let name = entry.name.to_string_lossy();
-        if name == SPARE && entry.kind == EntryKind::File {
+        if name == SPARE && entry.kind == EntryKind::File && purpose == For::Writing {
             let path = dir.join(SPARE);
             disk.remove(&path).map_err(LogError::at(&path))?;
         }
@@ -131,10 +150,32 @@ fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
             && digits.bytes().all(|digit| digit.is_ascii_digit())
             && let Ok(number) = digits.parse()
         {
-            numbers.push(number);
+            let is_left_out = match purpose {
+                For::Writing => false,
+                For::Looking(without) => without.contains(&path_of(dir, number)),
+            };
+            if !is_left_out {
+                numbers.push(number);
+            }
         }
     }
     Ok(numbers)
+}
+
+/// See [`super::Log::identify`].
+pub(super) fn identify(disk: &dyn Disk, dir: &Path) -> Result<Option<(Identity, Sequence)>, LogError> {
+    for number in numbers(For::Looking(&[]), disk, dir)? {
+        let path = path_of(dir, number);
+        let file = disk.read_only(&path).map_err(LogError::at(&path))?;
+        let mut bytes = [0; HEAD_BYTES];
+        if file.read_at(0, &mut bytes).map_err(LogError::at(&path))? == HEAD_BYTES
+            && let FileHeadRead::Good(head) = FileHead::read(&bytes, &Identity::default())
+            && head.number == number
+        {
+            return Ok(Some((head.identity, head.first)));
+        }
+    }
+    Ok(None)
 }
 
 /// A stretch of sequences of which nobody can tell whose entries they were.
@@ -175,10 +216,11 @@ struct Taken {
 }
 
 struct Recovery<'a> {
+    purpose: For<'a>,
     dir: &'a Path,
     identity: &'a Identity,
     from: Sequence,
-    emit: &'a mut dyn FnMut(Entry<'_>),
+    emit: &'a mut dyn FnMut(Seen<'_>),
     /// Of the next entry; `None` before the first file.
     expected: Option<Sequence>,
     /// Where the reading of the file before stopped; `None` if there is none.
@@ -190,6 +232,7 @@ struct Recovery<'a> {
     ledger: Ledger,
     holes: Vec<Hole>,
     damages: Vec<Damage>,
+    torn: Option<(PathBuf, u64, u64)>,
     block: Vec<u8>,
 }
 
@@ -256,7 +299,8 @@ impl Recovery<'_> {
     /// Reads a file; returns where to go on writing in it, if it is the last and nothing is wrong with it.
     fn file(&mut self, disk: &dyn Disk, number: u64, is_last: bool) -> Result<Option<Active>, LogError> {
         let path = path_of(self.dir, number);
-        let file = if is_last { disk.open(&path) } else { disk.read_only(&path) };
+        let is_written = is_last && self.purpose == For::Writing;
+        let file = if is_written { disk.open(&path) } else { disk.read_only(&path) };
         let file = file.map_err(LogError::at(&path))?;
         let len = file.len().map_err(LogError::at(&path))?;
         let scan = Scan { path, file, len, salt: salt(self.identity, number) };
@@ -439,13 +483,16 @@ impl Recovery<'_> {
                 lost_at = lost_at.or(Some(at + entry.payload.start as u64));
                 if sequence >= self.from {
                     lost.insert(row.collection);
+                    let offset = at + entry.payload.start as u64;
+                    let (file, collection) = (scan.path.as_path(), row.collection);
+                    (self.emit)(Seen::Lost(Lost { sequence, collection, file, offset }));
                 }
             } else if sequence >= self.from {
                 let offset = at + entry.payload.start as u64;
                 let bytes = &self.block[entry.payload];
                 let (file, sum) = (scan.path.as_path(), row.sum);
                 let (collection, kind) = (row.collection, row.kind);
-                (self.emit)(Entry { sequence, collection, kind, bytes, file, offset, sum });
+                (self.emit)(Seen::Entry(Entry { sequence, collection, kind, bytes, file, offset, sum }));
             }
         }
         self.expected = Some(head.next());
@@ -477,6 +524,10 @@ impl Recovery<'_> {
         // A mark that stays is no tail.
         let tail = if end.is_marked { end.at + PAGE } else { end.at };
         let torn = end.landmarks.as_ref().map_or(0, |landmarks| landmarks.filled.saturating_sub(tail));
+        self.torn = (torn > 0).then(|| (scan.path.clone(), tail, torn));
+        if self.purpose != For::Writing {
+            return Ok(());
+        }
         let again: Vec<&Taken> =
             end.taken.iter().filter(|taken| taken.head.next() > self.synced.next()).collect();
         if torn == 0 && again.is_empty() {
