@@ -26,6 +26,7 @@ mod file;
 mod folder;
 mod merge;
 mod reader;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -40,6 +41,7 @@ pub(crate) use documents::{Body, Head, Scroll};
 pub(crate) use folder::{Found, clean, list, remove};
 pub(crate) use merge::{Merge, Merged, Source};
 pub(crate) use reader::Segment;
+pub(crate) use salvage::Salvage;
 pub(crate) use vectors::Vectors;
 pub(crate) use verify::Damage;
 
