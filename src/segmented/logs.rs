@@ -39,14 +39,14 @@ pub(crate) const LOG_DIR: &str = "log";
 pub(crate) const COLLECTIONS_DIR: &str = "collections";
 
 /// Says what the log is, and where it begins.
-const FOLDER_FILE: &str = "folder";
+pub(super) const FOLDER_FILE: &str = "folder";
 const FOLDER_BESIDE: &str = "folder.new";
 const FOLDER_MAGIC: [u8; 8] = *b"dffolder";
 const FOLDER_VERSION: u16 = 1;
 const FOLDER_BYTES: usize = 40;
 
 /// What to do where the log is damaged.
-const REMEDY: &str = "put the whole data folder back from one backup, or delete this collection; what its segments hold is whole still";
+const REMEDY: &str = "`distilface repair` says what is lost and keeps the rest; else put the whole data folder back from one backup, or delete this collection; what its segments hold is whole still";
 
 /// How the log of a folder is kept.
 #[derive(Debug, Clone)]
@@ -161,13 +161,13 @@ struct Known {
 
 /// Where an entry is.
 #[derive(Debug, Clone)]
-struct Place {
-    sequence: u64,
-    kind: u8,
-    path: Arc<Path>,
-    offset: u64,
-    len: u32,
-    sum: u32,
+pub(super) struct Place {
+    pub(super) sequence: u64,
+    pub(super) kind: u8,
+    pub(super) path: Arc<Path>,
+    pub(super) offset: u64,
+    pub(super) len: u32,
+    pub(super) sum: u32,
 }
 
 /// What a collection that was closed had and no segment has.
@@ -205,7 +205,7 @@ pub(super) struct Ticket {
 }
 
 /// The number of a collection in the log; 0 is the folder's own.
-fn id_of(identity: Identity) -> u64 {
+pub(super) fn id_of(identity: Identity) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = identity.0;
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
@@ -602,6 +602,10 @@ pub(super) struct Entries {
 }
 
 impl Entries {
+    pub(super) fn new(disk: &Arc<dyn Disk>, places: impl IntoIterator<Item = Place>) -> Self {
+        Entries { disk: Arc::clone(disk), places: places.into_iter().collect(), file: None }
+    }
+
     fn read(&mut self, place: &Place) -> Result<Read, StoreError> {
         let io = |e| StoreError::io(&place.path, e);
         let file = match &self.file {
@@ -681,13 +685,44 @@ impl Manifests {
 
 /// Identity of the log, and the first sequence that is needed of it.
 fn read_or_make(disk: &dyn Disk, dir: &Path, is_needed: bool) -> Result<(log::Identity, u64), StoreError> {
-    let path = dir.join(FOLDER_FILE);
-    let damaged = |reason: &str| {
-        StoreError::corrupt(
-            &path,
-            format!("{reason}; put `{LOG_DIR}` back from a backup, with the collections of the same backup"),
-        )
+    if let Some(found) = read_folder_file(disk, dir)? {
+        return Ok(found);
+    }
+    let files = match disk.list(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            disk.create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
+            let root = dir.parent().unwrap_or(dir);
+            disk.sync_dir(root).map_err(|e| StoreError::io(root, e))?;
+            Vec::new()
+        }
+        files => files.map_err(|e| StoreError::io(dir, e))?,
     };
+    let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".log");
+    if is_needed || files.iter().any(|file| is_log(&file.name)) {
+        return Err(folder_file_damaged(
+            dir,
+            "it is missing, and there is a log, or collections that need one",
+        ));
+    }
+    let identity = Identity::draw().0;
+    write_folder_file(disk, dir, &identity, Sequence::FIRST.0)?;
+    Ok((identity, Sequence::FIRST.0))
+}
+
+fn folder_file_damaged(dir: &Path, reason: &str) -> StoreError {
+    StoreError::corrupt(
+        &dir.join(FOLDER_FILE),
+        format!("{reason}; put `{LOG_DIR}` back from a backup, with the collections of the same backup"),
+    )
+}
+
+/// What the file says; `None` if there is none.
+pub(super) fn read_folder_file(
+    disk: &dyn Disk,
+    dir: &Path,
+) -> Result<Option<(log::Identity, u64)>, StoreError> {
+    let path = dir.join(FOLDER_FILE);
+    let damaged = |reason: &str| folder_file_damaged(dir, reason);
     match disk.read_only(&path) {
         Ok(file) => {
             let mut bytes = [0; FOLDER_BYTES];
@@ -708,32 +743,15 @@ fn read_or_make(disk: &dyn Disk, dir: &Path, is_needed: bool) -> Result<(log::Id
             let (mut identity, mut from) = ([0; 16], [0; 8]);
             identity.copy_from_slice(&bytes[12..28]);
             from.copy_from_slice(&bytes[28..36]);
-            Ok((identity, u64::from_le_bytes(from)))
+            Ok(Some((identity, u64::from_le_bytes(from))))
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let files = match disk.list(dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    disk.create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
-                    let root = dir.parent().unwrap_or(dir);
-                    disk.sync_dir(root).map_err(|e| StoreError::io(root, e))?;
-                    Vec::new()
-                }
-                files => files.map_err(|e| StoreError::io(dir, e))?,
-            };
-            let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".log");
-            if is_needed || files.iter().any(|file| is_log(&file.name)) {
-                return Err(damaged("it is missing, and there is a log, or collections that need one"));
-            }
-            let identity = Identity::draw().0;
-            write_folder_file(disk, dir, &identity, Sequence::FIRST.0)?;
-            Ok((identity, Sequence::FIRST.0))
-        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(damaged(&e.to_string())),
         Err(e) => Err(StoreError::io(&path, e)),
     }
 }
 
-fn write_folder_file(
+pub(super) fn write_folder_file(
     disk: &dyn Disk,
     dir: &Path,
     identity: &log::Identity,

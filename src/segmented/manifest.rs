@@ -37,7 +37,7 @@ const HEADER_BYTES: usize = 40;
 const BYTES_MAX: u64 = 16 << 20;
 
 /// What to do where the manifest is not there or cannot be read.
-const REMEDY: &str = "put `segments` and all numbered folders and files back together from one backup, or delete the collection; the documents lie in the numbered folders still";
+const REMEDY: &str = "`distilface repair` makes it again of the segments; else put `segments` and all numbered folders and files back together from one backup, or delete the collection; the documents lie in the numbered folders still";
 
 /// What a collection's segments are, as of an entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

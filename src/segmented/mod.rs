@@ -26,6 +26,8 @@
 //! | `remains.rs` | what a kill left in the folder |
 //! | `take_over.rs` | a store of sled becomes one of segments |
 //! | `logs.rs` | the log of a folder, and who is in it |
+//! | `verify/` | everything that is kept, read to the last byte, and what is wrong with it |
+//! | `repair.rs` | what can still be read of it, made whole again |
 
 use std::{
     ops::Range,
@@ -49,11 +51,13 @@ pub(crate) mod logs;
 pub(crate) mod maintain;
 pub(crate) mod manifest;
 mod remains;
+pub(crate) mod repair;
 mod sealed;
 mod state;
 pub(crate) mod take_over;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verify;
 
 use entries::{Batch, Carried, Entry, Gone, Put};
 pub use logs::FolderLog;

@@ -172,12 +172,7 @@ impl Sealed {
         let name = folder.name(named.number);
         let segment = Segment::open(&folder.disk, &folder.dir, name, &folder.spaces, &folder.cache)?;
         let path = segment.path().to_owned();
-        let damaged = |reason: String| {
-            StoreError::corrupt(
-                &path,
-                format!("{reason}; put it back from a backup with the rest of its folder"),
-            )
-        };
+        let damaged = |reason: String| StoreError::corrupt(&path, format!("{reason}; {REMEDY}"));
         let sealed = Self::of(folder, named.number, segment);
         let got = (sealed.rows(), sealed.passages(), sealed.first, sealed.last);
         if got != (named.rows, named.passages, named.first, named.last) {
@@ -272,6 +267,11 @@ impl Sealed {
         self.is_retired.store(true, Ordering::SeqCst);
     }
 
+    /// The segment itself.
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
     pub(super) fn number(&self) -> u32 {
         self.number
     }
@@ -360,12 +360,14 @@ impl Sealed {
     }
 }
 
+/// What to do where a segment or its deletions are damaged.
+const REMEDY: &str = "`distilface repair` says what is lost and keeps the rest; else put it back from a backup with the rest of its folder";
+
 /// The number of the only vector space.
 pub(crate) const SPACE: u32 = 0;
 
 impl From<SegmentError> for StoreError {
     fn from(error: SegmentError) -> Self {
-        const REMEDY: &str = "put it back from a backup with the rest of its folder";
         match error {
             SegmentError::Corrupt { path, offset, reason } => {
                 StoreError::corrupt(&path, format!("at byte {offset}: {reason}; {REMEDY}"))

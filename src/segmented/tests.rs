@@ -1,7 +1,7 @@
 //! The store against a plain set of numbers: all that a document is made of follows from its number.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +17,7 @@ use crate::{
     vector::{Dim, Metric},
 };
 
+mod damage;
 mod losses;
 mod taking_over;
 
@@ -64,6 +65,12 @@ pub(super) fn body(number: u64) -> Body {
 pub(super) fn put(batch: &mut StoreBatch, number: u64) {
     let vectors = vectors(number, DIMENSION);
     batch.put(number, &body(number), &text(number), vectors.iter().map(Vec::as_slice));
+}
+
+/// Puts the document that another number has.
+fn put_as(batch: &mut StoreBatch, number: u64, of: u64) {
+    let vectors = vectors(of, DIMENSION);
+    batch.put(number, &body(of), &text(of), vectors.iter().map(Vec::as_slice));
 }
 
 fn head(number: u64) -> Head {

@@ -17,14 +17,23 @@ use crate::{
 
 /// The disk until a number of changing calls were made; then each fails. With room for no more than it says.
 #[derive(Debug, Clone)]
-struct Dying {
-    left: Arc<AtomicI64>,
-    available: u64,
+pub(super) struct Dying {
+    pub(super) left: Arc<AtomicI64>,
+    pub(super) available: u64,
+    /// A file has one name only.
+    pub(super) has_no_links: bool,
+    /// What ends with this cannot be read.
+    pub(super) unreadable: Option<PathBuf>,
 }
 
 impl Dying {
-    fn after(calls: i64) -> Self {
-        Dying { left: Arc::new(AtomicI64::new(calls)), available: u64::MAX }
+    pub(super) fn after(calls: i64) -> Self {
+        Dying {
+            left: Arc::new(AtomicI64::new(calls)),
+            available: u64::MAX,
+            has_no_links: false,
+            unreadable: None,
+        }
     }
 
     fn call(&self) -> io::Result<()> {
@@ -51,6 +60,9 @@ impl Disk for Dying {
         Ok(self.file(RealDisk.open(path)?))
     }
     fn read_only(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if self.unreadable.as_ref().is_some_and(|end| path.ends_with(end)) {
+            return Err(io::Error::other("the device fails here"));
+        }
         RealDisk.read_only(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -60,6 +72,9 @@ impl Disk for Dying {
         self.call().and_then(|()| RealDisk.remove(path))
     }
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.has_no_links {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.call().and_then(|()| RealDisk.hard_link(from, to))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
