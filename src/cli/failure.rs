@@ -1,7 +1,7 @@
 //! Every error of a command becomes the message, the kind and the exit code that the caller gets.
 //!
 //! 0 done, 1 failed, 2 wrong use (the command line, a filter or the configuration must change), 3 partly done
-//! (some documents failed), 130 interrupted.
+//! (some documents failed), 4 damaged (`verify` and `repair` found something that is not whole), 130 interrupted.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, told_once};
 
 /// The text of `--help` about exit codes.
 pub const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 partly done (some documents failed), \
-                              130 interrupted.";
+                              4 damaged (verify, repair), 130 interrupted.";
 
 /// Ends that are not a failure of what was called.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,9 @@ pub enum Stop {
     /// Some documents failed; they were reported one by one.
     #[error("some documents failed")]
     Partial,
+    /// A data folder is damaged; what is was printed.
+    #[error("the data folder is damaged")]
+    Damaged,
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
@@ -83,6 +86,7 @@ pub fn judge(error: &anyhow::Error) -> Verdict {
         let (message, kind, exit) = match stop {
             Stop::Usage(_) => (true, "usage", 2),
             Stop::Partial => (false, "partial", 3),
+            Stop::Damaged => (true, "corrupt", 4),
             Stop::Interrupted => (true, "interrupted", 130),
             Stop::NoServer { .. } | Stop::ServerGone { .. } => (true, "unavailable", 1),
         };
@@ -222,6 +226,7 @@ mod tests {
     fn every_end_has_its_code() {
         assert_eq!(verdict(usage("no")), ("no".into(), "usage", 2));
         assert_eq!(verdict(Stop::Partial), (String::new(), "partial", 3));
+        assert_eq!(verdict(Stop::Damaged), ("the data folder is damaged".into(), "corrupt", 4));
         assert_eq!(verdict(Stop::Interrupted), ("interrupted".into(), "interrupted", 130));
         assert_eq!(verdict(anyhow::anyhow!("x")), ("x".into(), "failed", 1));
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);

@@ -30,12 +30,14 @@ pub mod layout;
 mod model;
 pub mod output;
 mod parsers;
+mod repair;
 mod search;
 mod serve;
 mod setup;
 mod signals;
 mod sweep;
 mod values;
+mod verify;
 
 use client::Target;
 use output::{ColorChoice, Output};
@@ -125,6 +127,8 @@ enum Command {
     /// Measure time and memory on this machine
     Bench(bench::BenchArgs),
     Doctor(doctor::DoctorArgs),
+    Verify(verify::VerifyArgs),
+    Repair(repair::RepairArgs),
     /// Print the effective settings and where each comes from
     Config(config::ConfigArgs),
     /// Write a completion script for a shell
@@ -296,6 +300,8 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(app, args),
         Command::Bench(args) => bench::run(app, args),
         Command::Setup(args) => setup::run(&args, &app.out, &app.loaded.config),
+        Command::Verify(args) => verify::run(app, &args),
+        Command::Repair(args) => repair::run(app, &args),
         Command::Doctor(args) => doctor::run(&args, &app.out, &app.loaded),
         Command::Config(args) => config::run(&args, &app.out, &app.loaded),
         Command::Completions(args) => completions::run(&args, &app.out),

@@ -43,9 +43,14 @@ mod rights;
 mod start;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use aliases::Aliases;
 pub(super) use description::identify;
+pub use verify::{
+    Dropped, FoundDamage, RepairState, RepairedFolder, RepairedPart, VerifiedCollection, VerifiedFolder,
+    repair_folder, verify_folder,
+};
 
 /// A collection that there is.
 #[derive(Debug)]

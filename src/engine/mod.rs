@@ -48,6 +48,10 @@ pub use crate::collection::{Ask, Condition, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
 pub use crate::index::columns::FieldsRequest;
 use backend::{Backend, Local};
+pub use catalog::{
+    Dropped, FoundDamage, RepairState, RepairedFolder, RepairedPart, VerifiedCollection, VerifiedFolder,
+    repair_folder, verify_folder,
+};
 use catalog::{Names, Open};
 pub use collections::{CHUNK_TOKENS_DEFAULT, CollectionInfo, CollectionModel, Counts};
 pub use document::{Document, DocumentOutcome, Target, WriteStatus};

@@ -18,6 +18,7 @@ mod ingest;
 mod model;
 mod optimise;
 mod quantise;
+mod repair;
 mod search;
 mod serve;
 mod usage;
