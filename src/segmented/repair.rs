@@ -151,7 +151,7 @@ pub(crate) fn repair(
         let (documents, files) = (plan.documents(), plan.damaged.keys().cloned().collect());
         if let Some(keep) = &keep {
             plan.keep_log(keep, &log)?;
-            plan.apply(keep, stop)?;
+            plan.apply(keep, &log, stop)?;
         }
         collections.push(Outcome::Repaired { losses, documents, files });
     }
@@ -552,9 +552,9 @@ impl<'a> Plan<'a> {
         keep.say(&log.dir, &files)
     }
 
-    fn apply(self, keep: &Keeping<'_>, stop: &Stop) -> Result<(), StoreError> {
+    fn apply(self, keep: &Keeping<'_>, log: &LogSeen, stop: &Stop) -> Result<(), StoreError> {
         let Plan { mut examined, parts, covered, next_number, damaged, goes, .. } = self;
-        let Some(folder) = examined.folder.take() else { return Ok(()) };
+        let (Some(folder), Some(log)) = (examined.folder.take(), log.identity()) else { return Ok(()) };
         let dir = &examined.known.dir;
         for file in damaged.keys() {
             keep.link(file)?;
@@ -615,6 +615,7 @@ impl<'a> Plan<'a> {
         let go = goes.iter().chain(found.filter(is_left));
         removable.extend(go.filter_map(|number| u32::try_from(*number).ok()));
         let manifest = Manifest {
+            log,
             dimension: folder.dimension,
             covered,
             next_number: next_number.max(last),

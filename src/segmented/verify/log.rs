@@ -75,15 +75,14 @@ impl LogSeen {
         stop: &Stop,
     ) -> Result<Self, StoreError> {
         let dir = root.join(LOG_DIR);
-        let manifests: Vec<(Identity, u64)> = dirs
+        let manifests: Vec<Manifest> = dirs
             .iter()
             .filter_map(|dir| Manifest::look(&**disk, dir).ok()?)
-            .map(|(identity, manifest)| (identity, manifest.covered))
+            .map(|(_, manifest)| manifest)
             .collect();
-        let covered = manifests.iter().map(|(_, covered)| *covered).max().unwrap_or(0);
         let mut seen = LogSeen {
             head: None,
-            next: covered + 1,
+            next: 1,
             damages: Vec::new(),
             collections: BTreeMap::new(),
             faults: Vec::new(),
@@ -95,8 +94,10 @@ impl LogSeen {
             entries: 0,
             dir,
         };
-        let is_needed = !manifests.is_empty();
-        seen.read_head(disk, is_needed)?;
+        seen.read_head(disk, &manifests)?;
+        let own = manifests.iter().filter(|manifest| Some(manifest.log) == seen.identity());
+        let covered = own.map(|manifest| manifest.covered).max().unwrap_or(0);
+        seen.next = covered + 1;
         let Some((identity, from)) = seen.head else { return Ok(seen) };
         let looked = loop {
             let looked = seen.walk(disk, identity, from).and_then(|looked| {
@@ -138,14 +139,14 @@ impl LogSeen {
     }
 
     /// What the file `log/folder` says, or what can be told without it.
-    fn read_head(&mut self, disk: &Arc<dyn Disk>, is_needed: bool) -> Result<(), StoreError> {
+    fn read_head(&mut self, disk: &Arc<dyn Disk>, manifests: &[Manifest]) -> Result<(), StoreError> {
         let path = self.dir.join(FOLDER_FILE);
         let fault = match read_folder_file(&**disk, &self.dir) {
             Ok(Some(head)) => {
                 self.head = Some(head);
                 return Ok(());
             }
-            Ok(None) if !is_needed && !has_files(&**disk, &self.dir)? => return Ok(()),
+            Ok(None) if manifests.is_empty() && !has_files(&**disk, &self.dir)? => return Ok(()),
             Ok(None) => Fault::repairable(&path, None, "it is missing"),
             Err(StoreError::Corrupt { reason, .. }) => {
                 let reason = reason.split("; ").next().unwrap_or(&reason).to_owned();
@@ -163,8 +164,9 @@ impl LogSeen {
         self.faults.push(fault);
         self.is_headless = true;
         let found = Log::identify(&**disk, &self.dir).map_err(StoreError::from)?;
-        // Where there is no file to tell, the log is begun anew.
-        let (identity, first) = found.unwrap_or_else(|| (Identity::draw().0, Sequence::FIRST));
+        // Where there is no file to tell, the log is begun anew as the one that the collections belong to.
+        let known = || manifests.first().map_or_else(|| Identity::draw().0, |manifest| manifest.log);
+        let (identity, first) = found.unwrap_or_else(|| (known(), Sequence::FIRST));
         self.head = Some((identity, first.0));
         Ok(())
     }
@@ -211,6 +213,11 @@ impl LogSeen {
                 });
             }
         })
+    }
+
+    /// Which log it is, as far as can be told.
+    pub(in crate::segmented) fn identity(&self) -> Option<log::Identity> {
+        self.head.map(|(identity, _)| identity)
     }
 
     /// Sequence of the last entry that there was.

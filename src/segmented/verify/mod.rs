@@ -263,7 +263,7 @@ impl<'a> Examined<'a> {
             faults: Vec::new(),
             notes: Vec::new(),
         };
-        let is_known = examined.read_manifest()?;
+        let is_known = examined.read_manifest(log)?;
         let Some(identity) = examined.identity.filter(|_| is_known) else {
             examined.identity = None;
             return Ok(examined);
@@ -287,7 +287,7 @@ impl<'a> Examined<'a> {
     }
 
     /// Whether it is known which collection it is, and that it may be read as one.
-    fn read_manifest(&mut self) -> Result<bool, StoreError> {
+    fn read_manifest(&mut self, log: &LogSeen) -> Result<bool, StoreError> {
         let dir = &self.known.dir;
         let path = Manifest::path(dir);
         let stem = |reason: &str| reason.split("; ").next().unwrap_or(reason).to_owned();
@@ -311,6 +311,10 @@ impl<'a> Examined<'a> {
                     let remedy = "put the collection's whole folder back from a backup";
                     self.faults.push(Fault::hopeless(&path, reason, remedy));
                     return Ok(false);
+                }
+                if log.identity().is_some_and(|log| log != manifest.log) {
+                    let reason = "the log that it belongs to is that of another data folder, and may have documents that are not here";
+                    self.faults.push(Fault::repairable(&path, None, reason));
                 }
                 self.manifest = Some(manifest);
             }
