@@ -1,23 +1,19 @@
-//! How far a store was acknowledged, in a small file of its own: the proof against a log that lost its end in silence.
+//! How far an earlier version's store was acknowledged, in a small file beside it: the proof against a log of sled that
+//! lost its end in silence. It is read, and written no more.
 //!
-//! It says whose store it speaks of, so that one of another collection proves nothing.
-//! Two slots of fixed size in a file that never grows. A batch writes the slot of its number, so the one before stays
-//! whole while the next is written; the file is synced after the store and before anybody is answered. So a store that
-//! has less than the file says has lost what was acknowledged. It may have more: a batch that nobody was told of.
+//! It says whose store it speaks of, so that one of another collection proves nothing. Two slots of fixed size: a batch
+//! wrote the slot of its number, after the store and before anybody was answered. So a store that has less than the file
+//! says has lost what was acknowledged. It may have more: a batch that nobody was told of.
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek as _, SeekFrom, Write as _},
+    io::{self, Read},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
     StoreError,
-    disk::Disk,
     identity::Identity,
-    private,
-    record::{FRAME_BYTES, frame, unframe},
+    record::{FRAME_BYTES, unframe},
 };
 use crate::files::regular;
 
@@ -55,27 +51,10 @@ pub(super) enum Found {
     Missing,
     /// The operator accepts what the store holds.
     Accepted,
-    Proof(Acknowledged, Proof),
-}
-
-/// The file, open to be written.
-#[derive(Debug)]
-pub(super) struct Acknowledged {
-    path: PathBuf,
-    /// `None` until it was made by [`Acknowledged::renew`].
-    file: Mutex<Option<File>>,
-    disk: Arc<dyn Disk>,
+    Proof(Proof),
 }
 
 impl Proof {
-    fn to_bytes(self) -> Vec<u8> {
-        [self.sequence, self.documents, self.passages, self.digest]
-            .iter()
-            .flat_map(|n| n.to_le_bytes())
-            .chain(self.identity.into_iter().flat_map(|identity| identity.0))
-            .collect()
-    }
-
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (numbers, identity) = bytes.split_at_checked(EARLIER_PROOF_BYTES)?;
         let (numbers, _) = numbers.as_chunks::<8>();
@@ -99,82 +78,39 @@ pub(super) fn path_of(dir: &Path) -> PathBuf {
     dir.with_file_name(ACKNOWLEDGED_FILE)
 }
 
-impl Acknowledged {
-    /// For the file at `path`, which is yet to be made by [`Acknowledged::renew`].
-    pub(super) fn new(path: &Path, disk: Arc<dyn Disk>) -> Self {
-        Acknowledged { path: path.to_owned(), file: Mutex::new(None), disk }
+/// Looks for the file and reads the newer slot of it.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if no slot can be read, [`StoreError::Io`].
+pub(super) fn find(path: &Path) -> Result<Found, StoreError> {
+    let failed = |e| StoreError::io(path, e);
+    let mut file = match regular::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut bytes = Vec::with_capacity(FILE_BYTES);
+    Read::by_ref(&mut file).take(FILE_BYTES as u64).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.trim_ascii() == ACCEPT {
+        return Ok(Found::Accepted);
     }
-
-    /// Whether it is there to be written.
-    pub(super) fn is_made(&self) -> bool {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    /// Makes the file, whole or not at all, in place of what is there.
-    pub(super) fn renew(&self, proof: Proof) -> Result<(), StoreError> {
-        let mut bytes = vec![0; FILE_BYTES];
-        let (slot, _) = frame(&proof.to_bytes());
-        bytes[proof.offset()..][..slot.len()].copy_from_slice(&slot);
-        let mut place = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        super::whole::replace(&self.path, &bytes, &*self.disk)?;
-        // The one that was open is not the one that is there now.
-        *place = None;
-        let file = regular::open_with(&self.path, private::options().read(true).write(true));
-        *place = Some(file.map_err(|e| StoreError::io(&self.path, e))?);
-        Ok(())
-    }
-
-    /// Looks for the file and reads the newer slot of it.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] if no slot can be read, [`StoreError::Io`].
-    pub(super) fn find(path: &Path, disk: Arc<dyn Disk>) -> Result<Found, StoreError> {
-        let failed = |e| StoreError::io(path, e);
-        let mut file = match regular::open_with(path, private::options().read(true).write(true)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
-            Err(e) => return Err(failed(e)),
-        };
-        let mut bytes = Vec::with_capacity(FILE_BYTES);
-        Read::by_ref(&mut file).take(FILE_BYTES as u64).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.trim_ascii() == ACCEPT {
-            return Ok(Found::Accepted);
+    let newest = [0, SLOT_BYTES]
+        .into_iter()
+        .filter_map(|at| {
+            let of_length = |len: usize| {
+                let slot = bytes.get(at..at + FRAME_BYTES + len)?;
+                Proof::from_bytes(&unframe(slot, path, "a slot").ok()?.0)
+            };
+            let proof = of_length(PROOF_BYTES).or_else(|| of_length(EARLIER_PROOF_BYTES))?;
+            (proof.offset() == at).then_some(proof)
+        })
+        .max_by_key(|proof| proof.sequence);
+    match newest {
+        Some(proof) => Ok(Found::Proof(proof)),
+        None => {
+            let reason = format!("none of its slots can be read; {}", remedy(path));
+            Err(StoreError::corrupt(path, reason))
         }
-        let newest = [0, SLOT_BYTES]
-            .into_iter()
-            .filter_map(|at| {
-                let of_length = |len: usize| {
-                    let slot = bytes.get(at..at + FRAME_BYTES + len)?;
-                    Proof::from_bytes(&unframe(slot, path, "a slot").ok()?.0)
-                };
-                let proof = of_length(PROOF_BYTES).or_else(|| of_length(EARLIER_PROOF_BYTES))?;
-                (proof.offset() == at).then_some(proof)
-            })
-            .max_by_key(|proof| proof.sequence);
-        let Some(proof) = newest else {
-            return Err(StoreError::corrupt(
-                path,
-                format!("none of its slots can be read; {}", remedy(path)),
-            ));
-        };
-        Ok(Found::Proof(Acknowledged { path: path.to_owned(), file: Mutex::new(Some(file)), disk }, proof))
-    }
-
-    /// Writes the proof of a batch and returns when it is on the device.
-    pub(super) fn write(&self, proof: Proof) -> Result<(), StoreError> {
-        let (slot, _) = frame(&proof.to_bytes());
-        let mut place = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = |file: Option<&mut File>| {
-            let file = file.ok_or(io::ErrorKind::NotConnected)?;
-            file.seek(SeekFrom::Start(proof.offset() as u64))?;
-            file.write_all(&slot)?;
-            self.disk.sync(file)
-        };
-        write(place.as_mut()).map_err(|e| StoreError::io(&self.path, e))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -188,16 +124,26 @@ pub(crate) fn remedy(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::disk::RealDisk, *};
+    use super::{super::record::frame, *};
 
     fn proof(sequence: u64) -> Proof {
         let identity = Some(Identity([9; 16]));
         Proof { sequence, documents: 2 * sequence, passages: 3 * sequence, digest: !sequence, identity }
     }
 
+    /// As earlier versions wrote it.
+    fn write(bytes: &mut [u8], proof: Proof) {
+        let Proof { sequence, documents, passages, digest, identity } = proof;
+        let mut body: Vec<u8> =
+            [sequence, documents, passages, digest].iter().flat_map(|n| n.to_le_bytes()).collect();
+        body.extend(identity.into_iter().flat_map(|identity| identity.0));
+        let (slot, _) = frame(&body);
+        bytes[proof.offset()..][..slot.len()].copy_from_slice(&slot);
+    }
+
     fn found(path: &Path) -> Result<Option<Proof>, StoreError> {
-        Ok(match Acknowledged::find(path, Arc::new(RealDisk))? {
-            Found::Proof(_, proof) => Some(proof),
+        Ok(match find(path)? {
+            Found::Proof(proof) => Some(proof),
             Found::Missing | Found::Accepted => None,
         })
     }
@@ -206,21 +152,18 @@ mod tests {
     fn the_newest_batch_is_found_and_a_torn_one_leaves_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(ACKNOWLEDGED_FILE);
-        assert!(matches!(Acknowledged::find(&path, Arc::new(RealDisk)), Ok(Found::Missing)));
-        let file = Acknowledged::new(&path, Arc::new(RealDisk));
-        assert!(file.write(proof(0)).is_err());
-        file.renew(proof(0)).unwrap();
-        assert_eq!(found(&path).unwrap(), Some(proof(0)));
-        for sequence in 1..6 {
-            file.write(proof(sequence)).unwrap();
+        assert!(matches!(find(&path), Ok(Found::Missing)));
+        let mut bytes = vec![0; FILE_BYTES];
+        for sequence in 0..6 {
+            write(&mut bytes, proof(sequence));
+            std::fs::write(&path, &bytes).unwrap();
             assert_eq!(found(&path).unwrap(), Some(proof(sequence)));
-            assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_BYTES as u64);
         }
-        // As an earlier format wrote it.
+        // As formats 1 and 2 wrote it.
         let earlier = Proof { identity: None, ..proof(5) };
-        file.write(earlier).unwrap();
+        write(&mut bytes, earlier);
+        std::fs::write(&path, &bytes).unwrap();
         assert_eq!(found(&path).unwrap(), Some(earlier));
-        let mut bytes = std::fs::read(&path).unwrap();
         bytes[SLOT_BYTES + 12] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(found(&path).unwrap(), Some(proof(4)));
@@ -230,6 +173,6 @@ mod tests {
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         assert!(error.to_string().contains("echo accept > "), "{error}");
         std::fs::write(&path, "accept\n").unwrap();
-        assert!(matches!(Acknowledged::find(&path, Arc::new(RealDisk)), Ok(Found::Accepted)));
+        assert!(matches!(find(&path), Ok(Found::Accepted)));
     }
 }

@@ -1,39 +1,31 @@
-//! Documents with their vectors, as one durable unit each: the storage of one collection.
+//! A collection's documents as earlier versions kept them in sled, formats 1 to 3: read, and written no more. What is
+//! read becomes segments; see `segmented/take_over.rs`.
 //!
-//! What a document's head means is the collection's business; here it is bytes.
-//! Nothing outside `store` knows what lies below: a log with segments can take its place behind the same calls.
-//!
-//! A removed document is first only marked as removed, so a restart forgets it. Its bytes stay readable, for searches
-//! that are about to answer with it, until a later batch purges them.
-//!
-//! A document has a number of 64 bits, one more than the document before it, which is never given out again. What the
-//! numbers of documents and vectors in memory are is the collection's business.
-//!
-//! A store of an earlier format is read as it is, and taken over by [`Store::settle`]: one batch that changes what the
-//! store says of itself, and no document.
+//! What a document's head means is the collection's business; here it is bytes. A document has a number of 64 bits, one
+//! more than the document before it, which is never given out again. A removed document was first only marked as removed.
 
 use std::{
     collections::HashSet,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::random::SplitMix;
 
 use super::{
     StoreError,
-    acknowledged::{self, Acknowledged, Found, Proof},
+    acknowledged::{self, Found, Proof},
     disk::Disk,
     earlier,
     identity::Identity,
-    record::{decode, decode_vectors, encode, encode_vectors},
-    state::{Changes, State, TOTALS_KEY},
+    record::{decode, decode_vectors},
+    state::{State, TOTALS_KEY},
 };
 
-/// Version of the layout that `FORMAT.md` describes.
-pub(crate) const STORE_FORMAT: u32 = 3;
+/// The last of the formats that `FORMAT.md` describes.
+const STORE_FORMAT: u32 = 3;
 
 /// The last format that has no file of what was acknowledged.
 const FORMAT_WITHOUT_PROOF: u32 = 1;
@@ -43,9 +35,6 @@ const FORMAT_OF_SMALL_NUMBERS: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"f";
 const IDENTITY_KEY: &[u8] = b"i";
-
-/// zstd level of texts: above it, sentences get little smaller and much slower.
-const TEXT_LEVEL: i32 = 3;
 
 /// What is stored of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,32 +54,22 @@ enum Form {
     Today,
 }
 
-/// Storage of one collection. Reads from any thread; one writer.
+/// What an earlier version kept of one collection.
 #[derive(Debug)]
 pub(crate) struct Store {
     state: State,
     identity: Identity,
-    totals: Mutex<Totals>,
-    acknowledged: Acknowledged,
-    /// What is yet to be done by [`Store::settle`].
-    unsettled: Mutex<Option<Unsettled>>,
-    /// How the collection was made, where the store says so still.
+    totals: Totals,
+    /// The file of what was acknowledged.
+    acknowledged: PathBuf,
+    /// How the collection was made, where the store says so.
     earlier: Option<earlier::Spec>,
-    /// The batch that found no room, until it is known not to be stored.
-    refused: Mutex<Option<Refused>>,
     /// Somebody accepted, by hand, that the store holds less than was acknowledged.
     accepted: bool,
 }
 
-/// The file of what is acknowledged is to be written anew, and the store to be taken over if its format is an earlier
-/// one.
-#[derive(Debug)]
-struct Unsettled {
-    format: u32,
-}
-
-/// Written with every batch and compared with what is found at the next start.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Written with every batch, to be compared with what is found.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 struct Totals {
     /// Counts batches.
     sequence: u64,
@@ -122,7 +101,7 @@ impl From<earlier::Totals> for Totals {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct StoredHead {
     body: Vec<u8>,
     passages: u32,
@@ -139,23 +118,10 @@ pub(crate) struct Head {
     pub(crate) body: Vec<u8>,
     /// How many vectors it has.
     pub(crate) passages: u32,
-    /// Number of its first vector, where an earlier format gave it one.
-    pub(crate) first_vector: Option<u32>,
-    crc: u32,
+    form: Form,
     vectors_crc: u32,
     text_bytes: u64,
     text_crc: u32,
-}
-
-impl Head {
-    /// Bytes of the document's text, which need not be read to know it.
-    pub(crate) fn text_bytes(&self) -> usize {
-        usize::try_from(self.text_bytes).unwrap_or(usize::MAX)
-    }
-
-    fn form(&self) -> Form {
-        if self.first_vector.is_some() { Form::Small } else { Form::Today }
-    }
 }
 
 /// A document that [`Store::load`] found.
@@ -164,29 +130,6 @@ pub(crate) struct Loaded {
     pub(crate) head: Head,
     /// All its vectors, one after the other.
     pub(crate) vectors: Vec<f32>,
-}
-
-/// Changes that are committed together.
-#[derive(Debug, Default)]
-pub(crate) struct StoreBatch {
-    changes: Changes,
-    put: Vec<Entry>,
-    removed: Vec<Entry>,
-}
-
-/// What a batch that found no room would have done.
-#[derive(Debug)]
-struct Refused {
-    put: Vec<u64>,
-    removed: Vec<u64>,
-}
-
-/// What a document adds to the totals.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    number: u64,
-    passages: u32,
-    digest: u64,
 }
 
 /// What position-free sums are made of: every document counts with its number and its checksums, well mixed
@@ -230,18 +173,23 @@ impl Form {
         number.ok_or_else(|| StoreError::corrupt(dir, "a document's number cannot be read".into()))
     }
 
-    fn head(self, bytes: &[u8], crc: u32, dir: &Path) -> Result<Head, StoreError> {
+    fn head(self, bytes: &[u8], dir: &Path) -> Result<Head, StoreError> {
         Ok(match self {
             Form::Small => {
-                let earlier::StoredHead { body, first_vector, passages, vectors_crc, text_bytes, text_crc } =
-                    decode(bytes, dir, "a document")?;
-                let first_vector = Some(first_vector);
-                Head { body, passages, first_vector, crc, vectors_crc, text_bytes, text_crc }
+                let earlier::StoredHead {
+                    body,
+                    _first_vector: _,
+                    passages,
+                    vectors_crc,
+                    text_bytes,
+                    text_crc,
+                } = decode(bytes, dir, "a document")?;
+                Head { body, passages, form: self, vectors_crc, text_bytes, text_crc }
             }
             Form::Today => {
                 let StoredHead { body, passages, vectors_crc, text_bytes, text_crc } =
                     decode(bytes, dir, "a document")?;
-                Head { body, passages, first_vector: None, crc, vectors_crc, text_bytes, text_crc }
+                Head { body, passages, form: self, vectors_crc, text_bytes, text_crc }
             }
         })
     }
@@ -259,83 +207,9 @@ pub(super) fn check_format(bytes: &[u8], supported: u32, dir: &Path) -> Result<u
     }
 }
 
-impl StoreBatch {
-    /// Adds a document under a number never used before.
-    pub(crate) fn put<'a>(
-        &mut self,
-        number: u64,
-        body: Vec<u8>,
-        text: &str,
-        vectors: impl ExactSizeIterator<Item = &'a [f32]>,
-    ) {
-        self.changes.grow();
-        let key = |kind| Form::Today.key(kind, number);
-        let passages = u32::try_from(vectors.len()).expect("a text of 4 GiB is never taken");
-        let vectors_crc = self.changes.put(&key(Kind::Vectors), &encode_vectors(vectors));
-        let text_crc = if text.is_empty() {
-            0
-        } else {
-            let packed = zstd::bulk::compress(text.as_bytes(), TEXT_LEVEL)
-                .expect("zstd fails only for want of memory or room, and the room is made to measure");
-            self.changes.put(&key(Kind::Text), &packed)
-        };
-        let head = StoredHead { body, passages, vectors_crc, text_bytes: text.len() as u64, text_crc };
-        let crc = self.changes.put(&key(Kind::Head), &encode(&head));
-        self.put.push(Entry { number, passages, digest: digest(number, crc) });
-    }
-
-    /// Marks a document as gone.
-    pub(crate) fn remove(&mut self, number: u64, head: &Head) {
-        self.changes.put(&head.form().key(Kind::Removed, number), &[]);
-        self.removed.push(Entry { number, passages: head.passages, digest: digest(number, head.crc) });
-    }
-
-    /// Takes back the space of a document removed in an earlier batch.
-    pub(crate) fn purge(&mut self, number: u64, store: &Store) -> Result<(), StoreError> {
-        for kind in [Kind::Head, Kind::Text, Kind::Vectors, Kind::Removed] {
-            store.state.remove(&mut self.changes, &store.key(kind, number))?;
-        }
-        Ok(())
-    }
-
-    /// Whether there is nothing to commit.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-}
-
 impl Store {
-    /// Makes a new store in `dir`, and the file of what is acknowledged beside it.
-    pub(crate) fn create(
-        dir: &Path,
-        identity: Identity,
-        cache_bytes: u64,
-        disk: Arc<dyn Disk>,
-    ) -> Result<Self, StoreError> {
-        let totals = Totals::default();
-        let state = State::create(dir, cache_bytes, Arc::clone(&disk))?;
-        let acknowledged = Acknowledged::new(&acknowledged::path_of(dir), disk);
-        acknowledged.renew(totals.proof(identity))?;
-        let mut changes = Changes::default();
-        changes.grow();
-        changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
-        changes.put(IDENTITY_KEY, &identity.0);
-        changes.put(TOTALS_KEY, &encode(&totals));
-        state.commit(changes)?;
-        Ok(Store {
-            state,
-            identity,
-            totals: Mutex::new(totals),
-            acknowledged,
-            unsettled: Mutex::default(),
-            earlier: None,
-            refused: Mutex::default(),
-            accepted: false,
-        })
-    }
-
     /// Opens a store, and writes nothing that it does not hold already. `expected`: the identity that the collection's
-    /// description tells, if it tells one. [`Store::load`] and [`Store::settle`] come next.
+    /// description tells, if it tells one. [`Store::load`] comes next.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::NewerFormat`], [`StoreError::Io`]; [`StoreError::OtherCollection`];
@@ -347,8 +221,8 @@ impl Store {
         disk: Arc<dyn Disk>,
     ) -> Result<Self, StoreError> {
         let path = acknowledged::path_of(dir);
-        let found = Acknowledged::find(&path, Arc::clone(&disk))?;
-        let state = State::open(dir, cache_bytes, Arc::clone(&disk))?;
+        let found = acknowledged::find(&path)?;
+        let state = State::open(dir, cache_bytes, disk)?;
         let format = check_format(&required(&state, FORMAT_KEY, "its format")?, STORE_FORMAT, dir)?;
         let totals = required(&state, TOTALS_KEY, "its totals")?;
         let (identity, totals, earlier) = if format > FORMAT_OF_SMALL_NUMBERS {
@@ -372,12 +246,8 @@ impl Store {
         }
         let accepted = matches!(found, Found::Accepted);
         let documents = totals.documents;
-        let acknowledged = match found {
-            Found::Proof(acknowledged, proof) => {
-                check_proof(&totals, (identity, format), proof, dir, &path)?;
-                // An earlier format's does not say whose it is.
-                if proof.identity.is_some() { acknowledged } else { Acknowledged::new(&path, disk) }
-            }
+        match found {
+            Found::Proof(proof) => check_proof(&totals, (identity, format), proof, dir, &path)?,
             Found::Missing if format > FORMAT_WITHOUT_PROOF => {
                 let reason = format!(
                     "it is missing, so nobody can tell whether the {documents} documents that {} holds are all; {}",
@@ -386,47 +256,12 @@ impl Store {
                 );
                 return Err(StoreError::corrupt(&path, reason));
             }
-            Found::Missing => Acknowledged::new(&path, disk),
+            Found::Missing => {}
             Found::Accepted => {
                 tracing::warn!(dir = %dir.display(), documents, "what the store holds was accepted by hand");
-                Acknowledged::new(&path, disk)
             }
-        };
-        let unsettled = (format < STORE_FORMAT || !acknowledged.is_made()).then_some(Unsettled { format });
-        Ok(Store {
-            state,
-            identity,
-            totals: Mutex::new(totals),
-            acknowledged,
-            unsettled: Mutex::new(unsettled),
-            earlier,
-            refused: Mutex::default(),
-            accepted,
-        })
-    }
-
-    /// Makes a store that was found whole one of today's format, and the file of what is acknowledged too. Idempotent,
-    /// and done by the first commit if it was not before; a kill between its two steps leaves what opens again.
-    ///
-    /// # Errors
-    /// As [`State::commit`].
-    pub(crate) fn settle(&self) -> Result<(), StoreError> {
-        let mut place = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Unsettled { format }) = &*place else { return Ok(()) };
-        let totals = self.totals().clone();
-        // First, since a store of today's format wants to be proved by a file that names it.
-        self.acknowledged.renew(totals.proof(self.identity))?;
-        if *format < STORE_FORMAT {
-            let mut changes = Changes::default();
-            changes.put(FORMAT_KEY, &STORE_FORMAT.to_le_bytes());
-            changes.put(IDENTITY_KEY, &self.identity.0);
-            changes.put(TOTALS_KEY, &encode(&totals));
-            self.state.remove(&mut changes, earlier::SPEC_KEY)?;
-            self.state.commit(changes)?;
-            tracing::info!(dir = %self.state.dir().display(), format, now = STORE_FORMAT, "the store was taken over");
         }
-        *place = None;
-        Ok(())
+        Ok(Store { state, identity, totals, acknowledged: path, earlier, accepted })
     }
 
     /// Which collection it is of.
@@ -446,13 +281,13 @@ impl Store {
 
     /// The refusal of a store when something else, at `path`, is of a later state of it.
     pub(crate) fn behind(&self, path: &Path, sequence: u64) -> StoreError {
-        let totals = self.totals().clone();
+        let totals = &self.totals;
         let reason = format!(
             "it ends at batch {} with {} documents, but {} was saved after batch {sequence}; {}",
             totals.sequence,
             totals.documents,
             path.display(),
-            acknowledged::remedy(self.acknowledged.path())
+            acknowledged::remedy(&self.acknowledged)
         );
         StoreError::corrupt(self.state.dir(), reason)
     }
@@ -462,124 +297,14 @@ impl Store {
         self.state.dir()
     }
 
-    /// Why nothing can be written: for good, or until there is room again.
-    pub(crate) fn failed(&self) -> Option<String> {
-        self.state.failed()
-    }
-
-    /// Opens it again after a write that found no room, if there is room now.
-    pub(crate) fn revive(&self) {
-        // What stays wrong, [`Store::failed`] says.
-        let _ = self.state.revive();
-    }
-
     /// The lowest document number never given out.
     pub(crate) fn next_number(&self) -> u64 {
-        self.totals().next
-    }
-
-    /// Vectors of all documents.
-    pub(crate) fn passages(&self) -> u64 {
-        self.totals().passages
+        self.totals.next
     }
 
     /// Batches committed so far.
     pub(crate) fn sequence(&self) -> u64 {
-        self.totals().sequence
-    }
-
-    fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
-        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes all changes of a batch, or none, and returns when they are on the device.
-    ///
-    /// # Errors
-    /// As [`State::commit`].
-    pub(crate) fn commit(&self, batch: StoreBatch) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.settle()?;
-        self.take_back_refused()?;
-        let mut totals = self.totals().clone();
-        totals.sequence += 1;
-        for &Entry { number, passages, digest } in &batch.put {
-            totals.documents += 1;
-            totals.passages += u64::from(passages);
-            totals.digest = totals.digest.wrapping_add(digest);
-            totals.next = totals.next.max(number + 1);
-        }
-        for &Entry { passages, digest, .. } in &batch.removed {
-            totals.documents -= 1;
-            totals.passages -= u64::from(passages);
-            totals.digest = totals.digest.wrapping_sub(digest);
-        }
-        let numbers = |entries: &[Entry]| entries.iter().map(|entry| entry.number).collect();
-        let refused = Refused { put: numbers(&batch.put), removed: numbers(&batch.removed) };
-        let committed = self.commit_changes(batch.changes, totals);
-        if committed.as_ref().is_err_and(StoreError::is_passing) && self.state.is_unsettled() {
-            *self.refused() = Some(refused);
-        }
-        committed
-    }
-
-    /// Takes back a batch that found no room, if it was stored all the same: the caller told everybody that it was not.
-    /// Every commit does it first, and everybody who reads all documents again must do it before.
-    ///
-    /// # Errors
-    /// As [`State::commit`].
-    pub(crate) fn take_back_refused(&self) -> Result<(), StoreError> {
-        let mut place = self.refused();
-        let Some(refused) = &*place else { return Ok(()) };
-        self.state.revive()?;
-        if self.state.late() {
-            tracing::warn!(dir = %self.state.dir().display(), "a write that was refused was stored all the same; it is taken back");
-            let mut changes = Changes::default();
-            for number in &refused.put {
-                for kind in [Kind::Head, Kind::Text, Kind::Vectors] {
-                    self.state.remove(&mut changes, &self.key(kind, *number))?;
-                }
-            }
-            for number in &refused.removed {
-                self.state.remove(&mut changes, &self.key(Kind::Removed, *number))?;
-            }
-            let mut totals = self.totals().clone();
-            // One for the batch, one for taking it back.
-            totals.sequence += 2;
-            self.commit_changes(changes, totals)?;
-        }
-        *place = None;
-        Ok(())
-    }
-
-    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn commit_changes(&self, mut changes: Changes, totals: Totals) -> Result<(), StoreError> {
-        changes.put(TOTALS_KEY, &encode(&totals));
-        self.state.commit(changes)?;
-        // After the store, so that the file never says more than there is; before the answer, so never less.
-        if let Err(error) = self.acknowledged.write(totals.proof(self.identity)) {
-            self.state.fail(&error);
-            return Err(error);
-        }
-        *self.totals() = totals;
-        Ok(())
-    }
-
-    fn key(&self, kind: Kind, number: u64) -> Vec<u8> {
-        self.totals().form(number).key(kind, number)
-    }
-
-    /// The head of a document, removed or not.
-    pub(crate) fn head(&self, number: u64) -> Result<Option<Head>, StoreError> {
-        let form = self.totals().form(number);
-        match self.state.get(&form.key(Kind::Head, number))? {
-            Some((bytes, crc)) => Ok(Some(form.head(&bytes, crc, self.state.dir())?)),
-            None => Ok(None),
-        }
+        self.totals.sequence
     }
 
     /// The text of a document whose head was read.
@@ -589,7 +314,7 @@ impl Store {
         }
         let damaged =
             || StoreError::corrupt(self.state.dir(), format!("the text of document {number} is lost"));
-        let (packed, crc) = self.state.get(&head.form().key(Kind::Text, number))?.ok_or_else(damaged)?;
+        let (packed, crc) = self.state.get(&head.form.key(Kind::Text, number))?.ok_or_else(damaged)?;
         if crc != head.text_crc {
             return Err(damaged());
         }
@@ -599,44 +324,39 @@ impl Store {
     }
 
     /// Reads everything but the texts, in the order of the document numbers, and checks it against the totals.
-    /// Returns the numbers of removed documents, whose space is to be purged.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], also if anything is missing or too much; whatever `each` returns.
     pub(crate) fn load<E: From<StoreError>>(
         &self,
         mut each: impl FnMut(Loaded) -> Result<(), E>,
-    ) -> Result<Vec<u64>, E> {
-        let totals = self.totals().clone();
+    ) -> Result<(), E> {
+        let totals = &self.totals;
         let mut found = Totals { next: totals.next, small_end: totals.small_end, ..Totals::default() };
-        let mut removed = Vec::new();
         for form in [Form::Small, Form::Today] {
-            self.load_form(form, &mut found, &mut removed, &mut each)?;
+            self.load_form(form, &mut found, &mut each)?;
         }
         found.sequence = totals.sequence;
-        if found != totals {
+        if found != *totals {
             let reason = format!(
                 "it should hold {} documents with {} passages; {} with {} were found, or others than were written",
                 totals.documents, totals.passages, found.documents, found.passages
             );
             return Err(StoreError::corrupt(self.state.dir(), reason).into());
         }
-        Ok(removed)
+        Ok(())
     }
 
     fn load_form<E: From<StoreError>>(
         &self,
         form: Form,
         found: &mut Totals,
-        all_removed: &mut Vec<u64>,
         each: &mut impl FnMut(Loaded) -> Result<(), E>,
     ) -> Result<(), E> {
         let dir = self.state.dir();
         let mut removed = HashSet::new();
         for entry in self.state.scan(&[form.letter(Kind::Removed)])? {
-            let number = form.number(&entry?.0, dir)?;
-            removed.insert(number);
-            all_removed.push(number);
+            removed.insert(form.number(&entry?.0, dir)?);
         }
         let mut all_vectors = self.state.scan(&[form.letter(Kind::Vectors)])?;
         for entry in self.state.scan(&[form.letter(Kind::Head)])? {
@@ -646,7 +366,7 @@ impl Store {
                 let reason = format!("document {number} has a number that was not given out");
                 return Err(StoreError::corrupt(dir, reason).into());
             }
-            let head = form.head(&bytes, crc, dir)?;
+            let head = form.head(&bytes, dir)?;
             let lost = || StoreError::corrupt(dir, format!("the vectors of document {number} are lost"));
             let (vectors_key, bytes, vectors_crc) = all_vectors.next().ok_or_else(lost)??;
             if vectors_key[1..] != head_key[1..] || vectors_crc != head.vectors_crc {
@@ -667,12 +387,8 @@ impl Store {
         Ok(())
     }
 
-    /// Closes it. Idempotent; what was committed needs it not, and what was refused is not there at the next opening,
-    /// if there is room to take it back.
+    /// Closes it. Idempotent.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
-        if let Err(error) = self.take_back_refused() {
-            tracing::warn!(dir = %self.dir().display(), %error, "a write that was refused may be there after the next start");
-        }
         self.state.close()
     }
 }

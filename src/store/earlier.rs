@@ -1,11 +1,11 @@
 //! What formats 1 and 2 kept of a collection, as they wrote it. Read for ever, written no more.
 //!
-//! Their records of documents stay where they are when a store is taken over: a document with a number below
-//! `small_end` has its records under their keys, any later one under those of today.
+//! Their records of documents stayed where they were when format 3 took a store over: a document with a number below
+//! `small_end` has its records under their keys, any later one under those of format 3.
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{StoreError, identity::Identity, record::decode};
 
@@ -14,7 +14,7 @@ pub(super) const SPEC_KEY: &[u8] = b"s";
 
 /// How a collection was made, which is the description's to say today. The numbers of the kinds are those of the order
 /// in which they were declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Spec {
     pub(crate) dimension: u32,
     /// 0: cosine, 1: dot, 2: euclidean.
@@ -39,7 +39,7 @@ impl Spec {
 }
 
 /// The totals, with numbers of 32 bits.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(super) struct Totals {
     pub(super) sequence: u64,
     pub(super) documents: u64,
@@ -50,10 +50,10 @@ pub(super) struct Totals {
 }
 
 /// The head of a document, with the number of its first vector.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct StoredHead {
     pub(super) body: Vec<u8>,
-    pub(super) first_vector: u32,
+    pub(super) _first_vector: u32,
     pub(super) passages: u32,
     pub(super) vectors_crc: u32,
     pub(super) text_bytes: u64,

@@ -25,7 +25,9 @@ pub(crate) mod tests;
 pub(crate) mod whole;
 
 pub use catalog::Catalog;
-pub(crate) use documents::{Head, Store, StoreBatch};
+#[cfg(test)]
+pub(crate) use documents::Loaded;
+pub(crate) use documents::Store;
 pub(crate) use earlier::Spec as EarlierSpec;
 pub use identity::Identity;
 pub use lock::{DataLock, LOCK_FILE};

@@ -157,41 +157,31 @@ fn held(store: &Store) -> Held {
     held
 }
 
-/// A folder with a store of sled of format 3, with documents put and buried.
-fn format_3(root: &Path) -> PathBuf {
-    let dir = root.join("collections/x");
-    std::fs::create_dir_all(&dir).unwrap();
-    let disk = Arc::new(store::disk::RealDisk);
-    let store = store::Store::create(&dir.join("state"), Identity([9; 16]), 4 << 20, disk).unwrap();
-    let mut batch = store::StoreBatch::default();
-    for number in 0..30 {
-        let vectors = vectors(number, DIMENSION);
-        batch.put(number, body(number).encode(), &text(number), vectors.iter().map(Vec::as_slice));
-    }
-    store.commit(batch).unwrap();
-    let mut batch = store::StoreBatch::default();
-    for number in [0, 7, 29] {
-        batch.remove(number, &store.head(number).unwrap().unwrap());
-    }
-    store.commit(batch).unwrap();
-    store.close().unwrap();
-    dir
-}
-
-/// The collections of the folder that format 2 left, with their dimensions; made format 1 if asked for.
-fn formats_1_and_2(root: &Path, to_1: bool) -> Vec<(PathBuf, u32)> {
-    golden::unpack(golden::FORMAT_2, root);
+/// The collections of the folder that an earlier format left, with their dimensions.
+fn left_by(format: u32, root: &Path) -> Vec<(PathBuf, u32)> {
+    golden::unpack(if format == 3 { golden::FORMAT_3 } else { golden::FORMAT_2 }, root);
     let folders = std::fs::read_dir(root.join("collections")).unwrap();
     folders
         .map(|folder| {
             let dir = folder.unwrap().path();
-            if to_1 {
+            if format == 1 {
                 to_format_1(&dir.join("state"));
             }
-            let dimension = earlier(&dir).earlier().unwrap().dimension;
+            let mut dimension = 0;
+            let each = |loaded: store::Loaded| {
+                dimension = u32::try_from(loaded.vectors.len()).unwrap() / loaded.head.passages;
+                Ok::<_, StoreError>(())
+            };
+            earlier(&dir).load(each).unwrap();
             (dir, dimension)
         })
         .collect()
+}
+
+/// One of format 3 with few documents, of which some were removed.
+fn format_3(root: &Path) -> (PathBuf, u32) {
+    let collections = left_by(3, root);
+    collections.into_iter().min_by_key(|(dir, _)| held_earlier(&earlier(dir)).len()).unwrap()
 }
 
 fn world_of(disk: Dying, root: &Path) -> World {
@@ -215,35 +205,22 @@ fn check_taken_over(dir: &Path, dimension: u32, log: &Arc<FolderLog>) {
 
 #[test]
 fn a_store_of_sled_of_every_format_is_taken_over_with_all_that_is_in_it() {
-    for to_1 in [false, true] {
+    for format in [1, 2, 3] {
         let root = tempfile::tempdir().unwrap();
         let world = world_of(Dying::after(i64::MAX), root.path());
         let log = world.log();
-        let collections = formats_1_and_2(root.path(), to_1);
+        let collections = left_by(format, root.path());
         assert_eq!(collections.len(), 3);
         for (dir, dimension) in collections {
             check_taken_over(&dir, dimension, &log);
         }
     }
-    let root = tempfile::tempdir().unwrap();
-    let world = world_of(Dying::after(i64::MAX), root.path());
-    let dir = format_3(root.path());
-    check_taken_over(&dir, DIMENSION, &world.log());
-    let store = Store::open(&world.log(), &dir, Identity([9; 16]), space(DIMENSION), OPTIONS).unwrap();
-    let mut live: BTreeSet<u64> = (0..30).collect();
-    [0, 7, 29].iter().for_each(|number| _ = live.remove(number));
-    check(&store, &live);
-    // Written on, under numbers never used.
-    live.extend(write(&store, 3, &[5]).unwrap());
-    live.remove(&5);
-    assert_eq!(live.last(), Some(&32));
-    check(&store, &live);
 }
 
 #[test]
 fn a_kill_at_any_step_leaves_the_earlier_store_and_the_next_call_begins_anew() {
     let root = tempfile::tempdir().unwrap();
-    let dir = format_3(root.path());
+    let (dir, dimension) = format_3(root.path());
     let old = earlier(&dir);
     let expected = held_earlier(&old);
     let mut kills = 0;
@@ -252,7 +229,7 @@ fn a_kill_at_any_step_leaves_the_earlier_store_and_the_next_call_begins_anew() {
         let world = world_of(disk.clone(), root.path());
         let log = world.log();
         disk.left.store(calls, Ordering::SeqCst);
-        let taken = take_over(&old, &log, &dir, space(DIMENSION), OPTIONS);
+        let taken = take_over(&old, &log, &dir, space(dimension), OPTIONS);
         if let Ok(store) = taken {
             assert_eq!(held(&store), expected);
             break;
@@ -263,7 +240,7 @@ fn a_kill_at_any_step_leaves_the_earlier_store_and_the_next_call_begins_anew() {
         if calls % 5 == 4 {
             // Resumed, and then from the beginning again.
             let world = world_of(Dying::after(i64::MAX), root.path());
-            let store = take_over(&old, &world.log(), &dir, space(DIMENSION), OPTIONS).unwrap();
+            let store = take_over(&old, &world.log(), &dir, space(dimension), OPTIONS).unwrap();
             assert_eq!(held(&store), expected);
             drop(store);
             world.log().forget(old.identity());
@@ -284,7 +261,7 @@ fn a_kill_at_any_step_leaves_the_earlier_store_and_the_next_call_begins_anew() {
 #[test]
 fn without_room_for_all_of_it_nothing_is_written() {
     let root = tempfile::tempdir().unwrap();
-    let dir = format_3(root.path());
+    let (dir, dimension) = format_3(root.path());
     let old = earlier(&dir);
     let disk = Dying { available: (32 << 20) + 1000, ..Dying::after(i64::MAX) };
     let world = world_of(disk, root.path());
@@ -292,7 +269,7 @@ fn without_room_for_all_of_it_nothing_is_written() {
         || -> BTreeSet<_> { std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect() };
     let log = world.log();
     let before = names();
-    let full = take_over(&old, &log, &dir, space(DIMENSION), OPTIONS).unwrap_err();
+    let full = take_over(&old, &log, &dir, space(dimension), OPTIONS).unwrap_err();
     // What sled takes for thirty documents is more than the thousand bytes that are left.
     assert!(matches!(full, StoreError::DiskFull { .. }), "{full}");
     assert_eq!(names(), before);
@@ -302,11 +279,11 @@ fn without_room_for_all_of_it_nothing_is_written() {
 fn segments_that_nobody_says_are_remains_are_not_removed() {
     let root = tempfile::tempdir().unwrap();
     let world = world_of(Dying::after(i64::MAX), root.path());
-    let dir = format_3(root.path());
+    let (dir, dimension) = format_3(root.path());
     let old = earlier(&dir);
     let log = world.log();
     std::fs::create_dir(dir.join("0000000001")).unwrap();
-    let error = take_over(&old, &log, &dir, space(DIMENSION), OPTIONS).unwrap_err();
+    let error = take_over(&old, &log, &dir, space(dimension), OPTIONS).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
     assert!(dir.join("0000000001").exists() && !dir.join(BEGUN_FILE).exists());
 }
@@ -315,10 +292,13 @@ fn segments_that_nobody_says_are_remains_are_not_removed() {
 fn a_store_whose_manifest_is_lost_is_not_made_anew_of_the_earlier_one() {
     let root = tempfile::tempdir().unwrap();
     let world = world_of(Dying::after(i64::MAX), root.path());
-    let dir = format_3(root.path());
+    let (dir, dimension) = format_3(root.path());
     let old = earlier(&dir);
-    let store = take_over(&old, &world.log(), &dir, space(DIMENSION), OPTIONS).unwrap();
-    write(&store, 1, &[]).unwrap();
+    let store = take_over(&old, &world.log(), &dir, space(dimension), OPTIONS).unwrap();
+    let (number, ..) = held(&store)[0];
+    let mut batch = StoreBatch::default();
+    batch.bury(number, store.snapshot().head(number, &dir).unwrap().unwrap().passages());
+    store.commit(batch).unwrap();
     drop(store);
     for entry in world.disk.list(&dir).unwrap() {
         let path = dir.join(&entry.name);
@@ -330,7 +310,7 @@ fn a_store_whose_manifest_is_lost_is_not_made_anew_of_the_earlier_one() {
     drop(old);
     for _ in 0..2 {
         let old = earlier(&dir);
-        let error = take_over(&old, &world.log(), &dir, space(DIMENSION), OPTIONS).unwrap_err();
+        let error = take_over(&old, &world.log(), &dir, space(dimension), OPTIONS).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         world.stop();
     }
