@@ -13,7 +13,7 @@ use distilface::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::server::Server;
+use super::process::Server;
 
 async fn upsert_and_find(channel: &Channel, id: &str) {
     let vector = || Vector { values: vec![1.0, 0.0] };

@@ -16,7 +16,7 @@ use distilface::{
 };
 use tonic::transport::Channel;
 
-use super::{Random, server::Server};
+use super::{Random, process::Server};
 
 const DIMENSION: u32 = 384;
 const VECTORS: u64 = 20_000;

@@ -31,8 +31,11 @@ use distilface::{
     vector::{Dim, Metric, Vector},
 };
 
+mod crasher;
 mod handles;
+mod history;
 mod load;
+mod process;
 mod server;
 
 const ROUNDS: u64 = 50;

@@ -5,9 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -20,87 +17,15 @@ use distilface::{
         collections_client::CollectionsClient, documents_client::DocumentsClient, search_client::SearchClient,
     },
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-use super::Random;
+use super::{Random, process::Server};
 
 const ROUNDS: u64 = 50;
 const COLLECTION: &str = "killed";
 /// Different documents; fewer than are sent, so many replace another.
 const DOCUMENTS: u64 = 60;
 const REQUEST_DOCUMENTS: u64 = 4;
-
-/// A server as a process of its own; killed when dropped.
-pub(super) struct Server {
-    child: Child,
-    pub(super) channel: Channel,
-    /// Host and port.
-    pub(super) address: String,
-}
-
-impl Server {
-    pub(super) async fn start(data: &Path) -> Self {
-        Server::start_as(Command::new(env!("CARGO_BIN_EXE_distilface")), data).await
-    }
-
-    /// With at most so many files open.
-    pub(super) async fn start_with_files(data: &Path, files: u32) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
-        command.arg(env!("CARGO_BIN_EXE_distilface"));
-        Server::start_as(command, data).await
-    }
-
-    async fn start_as(mut command: Command, data: &Path) -> Self {
-        let mut child = command
-            .args([
-                "serve",
-                "--json",
-                "--listen",
-                "127.0.0.1:0",
-                "--metrics-listen",
-                "off",
-                "--device",
-                "cpu",
-            ])
-            .args(["--model", concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny")])
-            .arg("--data")
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&line)
-            .unwrap_or_else(|e| panic!("the server said {line:?}: {e}; run `make setup` first"));
-        let address = said["address"].as_str().unwrap();
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let address = url.trim_start_matches("http://").to_owned();
-        let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
-        Server { child, channel, address }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Asks it to end, and waits until it does. Its exit code.
-    pub(super) fn terminate(mut self) -> Option<i32> {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Gone already, as a rule.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn name(document: u64) -> String {
     format!("document-{document:02}")
