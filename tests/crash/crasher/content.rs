@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::OnceLock,
 };
 
 use distilface::proto::{
@@ -36,15 +37,27 @@ pub(crate) struct Shape {
     pub(crate) batch: u64,
 }
 
-/// Bytes that do not become fewer by packing them.
-fn noise(random: &mut Random, len: u64) -> String {
+/// Characters of which `noise` is a part: too many for a packer to find one part in another.
+const NOISE_BYTES: u64 = 16 << 20;
+
+/// Characters that do not become fewer by packing them; some of many that are made once, since long texts are needed fast.
+fn noise(random: &mut Random, len: u64) -> &'static str {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(len as usize + 10);
-    while (text.len() as u64) < len {
-        let bits = random.next();
-        text.extend((0..10).map(|n| DIGITS[(bits >> (6 * n)) as usize & 63] as char));
-    }
-    text
+    static ALL: OnceLock<String> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let mut random = Random(7);
+        let mut all = String::with_capacity(NOISE_BYTES as usize + 10);
+        while (all.len() as u64) < NOISE_BYTES {
+            let mut bits = random.next();
+            for _ in 0..10 {
+                all.push(DIGITS[bits as usize & 63] as char);
+                bits >>= 6;
+            }
+        }
+        all
+    });
+    let start = random.below(NOISE_BYTES - len) as usize;
+    &all[start..start + len as usize]
 }
 
 const WORDS: [&str; 12] =
@@ -88,7 +101,7 @@ impl Shape {
             (0..sentences).map(sentence).collect()
         } else {
             let len = self.noise.0 + random.below(self.noise.1 + 1);
-            noise(&mut random, len)
+            noise(&mut random, len).to_owned()
         }
     }
 

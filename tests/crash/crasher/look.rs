@@ -31,9 +31,10 @@ const K: usize = 10;
 /// Figures of a collection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Figures {
-    pub(crate) documents: u64,
-    /// Of the graph against an exact scan, if there are enough documents to tell.
+    /// Of the server's own choice against an exact scan, if there are enough documents to tell.
     pub(crate) recall: Option<f64>,
+    /// Of the queries by which recall was measured, those for which the server chose the graph.
+    pub(crate) by_graph: u64,
     /// Bytes of texts and vectors that are stored.
     pub(crate) live_bytes: u64,
 }
@@ -100,8 +101,8 @@ impl<'a> Look<'a> {
             self.filter(&all).await?;
         }
         self.find_itself(&all).await?;
-        let recall = if documents > 10 * K as u64 { Some(self.recall().await?) } else { None };
-        Ok((hot, Figures { documents, recall, live_bytes }))
+        let (recall, by_graph) = if documents > 10 * K as u64 { self.recall().await? } else { (None, 0) };
+        Ok((hot, Figures { recall, by_graph, live_bytes }))
     }
 
     /// All documents, page by page; their bytes and their passages.
@@ -143,7 +144,7 @@ impl<'a> Look<'a> {
         ids.extend((0..self.shape().documents).map(|n| format!("d{n:05}")).filter(|id| !there.contains(id)));
         ids.push("nobody".into());
         let (mut got, mut missing) = (Vec::new(), 0);
-        for ids in ids.chunks(200) {
+        for ids in ids.chunks(50) {
             let call = GetDocumentsRequest { collection: self.name(), ids: ids.to_vec(), with_vectors: true };
             let answer = self.documents.get(call).await?.into_inner();
             missing += answer.missing.len();
@@ -267,17 +268,22 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// How many of the nearest the server finds by its own choice, of those that an exact scan finds.
-    async fn recall(&mut self) -> Result<f64, Status> {
-        let mut agree = 0;
+    /// How many of the nearest the server finds by its own choice, of those that an exact scan finds; and how often it
+    /// chose the graph.
+    async fn recall(&mut self) -> Result<(Option<f64>, u64), Status> {
+        let (mut agree, mut by_graph) = (0, 0);
         for _ in 0..QUERIES {
             let query = Some(self.query());
-            let call = SearchRequest { query, k: K as u32, without_payload: true, ..Default::default() };
+            let mut call = SearchRequest { query, k: K as u32, without_payload: true, ..Default::default() };
+            call.collection = self.name();
             let exact = self.ids(SearchRequest { exact: true, ..call.clone() }).await?;
-            let found = self.ids(call).await?;
+            let answer =
+                self.search.search(SearchRequest { explain: true, ..call.clone() }).await?.into_inner();
+            by_graph += u64::from(answer.explain.is_some_and(|explain| explain.plan == "graph"));
+            let found = answer.hits;
             self.expect(found.len() == K && exact.len() == K, || format!("finds {} of {K}", found.len()));
-            agree += found.iter().filter(|id| exact.contains(id)).count();
+            agree += found.iter().filter(|hit| exact.contains(&hit.id)).count();
         }
-        Ok(agree as f64 / (QUERIES as usize * K) as f64)
+        Ok((Some(agree as f64 / (QUERIES as usize * K) as f64), by_graph))
     }
 }

@@ -17,6 +17,7 @@
 //!   could not open.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -67,7 +68,8 @@ const DISK_BYTES: u64 = 512 << 20;
 const DISK_FACTOR: u64 = 8;
 
 /// What keeps a slow machine from being taken for a fault.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
+    ("LIMITS__BYTES_IN_FLIGHT_MAX", "1073741824"),
     ("LIMITS__K_MAX", "100000"),
     ("SERVER__REQUEST_TIMEOUT", "3600"),
     ("SERVER__HEALTH_TIMEOUT", "600"),
@@ -83,7 +85,7 @@ const SHAPES: [Shape; 3] = [
         metric: Metric::Dot,
         index: IndexKind::Flat,
         documents: 200,
-        noise: (8_000, 56_000),
+        noise: (4_000, 160_000),
         batch: 8,
     },
     // Enough documents for a graph.
@@ -92,7 +94,7 @@ const SHAPES: [Shape; 3] = [
         dimension: 48,
         metric: Metric::Euclidean,
         index: IndexKind::HnswRs,
-        documents: 2_600,
+        documents: 4_000,
         noise: (0, 300),
         batch: 12,
     },
@@ -124,7 +126,13 @@ struct Tally {
     disk_bytes_max: u64,
     recall_first: Option<f64>,
     recall_least: Option<f64>,
-    figures: Vec<Figures>,
+    by_graph: u64,
+    empty_folders: usize,
+    /// The largest number of a segment in each collection's folder: so many were made in it.
+    segments: BTreeMap<PathBuf, u64>,
+    starting: Duration,
+    looking: Duration,
+    working: Duration,
 }
 
 struct Crasher {
@@ -179,6 +187,7 @@ impl Crasher {
     fn fail(&mut self, faults: &[String]) -> ! {
         self.folder.disable_cleanup(true);
         let lines: String = faults.iter().take(20).map(|fault| format!("\n- {fault}")).collect();
+        println!("{}", self.told());
         panic!(
             "seed {}, round {}: {} things that must not be; data and the server's log are kept in {}:{lines}",
             self.seed,
@@ -193,6 +202,7 @@ impl Crasher {
         match self.launch().serving().await {
             Ok(server) => {
                 self.start = begun.elapsed();
+                self.tally.starting += self.start;
                 server
             }
             Err(fault) => self.fail(&[fault]),
@@ -233,6 +243,7 @@ impl Crasher {
 
     /// Looks at everything, while nobody writes.
     async fn look(&mut self, server: &Server) {
+        let begun = Instant::now();
         let shared = Arc::clone(&self.shared);
         shared.watch.call("the look at the health".into(), self.look_at_health(server)).await;
         let mut live_bytes = 0;
@@ -250,7 +261,7 @@ impl Crasher {
             }
             live_bytes += figures.live_bytes;
             self.look_at_recall(place.shape, figures);
-            self.tally.figures.push(figures);
+            self.tally.by_graph += figures.by_graph;
         }
         let mut namer = Namer::new(self.seed, self.round << 8, Arc::clone(&shared), server.channel.clone());
         let expected = std::mem::take(&mut self.names);
@@ -259,6 +270,8 @@ impl Crasher {
             Err(status) => self.fail_by("the look at collections", &status),
         }
         shared.watch.call("the look at the folder".into(), self.look_at_folder(server, live_bytes)).await;
+        self.count_segments();
+        self.tally.looking += begun.elapsed();
         self.verdict();
     }
 
@@ -312,24 +325,45 @@ impl Crasher {
         if bytes > DISK_BYTES + DISK_FACTOR * live_bytes {
             self.shared.fault(format!("the folder has {bytes} bytes for {live_bytes} that are stored"));
         }
-        // What an unfinished creation or deletion left is removed when the next server starts, which takes a while.
+        // What an unfinished creation, deletion, sealing or merge left is removed by the next server, which takes a while.
         let mut client = CollectionsClient::new(server.channel.clone());
         let listed = client.list(ListCollectionsRequest {}).await.unwrap().into_inner().collections.len();
         let begun = Instant::now();
         loop {
-            let folders = std::fs::read_dir(self.data().join("collections")).unwrap().count();
-            if folders == listed {
-                return self.shared.check(2);
+            let folders = std::fs::read_dir(self.data().join("collections")).unwrap();
+            // A kill may come before a new folder has the mark by which it is known; then it is empty, and stays.
+            let (empty, folders): (Vec<_>, Vec<_>) = folders
+                .filter_map(Result::ok)
+                .map(|folder| folder.path())
+                .partition(|folder| is_empty(folder));
+            self.tally.empty_folders = empty.len();
+            let folders = folders.len();
+            let unfinished = unfinished_below(&self.data());
+            if folders == listed && unfinished.is_empty() {
+                return self.shared.check(3);
             }
-            if begun.elapsed() > Duration::from_secs(60) {
-                return self.shared.fault(format!("{folders} folders of {listed} collections are there"));
+            if begun.elapsed() > Duration::from_secs(120) {
+                let fault =
+                    format!("{folders} folders of {listed} collections are there, and {unfinished:?}");
+                return self.shared.fault(fault);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
+    fn count_segments(&mut self) {
+        let Ok(folders) = std::fs::read_dir(self.data().join("collections")) else { return };
+        for folder in folders.filter_map(Result::ok) {
+            let Ok(entries) = std::fs::read_dir(folder.path()) else { continue };
+            let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+            let most = self.tally.segments.entry(folder.path()).or_default();
+            *most = numbers.fold(*most, u64::max);
+        }
+    }
+
     /// Lets all clients work, ends the server at some moment, and hears how they ended.
     async fn work(&mut self, server: Server) {
+        let begun = Instant::now();
         let mut clients = Vec::new();
         for number in 0..WRITERS {
             let channel = server.connect().await;
@@ -341,9 +375,9 @@ impl Crasher {
         let namer = tokio::spawn(async move { (namer.work(expected).await, Instant::now()) });
 
         // Some moments are told by the work that is done, some by the clock.
-        let writes = self.random.below(1500);
+        let writes = self.random.below(600);
         let pause = Duration::from_micros(self.random.below(30_000));
-        let time = Duration::from_micros(self.random.below(4_000_000));
+        let time = Duration::from_micros(self.random.below(2_000_000));
         if self.random.below(3) > 0 {
             let until = self.shared.acknowledged() + writes;
             let shared = Arc::clone(&self.shared);
@@ -379,6 +413,7 @@ impl Crasher {
             self.shared.watch.call("the end of the client of collections".into(), namer).await.unwrap();
         self.look_at_end("the client of collections", &status, at < told);
         self.names = expected;
+        self.tally.working += begun.elapsed();
         self.verdict();
     }
 
@@ -411,17 +446,30 @@ impl Crasher {
         }
         let server = self.start().await;
         self.look(&server).await;
-        let Tally { kills, kills_while_starting, ends, disk_bytes_max, recall_first, recall_least, .. } =
-            &self.tally;
-        println!(
-            "seed {}: {kills} kills, {kills_while_starting} more while starting, {ends} orderly ends in {:.0?}; {} writes \
-             acknowledged, {} checks; recall {recall_first:?} at first, {recall_least:?} at least; {} MiB of disk at most",
-            self.seed,
-            begun.elapsed(),
+        println!("seed {}, {:.0?}: {}", self.seed, begun.elapsed(), self.told());
+    }
+
+    fn told(&self) -> String {
+        let tally = &self.tally;
+        format!(
+            "{} kills, {} more while starting, {} orderly ends; {} writes acknowledged, {} checks; recall {:.3} at first \
+             and {:.3} at least, {} queries by the graph; {} segments made, {} MiB of disk at most, {} empty folders left; starting took {:.1?}, \
+             looking {:.1?}, working {:.1?}",
+            tally.kills,
+            tally.kills_while_starting,
+            tally.ends,
             self.shared.acknowledged(),
             self.shared.checks(),
-            disk_bytes_max >> 20,
-        );
+            tally.recall_first.unwrap_or_default(),
+            tally.recall_least.unwrap_or_default(),
+            tally.by_graph,
+            tally.segments.values().sum::<u64>(),
+            tally.disk_bytes_max >> 20,
+            tally.empty_folders,
+            tally.starting,
+            tally.looking,
+            tally.working
+        )
     }
 }
 
@@ -443,6 +491,26 @@ fn bytes_below(folder: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.filter_map(Result::ok).map(bytes).sum()
+}
+
+/// Files and folders that are not finished, or being removed.
+fn unfinished_below(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let unfinished = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if [".new", ".gone", ".begun", ".tmp"].iter().any(|end| name.ends_with(end)) {
+            return vec![path];
+        }
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder { unfinished_below(&path) } else { Vec::new() }
+    };
+    entries.filter_map(Result::ok).flat_map(unfinished).collect()
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -118,11 +118,6 @@ impl Oracle {
         self.known.get(id)
     }
 
-    /// Everything that is known to be stored, by id.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Stored)> {
-        self.known.iter()
-    }
-
     /// The violations since the last call.
     pub(crate) fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)
