@@ -511,6 +511,10 @@ fn unfinished_below(folder: &Path) -> Vec<PathBuf> {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
+        // A description or a mark of deletion that was not finished is written over by the next one of its collection.
+        if name == "collection.new" || name == "deleting.new" {
+            return Vec::new();
+        }
         if [".new", ".gone", ".begun", ".tmp"].iter().any(|end| name.ends_with(end)) {
             return vec![path];
         }
