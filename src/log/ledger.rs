@@ -39,6 +39,7 @@ pub(crate) struct Span {
 }
 
 /// How large the log is, and what pins it.
+#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sizes {
     /// On the device, with what is made and not filled yet.
@@ -48,6 +49,7 @@ pub(crate) struct Sizes {
 }
 
 /// How large a file of the log is, and what pins it.
+#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileSizes {
     pub(crate) number: u64,
@@ -58,6 +60,7 @@ pub(crate) struct FileSizes {
     pub(crate) spans: BTreeMap<u64, Span>,
 }
 
+#[cfg(test)]
 impl Sizes {
     /// The oldest entry of a collection that the log still has.
     pub(crate) fn oldest(&self, collection: u64) -> Option<Sequence> {
@@ -113,6 +116,7 @@ impl Ledger {
         (self.files.iter().map(|file| file.bytes).sum(), self.files.get(1).map(|file| file.first))
     }
 
+    #[cfg(test)]
     pub(super) fn sizes(&self) -> Sizes {
         let ends = self.files.iter().skip(1).map(|file| Some(file.first)).chain([None]);
         let files: Vec<FileSizes> = self

@@ -43,6 +43,7 @@ mod tests;
 
 pub(crate) use committer::{Committer, Point};
 pub(crate) use error::{Damage, LogError, Suspects};
+#[cfg(test)]
 pub(crate) use ledger::Sizes;
 
 use append::Appender;
@@ -116,6 +117,7 @@ pub(crate) enum Durability {
 
 /// What is to become of a ticket whose turn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "conditions that are decided by the log come next"))]
 pub(crate) enum Check {
     /// It is written.
     Write,

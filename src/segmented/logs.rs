@@ -220,7 +220,7 @@ impl FolderLog {
     pub fn of(root: &Path, threads: &Arc<Threads>, sizes: StoreSizes) -> Result<Arc<Self>, StoreError> {
         let StoreSizes { cache_bytes, segment_bytes, log_bytes_max } = sizes;
         let file_bytes = (log_bytes_max / FILES_LEAST).clamp(64 << 10, LogOptions::FILE_BYTES) & !0xfff;
-        let log = LogOptions { file_bytes, reserve_bytes: file_bytes / 16 & !0xfff, ..LogOptions::default() };
+        let log = LogOptions { file_bytes, reserve_bytes: (file_bytes / 16) & !0xfff, ..LogOptions::default() };
         let options = FolderOptions { log, log_bytes_max, cache_bytes, segment_bytes };
         files::create_private(root).map_err(|e| StoreError::io(root, e))?;
         Ok(Self::open(&(Arc::new(RealDisk) as _), root, threads, options)?.0)
@@ -568,7 +568,7 @@ impl FolderLog {
         // What is applied later is pinned by no one yet, but is not below.
         let end = self.last.load(Ordering::SeqCst) + 1;
         let below = self.lock().values().filter_map(|known| known.needed).min().unwrap_or(end).min(end);
-        if !self.log.extent().1.is_some_and(|end| end.0 <= below) {
+        if self.log.extent().1.is_none_or(|end| end.0 > below) {
             return Ok(0);
         }
         if below > *cutting {
