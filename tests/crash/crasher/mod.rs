@@ -63,7 +63,7 @@ const ROUNDS_LEAST: u64 = 5;
 const RECALL_LESS: f64 = 0.05;
 
 /// What the data folder may have, whatever it holds.
-const DISK_BYTES: u64 = 512 << 20;
+const DISK_BYTES: u64 = 128 << 20;
 /// What it may have more for each byte that is stored.
 const DISK_FACTOR: u64 = 8;
 
@@ -196,13 +196,13 @@ impl Crasher {
     fn fail(&mut self, faults: &[String]) -> ! {
         self.folder.disable_cleanup(true);
         let lines: String = faults.iter().take(20).map(|fault| format!("\n- {fault}")).collect();
-        println!("{}", self.told());
         panic!(
-            "seed {}, round {}: {} things that must not be; data and the server's log are kept in {}:{lines}",
+            "seed {}, round {}: {} things that must not be; data and the server's log are kept in {}:{lines}\n{}",
             self.seed,
             self.round,
             faults.len(),
-            self.folder.path().display()
+            self.folder.path().display(),
+            self.told()
         );
     }
 
@@ -455,7 +455,6 @@ impl Crasher {
         }
         let server = self.start().await;
         self.look(&server).await;
-        println!("seed {}, {:.0?}: {}", self.seed, begun.elapsed(), self.told());
     }
 
     fn told(&self) -> String {
@@ -511,8 +510,8 @@ fn unfinished_below(folder: &Path) -> Vec<PathBuf> {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // A description or a mark of deletion that was not finished is written over by the next one of its collection.
-        if name == "collection.new" || name == "deleting.new" {
+        // One that was not finished is written over by the next.
+        if ["collection.new", "deleting.new", "folder.new", "segments.new"].contains(&&*name) {
             return Vec::new();
         }
         if [".new", ".gone", ".begun", ".tmp"].iter().any(|end| name.ends_with(end)) {
@@ -549,5 +548,6 @@ fn everything_acknowledged_survives_kills_and_nothing_else() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut crasher = Crasher::new(seed);
     runtime.block_on(crasher.run(Duration::from_secs(seconds.unwrap_or(SECONDS_DEFAULT))));
+    println!("seed {seed}: {}", crasher.told());
     assert!(crasher.tally.kills > 0, "the test tests nothing");
 }

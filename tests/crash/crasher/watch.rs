@@ -11,7 +11,13 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    running: Mutex<(u64, BTreeMap<u64, (String, Instant)>)>,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    last: u64,
+    calls: BTreeMap<u64, (String, Instant)>,
 }
 
 impl Watch {
@@ -22,20 +28,20 @@ impl Watch {
     pub(crate) async fn call<T>(&self, what: String, future: impl Future<Output = T>) -> T {
         let number = {
             let mut running = self.running.lock().unwrap();
-            running.0 += 1;
-            let number = running.0;
-            running.1.insert(number, (what, Instant::now()));
+            running.last += 1;
+            let number = running.last;
+            running.calls.insert(number, (what, Instant::now()));
             number
         };
         let Ok(result) = tokio::time::timeout(PATIENCE, future).await else {
-            let running = self.running.lock().unwrap().1.clone();
+            let running = self.running.lock().unwrap().calls.clone();
             let lines: String = running
                 .values()
                 .map(|(what, since)| format!("\n  {:.1?}: {what}", since.elapsed()))
                 .collect();
             panic!("something hangs; under way are:{lines}");
         };
-        self.running.lock().unwrap().1.remove(&number);
+        self.running.lock().unwrap().calls.remove(&number);
         result
     }
 }
