@@ -220,7 +220,8 @@ impl FolderLog {
     pub fn of(root: &Path, threads: &Arc<Threads>, sizes: StoreSizes) -> Result<Arc<Self>, StoreError> {
         let StoreSizes { cache_bytes, segment_bytes, log_bytes_max } = sizes;
         let file_bytes = (log_bytes_max / FILES_LEAST).clamp(64 << 10, LogOptions::FILE_BYTES) & !0xfff;
-        let log = LogOptions { file_bytes, reserve_bytes: (file_bytes / 16) & !0xfff, ..LogOptions::default() };
+        let log =
+            LogOptions { file_bytes, reserve_bytes: (file_bytes / 16) & !0xfff, ..LogOptions::default() };
         let options = FolderOptions { log, log_bytes_max, cache_bytes, segment_bytes };
         files::create_private(root).map_err(|e| StoreError::io(root, e))?;
         Ok(Self::open(&(Arc::new(RealDisk) as _), root, threads, options)?.0)
@@ -249,6 +250,8 @@ impl FolderLog {
     ) -> Result<(Arc<Self>, Vec<Damage>), StoreError> {
         let dir = root.join(LOG_DIR);
         let manifests = Manifests::look(&**disk, &root.join(COLLECTIONS_DIR))?;
+        // Half written; what counts is beside it, and the next writing replaces it.
+        let _ = disk.remove(&dir.join(FOLDER_BESIDE));
         let (identity, from) = read_or_make(&**disk, &dir, !manifests.is_empty())?;
         let mut collections: BTreeMap<u64, Known> = BTreeMap::new();
         let mut paths: Vec<Arc<Path>> = Vec::new();

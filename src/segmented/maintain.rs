@@ -183,6 +183,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::merge`].
+    #[cfg(test)]
     pub(crate) fn merge_all(&self, stop: &Stop) -> Result<usize, StoreError> {
         let count = self.0.read_state().parts.len();
         self.merge_group(0..count, stop)

@@ -235,6 +235,7 @@ impl Manifest {
     }
 
     /// Vectors of documents that are not deleted.
+    #[cfg(test)]
     pub(super) fn passages(&self) -> u64 {
         self.segments.iter().map(|segment| segment.live_passages).sum()
     }

@@ -424,6 +424,7 @@ impl Store {
     }
 
     /// Segments in its folder that it does not know, found when it was opened, and left alone.
+    #[cfg(test)]
     pub(crate) fn unknown(&self) -> &[PathBuf] {
         self.0.unknown.get().map_or(&[], Vec::as_slice)
     }
@@ -444,6 +445,7 @@ impl Store {
     }
 
     /// Documents that are not buried.
+    #[cfg(test)]
     pub(crate) fn documents(&self) -> u64 {
         self.0.read_state().documents
     }

@@ -295,6 +295,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    #[cfg(test)]
     pub(crate) fn vectors(&self, number: u64) -> Result<Option<Vec<f32>>, StoreError> {
         self.place(number)?.map_or(Ok(None), |place| match place {
             Place::Growing(put) => Ok(Some(put.vectors.clone())),

@@ -186,6 +186,38 @@ pub(crate) fn standing(dir: &Path) -> Standing {
     }
 }
 
+/// Removes what a kill left in a collection's folder before anything was in it, or half written beside what counts: the
+/// folder itself where it is empty, or a file that the next writing would replace. Only at a start, when nobody writes.
+pub(crate) fn remove_unfinished(dir: &Path) {
+    if is_link(dir) {
+        return;
+    }
+    let is_ours = dir.file_name().and_then(OsStr::to_str).is_some_and(is_folder_name);
+    // It is removed if it is empty, and not otherwise.
+    if is_ours && std::fs::remove_dir(dir).is_ok() {
+        tracing::info!(folder = %dir.display(), "an empty folder, which a creation left that was cut off, was removed");
+        return;
+    }
+    for name in [DESCRIPTION_FILE, CREATING_FILE, DELETING_FILE, SEGMENTS_FILE] {
+        let path = dir.join(format!("{name}.new"));
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file())
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "an unfinished file cannot be removed; the next writing replaces it");
+        }
+    }
+}
+
+/// Whether it is a name as collections' folders have: 14 digits of a time in hex, and a number.
+fn is_folder_name(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(time, number)| {
+        time.len() == 14
+            && time.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
 /// Whether there is a store in it, whole or not, of today's format or of an earlier one.
 pub(crate) fn has_state(dir: &Path) -> bool {
     has_earlier_state(dir) || dir.join(SEGMENTS_FILE).is_file() || segments(dir).next().is_some()
@@ -326,6 +358,23 @@ fn is_ours(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::disk::RealDisk, *};
+
+    #[test]
+    fn what_a_kill_left_half_written_goes_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = ["00000000000001-0", "00000000000002-0", "mine", "0000000000000g-0"];
+        let folders = folders.map(|name| dir.path().join(name));
+        folders.iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        for name in ["collection.new", "deleting.new", "segments.new", "collection", "other.new"] {
+            std::fs::write(folders[1].join(name), "x").unwrap();
+        }
+        folders.iter().for_each(|folder| remove_unfinished(folder));
+        assert_eq!(folders.map(|folder| folder.exists()), [false, true, true, true]);
+        let left = std::fs::read_dir(dir.path().join("00000000000002-0")).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["collection", "other.new"]);
+    }
 
     #[test]
     fn only_a_marked_folder_is_removed_and_a_removal_cut_off_stays_marked() {

@@ -47,6 +47,9 @@ impl Names {
         let folders_dir = root.join(COLLECTIONS_DIR);
         files::create_private(&folders_dir).map_err(|e| io(&folders_dir, e))?;
         keep_private(root);
+        for (_, dir) in subfolders(&folders_dir)? {
+            folder::remove_unfinished(&dir);
+        }
         let (catalog, set_aside) = open_catalog(root)?;
         let mut catalogued = catalogued(root, &catalog)?;
         let Unfinished { removable, held, findings } = unfinished(&folders_dir, &mut catalogued)?;

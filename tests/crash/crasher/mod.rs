@@ -127,7 +127,6 @@ struct Tally {
     recall_first: Option<f64>,
     recall_least: Option<f64>,
     by_graph: u64,
-    empty_folders: usize,
     /// The largest number of a segment in each collection's folder: so many were made in it.
     segments: BTreeMap<PathBuf, u64>,
     starting: Duration,
@@ -340,13 +339,7 @@ impl Crasher {
         let begun = Instant::now();
         loop {
             let folders = std::fs::read_dir(self.data().join("collections")).unwrap();
-            // A kill may come before a new folder has the mark by which it is known; then it is empty, and stays.
-            let (empty, folders): (Vec<_>, Vec<_>) = folders
-                .filter_map(Result::ok)
-                .map(|folder| folder.path())
-                .partition(|folder| is_empty(folder));
-            self.tally.empty_folders = empty.len();
-            let folders = folders.len();
+            let folders = folders.filter_map(Result::ok).count();
             let unfinished = unfinished_below(&self.data());
             if folders == listed && unfinished.is_empty() {
                 return self.shared.check(3);
@@ -461,7 +454,7 @@ impl Crasher {
         let tally = &self.tally;
         format!(
             "segments of {} bytes, log of {}; {} kills, {} more while starting, {} orderly ends; {} writes acknowledged, {} checks; recall {:.3} at first \
-             and {:.3} at least, {} queries by the graph; {} segments made, {} MiB of disk at most, {} empty folders left; starting took {:.1?}, \
+             and {:.3} at least, {} queries by the graph; {} segments made, {} MiB of disk at most; starting took {:.1?}, \
              looking {:.1?}, working {:.1?}",
             self.segment_bytes,
             self.log_bytes_max,
@@ -475,7 +468,6 @@ impl Crasher {
             tally.by_graph,
             tally.segments.values().sum::<u64>(),
             tally.disk_bytes_max >> 20,
-            tally.empty_folders,
             tally.starting,
             tally.looking,
             tally.working
@@ -510,10 +502,6 @@ fn unfinished_below(folder: &Path) -> Vec<PathBuf> {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // One that was not finished is written over by the next.
-        if ["collection.new", "deleting.new", "folder.new", "segments.new"].contains(&&*name) {
-            return Vec::new();
-        }
         if [".new", ".gone", ".begun", ".tmp"].iter().any(|end| name.ends_with(end)) {
             return vec![path];
         }
@@ -521,10 +509,6 @@ fn unfinished_below(folder: &Path) -> Vec<PathBuf> {
         if is_folder { unfinished_below(&path) } else { Vec::new() }
     };
     entries.filter_map(Result::ok).flat_map(unfinished).collect()
-}
-
-fn is_empty(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn copy(from: &Path, to: &Path) {
