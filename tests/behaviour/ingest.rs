@@ -136,7 +136,7 @@ async fn more_documents_than_allowed_in_one_request_end_the_stream() {
     server.create("c").await;
     let mut ingest = Ingest::open(&server).await;
     ingest.send(1, (0..5).map(|i| doc(i, "a cat")).collect()).await;
-    assert_refused(ingest.answer().await, Code::InvalidArgument, &["and 4, got 5"]);
+    assert_refused(ingest.answer().await, Code::InvalidArgument, &["at most 4, got 5"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
