@@ -64,7 +64,7 @@ pub struct Limits {
     /// Number of the client, since clients are served in turn. Default 0.
     pub client: u64,
     /// Keeps each vector as it is computed, so that a request that ends early can continue when it is sent
-    /// again; from [`Encoder::unfinished`]. Default: none.
+    /// again; from [`super::Encoder::unfinished`]. Default: none.
     pub unfinished: Option<Arc<Unfinished>>,
 }
 

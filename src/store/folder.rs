@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use super::acknowledged::ACKNOWLEDGED_FILE;
 use super::{Identity, StoreError, disk::Disk, private, whole};
-use crate::files;
 
 /// The description of a collection in its folder.
 pub(crate) const DESCRIPTION_FILE: &str = "collection";
@@ -121,7 +120,12 @@ impl Mark {
 /// [`StoreError::Io`], also if the folder is there.
 pub(crate) fn create(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
     let parent = dir.parent().unwrap_or(dir);
-    files::create_private(parent).map_err(|e| StoreError::io(parent, e))?;
+    // Not the data folder itself: if it was moved away, making it again would hide that.
+    match std::fs::create_dir(parent) {
+        Ok(()) => drop(private::narrow(parent).map_err(|e| StoreError::io(parent, e))?),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(StoreError::full_or_io(parent, e)),
+    }
     std::fs::create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
     private::narrow(dir).map_err(|e| StoreError::io(dir, e))?;
     disk.sync_dir(parent).map_err(|e| StoreError::io(parent, e))?;
