@@ -60,7 +60,7 @@ impl Context {
 
     /// For the engine.
     pub(super) fn caller(&self) -> Caller {
-        Caller { deadline: Some(self.deadline), client: self.client }
+        Caller { deadline: Some(self.deadline), client: self.client, ..Caller::default() }
     }
 
     /// Makes of a request what the engine takes, which is much work if the request is large. Every method reads its request

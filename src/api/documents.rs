@@ -7,7 +7,7 @@ use prost::Message;
 use super::{ApiError, Context, convert, zero::SCROLL_LIMIT};
 use crate::{
     collection::PAGE_BYTES,
-    engine::{ListingQuery, PayloadOutcome, Target, WriteStatus},
+    engine::{Caller, ListingQuery, PayloadOutcome, Target, WriteStatus},
     proto,
     value::{PointId, filter::Filter},
 };
@@ -17,15 +17,17 @@ pub(crate) async fn upsert(
     context: Context,
     request: proto::UpsertRequest,
 ) -> Result<proto::UpsertResponse, ApiError> {
-    let documents = context.read(|| {
+    let (documents, durability) = context.read(|| {
         let mode = convert::mode_from(request.mode)?;
         let documents = request.documents.into_iter().map(|document| convert::document_from(document, mode));
-        documents.collect::<Result<_, _>>()
+        let durability = convert::durability_from(request.durability)?;
+        Ok::<_, ApiError>((documents.collect::<Result<_, _>>()?, durability))
     })?;
-    let outcomes = context.engine.upsert(&request.collection, documents, context.caller()).await?;
+    let caller = Caller { durability, ..context.caller() };
+    let outcomes = context.engine.upsert(&request.collection, documents, caller).await?;
     outcomes.iter().for_each(|outcome| context.counts.document(outcome));
     let results = outcomes.into_iter().map(convert::outcome_to).collect();
-    Ok(proto::UpsertResponse { results })
+    Ok(proto::UpsertResponse { results, durability: convert::durability_to(durability) })
 }
 
 /// Changes the payloads of documents by their ids, or of all that a filter matches; their vectors stay.
@@ -41,23 +43,27 @@ pub(crate) async fn set_payload(
         replace,
         filter,
         expected_versions,
+        durability,
     } = request;
     let chosen = Chosen::read(&context, (ids, filter), expected_versions, "change")?;
     let change = context.read(|| convert::payload_change_from(payload, remove_fields, replace))?;
-    let (engine, caller) = (&context.engine, context.caller());
-    match chosen {
+    let durability = convert::durability_from(durability)?;
+    let (engine, caller) = (&context.engine, Caller { durability, ..context.caller() });
+    let mut answer = match chosen {
         Chosen::Targets(targets) => {
             let ids: Vec<String> = targets.iter().map(|target| target.id.clone()).collect();
             let outcomes = engine.set_payload(&collection, targets, change, caller).await?;
-            Ok(payloads_to(ids, outcomes))
+            payloads_to(ids, outcomes)
         }
         Chosen::Matching { filter, explained } => {
             // Before: a change may take fields that the filter names from the collection.
             let hints = engine.hints(&collection, *explained).await?;
             let counts = engine.set_payload_matching(&collection, *filter, change, caller).await?;
-            Ok(proto::SetPayloadResponse { hints, ..convert::payload_counts_to(counts) })
+            proto::SetPayloadResponse { hints, ..convert::payload_counts_to(counts) }
         }
-    }
+    };
+    answer.durability = convert::durability_to(durability);
+    Ok(answer)
 }
 
 /// What became of documents that were named.
@@ -141,18 +147,20 @@ pub(crate) async fn delete(
     context: Context,
     request: proto::DeleteDocumentsRequest,
 ) -> Result<proto::DeleteDocumentsResponse, ApiError> {
-    let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions } = request;
-    let engine = &context.engine;
+    let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions, durability } = request;
+    let durability = convert::durability_from(durability)?;
+    let (engine, caller) = (&context.engine, Caller { durability, ..context.caller() });
     let mut hints = Vec::new();
     let deleted = match Chosen::read(&context, (ids, filter), expected_versions, "delete")? {
-        Chosen::Targets(targets) => engine.delete(&collection, targets).await?,
+        Chosen::Targets(targets) => engine.delete(&collection, targets, caller).await?,
         Chosen::Matching { filter, explained } => {
             // Before: what is deleted takes its fields with it.
             hints = engine.hints(&collection, *explained).await?;
-            engine.delete_matching(&collection, *filter).await?
+            engine.delete_matching(&collection, *filter, caller).await?
         }
     };
-    Ok(proto::DeleteDocumentsResponse { deleted, hints })
+    let durability = convert::durability_to(durability);
+    Ok(proto::DeleteDocumentsResponse { deleted, hints, durability })
 }
 
 /// A page of documents, in the order of their ids.

@@ -23,6 +23,7 @@ use tracing::Instrument;
 use super::{ApiError, Context, Limits, context::bounded, convert, log_if_ours};
 use crate::{
     budget::Held,
+    engine::Caller,
     engine::EngineError,
     error::Fault,
     proto::{DocumentResult, IngestRequest, IngestResponse},
@@ -284,6 +285,7 @@ async fn write(
     };
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
+    let durability = convert::durability_from(request.durability)?;
     context.read(|| {
         let mode = convert::mode_from(request.mode)?;
         for (place, document) in request.documents.into_iter().enumerate() {
@@ -298,7 +300,8 @@ async fn write(
         }
         Ok::<_, ApiError>(())
     })?;
-    let outcomes = context.engine.ingest(collection, documents, context.caller()).await?;
+    let outcomes =
+        context.engine.ingest(collection, documents, Caller { durability, ..context.caller() }).await?;
     for ((place, id), outcome) in places.into_iter().zip(outcomes) {
         results[place] = match outcome {
             Ok(outcome) => {
@@ -308,7 +311,8 @@ async fn write(
             Err(error) => failed(id, &error),
         };
     }
-    Ok(IngestResponse { sequence: request.sequence, results })
+    let durability = convert::durability_to(durability);
+    Ok(IngestResponse { sequence: request.sequence, results, durability })
 }
 
 #[cfg(test)]

@@ -191,6 +191,7 @@ impl SetArgs {
             replace: self.replace,
             filter: filter(self.filter.as_deref()),
             expected_versions: id.cloned().zip(self.expected_version).into_iter().collect(),
+            ..SetPayloadRequest::default()
         })
     }
 
@@ -315,6 +316,7 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
                 filter: filter(expression.as_deref()),
                 expected_versions: ids.first().cloned().zip(*expected_version).into_iter().collect(),
                 ids: ids.clone(),
+                ..DeleteDocumentsRequest::default()
             };
             let response = session.documents().delete(request).await?.into_inner();
             let deleted = response.deleted;

@@ -25,6 +25,7 @@ use crate::proto::{
 };
 
 mod batch;
+mod durability;
 mod mode;
 mod origin;
 mod prune;
@@ -33,6 +34,7 @@ mod reading;
 mod tally;
 
 use batch::{Batch, Pace, Piece};
+use durability::Durability;
 use mode::Mode;
 use origin::Origins;
 use pump::{End, Pump};
@@ -65,6 +67,9 @@ pub struct IngestArgs {
     /// Whether documents are only made, only replaced, or either
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     mode: Mode,
+    /// What documents are not lost by once they are answered
+    #[arg(long, value_enum, value_name = "LOSS", default_value_t)]
+    durability: Durability,
     /// Replace documents of the same id that came from another folder, such as the one that was moved here
     #[arg(long)]
     take_over: bool,
@@ -108,7 +113,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
             let read = std::mem::replace(&mut pieces, passed);
             tokio::spawn(origins.clone().guard(there.is_some(), read, guarded));
         }
-        let to = (args.collection.as_str(), args.mode);
+        let to = (args.collection.as_str(), args.mode, args.durability);
         let mut pump = Pump::new(&app.out, session.documents(), to, &app.interrupt, shown, pace);
         // The collection is looked for when there is something to put into it: its first document tells what kind of
         // collection it must be, and a folder without documents makes none.
@@ -147,7 +152,7 @@ pub async fn run(app: &App, args: IngestArgs) -> anyhow::Result<()> {
                 () = app.interrupt.cancelled() => end = End::Interrupted,
             }
         }
-        conclude(app, session, to, &tally, (empty, end))
+        conclude(app, session, (to.0, to.1), &tally, (empty, end))
     })
     .await
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Collection, CollectionError, Condition,
+    Collection, CollectionError, Condition, Durability,
     point::Point,
     writer::{self, Call},
 };
@@ -51,7 +51,7 @@ pub enum Outcome {
     Deleted,
     /// No point of this id is stored, so nothing was removed.
     NotFound,
-    /// The condition of the write does not hold, so nothing was done. Only [`Collection::submit_each`] answers so.
+    /// The condition of the write does not hold, so nothing was done. Only with [`WriteOptions::each`].
     Refused,
 }
 
@@ -65,6 +65,16 @@ pub struct Written {
     pub version: Option<u64>,
 }
 
+/// How the writes of one call are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriteOptions {
+    /// Each write is as well done without the others: one whose condition does not hold is left out and answered with
+    /// [`Outcome::Refused`]. Default: false, and then it refuses the whole call.
+    pub each: bool,
+    /// What they must outlive when they are answered. Default: the loss of power.
+    pub durability: Durability,
+}
+
 /// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
 pub type WriteDone = Box<dyn FnOnce(Result<Vec<Written>, CollectionError>) + Send>;
 
@@ -73,18 +83,13 @@ impl Collection {
     /// condition of one does not hold, none is done and `done` hears that condition's error.
     /// Ids must be distinct within a call. Never blocks; a call that is refused at once is told so on this thread.
     pub fn submit(&self, writes: Vec<Write>, done: WriteDone) {
-        self.queue(Call { writes, each: false }, done);
+        self.submit_with(writes, WriteOptions::default(), done);
     }
 
-    /// [`Collection::submit`] of changes that are as well done without one another: one whose condition does not hold is
-    /// left out and answered with [`Outcome::Refused`], and the others become durable together.
-    pub fn submit_each(&self, writes: Vec<Write>, done: WriteDone) {
-        self.queue(Call { writes, each: true }, done);
-    }
-
-    fn queue(&self, call: Call, done: WriteDone) {
-        let writes = &call.writes;
-        let bytes = match self.admit(writes) {
+    /// [`Collection::submit`] with options.
+    pub fn submit_with(&self, writes: Vec<Write>, options: WriteOptions, done: WriteDone) {
+        let call = Call { writes, options };
+        let bytes = match self.admit(&call.writes) {
             Ok(bytes) => bytes,
             Err(error) => return writer::answer(done, Err(error)),
         };

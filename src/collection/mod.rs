@@ -49,10 +49,10 @@ pub mod point;
 
 pub(crate) use crate::segmented::Orphan;
 pub use crate::{
-    segmented::{FolderLog, StoreSizes},
+    segmented::{Durability, FolderLog, StoreSizes},
     store::Identity,
 };
-pub use admit::{Outcome, Write, WriteDone, Written};
+pub use admit::{Outcome, Write, WriteDone, WriteOptions, Written};
 pub use condition::Condition;
 pub use document::PAGE_BYTES;
 pub use error::CollectionError;

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Ask, Collection, CollectionError, CollectionOptions, CollectionSpec, Condition, Made, Means, Outcome,
-    Reads, SearchQuery, SearchTrace, Write, Written,
+    Reads, SearchQuery, SearchTrace, Write, WriteOptions, Written,
     memory::Graph,
     point::{ContentHash, Hit, Passage, Point, Revision},
     slots::NUMBERS_MAX,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    CollectionError, Outcome, Shared, Write, WriteDone, Written,
+    CollectionError, Outcome, Shared, Write, WriteDone, WriteOptions, Written,
     memory::{Arrival, Departure},
     point::Point,
     recover,
@@ -53,8 +53,7 @@ const FREED_SHARE: u64 = 16;
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) writes: Vec<Write>,
-    /// A write whose condition does not hold is left out; otherwise it refuses the whole call.
-    pub(super) each: bool,
+    pub(super) options: WriteOptions,
 }
 
 /// One call that waits.
@@ -163,6 +162,8 @@ struct Plan {
     arrivals: Vec<Arrival>,
     departures: Vec<Departure>,
     next: Numbers,
+    /// That of the call that asks for most.
+    durability: Durability,
 }
 
 /// A plan, and the answer of each of its calls if it can be done.
@@ -263,7 +264,7 @@ impl Writer {
                 Ok((mut plan, answers)) => {
                     let batch = std::mem::take(&mut plan.batch);
                     let landed = Arc::new(Landed::default());
-                    match writer.hand_in(batch, &landed) {
+                    match writer.hand_in(batch, plan.durability, &landed) {
                         Ok(()) => {
                             let dones = std::mem::take(&mut dones);
                             writer.flight = Some(Flight { plan, answers, dones, kept, landed });
@@ -355,7 +356,9 @@ impl Writer {
 
     fn plan_all(&mut self, calls: Vec<Call>) -> Result<Planned, CollectionError> {
         self.make_numbers(&calls)?;
-        let mut plan = Plan { next: self.next, ..Plan::default() };
+        let all_process = calls.iter().all(|call| call.options.durability == Durability::Process);
+        let durability = if all_process { Durability::Process } else { Durability::Power };
+        let mut plan = Plan { next: self.next, durability, ..Plan::default() };
         let mut answers = Vec::with_capacity(calls.len());
         for call in calls {
             answers.push(self.plan(call, &mut plan));
@@ -363,7 +366,12 @@ impl Writer {
         Ok((plan, answers))
     }
 
-    fn hand_in(&self, batch: StoreBatch, landed: &Arc<Landed>) -> Result<(), CollectionError> {
+    fn hand_in(
+        &self,
+        batch: StoreBatch,
+        durability: Durability,
+        landed: &Arc<Landed>,
+    ) -> Result<(), CollectionError> {
         let (landed, shared) = (Arc::clone(landed), Arc::downgrade(&self.shared));
         let done = move |result| {
             *landed.lock() = Some(result);
@@ -371,7 +379,7 @@ impl Writer {
                 shared.wake_writer();
             }
         };
-        self.shared.store.hand_in(|_| batch, Durability::Power, done)?;
+        self.shared.store.hand_in(|_| batch, durability, done)?;
         Ok(())
     }
 
@@ -445,7 +453,7 @@ impl Writer {
 
     /// Adds one call to the batch. If it cannot be done, the plan is as if it had never been.
     fn plan(&self, call: Call, plan: &mut Plan) -> Result<Vec<Written>, CollectionError> {
-        let Call { writes, each } = call;
+        let Call { writes, options: WriteOptions { each, .. } } = call;
         // Everything that can fail comes first.
         let (mut doc, mut slot, max) = (plan.next.doc, plan.next.slot, self.shared.numbers_max);
         let full = || CollectionError::Full { limit: max };

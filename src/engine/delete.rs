@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Engine, Target, backend::Backend, error::Result, payload::ATTEMPTS};
+use super::{Caller, Engine, Target, error::Result, payload::ATTEMPTS};
 use crate::{
     collection::{CollectionError, Condition, Outcome, Write, Written},
     value::{PointId, filter::Filter},
@@ -17,7 +17,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::get`]; those of [`crate::collection::Condition::check`].
-    pub async fn delete(&self, collection: &str, targets: Vec<Target>) -> Result<u64> {
+    pub async fn delete(&self, collection: &str, targets: Vec<Target>, caller: Caller) -> Result<u64> {
         self.check_open()?;
         let mut targets = self.targets(&targets)?;
         // One id twice is one deletion.
@@ -25,7 +25,8 @@ impl Engine {
         targets.dedup();
         let deletions =
             targets.into_iter().map(|(id, condition)| Write::DeleteIf { id, condition }).collect();
-        delete(&*self.find(collection)?, deletions).await
+        let backend = self.find(collection)?;
+        Ok(deleted_of(&backend.write(deletions, caller.durability).await?))
     }
 
     /// Deletes the documents that match when the call begins, and answers how many they were. One that matches no more
@@ -34,7 +35,7 @@ impl Engine {
     /// # Errors
     /// [`super::EngineError::NoCollection`]; filter and store errors; `CollectionError::Changed` for a document that
     /// others kept changing.
-    pub async fn delete_matching(&self, collection: &str, filter: Filter) -> Result<u64> {
+    pub async fn delete_matching(&self, collection: &str, filter: Filter, caller: Caller) -> Result<u64> {
         let backend = self.find(collection)?;
         let mut left = backend.ids(filter.clone()).await?;
         let mut deleted = 0;
@@ -54,7 +55,7 @@ impl Engine {
                     id: id.clone(),
                     condition: Condition::Version(*version),
                 });
-                let written = backend.write_each(deletions.collect()).await?;
+                let written = backend.write_each(deletions.collect(), caller.durability).await?;
                 deleted += deleted_of(&written);
                 let refused = some.iter().zip(&written).filter(|(_, w)| w.outcome == Outcome::Refused);
                 left.extend(refused.map(|((id, _), _)| id.clone()));
@@ -65,10 +66,6 @@ impl Engine {
             None => Ok(deleted),
         }
     }
-}
-
-async fn delete(backend: &dyn Backend, deletions: Vec<Write>) -> Result<u64> {
-    Ok(deleted_of(&backend.write(deletions).await?))
 }
 
 fn deleted_of(written: &[Written]) -> u64 {

@@ -405,8 +405,8 @@ impl Engine {
         }
         let backend = self.backend(&open);
         let written = match all_or_none {
-            AllOrNone::Yes => backend.write(writes).await?,
-            AllOrNone::No => backend.write_each(writes).await?,
+            AllOrNone::Yes => backend.write(writes, caller.durability).await?,
+            AllOrNone::No => backend.write_each(writes, caller.durability).await?,
         };
         for ((place, id, condition), written) in places.into_iter().zip(written) {
             let status = match written.outcome {

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    collection::{FolderLog, StoreSizes},
+    collection::{Durability, FolderLog, StoreSizes},
     config::{Config, NO_MODEL},
     encoder::Encoders,
     handles,
@@ -73,6 +73,8 @@ pub struct Caller {
     pub deadline: Option<Instant>,
     /// Number of the client: clients take turns at the encoder. Default 0.
     pub client: u64,
+    /// What its writes must outlive when they are answered. Default: the loss of power.
+    pub durability: Durability,
 }
 
 /// Encoders and collections in one data folder. It is cheap to share (`Arc`).

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     collection::{
-        CollectionError, Condition, Outcome, Write,
+        CollectionError, Condition, Durability, Outcome, Write,
         point::{Point, Versioned},
     },
     value::{
@@ -199,7 +199,8 @@ impl Engine {
         let until = caller.deadline.map(answer_by);
         while !left.is_empty() {
             let unfinished = || unfinished(total - left.len(), total);
-            let portion = self.change_portion(task, left.iter().take(PORTION_DOCUMENTS).cloned().collect());
+            let some = left.iter().take(PORTION_DOCUMENTS).cloned().collect();
+            let portion = self.change_portion(task, some, caller.durability);
             let outcomes = match until {
                 Some(until) if until <= Instant::now() => return Err(unfinished()),
                 // What was handed over to be written is written all the same.
@@ -230,7 +231,12 @@ impl Engine {
 
     /// Looks after the first of some documents, as many as make a portion, and at least one: reads, changes and writes
     /// them. `None` for one that somebody else wrote meanwhile.
-    async fn change_portion(&self, task: &Task, wanted: Vec<Wanted>) -> Result<Vec<Option<PayloadOutcome>>> {
+    async fn change_portion(
+        &self,
+        task: &Task,
+        wanted: Vec<Wanted>,
+        durability: Durability,
+    ) -> Result<Vec<Option<PayloadOutcome>>> {
         let ids = wanted.iter().map(|wanted| wanted.id.clone()).collect();
         let stored = task.backend.points(ids, PORTION_BYTES).await?;
         let names = task.change.set.keys().cloned().collect();
@@ -251,7 +257,7 @@ impl Engine {
             });
         }
         if !writes.is_empty() {
-            let written = task.backend.write_each(writes).await?;
+            let written = task.backend.write_each(writes, durability).await?;
             for ((place, outcome), written) in places.into_iter().zip(written) {
                 outcomes[place] = match (written.outcome, written.version) {
                     (Outcome::Updated, Some(version)) => {

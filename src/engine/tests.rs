@@ -76,7 +76,7 @@ impl Engine {
     }
 }
 
-const NEVER: Caller = Caller { deadline: None, client: 0 };
+const NEVER: Caller = Caller { deadline: None, client: 0, durability: Durability::Power };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_goes_in_and_hits_come_out_also_after_a_restart() {
@@ -317,7 +317,7 @@ async fn ranges_and_empty_questions_are_refused_with_what_is_allowed() {
         let new = NewCollection { chunk_max_tokens: max, chunk_overlap_tokens: overlap, ..collection("cut") };
         assert_eq!(engine.create_collection(new).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
-    let expired = Caller { deadline: Some(Instant::now()), client: 0 };
+    let expired = Caller { deadline: Some(Instant::now()), ..NEVER };
     assert_eq!(engine.search("notes", text(), expired).await.unwrap_err().kind(), ErrorKind::Timeout);
 }
 
@@ -458,7 +458,7 @@ async fn a_call_that_runs_out_of_time_says_how_far_it_came() {
     // More than can be encoded in the time there is; a slower machine does less of it.
     let texts: Vec<String> = (0..200_000).map(|i| format!("rain {i}")).collect();
     let deadline = Some(Instant::now() + std::time::Duration::from_secs(2));
-    let caller = Caller { deadline, client: 0 };
+    let caller = Caller { deadline, ..NEVER };
     let error = engine.encode_bulk(&encoder, texts, crate::encoder::TextKind::Raw, caller).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     let message = error.to_string();

@@ -107,11 +107,12 @@ pub(crate) struct Lost<'a> {
 }
 
 /// What must not take away a write that was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// The loss of power: answered after a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The loss of power: it is answered after a sync.
+    #[default]
     Power,
-    /// The end of the process: answered when the system has it. It is synced within [`LogOptions::sync_after`].
+    /// The end of the process: it is answered when the system has it, and synced within a second.
     Process,
 }
 

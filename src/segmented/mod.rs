@@ -39,11 +39,12 @@ use std::{
     },
 };
 
+pub use crate::log::Durability;
+pub(crate) use crate::segment::Space;
 use crate::{
     files::disk::Disk,
     store::{Identity, StoreError, body::Body},
 };
-pub(crate) use crate::{log::Durability, segment::Space};
 
 mod entries;
 mod growing;

@@ -9,6 +9,7 @@ mod collections;
 mod damage;
 mod deadlines;
 mod documents;
+mod durability;
 mod encoder;
 mod ending;
 mod harness;

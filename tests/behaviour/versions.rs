@@ -12,7 +12,12 @@ use crate::{
 };
 
 fn upsert(documents: Vec<proto::Document>, mode: WriteMode) -> proto::UpsertRequest {
-    proto::UpsertRequest { collection: "c".into(), documents, mode: mode.into() }
+    proto::UpsertRequest {
+        collection: "c".into(),
+        documents,
+        mode: mode.into(),
+        ..proto::UpsertRequest::default()
+    }
 }
 
 fn expecting(version: u64, document: proto::Document) -> proto::Document {
@@ -138,7 +143,13 @@ async fn in_a_stream_only_the_document_that_does_not_fit_fails() {
     let mut ingest = Ingest::open(&server).await;
     let send = async |ingest: &mut Ingest, mode: WriteMode, documents| {
         let (collection, mode) = ("c".to_owned(), mode.into());
-        let request = proto::IngestRequest { collection, sequence: 1, documents, mode };
+        let request = proto::IngestRequest {
+            collection,
+            sequence: 1,
+            documents,
+            mode,
+            ..proto::IngestRequest::default()
+        };
         ingest.requests.send(request).await.unwrap();
         ingest.answer().await.unwrap().unwrap().results
     };
@@ -259,7 +270,8 @@ async fn a_version_or_a_mode_that_makes_no_sense_is_refused_by_name() {
         };
         check(set(&mut server, change).await.unwrap_err(), field, &[word]);
         let collection = "c".into();
-        let delete = proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions };
+        let delete =
+            proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions, durability: 0 };
         check(server.documents.delete(delete).await.unwrap_err(), field, &[word]);
     }
     let unknown =

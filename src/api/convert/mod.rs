@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use crate::{
     api::ApiError,
     collection::{
-        CollectionStats,
+        CollectionStats, Durability,
         point::{Hit, StoredPoint},
     },
     encoder::{Embedding, Encoder, TextKind},
@@ -183,6 +183,26 @@ pub(crate) fn mode_from(mode: i32) -> Result<Condition, ApiError> {
         proto::WriteMode::InsertOnly => Condition::Absent,
         proto::WriteMode::ReplaceOnly => Condition::Present,
     })
+}
+
+/// How durable a request wants its writes.
+///
+/// # Errors
+/// [`ApiError::Field`].
+pub(crate) fn durability_from(durability: i32) -> Result<Durability, ApiError> {
+    Ok(match enum_from(durability, "durability")? {
+        proto::Durability::Unspecified | proto::Durability::Power => Durability::Power,
+        proto::Durability::Process => Durability::Process,
+    })
+}
+
+/// How durable they are, as it goes out.
+pub(crate) fn durability_to(durability: Durability) -> i32 {
+    match durability {
+        Durability::Power => proto::Durability::Power,
+        Durability::Process => proto::Durability::Process,
+    }
+    .into()
 }
 
 /// A document as it came in, in a request of this mode.

@@ -17,6 +17,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use super::{
     batch::{Answered, Batch, Fault, Mark, Pace, Piece},
+    durability::Durability,
     mode::Mode,
     tally::Tally,
 };
@@ -57,6 +58,7 @@ pub struct Pump<'a> {
     client: DocumentsClient<Channel>,
     collection: &'a str,
     mode: Mode,
+    durability: Durability,
     interrupt: &'a CancellationToken,
     understood: Arc<UnderstoodFiles>,
     progress: Progress<'a>,
@@ -74,7 +76,7 @@ impl<'a> Pump<'a> {
     pub fn new(
         out: &'a Output,
         client: DocumentsClient<Channel>,
-        (collection, mode): (&'a str, Mode),
+        (collection, mode, durability): (&'a str, Mode, Durability),
         interrupt: &'a CancellationToken,
         (bytes_total, understood): (Option<u64>, Arc<UnderstoodFiles>),
         pace: Arc<Pace>,
@@ -86,6 +88,7 @@ impl<'a> Pump<'a> {
             client,
             collection,
             mode,
+            durability,
             interrupt,
             understood,
             progress,
@@ -115,7 +118,9 @@ impl<'a> Pump<'a> {
                 let collection = self.collection.to_owned();
                 // A closed channel means a broken stream, which `answers` is about to tell.
                 let mode = self.mode.to_wire().into();
-                let _ = requests.try_send(IngestRequest { collection, sequence, documents, mode });
+                let durability = self.durability.to_wire().into();
+                let _ =
+                    requests.try_send(IngestRequest { collection, sequence, documents, mode, durability });
                 self.in_flight.insert(sequence, Sent { marks, bytes, read, at: Instant::now() });
             }
             tokio::select! {

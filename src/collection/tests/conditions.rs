@@ -7,7 +7,8 @@ use crate::error::Fault as _;
 
 pub(super) fn write_each(collection: &Collection, writes: Vec<Write>) -> Vec<Written> {
     let (send, receive) = sync_channel(1);
-    collection.submit_each(writes, Box::new(move |result| send.send(result).unwrap()));
+    let options = WriteOptions { each: true, ..WriteOptions::default() };
+    collection.submit_with(writes, options, Box::new(move |result| send.send(result).unwrap()));
     receive.recv().unwrap().unwrap()
 }
 

@@ -1,6 +1,6 @@
 //! What is acknowledged is on disk, and what is wrong with the disk is said.
 
-use super::*;
+use super::{super::Durability, *};
 use crate::error::Fault as _;
 
 /// A collection on a disk that fails when it is told to.
@@ -47,6 +47,38 @@ fn a_write_is_synced_before_it_is_acknowledged_and_an_unchanged_one_writes_nothi
     assert_eq!(outcomes(&collection, vec![upsert(point)]), [Outcome::Unchanged]);
     assert_eq!(outcomes(&collection, vec![Write::Delete(id("c"))]), [Outcome::NotFound]);
     assert_eq!(disk.0.syncs.load(Ordering::SeqCst), after);
+}
+
+/// Two seconds and more go by between some of these writes on a busy machine, so a sync may come that nobody waits for: a
+/// disk whose syncs fail gives away who waits for one.
+#[test]
+fn a_write_that_need_not_outlive_the_power_waits_for_no_sync_and_outlives_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let collection = create_on(&disk, &dir);
+    let mut random = Random(22);
+    let mut write = |name: &str, durability| {
+        let (send, answer) = std::sync::mpsc::channel();
+        let options = WriteOptions { durability, ..WriteOptions::default() };
+        let write = upsert(point(name, 1, 2, &mut random));
+        collection.submit_with(vec![write], options, Box::new(move |result| send.send(result).unwrap()));
+        answer.recv().unwrap()
+    };
+    // The log's first file is there.
+    write("a", Durability::Power).unwrap();
+    let before = disk.0.syncs.load(Ordering::SeqCst);
+    write("b", Durability::Process).unwrap();
+    write("c", Durability::Power).unwrap();
+    assert!(disk.0.syncs.load(Ordering::SeqCst) > before);
+    disk.0.sync_fails.store(true, Ordering::SeqCst);
+    write("d", Durability::Process).unwrap();
+    let error = write("e", Durability::Power).unwrap_err();
+    assert!(matches!(error, CollectionError::ReadOnly { .. }), "{error}");
+    assert_eq!(names(&collection).len(), 4);
+    drop(collection);
+    // Whether the last one is there, nobody said.
+    let found = names(&open(&place(&dir), IndexKind::Flat)).len();
+    assert!((4..=5).contains(&found), "{found}");
 }
 
 #[test]

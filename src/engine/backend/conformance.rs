@@ -6,7 +6,7 @@ use super::{reference::Reference, *};
 use crate::{
     budget::Budget,
     collection::{
-        Ask, Condition, Outcome,
+        Ask, Condition, Durability, Outcome,
         point::{ContentHash, Passage, Point},
     },
     config::{Config, DataConfig, EncoderConfig, NO_MODEL},
@@ -122,7 +122,7 @@ fn version(version: i64) -> Filter {
 /// `a` at 0 and 90 degrees, `b` at 30, `c` at 60; `b` is of version 2, the others of version 1.
 async fn three(backend: &dyn Backend) {
     let points = [point("a", 1, &[0.0, 90.0]), point("b", 2, &[30.0]), point("c", 1, &[60.0])];
-    let outcomes = backend.write(points.map(upsert).to_vec()).await.unwrap();
+    let outcomes = backend.write(points.map(upsert).to_vec(), Durability::Power).await.unwrap();
     assert_eq!(told(&outcomes), [Outcome::Inserted; 3]);
 }
 
@@ -165,7 +165,7 @@ async fn a_write_is_seen_by_every_later_call(made: &Made) {
         Write::Delete(id("c")),
         Write::Delete(id("d")),
     ];
-    let outcomes = backend.write(changes).await.unwrap();
+    let outcomes = backend.write(changes, Durability::Power).await.unwrap();
     assert_eq!(told(&outcomes), [Outcome::Unchanged, Outcome::Updated, Outcome::Deleted, Outcome::NotFound]);
     assert_eq!(
         hashes(backend, &["c", "b", "a"]).await,
@@ -183,11 +183,11 @@ async fn a_write_is_done_wholly_or_not_at_all(made: &Made) {
     let backend = &*made.one;
     three(backend).await;
     let twice = vec![upsert(point("d", 1, &[1.0])), upsert(point("d", 2, &[2.0]))];
-    assert_eq!(backend.write(twice).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(backend.write(twice, Durability::Power).await.unwrap_err().kind(), ErrorKind::Invalid);
     let condition = Condition::Absent;
     let stale = Write::UpsertIf { point: Box::new(point("b", 5, &[9.0])), condition };
     let half = vec![upsert(point("d", 1, &[1.0])), Write::Delete(id("a")), stale];
-    assert!(backend.write(half).await.is_err());
+    assert!(backend.write(half, Durability::Power).await.is_err());
     assert_eq!(backend.count(None).await.unwrap(), 3);
     assert_eq!(hashes(backend, &["b"]).await, [Some(ContentHash([2; 16]))]);
 }
@@ -207,14 +207,18 @@ async fn a_condition_is_kept(made: &Made) {
         (delete("b", Condition::Version(version + 1)), ErrorKind::Precondition),
         (delete("d", Condition::Version(version)), ErrorKind::Precondition),
     ] {
-        assert_eq!(backend.write(write).await.unwrap_err().kind(), kind);
+        assert_eq!(backend.write(write, Durability::Power).await.unwrap_err().kind(), kind);
     }
     assert_eq!(stored_version(backend, "b").await, Some(version));
-    let written = backend.write(replace("b", Condition::Version(version))).await.unwrap();
+    let written = backend.write(replace("b", Condition::Version(version)), Durability::Power).await.unwrap();
     assert_eq!(told(&written), [Outcome::Updated]);
-    let error = backend.write(replace("b", Condition::Version(version))).await.unwrap_err();
+    let error =
+        backend.write(replace("b", Condition::Version(version)), Durability::Power).await.unwrap_err();
     assert_eq!((error.kind(), error.field()), (ErrorKind::Precondition, Some("expected_version")), "{error}");
-    let written = backend.write(delete("b", Condition::Version(written[0].version.unwrap()))).await.unwrap();
+    let written = backend
+        .write(delete("b", Condition::Version(written[0].version.unwrap())), Durability::Power)
+        .await
+        .unwrap();
     assert_eq!(told(&written), [Outcome::Deleted]);
 }
 
@@ -229,19 +233,20 @@ async fn writes_are_done_each_by_itself_where_that_is_asked(made: &Made) {
         Write::DeleteIf { id: id("a"), condition: Condition::Present },
         put("e", Condition::Present),
     ];
-    let written = backend.write_each(writes).await.unwrap();
+    let written = backend.write_each(writes, Durability::Power).await.unwrap();
     assert_eq!(told(&written), [Outcome::Inserted, Outcome::Refused, Outcome::Deleted, Outcome::Refused]);
     assert_eq!((written[1].version, written[3].version), (version, None));
     assert_eq!(backend.count(None).await.unwrap(), 3);
     let twice = vec![upsert(point("f", 1, &[1.0])), upsert(point("f", 2, &[2.0]))];
-    assert_eq!(backend.write_each(twice).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(backend.write_each(twice, Durability::Power).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 async fn versions_ascend_and_are_told_everywhere(made: &Made) {
     let backend = &*made.one;
     let mut last = 0;
     for n in [1, 2, 2, 3] {
-        let written = backend.write(vec![upsert(point("a", n, &[10.0]))]).await.unwrap()[0];
+        let written =
+            backend.write(vec![upsert(point("a", n, &[10.0]))], Durability::Power).await.unwrap()[0];
         let version = written.version.unwrap();
         match written.outcome {
             Outcome::Unchanged => assert_eq!(version, last),
@@ -257,8 +262,8 @@ async fn versions_ascend_and_are_told_everywhere(made: &Made) {
     let query = PageQuery { limit: 9, ..PageQuery::default() };
     assert_eq!(backend.scroll(query, Room::unbounded()).await.unwrap().points[0].version, last);
     assert_eq!(search(backend, at(10.0, 1)).await.unwrap()[0].version, last);
-    backend.write(vec![Write::Delete(id("a"))]).await.unwrap();
-    let again = backend.write(vec![upsert(point("a", 1, &[10.0]))]).await.unwrap()[0];
+    backend.write(vec![Write::Delete(id("a"))], Durability::Power).await.unwrap();
+    let again = backend.write(vec![upsert(point("a", 1, &[10.0]))], Durability::Power).await.unwrap()[0];
     assert!(again.version.unwrap() > last);
 }
 
@@ -267,7 +272,7 @@ async fn a_write_that_nobody_waits_for_is_whole(made: &Made) {
     for n in 0..50 {
         let names = [format!("x{n}"), format!("y{n}")];
         let writes = names.map(|name| upsert(point(&name, 1, &[1.0])));
-        let write = backend.write(writes.to_vec());
+        let write = backend.write(writes.to_vec(), Durability::Power);
         // Some are dropped before they begin, some when they were handed over.
         if n % 5 == 0 {
             drop(write);
@@ -277,7 +282,7 @@ async fn a_write_that_nobody_waits_for_is_whole(made: &Made) {
         let _ = tokio::time::timeout(patience, write).await;
     }
     // Whatever was handed over is done before this one.
-    backend.write(vec![upsert(point("last", 1, &[1.0]))]).await.unwrap();
+    backend.write(vec![upsert(point("last", 1, &[1.0]))], Durability::Power).await.unwrap();
     for n in 0..50 {
         let pair = hashes(backend, &[&format!("x{n}"), &format!("y{n}")]).await;
         assert_eq!(pair[0], pair[1], "{n}");
@@ -421,7 +426,7 @@ async fn a_deadline_that_passed_is_kept(made: &Made) {
 async fn an_answer_takes_its_place_or_is_refused(made: &Made) {
     let backend = &*made.one;
     let long = Point { title: "x".repeat(5000), text: "y".repeat(5000), ..point("long", 1, &[1.0]) };
-    backend.write(vec![upsert(long)]).await.unwrap();
+    backend.write(vec![upsert(long)], Durability::Power).await.unwrap();
     let small = || Room::new(1000, &Budget::new(1 << 20));
     let page = PageQuery { limit: 1, with_text: true, ..PageQuery::default() };
     let errors = [

@@ -13,8 +13,8 @@ use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
     budget::Room,
     collection::{
-        Collection, CollectionError, CollectionStats, PAGE_BYTES, Page, Reads, SearchQuery, SearchTrace,
-        Write, WriteDone, Written,
+        Collection, CollectionError, CollectionStats, Durability, PAGE_BYTES, Page, Reads, SearchQuery,
+        SearchTrace, Write, WriteDone, WriteOptions, Written,
         point::{Hit, Revision, StoredPoint, Versioned},
     },
     engine::{EngineError, apart, catalog::Open, error::Result, opened::InUse},
@@ -107,12 +107,14 @@ impl Backend for Local {
         Box::pin(async { Ok(self.collection().await?.identity().0) })
     }
 
-    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
-        Box::pin(self.submit(move |collection, done| collection.submit(writes, done)))
+    fn write(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>> {
+        let options = WriteOptions { each: false, durability };
+        Box::pin(self.submit(move |collection, done| collection.submit_with(writes, options, done)))
     }
 
-    fn write_each(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
-        Box::pin(self.submit(move |collection, done| collection.submit_each(writes, done)))
+    fn write_each(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>> {
+        let options = WriteOptions { each: true, durability };
+        Box::pin(self.submit(move |collection, done| collection.submit_with(writes, options, done)))
     }
 
     fn search(

@@ -20,7 +20,7 @@ use super::error::Result;
 use crate::{
     budget::Room,
     collection::{
-        CollectionStats, Page, Reads, SearchQuery, SearchTrace, Write, Written,
+        CollectionStats, Durability, Page, Reads, SearchQuery, SearchTrace, Write, Written,
         point::{Hit, Revision, StoredPoint, Versioned},
     },
     index::columns::FieldsRequest,
@@ -77,19 +77,19 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     fn identity(&self) -> Answer<'_, [u8; 16]>;
 
     /// Inserts, replaces and deletes documents, each id once; an outcome for each, in order. All of a call or nothing,
-    /// answered when durable. An upsert of what is stored already, by its content hash, changes nothing. Conditions are
+    /// answered when durable as asked. An upsert of what is stored already, by its content hash, changes nothing. Conditions are
     /// looked at when the write is done, so that nobody changes a document between the look and the write.
     ///
     /// # Errors
     /// Those of [`crate::collection::Condition::check`]; `CollectionError::DuplicateId`; what the store says.
-    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>>;
+    fn write(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>>;
 
     /// [`Backend::write`], but a write whose condition does not hold is left out and answered with
     /// `Outcome::Refused`; the others are done.
     ///
     /// # Errors
     /// `CollectionError::DuplicateId`; what the store says. Nothing is done then.
-    fn write_each(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>>;
+    fn write_each(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>>;
 
     /// The best documents or passages, best first, and how they were found. `encoded` is the vector of the query's
     /// text, if it is a text. Hits take their place in the room of `reads`, which is one for all searches of a request.

@@ -13,8 +13,8 @@ use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
     budget::Room,
     collection::{
-        Ask, CollectionError, CollectionStats, Condition, Outcome, Page, Reads, SearchQuery, SearchTrace,
-        Source, Write, Written,
+        Ask, CollectionError, CollectionStats, Condition, Durability, Outcome, Page, Reads, SearchQuery,
+        SearchTrace, Source, Write, Written,
         point::{Hit, Point, Revision, StoredPoint, Versioned},
     },
     engine::{EngineError, error::Result},
@@ -186,11 +186,11 @@ impl Backend for Reference {
         Box::pin(async { Ok(self.identity) })
     }
 
-    fn write(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
+    fn write(&self, writes: Vec<Write>, _: Durability) -> Answer<'_, Vec<Written>> {
         self.answer(|points| self.change(points, writes, false))
     }
 
-    fn write_each(&self, writes: Vec<Write>) -> Answer<'_, Vec<Written>> {
+    fn write_each(&self, writes: Vec<Write>, _: Durability) -> Answer<'_, Vec<Written>> {
         self.answer(|points| self.change(points, writes, true))
     }
 

@@ -172,7 +172,7 @@ async fn a_deletion_by_filter_takes_no_document_that_was_changed_meanwhile() {
             while done.load(Ordering::Relaxed) < round {
                 tokio::task::yield_now().await;
             }
-            engine.delete_matching("notes", filter("state = \"old\"")).await.unwrap()
+            engine.delete_matching("notes", filter("state = \"old\""), NEVER).await.unwrap()
         };
         let (changed, gone) = tokio::join!(changing, deleting);
         for id in &changed {
@@ -201,14 +201,14 @@ async fn a_change_by_filter_goes_through_more_than_one_portion_and_tells_how_far
         });
         engine.upsert("v", documents.collect(), NEVER).await.unwrap();
     }
-    let late = Caller { deadline: Some(Instant::now()), client: 0 };
+    let late = Caller { deadline: Some(Instant::now()), ..NEVER };
     let error = engine.set_payload_matching("v", filter("n >= 100"), set("s", "x"), late).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(
         error.to_string().contains("0 of 1400 matching") && error.to_string().contains("same request again")
     );
     assert_eq!(engine.count("v", Some(filter("exists(s)"))).await.unwrap(), 0);
-    let patient = Caller { deadline: Some(Instant::now() + Duration::from_secs(600)), client: 0 };
+    let patient = Caller { deadline: Some(Instant::now() + Duration::from_secs(600)), ..NEVER };
     let counts = engine.set_payload_matching("v", filter("n >= 100"), set("s", "x"), patient).await.unwrap();
     assert_eq!((counts.changed, counts.unchanged, counts.failed), (1400, 0, 0));
     assert_eq!(engine.count("v", Some(filter("s = 'x'"))).await.unwrap(), 1400);
@@ -235,9 +235,9 @@ async fn fields_and_deletions_expect_versions() {
         "{error}"
     );
     assert_eq!(stale[1].as_ref().unwrap().as_ref().unwrap().status, WriteStatus::Updated);
-    let error = engine.delete("notes", vec!["b".into(), target(0)]).await.unwrap_err();
+    let error = engine.delete("notes", vec!["b".into(), target(0)], NEVER).await.unwrap_err();
     assert_eq!((error.kind(), error.field()), (ErrorKind::Precondition, Some("expected_version")), "{error}");
     assert_eq!(engine.count("notes", None).await.unwrap(), 2);
     let now = Target { id: "a".into(), expected_version: Some(changed.version) };
-    assert_eq!(engine.delete("notes", vec![now.clone(), "b".into(), now]).await.unwrap(), 2);
+    assert_eq!(engine.delete("notes", vec![now.clone(), "b".into(), now], NEVER).await.unwrap(), 2);
 }

@@ -262,7 +262,7 @@ impl Client {
     ) -> Result<Vec<DocumentResult>, Status> {
         let what = self.what(format!("upserts {} documents to {}", documents.len(), place.shape.name));
         let collection = place.shape.name.to_owned();
-        let request = UpsertRequest { collection, documents, mode: mode.into() };
+        let request = UpsertRequest { collection, documents, mode: mode.into(), ..UpsertRequest::default() };
         Ok(self.shared.watch.call(what, self.documents.upsert(request)).await?.into_inner().results)
     }
 

@@ -143,7 +143,12 @@ impl Client {
         };
         let document = Document { expected_version, ..place.shape.document(id, &content) };
         let collection = place.shape.name.to_owned();
-        let request = UpsertRequest { collection, documents: vec![document], mode: mode.into() };
+        let request = UpsertRequest {
+            collection,
+            documents: vec![document],
+            mode: mode.into(),
+            ..UpsertRequest::default()
+        };
         let event = hot.begin(id, Call::Write { tag, only });
         let what = self.what(format!("writes {id} {only:?}"));
         let answer = match self.shared.watch.call(what, self.documents.upsert(request)).await {

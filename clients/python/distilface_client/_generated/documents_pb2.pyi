@@ -15,6 +15,12 @@ class WriteMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WRITE_MODE_INSERT_ONLY: _ClassVar[WriteMode]
     WRITE_MODE_REPLACE_ONLY: _ClassVar[WriteMode]
 
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_POWER: _ClassVar[Durability]
+    DURABILITY_PROCESS: _ClassVar[Durability]
+
 class WriteStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WRITE_STATUS_UNSPECIFIED: _ClassVar[WriteStatus]
@@ -26,6 +32,9 @@ WRITE_MODE_UNSPECIFIED: WriteMode
 WRITE_MODE_ANY: WriteMode
 WRITE_MODE_INSERT_ONLY: WriteMode
 WRITE_MODE_REPLACE_ONLY: WriteMode
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_POWER: Durability
+DURABILITY_PROCESS: Durability
 WRITE_STATUS_UNSPECIFIED: WriteStatus
 WRITE_STATUS_INSERTED: WriteStatus
 WRITE_STATUS_UPDATED: WriteStatus
@@ -92,43 +101,51 @@ class DocumentResult(_message.Message):
     def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[WriteStatus, str]] = ..., error: _Optional[str] = ..., passages: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated: bool = ..., title_truncated: bool = ..., unknown_tokens: _Optional[int] = ..., version: _Optional[int] = ..., error_kind: _Optional[str] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
-    __slots__ = ("collection", "sequence", "documents", "mode")
+    __slots__ = ("collection", "sequence", "documents", "mode", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     sequence: int
     documents: _containers.RepeatedCompositeFieldContainer[Document]
     mode: WriteMode
-    def __init__(self, collection: _Optional[str] = ..., sequence: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, collection: _Optional[str] = ..., sequence: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class IngestResponse(_message.Message):
-    __slots__ = ("sequence", "results")
+    __slots__ = ("sequence", "results", "durability")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     results: _containers.RepeatedCompositeFieldContainer[DocumentResult]
-    def __init__(self, sequence: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, sequence: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "documents", "mode")
+    __slots__ = ("collection", "documents", "mode", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     documents: _containers.RepeatedCompositeFieldContainer[Document]
     mode: WriteMode
-    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
-    __slots__ = ("results",)
+    __slots__ = ("results", "durability")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[DocumentResult]
-    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class SetPayloadRequest(_message.Message):
-    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace", "filter", "expected_versions")
+    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace", "filter", "expected_versions", "durability")
     class PayloadEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +167,7 @@ class SetPayloadRequest(_message.Message):
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     payload: _containers.MessageMap[str, _common_pb2.Value]
@@ -157,10 +175,11 @@ class SetPayloadRequest(_message.Message):
     replace: bool
     filter: _common_pb2.Filter
     expected_versions: _containers.ScalarMap[str, int]
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class SetPayloadResponse(_message.Message):
-    __slots__ = ("results", "missing", "matched", "changed", "unchanged", "failed", "hints")
+    __slots__ = ("results", "missing", "matched", "changed", "unchanged", "failed", "hints", "durability")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     MATCHED_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +187,7 @@ class SetPayloadResponse(_message.Message):
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     HINTS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[DocumentResult]
     missing: _containers.RepeatedScalarFieldContainer[str]
     matched: int
@@ -175,7 +195,8 @@ class SetPayloadResponse(_message.Message):
     unchanged: int
     failed: int
     hints: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., matched: _Optional[int] = ..., changed: _Optional[int] = ..., unchanged: _Optional[int] = ..., failed: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., matched: _Optional[int] = ..., changed: _Optional[int] = ..., unchanged: _Optional[int] = ..., failed: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class GetDocumentsRequest(_message.Message):
     __slots__ = ("collection", "ids", "with_vectors")
@@ -196,7 +217,7 @@ class GetDocumentsResponse(_message.Message):
     def __init__(self, documents: _Optional[_Iterable[_Union[StoredDocument, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteDocumentsRequest(_message.Message):
-    __slots__ = ("collection", "ids", "filter", "expected_versions")
+    __slots__ = ("collection", "ids", "filter", "expected_versions", "durability")
     class ExpectedVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -208,19 +229,23 @@ class DeleteDocumentsRequest(_message.Message):
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     filter: _common_pb2.Filter
     expected_versions: _containers.ScalarMap[str, int]
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class DeleteDocumentsResponse(_message.Message):
-    __slots__ = ("deleted", "hints")
+    __slots__ = ("deleted", "hints", "durability")
     DELETED_FIELD_NUMBER: _ClassVar[int]
     HINTS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     deleted: int
     hints: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, deleted: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, deleted: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class ScrollRequest(_message.Message):
     __slots__ = ("collection", "filter", "limit", "cursor", "without_text", "with_vectors")
