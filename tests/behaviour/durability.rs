@@ -17,7 +17,7 @@ async fn every_write_says_how_durable_it_is_and_an_unknown_wish_is_refused() {
         (Durability::Process, Durability::Process),
     ] {
         let (collection, durability) = ("c".to_owned(), asked.into());
-        let documents = vec![doc("1", &format!("a cat, {asked:?}")), doc("2", "a dog")];
+        let documents = vec![doc("1", format!("a cat, {asked:?}")), doc("2", "a dog")];
         let upsert = proto::UpsertRequest { collection, documents, durability, ..Default::default() };
         let answer = server.documents.upsert(upsert).await.unwrap().into_inner();
         assert_eq!(answer.durability(), given);
