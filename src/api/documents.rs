@@ -47,7 +47,7 @@ pub(crate) async fn set_payload(
     } = request;
     let chosen = Chosen::read(&context, (ids, filter), expected_versions, "change")?;
     let change = context.read(|| convert::payload_change_from(payload, remove_fields, replace))?;
-    let durability = convert::durability_from(durability)?;
+    let durability = context.read(|| convert::durability_from(durability))?;
     let (engine, caller) = (&context.engine, Caller { durability, ..context.caller() });
     let mut answer = match chosen {
         Chosen::Targets(targets) => {
@@ -148,7 +148,7 @@ pub(crate) async fn delete(
     request: proto::DeleteDocumentsRequest,
 ) -> Result<proto::DeleteDocumentsResponse, ApiError> {
     let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions, durability } = request;
-    let durability = convert::durability_from(durability)?;
+    let durability = context.read(|| convert::durability_from(durability))?;
     let (engine, caller) = (&context.engine, Caller { durability, ..context.caller() });
     let mut hints = Vec::new();
     let deleted = match Chosen::read(&context, (ids, filter), expected_versions, "delete")? {

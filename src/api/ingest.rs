@@ -285,7 +285,7 @@ async fn write(
     };
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
-    let durability = convert::durability_from(request.durability)?;
+    let durability = context.read(|| convert::durability_from(request.durability))?;
     context.read(|| {
         let mode = convert::mode_from(request.mode)?;
         for (place, document) in request.documents.into_iter().enumerate() {

@@ -372,11 +372,13 @@ impl Writer {
         durability: Durability,
         landed: &Arc<Landed>,
     ) -> Result<(), CollectionError> {
-        let (landed, shared) = (Arc::clone(landed), Arc::downgrade(&self.shared));
+        // The seat, and not what it shares: whoever drops the collection right after the answer must be the last to have
+        // its store.
+        let (landed, seat) = (Arc::clone(landed), self.shared.seats.get().map(|seats| seats.writer.clone()));
         let done = move |result| {
             *landed.lock() = Some(result);
-            if let Some(shared) = shared.upgrade() {
-                shared.wake_writer();
+            if let Some(seat) = seat {
+                seat.wake();
             }
         };
         self.shared.store.hand_in(|_| batch, durability, done)?;

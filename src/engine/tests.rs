@@ -440,13 +440,12 @@ async fn a_long_document_goes_on_where_an_attempt_that_ran_out_of_time_stopped()
             () = enough => {}
         }
     };
-    assert!(attempts > 1 && outcomes[0].passages > 80, "{attempts} attempts, {outcomes:?}");
+    // The last attempt may find that the one before was ended after it had stored the document.
+    let passages = engine.stats("notes", FieldsRequest::default()).await.unwrap().passages;
+    assert!(attempts > 1 && passages > 80, "{attempts} attempts, {outcomes:?}");
     // Nothing that was done is lost. What was under way when an attempt ended, one batch, the next may do again.
     let encoded = encoded(&engine) - before;
-    assert!(
-        encoded <= u64::from(outcomes[0].passages) + attempts,
-        "{encoded} of {outcomes:?}, {attempts} attempts"
-    );
+    assert!(encoded <= passages + attempts, "{encoded} of {outcomes:?}, {attempts} attempts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
