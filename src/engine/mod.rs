@@ -174,9 +174,11 @@ impl Engine {
             segment_bytes: bytes(data.segment_bytes),
             log_bytes_max: data.log_bytes_max,
         };
-        let log = FolderLog::of(&data.dir, &threads, sizes)?;
-        let shelf = Shelf::new(open_max, log, Arc::clone(&threads));
-        let names = Arc::new(Names::open(&data.dir, shelf)?);
+        let names = Names::open(&data.dir, || {
+            let log = FolderLog::of(&data.dir, &threads, sizes)?;
+            Ok(Shelf::new(open_max, log, Arc::clone(&threads)))
+        })?;
+        let names = Arc::new(names);
         let bulk_room =
             u32::try_from(config.encoder.queue_max.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Ok(Arc::new(Engine {

@@ -43,6 +43,8 @@ pub(super) enum Entry {
 /// Changes that are done together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
+    /// Segments held everything up to this entry when it was written: with segments of an earlier time it says too little.
+    pub(super) base: u64,
     /// New documents, in ascending order of their numbers.
     pub(super) puts: Vec<Arc<Put>>,
     /// Documents that are gone.
@@ -60,6 +62,8 @@ pub(super) struct Gone {
 /// What entries up to [`Carried::as_of`] did that no segment holds, so that they are not needed any more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Carried {
+    /// As [`Batch::base`].
+    pub(super) base: u64,
     /// Sequence of the last entry that this one stands for.
     pub(super) as_of: u64,
     /// Every document number given out up to then is below.
@@ -162,18 +166,28 @@ impl Text {
 impl Batch {
     /// Kind and bytes of the entry that says it.
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {
-        (BATCH, encode(&(puts_of(&self.puts), &self.buried)))
+        (BATCH, encode(&(self.base, puts_of(&self.puts), &self.buried)))
     }
 }
 
 impl Carried {
     /// Kind and bytes of the entry that says it.
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {
-        (CARRIED, encode(&(self.as_of, self.next, puts_of(&self.puts), &self.buried)))
+        (CARRIED, encode(&(self.base, self.as_of, self.next, puts_of(&self.puts), &self.buried)))
     }
 }
 
 impl Entry {
+    /// Why it cannot be applied to segments that hold everything up to `covered`; `None` if it can.
+    pub(super) fn refuses(&self, covered: u64) -> Option<String> {
+        let (Entry::Batch(Batch { base, .. }) | Entry::Carried(Carried { base, .. })) = self;
+        (*base > covered).then(|| {
+            format!(
+                "its segments hold everything up to entry {covered} of the log, and held everything up to entry {base} when the log was last written: they are of an earlier time, and documents are missing"
+            )
+        })
+    }
+
     /// What the bytes of an entry mean; `place` is what they were read from.
     ///
     /// # Errors
@@ -186,12 +200,12 @@ impl Entry {
             // It changes nothing.
             ANNOUNCED => Ok(Entry::Batch(Batch::default())),
             BATCH => {
-                let (stored, buried) = decode(bytes, place, "an entry")?;
-                Ok(Entry::Batch(Batch { puts: puts(stored)?, buried }))
+                let (base, stored, buried) = decode(bytes, place, "an entry")?;
+                Ok(Entry::Batch(Batch { base, puts: puts(stored)?, buried }))
             }
             CARRIED => {
-                let (as_of, next, stored, buried) = decode(bytes, place, "an entry")?;
-                Ok(Entry::Carried(Carried { as_of, next, puts: puts(stored)?, buried }))
+                let (base, as_of, next, stored, buried) = decode(bytes, place, "an entry")?;
+                Ok(Entry::Carried(Carried { base, as_of, next, puts: puts(stored)?, buried }))
             }
             kind => {
                 let reason = format!("it has an entry of kind {kind}");
@@ -317,7 +331,7 @@ mod tests {
     #[test]
     fn a_document_of_another_dimension_is_refused() {
         let wrong = Arc::new(Put::new(1, vec![1], "t", [&[1.0, 2.0, 3.0][..]].into_iter()));
-        let (kind, bytes) = Batch { puts: vec![wrong], buried: vec![] }.encode();
+        let (kind, bytes) = Batch { puts: vec![wrong], ..Batch::default() }.encode();
         assert!(matches!(read(kind, &bytes), Err(StoreError::Corrupt { .. })));
     }
 
@@ -345,15 +359,16 @@ mod tests {
             let vectors = [[0.5, -1.0], [f32::MIN_POSITIVE, 3.0e8]];
             let puts: Vec<_> =
                 puts.iter().map(|(number, body, text, n)| put(*number, body, text, &vectors[..*n])).collect();
-            let (kind, bytes) = Batch { puts: puts.clone(), buried: buried.clone() }.encode();
+            let (kind, bytes) = Batch { base: next, puts: puts.clone(), buried: buried.clone() }.encode();
             let Entry::Batch(batch) = read(kind, &bytes).unwrap() else { panic!("it is a batch") };
-            prop_assert_eq!((&batch.puts, &batch.buried), (&puts, &buried));
+            prop_assert_eq!((batch.base, &batch.puts, &batch.buried), (next, &puts, &buried));
             for (read, put) in batch.puts.iter().zip(&puts) {
                 prop_assert_eq!(read.text(Path::new(PLACE)).unwrap(), put.text(Path::new(PLACE)).unwrap());
             }
-            let (kind, bytes) = Carried { as_of, next, puts: puts.clone(), buried: buried.clone() }.encode();
+            let (kind, bytes) = Carried { base: 7, as_of, next, puts: puts.clone(), buried: buried.clone() }.encode();
             let Entry::Carried(carried) = read(kind, &bytes).unwrap() else { panic!("it is carried") };
-            prop_assert_eq!((carried.as_of, carried.next, carried.puts, carried.buried), (as_of, next, puts, buried));
+            prop_assert_eq!((carried.base, carried.as_of, carried.next), (7, as_of, next));
+            prop_assert_eq!((carried.puts, carried.buried), (puts, buried));
         }
 
         #[test]
@@ -368,7 +383,7 @@ mod tests {
         #[test]
         fn an_entry_that_is_cut_short_is_refused(at: prop::sample::Index) {
             let puts = vec![put(3, b"body", "a text", &[[1.0, 2.0]])];
-            let (kind, bytes) = Batch { puts, buried: vec![Gone { number: 1, passages: 2 }] }.encode();
+            let (kind, bytes) = Batch { base: 1, puts, buried: vec![Gone { number: 1, passages: 2 }] }.encode();
             prop_assert!(read(kind, &bytes[..at.index(bytes.len())]).is_err());
         }
     }

@@ -14,7 +14,7 @@
 use std::{
     collections::BTreeSet,
     ops::Range,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use roaring::RoaringBitmap;
@@ -143,7 +143,8 @@ impl Store {
             }
             let content = state.growing.begin_carrying();
             let (puts, buried) = (content.puts, content.buried);
-            let carried = Carried { as_of: state.sequence, next: state.next, puts, buried };
+            let base = shared.covered.load(Ordering::SeqCst);
+            let carried = Carried { base, as_of: state.sequence, next: state.next, puts, buried };
             (Arc::clone(&state.growing), carried)
         };
         let (kind, payload) = carried.encode();
@@ -306,6 +307,7 @@ impl Shared {
             }
         };
         kept.building.retain(|number| manifest.segments.iter().all(|segment| segment.number != *number));
+        self.covered.store(manifest.covered, Ordering::SeqCst);
         kept.manifest = manifest;
         {
             let mut state = self.write_state();

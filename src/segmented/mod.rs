@@ -34,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
 };
@@ -205,6 +205,8 @@ struct Shared {
     sealing: Mutex<()>,
     /// Held by whoever merges.
     merging: Mutex<()>,
+    /// What the manifest on the device covers, or an earlier one did.
+    covered: AtomicU64,
     /// Why what grew could not be sealed at the last try.
     stuck: Mutex<Option<String>>,
     failed: OnceLock<String>,
@@ -321,7 +323,8 @@ impl Store {
         manifest: Manifest,
         parts: Vec<Part>,
     ) -> Arc<Shared> {
-        let state = State::new(parts, manifest.covered, manifest.next_number);
+        let covered = manifest.covered;
+        let state = State::new(parts, covered, manifest.next_number);
         Arc::new(Shared {
             log,
             folder,
@@ -332,6 +335,7 @@ impl Store {
             kept: Mutex::new(Kept { next_segment: manifest.next_segment, manifest, building: Vec::new() }),
             sealing: Mutex::default(),
             merging: Mutex::default(),
+            covered: AtomicU64::new(covered),
             stuck: Mutex::default(),
             failed: OnceLock::new(),
             unknown: OnceLock::new(),
@@ -375,6 +379,7 @@ impl Store {
         }
         let shared = Self::start(Arc::clone(log), folder, options, manifest, parts);
         shared.replay()?;
+        found.check_later(&shared.folder, shared.read_state().next)?;
         found.remove(&shared.folder)?;
         let _ = shared.unknown.set(found.unknown);
         log.opened(identity);
@@ -513,7 +518,8 @@ impl Store {
         let shared = &self.0;
         let mut submitting = shared.lock_submitting();
         shared.check_open()?;
-        let StoreBatch { batch, refused } = build(submitting.next);
+        let StoreBatch { mut batch, refused } = build(submitting.next);
+        batch.base = shared.covered.load(Ordering::SeqCst);
         if let Some(reason) = refused {
             return Err(shared.invalid(reason));
         }
@@ -649,11 +655,18 @@ impl Shared {
     /// Reads what the log says after the manifest.
     fn replay(&self) -> Result<(), StoreError> {
         let Folder { identity, dimension, .. } = self.folder;
-        match self.log.left(identity, self.lock_kept().manifest.covered)? {
+        let covered = self.lock_kept().manifest.covered;
+        match self.log.left(identity, covered)? {
             Left::Entries(entries) => {
                 for read in entries {
                     let read = read?;
                     let entry = Entry::decode(read.kind, &read.bytes, dimension, &read.path)?;
+                    if let Some(reason) = entry.refuses(covered) {
+                        return Err(StoreError::corrupt(
+                            &Manifest::path(&self.folder.dir),
+                            format!("{reason}; put the newest folder of this collection back"),
+                        ));
+                    }
                     self.apply(read.sequence, &entry);
                 }
             }
@@ -692,7 +705,8 @@ impl Shared {
             puts.append(&mut content.puts);
             buried.append(&mut content.buried);
         }
-        let carried = Carried { as_of: state.sequence, next: state.next, puts, buried };
+        let base = self.covered.load(Ordering::SeqCst);
+        let carried = Carried { base, as_of: state.sequence, next: state.next, puts, buried };
         self.log
             .park(self.folder.identity, Parked { carried, sequence: state.sequence, needed: state.needed() });
     }

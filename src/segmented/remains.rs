@@ -21,6 +21,8 @@ pub(super) struct Remains {
     stay: BTreeSet<u64>,
     /// Segments that the manifest does not name although their numbers were given out before it was written.
     pub(super) unknown: Vec<PathBuf>,
+    /// Whole segments with numbers that were given out after the manifest was written.
+    later: Vec<u64>,
     is_empty: bool,
 }
 
@@ -44,6 +46,12 @@ pub(super) fn find(folder: &Folder, manifest: &Manifest) -> Result<Remains, Stor
             .filter_map(|(number, versions)| Some((*number, *versions.last()?)))
             .collect(),
         unknown: unknown.iter().map(path).collect(),
+        later: found
+            .segments
+            .iter()
+            .copied()
+            .filter(|number| *number >= manifest.next_segment.into())
+            .collect(),
         stay: named.union(&unknown).copied().collect(),
     };
     for path in &remains.unknown {
@@ -61,6 +69,25 @@ impl Remains {
     /// The version of a segment's deletions that counts; 0 if there is none.
     pub(super) fn deletions_of(&self, number: u32) -> u64 {
         self.deletions.get(&number.into()).copied().unwrap_or(0)
+    }
+
+    /// Refuses segments whose documents nobody else knows: what a kill left before the manifest was written is of documents
+    /// that are in the log, or in the segments that it was made of. `next`: every document number given out is below.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub(super) fn check_later(&self, folder: &Folder, next: u64) -> Result<(), StoreError> {
+        for number in &self.later {
+            // One that cannot be opened was not finished, or is damaged, and nothing is known of it.
+            let last = folder.last_of(*number);
+            if last.is_some_and(|last| last >= next) {
+                let reason = format!(
+                    "the segment {number:010} beside it has documents that neither it nor the log knows: it is of an earlier time; put the newest folder of this collection back"
+                );
+                return Err(StoreError::corrupt(&Manifest::path(&folder.dir), reason));
+            }
+        }
+        Ok(())
     }
 
     /// Removes what is of nobody.

@@ -610,7 +610,10 @@ impl<'a> Plan<'a> {
         let mut removable: BTreeSet<u32> =
             manifest.map(|m| m.removable.into_iter().collect()).unwrap_or_default();
         // What a repair left that was cut off is nobody's.
-        let is_left = |number: &&u64| before.is_some_and(|before| **number >= u64::from(before));
+        // A whole segment of documents that nobody else knows is of a later time, and stays.
+        let is_known = |number: u64| folder.last_of(number).is_none_or(|last| last < next_number.max(last));
+        let is_left =
+            |number: &&u64| before.is_some_and(|before| **number >= u64::from(before)) && is_known(**number);
         let found = examined.found.segments.iter().chain(examined.found.deleted.keys());
         let go = goes.iter().chain(found.filter(is_left));
         removable.extend(go.filter_map(|number| u32::try_from(*number).ok()));

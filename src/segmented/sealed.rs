@@ -67,6 +67,13 @@ impl Folder {
         Name { collection: self.identity, number: number.into() }
     }
 
+    /// The number of the last document of a segment, if it can be opened and has any.
+    pub(super) fn last_of(&self, number: u64) -> Option<u64> {
+        let name = Name { collection: self.identity, number };
+        let segment = Segment::open(&self.disk, &self.dir, name, &self.spaces, &self.cache).ok()?;
+        Some(segment.versions()?.1)
+    }
+
     /// Removes the files of a segment, if there are any.
     pub(super) fn remove_segment(&self, number: u32) -> Result<(), StoreError> {
         segment::remove(&*self.disk, &self.dir, number.into()).map_err(StoreError::from)

@@ -33,7 +33,7 @@ use crate::{
 const GRAPH_DOCUMENTS: u32 = 130;
 
 fn open(root: &Path) -> Result<Names> {
-    Names::open(root, super::tests::shelf(root)?)
+    Names::open(root, || super::tests::shelf(root))
 }
 
 fn id(n: u32) -> PointId {

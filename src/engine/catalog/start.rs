@@ -43,7 +43,8 @@ const OPENED_AT_START_MAX: usize = 16;
 impl Names {
     /// Opens the catalogue under `root`; and every collection in it if they are few, so that what is damaged is known at
     /// the start and no first search waits. Of many each is opened when it is first needed.
-    pub(in crate::engine) fn open(root: &Path, shelf: Arc<Shelf>) -> Result<Self> {
+    /// `shelf` opens the log, which comes after the catalogue: whoever has that has the folder.
+    pub(in crate::engine) fn open(root: &Path, shelf: impl FnOnce() -> Result<Arc<Shelf>>) -> Result<Self> {
         let folders_dir = root.join(COLLECTIONS_DIR);
         files::create_private(&folders_dir).map_err(|e| io(&folders_dir, e))?;
         keep_private(root);
@@ -51,6 +52,7 @@ impl Names {
             folder::remove_unfinished(&dir);
         }
         let (catalog, set_aside) = open_catalog(root)?;
+        let shelf = shelf()?;
         let mut catalogued = catalogued(root, &catalog)?;
         let Unfinished { removable, held, findings } = unfinished(&folders_dir, &mut catalogued)?;
         let folders = read_folders(&folders_dir, removable.union(&held).cloned().collect())?;

@@ -51,7 +51,7 @@ fn shelf_of(root: &Path, open_max: usize) -> Result<Arc<Shelf>> {
 }
 
 pub(super) fn open(root: &Path) -> Result<Names> {
-    Names::open(root, shelf(root)?)
+    Names::open(root, || shelf(root))
 }
 
 fn write(names: &Names, collection: &str, document: &str) {
@@ -844,7 +844,7 @@ fn what_is_of_another_collection_is_refused_by_name_until_it_is_put_back() {
         };
         swap();
         let before = (bytes_in(&b), bytes_in(&c));
-        let names = Names::open(&root, shelf_of(&root, open_max).unwrap()).unwrap();
+        let names = Names::open(&root, || shelf_of(&root, open_max)).unwrap();
         for (n, name) in (1..).zip(NAMES) {
             if open_max == 1 && ["b", "c"].contains(&name) {
                 // Not opened yet, so nobody has told it.

@@ -339,6 +339,20 @@ impl RepairedPart {
 
 /// Takes the lock of a folder that is one of ours.
 fn take(dir: &Path) -> Result<DataLock> {
+    // Whoever may not look into it must not hear that nothing is there.
+    if let Err(error) = std::fs::read_dir(dir) {
+        let dir = dir.display();
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("there is no data folder {dir}; give another one with --data")
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!("{dir} cannot be read by this user; run this as the user whose data it is")
+            }
+            _ => format!("{dir} cannot be read: {error}; give another data folder with --data"),
+        };
+        return Err(EngineError::BadRequest { reason });
+    }
     let is_ours = ["log", COLLECTIONS_DIR, CATALOG_DIR].iter().any(|name| dir.join(name).is_dir());
     if !is_ours {
         let reason = format!(

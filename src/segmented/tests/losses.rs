@@ -404,3 +404,69 @@ fn a_store_that_is_opened_twice_is_refused() {
     drop(store);
     check(&world.open().unwrap(), &BTreeSet::from([0, 1]));
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to)
+        } else {
+            _ = std::fs::copy(entry.path(), to).unwrap()
+        }
+    }
+}
+
+/// A copy of an earlier time in the place of a folder, whole or over it, is refused whatever the log has still of what came
+/// after, and no file of it goes.
+#[test]
+fn a_folder_of_an_earlier_time_is_refused_and_keeps_every_segment() {
+    for (carries, writes_more, is_merged) in
+        [(true, false, false), (false, true, false), (false, false, true), (true, true, true)]
+    {
+        let context = format!("carries {carries}, writes more {writes_more}, merged {is_merged}");
+        let (root, world) = world();
+        let store = world.create();
+        write(&store, 5, &[]).unwrap();
+        store.seal().unwrap();
+        let dir = world.dir();
+        let copied = root.path().join("copy");
+        copy(&dir, &copied);
+        let mut live: BTreeSet<u64> = (0..5).collect();
+        live.extend(write(&store, 9, &[]).unwrap());
+        store.seal().unwrap();
+        if writes_more {
+            live.extend(write(&store, 2, &[]).unwrap());
+        }
+        if carries {
+            live.extend(write(&store, 1, &[]).unwrap());
+            store.carry_forward().unwrap();
+        }
+        // What the segments hold is cut off from the log.
+        let other = create_other(&world);
+        for _ in 0..40 {
+            write(&other, 5, &[]).unwrap();
+            other.seal().unwrap();
+            world.log().cut().unwrap();
+        }
+        drop((store, other));
+        world.stop();
+        let newest = root.path().join("newest");
+        copy(&dir, &newest);
+        if !is_merged {
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
+        copy(&copied, &dir);
+        let before = world.names();
+        if carries || writes_more || is_merged {
+            let error = world.open().unwrap_err();
+            assert!(error.to_string().contains("of an earlier time"), "{context}: {error}");
+            assert_eq!(world.names(), before, "{context}");
+        }
+        world.stop();
+        std::fs::remove_dir_all(&dir).unwrap();
+        copy(&newest, &dir);
+        check(&world.open().unwrap(), &live);
+    }
+}

@@ -219,6 +219,8 @@ pub(super) struct Replay {
     pub(super) next: u64,
     /// Entries, or documents of entries, that mean nothing: what is wrong with them.
     pub(super) unread: Vec<String>,
+    /// Entries were written with segments of a later time than these.
+    is_ahead: bool,
 }
 
 /// All that is kept of a collection, read.
@@ -597,6 +599,10 @@ impl<'a> Examined<'a> {
                     continue;
                 }
             };
+            if let Some(reason) = entry.refuses(covered).filter(|_| is_needed && !replay.is_ahead) {
+                replay.is_ahead = true;
+                self.faults.push(Fault::repairable(&Manifest::path(&self.known.dir), None, reason));
+            }
             let (puts, buried) = match entry {
                 Entry::Batch(batch) => (batch.puts, batch.buried),
                 Entry::Carried(Carried { next, puts, buried, .. }) => {
