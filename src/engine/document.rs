@@ -22,11 +22,12 @@ pub struct Document {
 /// A stored document that a change is meant for. An id alone is any version of it.
 ///
 /// ```
-/// # use distilface::engine::{Engine, EngineError, Target};
+/// # use distilface::engine::{Caller, Engine, EngineError, Target};
 /// # async fn delete(engine: &Engine, version: u64) -> Result<(), EngineError> {
 /// // Whatever version it has; then only the version that was read.
-/// engine.delete("places", vec!["east".into()]).await?;
-/// engine.delete("places", vec![Target { id: "north".into(), expected_version: Some(version) }]).await?;
+/// engine.delete("places", vec!["east".into()], Caller::default()).await?;
+/// let north = Target { id: "north".into(), expected_version: Some(version) };
+/// engine.delete("places", vec![north], Caller::default()).await?;
 /// # Ok(())
 /// # }
 /// ```
