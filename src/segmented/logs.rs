@@ -715,7 +715,9 @@ fn read_or_make(disk: &dyn Disk, dir: &Path, is_needed: bool) -> Result<(log::Id
 fn folder_file_damaged(dir: &Path, reason: &str) -> StoreError {
     StoreError::corrupt(
         &dir.join(FOLDER_FILE),
-        format!("{reason}; put `{LOG_DIR}` back from a backup, with the collections of the same backup"),
+        format!(
+            "{reason}; `distilface repair` makes it again of the log's files, or put `{LOG_DIR}` back from a backup, with the collections of the same backup"
+        ),
     )
 }
 

@@ -1007,3 +1007,15 @@ fn a_disk_that_others_fill_is_said_reads_go_on_and_writes_come_back() {
     assert_eq!(names.now().collections.keys().collect::<Vec<_>>(), ["a", "b", "c", "e", "new"]);
     assert_eq!(names.findings(), []);
 }
+
+/// A manifest that is lost is damage for whoever verifies, too, and no sign of an earlier version.
+#[test]
+fn a_collection_without_its_manifest_is_not_called_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let verified = || super::verify::verify_folder(dir.path(), &Stop::default(), |_, _| ()).unwrap();
+    assert!(verified().collections.iter().all(|collection| collection.whole));
+    fs::remove_file(folder_of(dir.path(), "c").join("segments")).unwrap();
+    let damaged = verified().collections.into_iter().filter(|collection| !collection.whole);
+    assert_eq!(damaged.map(|collection| collection.name).collect::<Vec<_>>(), ["c"]);
+}

@@ -420,7 +420,7 @@ impl Found {
                     description.folder, description.info.name
                 ));
             }
-            Ok(Some(_)) if !has_segments && folder::has_state(&dir) => {
+            Ok(Some(_)) if !has_segments && folder::has_earlier_state(&dir) => {
                 return left("an earlier version kept it; the next start takes it over");
             }
             Ok(Some(description)) => (description.info.name.clone(), known(&dir, &description)),
