@@ -119,6 +119,8 @@ pub struct FolderLog {
     cutting: Mutex<u64>,
     /// Something was written that its writer wanted no sync for, and that may not be synced yet.
     is_unsynced: AtomicBool,
+    /// Held while that is synced: whoever finds nothing to sync must not find a sync that is under way.
+    syncing: Mutex<()>,
     /// They must outlive the last turn, which is waited for.
     _threads: Arc<Threads>,
 }
@@ -326,6 +328,7 @@ impl FolderLog {
             last: AtomicU64::new(last),
             cutting: Mutex::new(from),
             is_unsynced: AtomicBool::new(false),
+            syncing: Mutex::default(),
             _threads: Arc::clone(threads),
         };
         Ok((Arc::new(log), damages))
@@ -418,12 +421,13 @@ impl FolderLog {
     /// # Errors
     /// As [`super::Store::commit`].
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.is_unsynced.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
         let (told, answer) = mpsc::sync_channel(1);
-        self.log.sync(move |synced: Result<Sequence, LogError>| _ = told.send(synced.map(drop)))?;
-        let synced = answer.recv().unwrap_or(Err(LogError::Closed));
+        let done = move |synced: Result<Sequence, LogError>| _ = told.send(synced.map(drop));
+        let synced = self.log.sync(done).and_then(|()| answer.recv().unwrap_or(Err(LogError::Closed)));
         if synced.is_err() {
             self.is_unsynced.store(true, Ordering::SeqCst);
         }

@@ -19,6 +19,7 @@ use crate::{
 
 mod damage;
 mod losses;
+mod mixed;
 mod taking_over;
 
 const DIMENSION: u32 = 3;
