@@ -315,11 +315,11 @@ impl Collection {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Stops the writer after what is queued, saves the index files, syncs, and closes the store. Idempotent.
+    /// Stops the writer after what is queued, syncs, saves the index files, and closes the store. Idempotent.
     ///
     /// # Errors
-    /// Store errors; acknowledged writes are durable even then. A graph that cannot be saved is only told: it is built
-    /// again.
+    /// Store errors; acknowledged writes are as durable as they asked for even then. A graph that cannot be saved is only
+    /// told: it is built again.
     pub fn close(&self) -> Result<(), CollectionError> {
         let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.end_turns();
@@ -327,12 +327,16 @@ impl Collection {
             return Ok(());
         }
         let view = self.shared.view();
+        let sequence = self.shared.store.sequence();
+        // Before the graph: one that knows more than is left after a loss of power is proof that the log is damaged.
+        let synced = self.shared.store.sync();
+        let is_savable = synced.is_ok() && self.shared.read_only().is_none();
         let saved = match &view.graph {
-            Some(graph) if !graph.index.is_empty() && self.shared.read_only().is_none() => indexer::save(
+            Some(graph) if !graph.index.is_empty() && is_savable => indexer::save(
                 &self.shared.dir,
                 graph,
                 &view.table,
-                (self.identity(), self.shared.store.sequence()),
+                (self.identity(), sequence),
                 &**self.shared.store.log().disk(),
             ),
             _ => Ok(()),
@@ -344,7 +348,7 @@ impl Collection {
             tracing::warn!(dir = %self.shared.dir.display(), error, "the graph is not saved; the next start builds it again");
             indexer::discard_unfinished(&self.shared.dir);
         }
-        Ok(closed?)
+        Ok(synced.and(closed)?)
     }
 }
 

@@ -608,6 +608,15 @@ impl Store {
         Ok(())
     }
 
+    /// Makes durable all that can be read, also what was written for [`Durability::Process`]. Whoever saves what was made of
+    /// it calls this before.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.0.log.sync()
+    }
+
     /// Takes no further batch, waits until those that it took are answered, and leaves to the log what no segment holds.
     /// Idempotent; what was committed needs it not.
     ///

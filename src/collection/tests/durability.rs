@@ -1,7 +1,12 @@
 //! What is acknowledged is on disk, and what is wrong with the disk is said.
 
+use std::{sync::Mutex, time::Duration};
+
 use super::{super::Durability, *};
-use crate::error::Fault as _;
+use crate::{
+    error::Fault as _,
+    log::{self, Points},
+};
 
 /// A collection on a disk that fails when it is told to.
 fn create_on(disk: &FaultyDisk, dir: &tempfile::TempDir) -> Arc<Collection> {
@@ -79,6 +84,63 @@ fn a_write_that_need_not_outlive_the_power_waits_for_no_sync_and_outlives_the_pr
     // Whether the last one is there, nobody said.
     let found = names(&open(&place(&dir), IndexKind::Flat)).len();
     assert!((4..=5).contains(&found), "{found}");
+}
+
+/// A collection with a graph, whose log syncs only when it is asked to, and tells `points` about it.
+fn create_that_syncs_only_when_asked(disk: &FaultyDisk, place: &Path, points: Points) -> Arc<Collection> {
+    let root = place.parent().and_then(Path::parent).unwrap();
+    let threads = Threads::new(1).unwrap();
+    let sync_after = Duration::from_secs(3600);
+    let log = LogOptions { sync_after, points, ..LogOptions::default() };
+    let options = FolderOptions { log, ..FolderOptions::default() };
+    let log = FolderLog::open(&(Arc::new(disk.clone()) as _), root, &threads, options).unwrap().0;
+    Collection::create(place, spec(IndexKind::HnswRs), CollectionOptions { log, threads }).unwrap()
+}
+
+fn write_for_process(collection: &Collection, point: Point) {
+    let (send, answer) = std::sync::mpsc::channel();
+    let options = WriteOptions { durability: Durability::Process, ..WriteOptions::default() };
+    collection.submit_with(vec![upsert(point)], options, Box::new(move |result| send.send(result).unwrap()));
+    answer.recv().unwrap().unwrap();
+}
+
+/// A graph of writes that the power took would be proof that the log is damaged, and the collection would be refused.
+#[test]
+fn a_graph_is_saved_only_when_what_it_knows_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(&dir);
+    // At each sync of the log, whether there was a graph.
+    let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let points = {
+        let (seen, index) = (Arc::clone(&seen), place.join("index"));
+        Points(Some(Arc::new(move |point| {
+            if point == log::Point::BeforeSync {
+                seen.lock().unwrap().push(index.exists());
+            }
+        })))
+    };
+    let collection = create_that_syncs_only_when_asked(&FaultyDisk::default(), &place, points);
+    write_for_process(&collection, point("a", 1, 5, &mut Random(24)));
+    collection.wait_indexed();
+    seen.lock().unwrap().clear();
+    collection.close().unwrap();
+    assert!(place.join("index/rows").exists());
+    assert_eq!(*seen.lock().unwrap(), [false]);
+}
+
+#[test]
+fn a_close_that_cannot_sync_says_so_and_saves_no_graph() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = place(&dir);
+    let disk = FaultyDisk::default();
+    let collection = create_that_syncs_only_when_asked(&disk, &place, Points::default());
+    write_for_process(&collection, point("a", 1, 5, &mut Random(25)));
+    collection.wait_indexed();
+    disk.0.sync_fails.store(true, Ordering::SeqCst);
+    collection.close().unwrap_err();
+    assert!(!place.join("index").exists());
+    drop(collection);
+    assert_eq!(names(&open(&place, IndexKind::HnswRs)).len(), 1, "the process ended, and the power did not");
 }
 
 #[test]
