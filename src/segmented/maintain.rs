@@ -104,6 +104,8 @@ impl Store {
             let Some(frozen) = state.frozen.clone() else { return Ok(false) };
             frozen
         };
+        // A whole segment whose documents the log has lost would look like one of a later time.
+        shared.log.sync()?;
         let (puts, mut burials) = frozen.part.live();
         let new = if puts.is_empty() {
             None
