@@ -48,10 +48,11 @@ impl Names {
         let folders_dir = root.join(COLLECTIONS_DIR);
         files::create_private(&folders_dir).map_err(|e| io(&folders_dir, e))?;
         keep_private(root);
+        let (catalog, set_aside) = open_catalog(root)?;
+        // Not before: another server may be at it, though its lock file is gone.
         for (_, dir) in subfolders(&folders_dir)? {
             folder::remove_unfinished(&dir);
         }
-        let (catalog, set_aside) = open_catalog(root)?;
         let shelf = shelf()?;
         let mut catalogued = catalogued(root, &catalog)?;
         let Unfinished { removable, held, findings } = unfinished(&folders_dir, &mut catalogued)?;

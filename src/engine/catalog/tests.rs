@@ -1019,3 +1019,19 @@ fn a_collection_without_its_manifest_is_not_called_whole() {
     let damaged = verified().collections.into_iter().filter(|collection| !collection.whole);
     assert_eq!(damaged.map(|collection| collection.name).collect::<Vec<_>>(), ["c"]);
 }
+
+#[test]
+fn a_second_start_that_finds_no_lock_changes_nothing_under_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let names = open(dir.path()).unwrap();
+    // The first one is just writing its manifest.
+    let unfinished = folder_of(dir.path(), "c").join("segments.new");
+    fs::write(&unfinished, "half").unwrap();
+    assert!(open(dir.path()).is_err());
+    assert!(unfinished.exists());
+    names.close().unwrap();
+    drop(names);
+    open(dir.path()).unwrap().close().unwrap();
+    assert!(!unfinished.exists());
+}
