@@ -110,7 +110,8 @@ pub async fn measure(
         let begun = Instant::now();
         let ingest = ingesting.then(|| {
             let documents = corpus.clone();
-            tokio::spawn(flood(served.channel.clone(), documents, Arc::clone(&stop), Arc::clone(&stored)))
+            let (stop, stored) = (Arc::clone(&stop), Arc::clone(&stored));
+            tokio::spawn(flood(served.channel.clone(), "load".into(), documents, stop, stored))
         });
         if ingesting {
             // The encoder's queue fills first.
@@ -183,9 +184,11 @@ async fn open_loop(channel: &Channel, queries: &Arc<Vec<String>>, settings: &Ask
     })
 }
 
-/// Ingests the documents again and again, as new ones each time, until told to stop.
-async fn flood(
+/// Ingests the documents again and again, as new ones each time, until told to stop. Their ids and texts begin with
+/// `name`.
+pub(super) async fn flood(
     channel: Channel,
+    name: String,
     documents: Vec<CorpusDocument>,
     stop: Arc<AtomicBool>,
     stored: Arc<AtomicU64>,
@@ -199,10 +202,10 @@ async fn flood(
             .map(|n| {
                 let document = &documents[n % documents.len()];
                 proto::Document {
-                    id: format!("load-{n}"),
+                    id: format!("{name}-{n}"),
                     title: document.title.clone(),
                     // Else the same text would be recognised the second time.
-                    text: format!("{n}. {}", document.text),
+                    text: format!("{name} {n}. {}", document.text),
                     ..proto::Document::default()
                 }
             })

@@ -1,20 +1,27 @@
-//! What `distilface bench` measures through a server: ingestion, queries, latency under load, memory.
+//! What `distilface bench` measures of the whole: ingestion, queries, latency under load, memory; and in `store/` of what
+//! keeps documents, without an encoder.
 //!
 //! A measurement gets the settings and an empty folder, tells how far it is by [`Note`], and answers with figures as plain
 //! data, each beside what it is compared with. Nothing here prints or reads arguments.
 
+pub mod encode;
 pub mod ingest;
 pub mod load;
 pub mod memory;
 pub mod queries;
 pub mod requests;
 pub mod served;
+pub mod small;
+pub mod step;
+pub mod store;
 
 use crate::{
-    encoder::EncoderError,
+    encoder::{EncoderError, OpenError},
     engine::EngineError,
     error::{ErrorKind, Fault},
     eval::{EvalError, beir::CorpusDocument},
+    finetune::FinetuneError,
+    model::ModelError,
     server::ServerError,
 };
 
@@ -45,6 +52,10 @@ pub enum BenchError {
     Document { id: String, reason: String },
     #[error("{stored} of {sent} documents were stored")]
     Lost { stored: usize, sent: usize },
+    #[error("the peer: {reason}")]
+    Peer { reason: String },
+    #[error("reading {}", path.display())]
+    Read { path: std::path::PathBuf, source: std::io::Error },
     #[error("writing {}", path.display())]
     Write { path: std::path::PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -52,7 +63,13 @@ pub enum BenchError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
     Eval(#[from] EvalError),
+    #[error(transparent)]
+    Finetune(#[from] FinetuneError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
     #[error(transparent)]
     Server(#[from] ServerError),
 }
@@ -73,16 +90,20 @@ impl Fault for BenchError {
     fn kind(&self) -> ErrorKind {
         match self {
             BenchError::NoEncoder => ErrorKind::Precondition,
-            BenchError::Unusable { .. } => ErrorKind::Invalid,
+            BenchError::Unusable { .. } | BenchError::Read { .. } => ErrorKind::Invalid,
             BenchError::Task { .. }
             | BenchError::Connect { .. }
             | BenchError::Call(_)
             | BenchError::Document { .. }
             | BenchError::Lost { .. }
+            | BenchError::Peer { .. }
             | BenchError::Write { .. } => ErrorKind::Internal,
             BenchError::Encoder(e) => e.kind(),
             BenchError::Engine(e) => e.kind(),
+            BenchError::Open(e) => e.kind(),
             BenchError::Eval(e) => e.kind(),
+            BenchError::Finetune(e) => e.kind(),
+            BenchError::Model(e) => e.kind(),
             BenchError::Server(e) => e.kind(),
         }
     }

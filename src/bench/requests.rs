@@ -45,6 +45,11 @@ impl Timings {
         self.0.saturating_record(micros);
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Duration in milliseconds by the share answered within it, in nines: 1 is 90 %, 2 is 99 %.
     pub fn curve(&self) -> Vec<(f64, f64)> {
         let nines = (1..=30).map(|n| f64::from(n) / 10.0);

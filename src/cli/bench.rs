@@ -8,14 +8,14 @@ use clap::Subcommand;
 use super::{
     App,
     eval::Scratch,
+    layout,
     signals::{block_on, stoppable},
 };
 use crate::{
-    bench::{self, memory::MemoryReport, queries::QueriesReport, with_text},
+    bench::{self, memory::MemoryReport, queries::QueriesReport, small::SmallReport, with_text},
     eval::beir,
 };
 
-mod arithmetic;
 mod encode;
 mod load;
 mod step;
@@ -62,8 +62,23 @@ enum What {
     Load(load::LoadArgs),
     /// Acknowledged writes/s and their latency through gRPC, by number of writers, without an encoder
     Writes(store::WritesArgs),
-    /// Time to open a large folder and to answer from it, and its memory and disk, without an encoder
+    /// Time to open a large folder, after a clean end and after a kill, and its memory and disk, without an encoder
     Open(store::OpenArgs),
+    /// Disk after every document was written again and again, without an encoder
+    Churn(store::ChurnArgs),
+    /// Many small collections: made, opened and searched, without an encoder
+    Many(store::ManyArgs),
+    /// Latency of queries while sealing and merging run, without an encoder
+    Beside(store::BesideArgs),
+    /// Latency of one small write beside bulk ingestion that runs flat out
+    Small {
+        /// Folder in BEIR layout; its documents are the bulk
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Length of each phase
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
     /// Resident memory: after ingesting a folder, then under a load of mixed lengths
     Memory {
         /// Folder in BEIR layout
@@ -95,6 +110,14 @@ async fn run_served(app: &App, what: What) -> anyhow::Result<()> {
         What::Load(args) => load::run(app, &args).await,
         What::Writes(args) => store::writes(app, &args).await,
         What::Open(args) => store::open(app, &args).await,
+        What::Churn(args) => store::churn(app, &args).await,
+        What::Many(args) => store::many(app, &args).await,
+        What::Beside(args) => store::beside(app, &args).await,
+        What::Small { dir, seconds } => {
+            let (corpus, folder) = (beir::load(&dir, None)?.corpus, Scratch::new("small")?);
+            let report = bench::small::measure(config, corpus, seconds, &folder.0, &note).await?;
+            app.out.result(&report, |r| small_table(r, app.out.width()))
+        }
         What::Ingest { dir, limit, rounds } => {
             let mut corpus = with_text(beir::load(&dir, None)?.corpus);
             corpus.truncate(limit.unwrap_or(usize::MAX));
@@ -159,6 +182,33 @@ fn query_table(report: &QueriesReport) -> String {
         through - bare
     );
     text
+}
+
+fn small_table(r: &SmallReport, width: usize) -> String {
+    let ms = |micros: u64| format!("{:.1}", micros as f64 / 1e3);
+    let rows: Vec<Vec<String>> = r
+        .phases
+        .iter()
+        .map(|p| {
+            vec![
+                p.name.to_owned(),
+                p.writes.to_string(),
+                ms(p.latency.p50_us),
+                ms(p.latency.p99_us),
+                ms(p.latency.max_us),
+                format!("{:.1}", p.bulk_documents_per_second),
+            ]
+        })
+        .collect();
+    let headers = ["", "#small writes", "#p50 ms", "#p99 ms", "#max ms", "#bulk documents/s"];
+    format!(
+        "{}, {} s each\n{}\np99 beside bulk is above the quiet median by {:.0} ms (same collection) and {:.0} ms (another)",
+        r.device,
+        r.seconds,
+        layout::table(&headers, &rows, width),
+        r.more_same_ms,
+        r.more_other_ms,
+    )
 }
 
 fn memory_table(r: &MemoryReport) -> String {
