@@ -238,10 +238,7 @@ impl Indexer {
             self.retired.extend(self.aside.take().map(|aside| Retired::Graph(aside.index)));
         }
         let live = view.table.live();
-        let stale = view.graph.as_ref().is_none_or(|graph| {
-            let dead = (graph.index.len() as u64).saturating_sub(live);
-            dead > TOMBSTONES_MIN && dead * 3 > graph.index.len() as u64
-        });
+        let stale = view.graph.as_ref().is_none_or(|graph| is_stale(graph, live));
         if stale && self.aside.is_none() {
             if live == 0 && view.graph.is_none() {
                 return false;
@@ -283,8 +280,12 @@ impl Indexer {
         }
         if is_aside {
             self.aside = Some(target.clone());
-            // While it is behind, the old one is the better; with none, anything is.
-            if done || self.shared.read_memory().graph.is_none() {
+            // While it is behind, the old one is the better; with none, anything is. Where documents are replaced faster
+            // than it grows, it never is level, and would grow for ever: it takes the old one's place as soon as it knows
+            // more, and the next one begins with what counts by then.
+            let known = self.shared.read_memory().graph.as_ref().map(|graph| graph.indexed);
+            let outrun = is_stale(&target, live) && known.is_some_and(|known| target.indexed > known);
+            if done || outrun || known.is_none() {
                 self.aside = None;
                 tracing::info!(dir = %self.shared.dir.display(), vectors = target.index.len(), "graph swapped in");
                 self.swap_in(target, view.numbering);
@@ -369,6 +370,13 @@ impl Indexer {
         memory.flat = Arc::new(new);
         Ok(())
     }
+}
+
+/// Whether a graph holds too many tombstones, where so many vectors count.
+fn is_stale(graph: &Graph, live: u64) -> bool {
+    let len = graph.index.len() as u64;
+    let dead = len.saturating_sub(live);
+    dead > TOMBSTONES_MIN && dead * 3 > len
 }
 
 fn copy(from: &FlatIndex, to: &FlatIndex, slots: impl Iterator<Item = Slot>) -> Result<(), IndexError> {

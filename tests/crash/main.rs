@@ -37,6 +37,7 @@ mod history;
 mod load;
 mod process;
 mod server;
+mod soak;
 
 const ROUNDS: u64 = 50;
 

@@ -118,6 +118,11 @@ impl Server {
         Launch::spawn(command, data, "off", Stdio::null()).serving().await.unwrap()
     }
 
+    /// Number of its process.
+    pub(super) fn process(&self) -> u32 {
+        self.launch.child.id()
+    }
+
     /// Another connection.
     pub(super) async fn connect(&self) -> Channel {
         connect(&self.address).await

@@ -1,5 +1,7 @@
 //! Every plan gives the right answer, whatever the indexer is doing.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::{
     error::Fault as _,
@@ -342,4 +344,38 @@ fn a_search_is_left_off_when_it_is_time() {
         assert!(collection.get(&[id("doc 1")], true, true, &stop, &Room::unbounded()).is_err());
         search(&collection, &query(vector(&mut random), 3)).unwrap();
     }
+}
+
+#[test]
+fn a_graph_that_writers_outrun_is_replaced_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let collection =
+        Collection::create(&place(&dir), spec(IndexKind::HnswRs), options(&place(&dir))).unwrap();
+    let mut random = Random(31);
+    let mut version = 0;
+    let mut write = || {
+        version += 1;
+        let documents = (0..300).map(|n| upsert(point(&n.to_string(), version, 1, &mut random)));
+        collection.write(documents.collect()).unwrap();
+    };
+    write();
+    collection.wait_indexed();
+    let graph = || collection.shared.view().graph.map(|graph| graph.index);
+    let (mut last, mut replaced, mut largest) = (graph(), 0, 0);
+    let until = Instant::now() + Duration::from_secs(120);
+    // All documents are replaced before a graph of them can be level.
+    while replaced < 4 {
+        assert!(Instant::now() < until, "{replaced} graphs; the largest has {largest} vectors");
+        write();
+        let now = graph();
+        largest = largest.max(now.as_ref().map_or(0, |index| index.len()));
+        if now.as_ref().map(Arc::as_ptr) != last.as_ref().map(Arc::as_ptr) {
+            replaced += 1;
+            last = now;
+        }
+    }
+    assert!(largest < 3_000, "{largest}");
+    collection.wait_indexed();
+    let hits = search(&collection, &query(vector(&mut Random(5)), 10)).unwrap().0;
+    assert_eq!(hits.len(), 10);
 }
