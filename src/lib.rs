@@ -96,7 +96,6 @@ pub mod proto;
 mod random;
 pub mod rpc;
 pub mod runtime;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "filters and the index read segments next"))]
 mod segment;
 mod segmented;
 pub mod server;

@@ -112,7 +112,7 @@ const MODULES: &[Module] = &[
             "unicode_width",
         ],
     ),
-    ("collection", &["index", "segmented", "store"], &["roaring"]),
+    ("collection", &["index", "segmented", "store"], &["arc_swap", "roaring"]),
     ("config", &[], &[]),
     (
         "encoder",

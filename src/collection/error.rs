@@ -9,6 +9,7 @@ use crate::{
     budget::BudgetError,
     error::{ErrorKind, Fault},
     index::IndexError,
+    segmented::SegmentError,
     stop::Stopped,
     store::StoreError,
     value::{ValueError, filter::FilterError},
@@ -132,5 +133,15 @@ impl From<IndexError> for CollectionError {
 impl From<StoreError> for CollectionError {
     fn from(e: StoreError) -> Self {
         CollectionError::Store(Arc::new(e))
+    }
+}
+
+impl From<SegmentError> for CollectionError {
+    fn from(e: SegmentError) -> Self {
+        match e {
+            SegmentError::Filter(e) => e.into(),
+            SegmentError::Stopped(e) => e.into(),
+            e => StoreError::from(e).into(),
+        }
     }
 }

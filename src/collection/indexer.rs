@@ -112,11 +112,17 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Takes what nobody who begins now searches any more.
-    pub(super) fn replaced(&self, memory: Memory) {
-        let Memory { flat, graph, .. } = memory;
-        let graph = graph.map(|graph| Retired::Graph(graph.index));
-        self.lock().replaced.extend(graph.into_iter().chain([Retired::Flat(flat)]));
+    /// Takes what nobody who begins now reads any more, to free it when nobody does.
+    pub(super) fn retire(&self, memory: Arc<Memory>) {
+        let kept = Retired::Memory(memory);
+        let mut flags = self.lock();
+        if flags.asker.is_some() {
+            flags.replaced.push(kept);
+            return;
+        }
+        // Nobody comes for it any more.
+        drop(flags);
+        drop(kept);
     }
 
     /// Whether no graph can be built.
@@ -159,6 +165,7 @@ pub(super) struct Indexer {
 enum Retired {
     Graph(Arc<dyn VectorIndex>),
     Flat(Arc<FlatIndex>),
+    Memory(Arc<Memory>),
 }
 
 impl Retired {
@@ -166,6 +173,7 @@ impl Retired {
         match self {
             Retired::Graph(index) => Arc::strong_count(index) > 1,
             Retired::Flat(index) => Arc::strong_count(index) > 1,
+            Retired::Memory(memory) => Arc::strong_count(memory) > 1,
         }
     }
 }
@@ -208,20 +216,24 @@ impl Indexer {
     }
 
     fn free_retired(&mut self) {
-        self.retired.retain(Retired::in_use);
+        let free = self.retired.extract_if(.., |retired| !retired.in_use());
+        if free.filter(|retired| matches!(retired, Retired::Memory(_))).count() > 0 {
+            // The files of segments that only it knew can go.
+            self.shared.wake_keeper();
+        }
     }
 
     /// Puts another graph in the place of the one that is searched.
     fn replace_graph(&mut self, graph: Option<Graph>) {
-        let old = std::mem::replace(&mut self.shared.write_memory().graph, graph);
+        let old = self.shared.change(|memory| std::mem::replace(&mut memory.graph, graph));
         self.retired.extend(old.map(|old| Retired::Graph(old.index)));
     }
 
     /// [`Indexer::replace_graph`], unless numbers were given out anew since `numbering`: then `graph` is of no use.
     fn swap_in(&mut self, graph: Graph, numbering: u64) {
-        let mut memory = self.shared.write_memory();
-        let old = if memory.numbering == numbering { memory.graph.replace(graph) } else { Some(graph) };
-        drop(memory);
+        let old = self.shared.change(|memory| {
+            if memory.numbering == numbering { memory.graph.replace(graph) } else { Some(graph) }
+        });
         self.retired.extend(old.map(|old| Retired::Graph(old.index)));
     }
 
@@ -251,15 +263,15 @@ impl Indexer {
                 }
             }
         }
-        let (mut target, is_aside) = match (&self.aside, view.graph) {
+        let (mut target, is_aside) = match (&self.aside, &view.graph) {
             (Some(aside), _) => (aside.clone(), true),
-            (None, Some(graph)) => (graph, false),
+            (None, Some(graph)) => (graph.clone(), false),
             (None, None) => return false,
         };
         let items: Vec<Slot> = view.table.live_from(target.indexed).take(INSERT_BATCH).collect();
-        let flat = view.flat;
-        // Pages that the writer changes meanwhile need not be copied for this.
-        drop(view.table);
+        let (flat, numbering) = (Arc::clone(&view.flat), view.numbering);
+        // It is not held for as long as inserting takes.
+        drop(view);
         let done = items.len() < INSERT_BATCH;
         if let Some(last) = items.last() {
             let vectors: Vec<(Slot, Vec<f32>)> =
@@ -283,18 +295,18 @@ impl Indexer {
             // While it is behind, the old one is the better; with none, anything is. Where documents are replaced faster
             // than it grows, it never is level, and would grow for ever: it takes the old one's place as soon as it knows
             // more, and the next one begins with what counts by then.
-            let known = self.shared.read_memory().graph.as_ref().map(|graph| graph.indexed);
+            let known = self.shared.view().graph.as_ref().map(|graph| graph.indexed);
             let outrun = is_stale(&target, live) && known.is_some_and(|known| target.indexed > known);
             if done || outrun || known.is_none() {
                 self.aside = None;
                 tracing::info!(dir = %self.shared.dir.display(), vectors = target.index.len(), "graph swapped in");
-                self.swap_in(target, view.numbering);
+                self.swap_in(target, numbering);
             }
-        } else if !items.is_empty()
-            && let Some(graph) = &mut self.shared.write_memory().graph
-            && Arc::ptr_eq(&graph.index, &target.index)
-        {
-            graph.indexed = target.indexed;
+        } else if !items.is_empty() {
+            self.shared.change(|memory| match &mut memory.graph {
+                Some(graph) if Arc::ptr_eq(&graph.index, &target.index) => graph.indexed = target.indexed,
+                _ => {}
+            });
         }
         !done
     }
@@ -346,7 +358,7 @@ impl Indexer {
     fn copy_live(&self, old: &FlatIndex, new: FlatIndex) -> Result<(), IndexError> {
         let mut copied = 0;
         loop {
-            let table = self.shared.view().table;
+            let table = self.shared.view().table.clone();
             let slots: Vec<Slot> = table.live_from(copied).collect();
             copied = table.end();
             drop(table);
@@ -359,16 +371,18 @@ impl Indexer {
                 break;
             }
         }
-        let mut memory = self.shared.write_memory();
-        // Numbers were given out anew meanwhile, without those of tombstones.
-        if !std::ptr::eq(Arc::as_ptr(&memory.flat), old) {
-            return Ok(());
-        }
-        let rest: Vec<Slot> = memory.slots.table().live_from(copied).collect();
-        copy(old, &new, rest.into_iter())?;
-        // The caller holds the old one, so nothing is freed under the lock.
-        memory.flat = Arc::new(new);
-        Ok(())
+        let new = Arc::new(new);
+        self.shared.change(|memory| {
+            // Numbers were given out anew meanwhile, without those of tombstones.
+            if !std::ptr::eq(Arc::as_ptr(&memory.flat), old) {
+                return Ok(());
+            }
+            let rest: Vec<Slot> = memory.table.live_from(copied).collect();
+            copy(old, &new, rest.into_iter())?;
+            // The caller holds the old one, so nothing is freed under the lock.
+            memory.flat = Arc::clone(&new);
+            Ok(())
+        })
     }
 }
 

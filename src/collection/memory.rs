@@ -1,48 +1,46 @@
-//! What searches read: everything of a collection but titles, texts and payload values, which stay in the store; and a
-//! snapshot of the store, in which every document that is known here can be read.
+//! What readers read: everything of a collection at one moment, but titles, texts and payload values, which stay in the
+//! store; and a snapshot of the store, in which every document that is known here can be read.
 //!
-//! One read-write lock guards it. The writer holds it to write for the update of one bounded batch that is already
-//! durable. Readers hold it to look up ids and to evaluate a filter, on one thread; what they compare vectors with is
-//! a [`View`], which they own and which needs no lock.
+//! A reader takes an [`Arc`] of it and keeps it for as long as it likes: it never changes, so nobody who reads waits for
+//! anybody who writes, and the other way round. A change makes another one, which shares with the one before all that is
+//! the same, and puts it in its place; changes come one after the other.
 //!
-//! Nobody who holds the lock goes parallel or waits for anything: a search runs on a pool, and a worker of a pool that
-//! waits takes up another search on its own stack, which would ask for the lock that it holds.
+//! What was replaced together with segments is large, so it is handed to the indexer, which frees it when nobody reads it
+//! any more: never under a lock, never by a query.
 
 use std::sync::Arc;
 
-use super::slots::{Entry, Slots, Table};
+use super::{
+    CollectionError,
+    fresh::Fresh,
+    places::{Places, RowDocs},
+    slots::{Entry, Table},
+};
 use crate::{
-    index::{FlatIndex, Slot, VectorIndex, columns::FieldIndex},
-    segmented::Snapshot,
-    value::Payload,
+    index::{FlatIndex, IndexError, Slot, VectorIndex},
+    segmented::{IdHash, Snapshot},
+    store::StoreError,
+    value::{Payload, PointId},
     vector::{Dim, Metric},
 };
 
-/// The searchable state of a collection.
-#[derive(Debug)]
+/// The searchable state of a collection. A clone costs some dozens of reference counts.
+#[derive(Debug, Clone)]
 pub(super) struct Memory {
-    pub(super) slots: Slots,
-    pub(super) fields: FieldIndex,
-    /// Every vector that counts, and tombstones until the next rebuild.
+    /// Documents by their numbers in memory, and their slots.
+    pub(super) table: Table,
+    /// Ids and fields of those that no segment of `documents` has.
+    pub(super) fresh: Fresh,
+    /// Has every document of `table`, whatever becomes of the segments that they lie in.
+    pub(super) documents: Snapshot,
+    /// Of each segment of `documents`.
+    pub(super) rows: Arc<Vec<RowDocs>>,
+    /// Every vector that counts, and tombstones until the next rebuild. May hold vectors that came later; the table does
+    /// not know them.
     pub(super) flat: Arc<FlatIndex>,
     /// The graph, where the collection has one and it is usable.
     pub(super) graph: Option<Graph>,
-    /// Has every document of `slots`, whatever becomes of the segments that they lie in.
-    pub(super) documents: Snapshot,
     /// Counts how often documents and slots were given other numbers since the collection was opened.
-    pub(super) numbering: u64,
-}
-
-/// What a search compares vectors with: of one moment, and without a lock.
-#[derive(Debug)]
-pub(super) struct View {
-    pub(super) table: Table,
-    /// May hold vectors that came later; the table does not know them.
-    pub(super) flat: Arc<FlatIndex>,
-    pub(super) graph: Option<Graph>,
-    /// Has every document of the table.
-    pub(super) documents: Snapshot,
-    /// See [`Memory::numbering`].
     pub(super) numbering: u64,
 }
 
@@ -62,67 +60,123 @@ pub(super) struct Arrival {
     pub(super) vectors: Vec<crate::vector::Vector>,
 }
 
-/// A document to be removed.
-pub(super) struct Departure {
-    pub(super) doc: u32,
-    pub(super) payload: Payload,
+/// Why a durable batch cannot be made searchable: a bug of ours, or damage of a segment.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApplyError {
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error("the segments have other documents than are known")]
+    OtherDocuments,
 }
 
 impl Memory {
+    /// Nothing, whatever `documents` has: it is filled next.
     pub(super) fn new(dim: Dim, metric: Metric, documents: Snapshot) -> Self {
         Memory {
-            slots: Slots::default(),
-            fields: FieldIndex::default(),
+            table: Table::default(),
+            fresh: Fresh::default(),
+            documents,
+            rows: Arc::default(),
             flat: Arc::new(FlatIndex::new(dim, metric)),
             graph: None,
-            documents,
             numbering: 0,
         }
     }
 
-    /// Takes the place of `self`, with other numbers for the same documents. Returns what was there.
-    pub(super) fn renumber(&mut self, mut new: Memory) -> Memory {
-        new.numbering = self.numbering + 1;
-        std::mem::replace(self, new)
-    }
-
     /// Takes over a durable batch, after which `documents` was taken.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; it is of no use then.
     pub(super) fn apply(
         &mut self,
-        departures: &[Departure],
+        departures: &[u32],
         arrivals: Vec<Arrival>,
         documents: Snapshot,
-    ) -> Result<(), crate::index::IndexError> {
+    ) -> Result<(), ApplyError> {
         let items: Vec<(Slot, &[f32])> = arrivals
             .iter()
             .flat_map(|a| a.entry.slots().map(Slot).zip(a.vectors.iter().map(|v| v.as_slice())))
             .collect();
         self.flat.insert(&items)?;
-        for Departure { doc, payload } in departures {
-            self.slots.remove(*doc);
-            self.fields.remove(*doc, payload);
+        for doc in departures {
+            self.table.remove(*doc);
+            self.fresh.remove(*doc);
         }
+        let mut added = Vec::with_capacity(arrivals.len());
         for Arrival { doc, entry, payload, .. } in arrivals {
-            self.slots.insert(doc, entry);
-            self.fields.insert(doc, &payload);
+            let entry = Arc::new(entry);
+            self.table.insert(doc, Arc::clone(&entry));
+            added.push((doc, entry, payload));
+        }
+        if !added.is_empty() {
+            self.fresh.add(added);
+        }
+        self.read_from(documents)
+    }
+
+    /// Reads documents from another snapshot of the store, which has the same ones. Those that lie in segments now are
+    /// known by these.
+    ///
+    /// # Errors
+    /// [`ApplyError::OtherDocuments`].
+    pub(super) fn read_from(&mut self, documents: Snapshot) -> Result<(), ApplyError> {
+        if !documents.has_segments_of(&self.documents) {
+            self.documents = documents;
+            return self.place();
         }
         self.documents = documents;
         Ok(())
     }
 
-    /// Everything as it is now; costs a few reference counts.
-    pub(super) fn view(&self) -> View {
-        View {
-            table: self.slots.table().clone(),
-            flat: Arc::clone(&self.flat),
-            graph: self.graph.clone(),
-            documents: self.documents.clone(),
-            numbering: self.numbering,
+    /// Finds out where the documents of the table lie.
+    ///
+    /// # Errors
+    /// [`ApplyError::OtherDocuments`].
+    pub(super) fn place(&mut self) -> Result<(), ApplyError> {
+        if let Some(last) = self.documents.parts().last() {
+            self.fresh.leave_to_segments(last.last());
         }
+        let rows = RowDocs::of(&self.documents, &self.table, &self.fresh);
+        self.rows = Arc::new(rows.ok_or(ApplyError::OtherDocuments)?);
+        Ok(())
     }
-}
 
-impl View {
+    /// A document by id, with its number in memory.
+    ///
+    /// # Errors
+    /// [`CollectionError::Store`] where a segment is damaged.
+    pub(super) fn find(&self, id: &PointId) -> Result<Option<(u32, &Entry)>, CollectionError> {
+        let hash = IdHash::of(id);
+        if let Some(doc) = self.fresh.find(id, hash) {
+            return Ok(self.table.entry(doc).map(|entry| (doc, entry)));
+        }
+        // What was written last is asked for most.
+        for (part, rows) in self.documents.parts().iter().zip(&*self.rows).rev() {
+            let Some(row) = part.find(id, hash)? else { continue };
+            let doc = rows.doc(row);
+            let entry = doc.and_then(|doc| Some((doc, self.table.entry(doc)?)));
+            return match entry.filter(|(_, entry)| entry.id == *id) {
+                Some(found) => Ok(Some(found)),
+                None => Err(StoreError::corrupt(
+                    part.path(),
+                    format!("it names another document {id:?} than is known"),
+                )
+                .into()),
+            };
+        }
+        Ok(None)
+    }
+
+    /// Whether it has something large that the one after it has not: it is freed apart.
+    pub(super) fn is_larger_than(&self, next: &Memory) -> bool {
+        !next.documents.has_segments_of(&self.documents) || next.numbering != self.numbering
+    }
+
+    /// Where all documents lie.
+    pub(super) fn places(&self) -> Places<'_> {
+        Places::of(self)
+    }
+
     /// Slots that count and that the graph does not have.
     pub(super) fn tail(&self) -> impl Iterator<Item = Slot> {
         self.table.live_from(self.graph.as_ref().map_or(0, |graph| graph.indexed))

@@ -7,15 +7,16 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::with_sources,
+    error::{ErrorKind, Fault as _, with_sources},
     index::IndexParams,
     segmented::{Head, Options, Snapshot, Store},
     store::StoreError,
@@ -32,9 +33,11 @@ mod condition;
 mod document;
 mod earlier;
 mod error;
+mod fresh;
 mod indexer;
 mod keeper;
 mod memory;
+mod places;
 mod query;
 mod read;
 mod recover;
@@ -152,7 +155,10 @@ struct Shared {
     dir: PathBuf,
     spec: CollectionSpec,
     store: Store,
-    memory: RwLock<memory::Memory>,
+    /// As it is now. Nobody waits to read it.
+    memory: ArcSwap<memory::Memory>,
+    /// Held by whoever changes it.
+    changing: Mutex<()>,
     jobs: writer::Jobs,
     signal: indexer::Signal,
     /// The keeper looks again by itself whether what grew is to be sealed.
@@ -162,6 +168,8 @@ struct Shared {
     /// Set once, at the start.
     seats: OnceLock<Seats>,
     read_only: OnceLock<String>,
+    /// What a read found damaged first.
+    damage: OnceLock<CollectionError>,
     /// Bytes of the calls that wait for the writer.
     queued: AtomicUsize,
     closed: AtomicBool,
@@ -255,13 +263,15 @@ impl Collection {
             dir: dir.to_owned(),
             spec,
             store,
-            memory: RwLock::new(memory),
+            memory: ArcSwap::from_pointee(memory),
+            changing: Mutex::default(),
             jobs: writer::Jobs::default(),
             signal: indexer::Signal::default(),
             keeper_waits: AtomicBool::new(false),
             is_stale: AtomicBool::new(false),
             seats: OnceLock::new(),
             read_only: OnceLock::new(),
+            damage: OnceLock::new(),
             queued: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             numbers_max,
@@ -303,6 +313,11 @@ impl Collection {
     /// Why it takes no writes until a restart, if so. For the health service.
     pub fn read_only(&self) -> Option<String> {
         self.shared.read_only()
+    }
+
+    /// What a read found damaged since it was opened, if anything: other reads may well go on. For the health service.
+    pub fn damage(&self) -> Option<&CollectionError> {
+        self.shared.damage.get()
     }
 
     /// Lets go of the oldest entries of the folder's log, if they are what keeps it large. Returns at once.
@@ -359,17 +374,35 @@ impl Drop for Collection {
 }
 
 impl Shared {
-    fn read_memory(&self) -> RwLockReadGuard<'_, memory::Memory> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    /// What readers read, as it is now.
+    fn view(&self) -> Arc<memory::Memory> {
+        self.memory.load_full()
     }
 
-    /// What a search reads, as it is now.
-    fn view(&self) -> memory::View {
-        self.read_memory().view()
+    /// Makes another memory of the one that there is, and puts it in its place.
+    fn change<T>(&self, change: impl FnOnce(&mut memory::Memory) -> T) -> T {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = memory::Memory::clone(&self.memory.load());
+        let value = change(&mut memory);
+        let new = Arc::new(memory);
+        let old = self.memory.swap(Arc::clone(&new));
+        drop(changing);
+        if old.is_larger_than(&new) {
+            self.signal.retire(old);
+            self.wake_indexer();
+        }
+        value
     }
 
-    fn write_memory(&self) -> RwLockWriteGuard<'_, memory::Memory> {
-        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    /// Takes a look at what a read answers, so that damage is told by whoever tells of the collection's health.
+    fn seen<T>(&self, answer: Result<T, CollectionError>) -> Result<T, CollectionError> {
+        if let Err(error) = &answer
+            && error.kind() == ErrorKind::Corrupt
+            && self.damage.set(error.clone()).is_ok()
+        {
+            tracing::error!(dir = %self.dir.display(), error = with_sources(error), "a read found damage");
+        }
+        answer
     }
 
     fn read_only(&self) -> Option<String> {

@@ -1,34 +1,45 @@
 //! Reading documents: by id, page by page, by filter. Searching is in `query/`.
 //!
-//! What is answered is looked up under the memory's lock, and read after it from the snapshot of the store that was taken
-//! under it: a document that is deleted between the two, or whose segment is merged away, is in there.
+//! A read takes a snapshot and answers from it alone: a document that is deleted meanwhile, or whose segment is merged
+//! away, is in there. Nobody waits for a read, and a read waits for nobody.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
 
 use super::{
     Collection, CollectionError, Page, Reads, SearchQuery, SearchTrace,
     document::{Opened, PAGE_BYTES},
+    memory::Memory,
     point::{Hit, Passage, Point, Revision, StoredPoint, Versioned},
     query,
 };
 use crate::{
     budget::Room,
-    index::Slot,
+    index::{Slot, columns::Known as _},
     stop::Stop,
     store::StoreError,
     value::{PointId, filter::Filter},
     vector::Vector,
 };
 
-/// Where fewer than one in so many documents match, a page is made by sorting the matching ids.
-const SORT_SHARE: u64 = 16;
-
 impl Collection {
-    /// Which state of a document is stored, if it is there. From memory; no disk.
-    pub fn revision(&self, id: &PointId) -> Option<Revision> {
-        let memory = self.shared.read_memory();
-        let (_, entry) = memory.slots.find(id)?;
-        Some(Revision { version: entry.version(), content_hash: entry.hash })
+    /// Reads from a snapshot that was just taken.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Memory) -> Result<T, CollectionError>,
+    ) -> Result<T, CollectionError> {
+        self.shared.check_open()?;
+        self.shared.seen(read(&self.shared.view()))
+    }
+
+    /// Which state of a document is stored, if it is there.
+    ///
+    /// # Errors
+    /// [`CollectionError::Closed`]; [`CollectionError::Store`] where a segment is damaged.
+    pub fn revision(&self, id: &PointId) -> Result<Option<Revision>, CollectionError> {
+        self.read(|memory| {
+            let found = memory.find(id)?;
+            Ok(found.map(|(_, entry)| Revision { version: entry.version(), content_hash: entry.hash }))
+        })
     }
 
     /// Stored documents in the order asked; `None` for those not there. Each takes its place in `room` before its text
@@ -44,33 +55,17 @@ impl Collection {
         stop: &Stop,
         room: &Room,
     ) -> Result<Vec<Option<StoredPoint>>, CollectionError> {
-        self.shared.check_open()?;
-        if with_vector {
-            // They are copied all at once, while the memory is held.
-            room.keep(ids.len().saturating_mul(self.shared.spec.dim.len() * size_of::<f32>()), 0)?;
-        }
-        let (found, documents) = {
-            let memory = self.shared.read_memory();
-            let found: Vec<Option<(u64, Option<Vec<f32>>)>> = ids
-                .iter()
-                .map(|id| {
-                    let (_, entry) = memory.slots.find(id)?;
-                    let vector = with_vector.then(|| memory.flat.vector(Slot(entry.first_slot))).flatten();
-                    Some((entry.number, vector))
-                })
-                .collect();
-            (found, memory.documents.clone())
-        };
-        found
-            .into_iter()
-            .map(|found| {
+        self.read(|memory| {
+            let read = |id: &PointId| {
                 stop.check()?;
-                let Some((number, vector)) = found else { return Ok(None) };
-                Opened::read(&self.shared, &documents, number, with_text, vector)?
+                let Some((_, entry)) = memory.find(id)? else { return Ok(None) };
+                let vector = with_vector.then(|| memory.flat.vector(Slot(entry.first_slot))).flatten();
+                Opened::read(&self.shared, &memory.documents, entry.number, with_text, vector)?
                     .point(&self.shared, room)
                     .map(Some)
-            })
-            .collect()
+            };
+            ids.iter().map(read).collect()
+        })
     }
 
     /// A document with its text and vectors, as it could be written again, and its version; `None` if it is not there.
@@ -78,15 +73,15 @@ impl Collection {
     /// # Errors
     /// Store errors.
     pub fn point(&self, id: &PointId) -> Result<Option<Versioned>, CollectionError> {
-        self.shared.check_open()?;
-        let (number, vectors, documents) = {
-            let memory = self.shared.read_memory();
-            let Some((_, entry)) = memory.slots.find(id) else { return Ok(None) };
-            let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
-            (entry.number, vectors.unwrap_or_default(), memory.documents.clone())
-        };
+        self.read(|memory| self.point_in(memory, id))
+    }
+
+    fn point_in(&self, memory: &Memory, id: &PointId) -> Result<Option<Versioned>, CollectionError> {
+        let Some((_, entry)) = memory.find(id)? else { return Ok(None) };
+        let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
+        let vectors = vectors.unwrap_or_default();
         let StoredPoint { id, title, text, payload, content_hash, passages, version, .. } =
-            Opened::read(&self.shared, &documents, number, true, None)?
+            Opened::read(&self.shared, &memory.documents, entry.number, true, None)?
                 .point(&self.shared, &Room::unbounded())?;
         let spec = &self.shared.spec;
         let passages = passages
@@ -120,7 +115,7 @@ impl Collection {
         reads: &Reads,
     ) -> Result<(Vec<Hit>, SearchTrace), CollectionError> {
         self.shared.check_open()?;
-        query::run(&self.shared, query, encoded, stop, reads)
+        self.shared.seen(query::run(&self.shared, query, encoded, stop, reads))
     }
 
     /// A page of documents after `after`, ordered by id. It closes early, with at least one document, before it has more
@@ -137,42 +132,28 @@ impl Collection {
         stop: &Stop,
         room: &Room,
     ) -> Result<Page, CollectionError> {
-        self.shared.check_open()?;
-        let (mut numbers, hints, documents) = {
-            let memory = self.shared.read_memory();
-            let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
+        self.read(|memory| {
+            let places = memory.places();
+            let matching = filter.map(|filter| places.matching(filter, stop)).transpose()?;
             // Said once, with the first page.
             let first = filter.filter(|_| after.is_none());
-            let hints =
-                first.map(|filter| memory.fields.hints(filter, stop)).transpose()?.unwrap_or_default();
-            let take = limit.saturating_add(1);
-            let mut going = stop.pace();
-            let docs: Vec<u32> = match &matching {
-                Some(matching) if matching.len() * SORT_SHARE < memory.slots.documents() => {
-                    let mut ids: Vec<(&PointId, u32)> = matching
-                        .iter()
-                        .take_while(|_| going())
-                        .filter_map(|doc| Some((&memory.slots.entry(doc)?.id, doc)))
-                        .filter(|(id, _)| after.is_none_or(|after| *id > after))
-                        .collect();
-                    ids.sort_unstable();
-                    ids.into_iter().take(take).map(|(_, doc)| doc).collect()
-                }
-                _ => memory
-                    .slots
-                    .after(after)
-                    .take_while(|_| going())
-                    .map(|(_, doc)| doc)
-                    .filter(|doc| matching.as_ref().is_none_or(|matching| matching.contains(*doc)))
-                    .take(take)
-                    .collect(),
-            };
-            // What was walked may be incomplete.
-            stop.check()?;
-            let number = |doc: &u32| memory.slots.entry(*doc).map(|entry| entry.number);
-            let numbers: Vec<u64> = docs.iter().filter_map(number).collect();
-            (numbers, hints, memory.documents.clone())
-        };
+            let hints = first.map(|filter| places.fields().hints(filter, stop)).transpose()?;
+            let numbers = places.page(matching.as_ref(), after, limit.saturating_add(1), stop)?;
+            let page = self.page(memory, numbers, limit, with_text, stop, room)?;
+            Ok(Page { hints: hints.unwrap_or_default(), ..page })
+        })
+    }
+
+    /// Reads the documents of a page, of which one more may be named than it may have.
+    fn page(
+        &self,
+        memory: &Memory,
+        mut numbers: Vec<u64>,
+        limit: usize,
+        with_text: bool,
+        stop: &Stop,
+        room: &Room,
+    ) -> Result<Page, CollectionError> {
         let mut more = numbers.len() > limit;
         numbers.truncate(limit);
         // What is counted is a lower bound of what goes out.
@@ -180,7 +161,7 @@ impl Collection {
         let (mut points, mut page_bytes) = (Vec::new(), 0);
         for number in numbers {
             stop.check()?;
-            let opened = Opened::read(&self.shared, &documents, number, with_text, None)?;
+            let opened = Opened::read(&self.shared, &memory.documents, number, with_text, None)?;
             page_bytes += opened.size().bytes;
             if page_bytes > page_bytes_max && !points.is_empty() {
                 more = true;
@@ -189,7 +170,7 @@ impl Collection {
             points.push(opened.point(&self.shared, room)?);
         }
         let next = if more { points.last().map(|point| point.id.clone()) } else { None };
-        Ok(Page { points, next, hints })
+        Ok(Page { points, next, hints: Vec::new() })
     }
 
     /// Adds the first passage's vector to documents that were read before. One that was replaced in between is read
@@ -200,12 +181,12 @@ impl Collection {
     pub fn add_vectors(&self, points: &mut [StoredPoint], stop: &Stop) -> Result<(), CollectionError> {
         for point in points {
             stop.check()?;
-            let found = {
-                let memory = self.shared.read_memory();
-                let entry =
-                    memory.slots.find(&point.id).map(|(_, entry)| (entry.version(), entry.first_slot));
-                entry.map(|(version, slot)| (version == point.version, memory.flat.vector(Slot(slot))))
-            };
+            let found = self.read(|memory| {
+                let found = memory.find(&point.id)?;
+                Ok(found.map(|(_, entry)| {
+                    (entry.version() == point.version, memory.flat.vector(Slot(entry.first_slot)))
+                }))
+            })?;
             match found {
                 Some((true, vector)) => point.vector = vector,
                 Some((false, _)) => {
@@ -227,28 +208,45 @@ impl Collection {
     /// # Errors
     /// As [`Collection::search`].
     pub fn count(&self, filter: Option<&Filter>, stop: &Stop) -> Result<u64, CollectionError> {
-        self.shared.check_open()?;
-        let memory = self.shared.read_memory();
-        match filter {
-            Some(filter) => Ok(memory.fields.matching(filter, stop)?.len()),
-            None => Ok(memory.slots.documents()),
-        }
+        self.read(|memory| match filter {
+            Some(filter) => Ok(memory.places().matching(filter, stop)?.len()),
+            None => Ok(memory.table.documents()),
+        })
     }
 
     /// What should be said of a filter besides its answer; see [`crate::index::columns::FieldIndex::hints`].
     ///
     /// # Errors
-    /// [`CollectionError::Closed`], [`CollectionError::Stopped`].
+    /// [`CollectionError::Closed`], [`CollectionError::Stopped`]; [`CollectionError::Store`] where a segment is damaged.
     pub fn hints(&self, filter: &Filter, stop: &Stop) -> Result<Vec<String>, CollectionError> {
-        self.shared.check_open()?;
-        Ok(self.shared.read_memory().fields.hints(filter, stop)?)
+        self.read(|memory| memory.places().fields().hints(filter, stop))
     }
 
-    /// Those of `names` that no document has as a field, and how many fields there are. From memory; no disk.
-    pub fn unknown_fields(&self, mut names: HashSet<String>) -> (HashSet<String>, usize) {
-        let memory = self.shared.read_memory();
-        names.retain(|name| !memory.fields.has(name));
-        (names, memory.fields.names())
+    /// Those of `names` that no document has as a field, and how many fields there are.
+    ///
+    /// # Errors
+    /// As [`Collection::hints`].
+    pub fn unknown_fields(
+        &self,
+        names: HashSet<String>,
+        stop: &Stop,
+    ) -> Result<(HashSet<String>, usize), CollectionError> {
+        self.read(|memory| {
+            let places = memory.places();
+            let (mut unknown, mut total, mut going) = (HashSet::new(), 0, stop.pace());
+            for name in names {
+                stop.check()?;
+                if places.fields().held(&name)?.is_none() {
+                    unknown.insert(name);
+                }
+            }
+            places.fields().names("", &mut |_| {
+                total += 1;
+                if going() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            stop.check()?;
+            Ok((unknown, total))
+        })
     }
 
     /// Ids of the documents that match, in no order that callers may rely on.
@@ -256,13 +254,9 @@ impl Collection {
     /// # Errors
     /// As [`Collection::search`].
     pub fn matching_ids(&self, filter: &Filter, stop: &Stop) -> Result<Vec<PointId>, CollectionError> {
-        self.shared.check_open()?;
-        let memory = self.shared.read_memory();
-        let matching = memory.fields.matching(filter, stop)?;
-        let mut going = stop.pace();
-        let docs = matching.iter().take_while(|_| going());
-        let ids = docs.filter_map(|doc| Some(memory.slots.entry(doc)?.id.clone())).collect();
-        stop.check()?;
-        Ok(ids)
+        self.read(|memory| {
+            let places = memory.places();
+            places.ids(&places.matching(filter, stop)?, stop)
+        })
     }
 }

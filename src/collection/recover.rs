@@ -1,13 +1,15 @@
 //! Open: from what is on disk to what searches read.
 //!
-//! The store is the truth. Documents, fields and the exact index are rebuilt from it; the saved graph is taken if every
+//! The store is the truth. Ids, vectors and what no segment has yet are read from it; texts and payloads of segments are
+//! not touched; the saved graph is taken if every
 //! byte of it is right and it is of this collection's past, else it is thrown away and the indexer builds another.
 //! A whole graph of this collection's future is proof that the log has lost entries: the collection is refused then.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use super::{
     CollectionError, CollectionSpec, Made, Means, earlier,
+    fresh::RUN_DOCS,
     indexer::{self, Saved},
     memory::{Graph, Memory},
     point::ContentHash,
@@ -17,8 +19,9 @@ use super::{
 use crate::{
     files,
     index::{IndexError, IndexKind, Slot, VectorIndex},
-    segmented::{self, SPACE, Space, Store},
-    store::{Identity, StoreError, body::Body, folder::INDEX_DIR},
+    segmented::{self, IdHash, Loaded, SPACE, Space, Store},
+    store::{Identity, StoreError, folder::INDEX_DIR},
+    value::PointId,
 };
 
 /// A collection brought level.
@@ -86,8 +89,8 @@ pub(super) fn open(dir: &Path, made: Made, means: &Means<'_>) -> Result<Recovere
     };
     tracing::info!(
         dir = %dir.display(),
-        documents = memory.slots.documents(),
-        passages = memory.slots.live(),
+        documents = memory.table.documents(),
+        passages = memory.table.live(),
         indexed = memory.graph.as_ref().map_or(0, |graph| graph.index.len()),
         elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         "collection opened"
@@ -123,36 +126,57 @@ pub(super) fn fill(
 ) -> Result<Option<Memory>, CollectionError> {
     let mut memory = Memory::new(spec.dim, spec.metric, store.snapshot());
     let mut numbering = Numbering::new(graph, numbers_max);
-    let mut fits = true;
+    let (mut fits, mut hashes, mut unsealed) = (true, Vec::new(), Vec::new());
     let place = store.dir().to_owned();
-    let damaged = |reason: String| StoreError::corrupt(&place, reason);
-    store.load(|loaded| {
-        let (passages, body) = (loaded.head.passages(), loaded.head.body);
-        if loaded.vectors.len() != spec.dim.len() * passages as usize {
-            return Err(
-                damaged(format!("document {:?} has not one vector per passage", body.id.as_str())).into()
-            );
+    let damaged = |reason: String| CollectionError::from(StoreError::corrupt(&place, reason));
+    memory.documents = store.load(|loaded| {
+        let Loaded { number, id, content_hash, passages, vectors, payload } = loaded;
+        if vectors.len() != spec.dim.len() * passages as usize {
+            return Err(damaged(format!("document {:?} has not one vector per passage", id.as_str())));
         }
-        if memory.slots.number(&body.id).is_some() {
-            return Err(damaged(format!("document {:?} is there twice", body.id.as_str())).into());
-        }
-        let first_slot = numbering.first_slot(loaded.number, passages);
-        let doc = memory.slots.docs_end();
+        let first_slot = numbering.first_slot(number, passages);
+        let doc = memory.table.docs_end();
         let Some(first_slot) = first_slot.filter(|_| fits && doc < numbers_max) else {
             // The rest is read all the same: damage is told before anything else.
             fits = false;
             return Ok(());
         };
         let items: Vec<(Slot, &[f32])> =
-            (first_slot..).map(Slot).zip(loaded.vectors.chunks_exact(spec.dim.len())).collect();
+            (first_slot..).map(Slot).zip(vectors.chunks_exact(spec.dim.len())).collect();
         memory.flat.insert(&items).map_err(|e| damaged(format!("its vectors are out of order: {e}")))?;
-        let Body { id, payload, content_hash, .. } = body;
-        let hash = ContentHash(content_hash);
-        memory.slots.insert(doc, Entry { id, hash, number: loaded.number, first_slot, passages });
-        memory.fields.insert(doc, &payload);
+        hashes.push(IdHash::of(&id).number());
+        let entry = Arc::new(Entry { id, hash: ContentHash(content_hash), number, first_slot, passages });
+        memory.table.insert(doc, Arc::clone(&entry));
+        unsealed.extend(payload.map(|payload| (doc, entry, payload)));
+        if unsealed.len() == RUN_DOCS {
+            memory.fresh.add(unsealed.drain(..));
+        }
         Ok::<(), CollectionError>(())
     })?;
-    Ok(fits.then_some(memory))
+    if !unsealed.is_empty() {
+        memory.fresh.add(unsealed);
+    }
+    if !fits {
+        return Ok(None);
+    }
+    if let Some(twice) = twice_there(&memory, hashes) {
+        return Err(damaged(format!("document {:?} is there twice", twice.as_str())));
+    }
+    memory.place().map_err(|e| damaged(e.to_string()))?;
+    Ok(Some(memory))
+}
+
+/// An id that two documents have. `hashes` are those of all ids.
+fn twice_there(memory: &Memory, mut hashes: Vec<u64>) -> Option<PointId> {
+    hashes.sort_unstable();
+    let same: HashSet<u64> =
+        hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    if same.is_empty() {
+        return None;
+    }
+    let mut seen = HashSet::new();
+    let suspects = memory.table.entries().filter(|entry| same.contains(&IdHash::of(&entry.id).number()));
+    suspects.map(|entry| &entry.id).find(|id| !seen.insert(*id)).cloned()
 }
 
 /// Whether the slots that a saved graph takes are worth their number: those of removed vectors must not keep the others

@@ -1,19 +1,14 @@
-//! The slot table maps a [`PointId`] to its document number and that to its slots, and back; it knows which slots are
-//! live.
+//! The slot table maps a document's number to its id and its slots, and slots back; it knows which slots are live.
 //!
 //! Both have 32 bits and mean something in this memory only: they are given out anew when the collection is opened, and
 //! when they run out. Until then none is given out twice: a removed document's slots become tombstones, which indexes may
 //! still name and [`Table::doc`] no longer knows. What the store calls a document is [`Entry::number`].
 //! Slots ascend with document numbers of both kinds, so walking documents in order walks slots in order.
 //!
-//! What a search asks for lies in a [`Table`]: pages behind `Arc`, so that a search takes a copy that never changes by
-//! counting two references. A change copies only the pages that it touches, and only while somebody holds a copy.
+//! A [`Table`] is pages behind `Arc`, so that a reader takes a copy that never changes by counting two references. A
+//! change copies only the pages that it touches.
 
-use std::{
-    collections::BTreeMap,
-    ops::{Bound, Range},
-    sync::Arc,
-};
+use std::{ops::Range, sync::Arc};
 
 use super::point::ContentHash;
 use crate::{index::Slot, value::PointId};
@@ -58,13 +53,6 @@ pub(super) fn version(number: u64) -> u64 {
     number + 1
 }
 
-/// All documents of a collection.
-#[derive(Debug, Default)]
-pub(super) struct Slots {
-    ids: BTreeMap<PointId, u32>,
-    table: Table,
-}
-
 /// Documents by number and by slot. A clone is a snapshot and costs two reference counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
@@ -94,72 +82,10 @@ struct DocPage {
     live: usize,
 }
 
-impl Slots {
-    /// Adds a document under a new number with new slots. Its id must not be there.
-    pub(super) fn insert(&mut self, doc: u32, entry: Entry) {
-        debug_assert!(doc != NONE, "the number stands for no document");
-        let before = self.ids.insert(entry.id.clone(), doc);
-        debug_assert!(before.is_none(), "the id is there already");
-        self.table.insert(doc, entry);
-    }
-
-    /// Removes a document; its slots are tombstones from now on.
-    pub(super) fn remove(&mut self, doc: u32) -> Option<Arc<Entry>> {
-        let entry = self.table.remove(doc)?;
-        self.ids.remove(&entry.id);
-        Some(entry)
-    }
-
-    /// What searches read. Clone it to keep it.
-    pub(super) fn table(&self) -> &Table {
-        &self.table
-    }
-
-    /// Number of a document.
-    pub(super) fn number(&self, id: &PointId) -> Option<u32> {
-        self.ids.get(id).copied()
-    }
-
-    /// A document by number.
-    pub(super) fn entry(&self, doc: u32) -> Option<&Entry> {
-        self.table.entry(doc)
-    }
-
-    /// A document by id.
-    pub(super) fn find(&self, id: &PointId) -> Option<(u32, &Entry)> {
-        let doc = self.number(id)?;
-        Some((doc, self.table.entry(doc)?))
-    }
-
-    /// Ids and numbers after `after`, by id.
-    pub(super) fn after(&self, after: Option<&PointId>) -> impl Iterator<Item = (&PointId, u32)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.ids.range::<PointId, _>((from, Bound::Unbounded)).map(|(id, doc)| (id, *doc))
-    }
-
-    /// Every document number given out is below.
-    pub(super) fn docs_end(&self) -> u32 {
-        self.table.docs_end
-    }
-
-    /// Documents.
-    pub(super) fn documents(&self) -> u64 {
-        self.table.documents
-    }
-
-    /// Slots that count.
-    pub(super) fn live(&self) -> u64 {
-        self.table.live
-    }
-
-    /// Every slot given out is below.
-    pub(super) fn end(&self) -> u32 {
-        self.table.end
-    }
-}
-
 impl Table {
-    fn insert(&mut self, doc: u32, entry: Entry) {
+    /// Adds a document under a new number with new slots.
+    pub(super) fn insert(&mut self, doc: u32, entry: Arc<Entry>) {
+        debug_assert!(doc != NONE, "the number stands for no document");
         for slot in entry.slots() {
             let page = page_mut(&mut self.slots, slot as usize / PAGE_SLOTS, || SlotPage {
                 docs: [NONE; PAGE_SLOTS],
@@ -176,11 +102,12 @@ impl Table {
             entries: [const { None }; PAGE_DOCS],
             live: 0,
         });
-        page.entries[doc as usize % PAGE_DOCS] = Some(Arc::new(entry));
+        page.entries[doc as usize % PAGE_DOCS] = Some(entry);
         page.live += 1;
     }
 
-    fn remove(&mut self, doc: u32) -> Option<Arc<Entry>> {
+    /// Removes a document; its slots are tombstones from now on.
+    pub(super) fn remove(&mut self, doc: u32) -> Option<Arc<Entry>> {
         // Looked for first, so that a number that is not there copies no page.
         self.entry(doc)?;
         let pages = Arc::make_mut(&mut self.docs);
@@ -217,6 +144,18 @@ impl Table {
     pub(super) fn entry(&self, doc: u32) -> Option<&Entry> {
         let page = self.docs.get(doc as usize / PAGE_DOCS)?.as_ref()?;
         page.entries[doc as usize % PAGE_DOCS].as_deref()
+    }
+
+    /// The numbers of all documents, ascending.
+    pub(super) fn docs(&self) -> impl Iterator<Item = u32> {
+        self.docs.iter().enumerate().filter_map(|(n, page)| Some((n, page.as_ref()?))).flat_map(
+            |(n, page)| {
+                let there = page.entries.iter().enumerate().filter(|(_, entry)| entry.is_some());
+                there.map(move |(at, _)| {
+                    u32::try_from(n * PAGE_DOCS + at).expect("pages hold numbers, which are u32")
+                })
+            },
+        )
     }
 
     /// All documents, by number.
@@ -260,6 +199,11 @@ impl Table {
     pub(super) fn end(&self) -> u32 {
         self.end
     }
+
+    /// Every document number given out is below.
+    pub(super) fn docs_end(&self) -> u32 {
+        self.docs_end
+    }
 }
 
 /// A page to be changed, made by `new` where there is none.
@@ -275,43 +219,46 @@ fn page_mut<P: Clone>(pages: &mut Arc<Pages<P>>, page: usize, new: impl FnOnce()
 mod tests {
     use proptest::prelude::*;
 
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    fn entry(id: &str, first_slot: u32, passages: u32) -> Entry {
-        Entry { id: PointId::new(id).unwrap(), hash: ContentHash([0; 16]), number: 0, first_slot, passages }
+    fn entry(id: &str, first_slot: u32, passages: u32) -> Arc<Entry> {
+        let (id, hash) = (PointId::new(id).unwrap(), ContentHash([0; 16]));
+        Arc::new(Entry { id, hash, number: 0, first_slot, passages })
     }
 
     #[test]
     fn a_removed_document_leaves_tombstones() {
-        let mut slots = Slots::default();
+        let mut slots = Table::default();
         slots.insert(3, entry("a", 0, 2));
         slots.insert(4, entry("b", 2, 1));
         slots.remove(3);
-        assert_eq!(slots.table().doc(Slot(0)), None);
-        assert_eq!(slots.table().doc(Slot(2)), Some(4));
-        assert_eq!(slots.table().doc(Slot(99_999)), None);
+        assert_eq!(slots.doc(Slot(0)), None);
+        assert_eq!(slots.doc(Slot(2)), Some(4));
+        assert_eq!(slots.doc(Slot(99_999)), None);
         assert_eq!((slots.documents(), slots.live(), slots.end()), (1, 1, 3));
-        assert_eq!(slots.table().live_from(0).collect::<Vec<_>>(), [Slot(2)]);
+        assert_eq!(slots.live_from(0).collect::<Vec<_>>(), [Slot(2)]);
         assert!(slots.remove(3).is_none());
     }
 
     #[test]
     fn a_snapshot_never_changes() {
-        let mut slots = Slots::default();
+        let mut slots = Table::default();
         slots.insert(3, entry("a", 0, 2));
-        let before = slots.table().clone();
+        let before = slots.clone();
         slots.insert(4, entry("b", 2, 1));
         slots.remove(3);
         assert_eq!((before.doc(Slot(0)), before.doc(Slot(2))), (Some(3), None));
         assert_eq!((before.documents(), before.live(), before.end()), (1, 2, 2));
         assert_eq!(before.entry(3).map(|entry| entry.id.as_str()), Some("a"));
-        assert_eq!((slots.table().doc(Slot(0)), slots.entry(3)), (None, None));
+        assert_eq!((slots.doc(Slot(0)), slots.entry(3)), (None, None));
     }
 
     proptest! {
         #[test]
         fn agrees_with_a_plain_map(sizes in prop::collection::vec((1u32..900, any::<bool>()), 1..30), from in 0u32..20_000) {
-            let mut slots = Slots::default();
+            let mut slots = Table::default();
             let mut plain: BTreeMap<u32, u32> = BTreeMap::new();
             let mut next = 0;
             for (doc, (passages, removed)) in (0u32..).zip(sizes) {
@@ -325,11 +272,11 @@ mod tests {
             }
             prop_assert_eq!(slots.live(), plain.len() as u64);
             prop_assert_eq!(slots.end(), next);
-            let live: Vec<u32> = slots.table().live_from(from).map(|s| s.0).collect();
-            prop_assert_eq!(slots.table().live_count_from(from), live.len() as u64);
+            let live: Vec<u32> = slots.live_from(from).map(|s| s.0).collect();
+            prop_assert_eq!(slots.live_count_from(from), live.len() as u64);
             prop_assert_eq!(live, plain.range(from..).map(|(slot, _)| *slot).collect::<Vec<_>>());
             for slot in 0..next {
-                prop_assert_eq!(slots.table().doc(Slot(slot)), plain.get(&slot).copied());
+                prop_assert_eq!(slots.doc(Slot(slot)), plain.get(&slot).copied());
             }
         }
     }

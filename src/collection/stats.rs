@@ -45,9 +45,9 @@ impl Collection {
     /// [`Collection::stats`], and the fields that are asked for.
     ///
     /// # Errors
-    /// [`CollectionError::Stopped`].
+    /// [`CollectionError::Stopped`]; [`CollectionError::Store`] where a segment is damaged.
     pub fn stats_with(&self, asked: &FieldsRequest, stop: &Stop) -> Result<CollectionStats, CollectionError> {
-        let fields = self.shared.read_memory().fields.stats(asked, stop)?;
+        let fields = self.shared.seen(self.shared.view().places().fields().stats(asked, stop))?;
         Ok(CollectionStats { fields, ..self.stats() })
     }
 
@@ -98,7 +98,7 @@ impl Collection {
         if self.shared.spec.index.kind == IndexKind::Flat {
             return;
         }
-        let end = self.shared.read_memory().slots.end();
+        let end = self.shared.view().table.end();
         self.shared.wake_indexer();
         let is_level = || self.shared.view().tail().next().is_none_or(|slot| slot.0 >= end);
         self.shared.signal.wait_until(|| stop.is_asked() || is_level());

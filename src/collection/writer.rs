@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     CollectionError, Outcome, Shared, Write, WriteDone, WriteOptions, Written,
-    memory::{Arrival, Departure},
+    memory::{Arrival, Memory},
     point::Point,
     recover,
     slots::{Entry, version},
@@ -34,7 +34,7 @@ pub(super) const QUEUE_MAX: usize = 1024;
 /// Bytes that may wait.
 pub(super) const QUEUE_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes after which a batch takes no further call: reads of the memory wait while a batch is applied.
+/// Bytes after which a batch takes no further call.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Calls of one batch.
@@ -160,7 +160,8 @@ struct Numbers {
 struct Plan {
     batch: StoreBatch,
     arrivals: Vec<Arrival>,
-    departures: Vec<Departure>,
+    /// Numbers in memory of what goes.
+    departures: Vec<u32>,
     next: Numbers,
     /// That of the call that asks for most.
     durability: Durability,
@@ -191,9 +192,10 @@ impl Writer {
         }
         if self.shared.is_stale.swap(false, Ordering::SeqCst) {
             // No batch is on its way, so the store has what the memory has.
-            self.shared.write_memory().documents = self.shared.store.snapshot();
-            // Files that only the snapshot before held can go.
-            self.shared.wake_keeper();
+            let read_from = |memory: &mut Memory| memory.read_from(self.shared.store.snapshot());
+            if let Err(error) = self.shared.change(read_from) {
+                self.shared.fail(error.to_string());
+            }
         }
         if self.waits_for_keeper() {
             return Next::At(Instant::now() + BEHIND_LOOK);
@@ -389,16 +391,12 @@ impl Writer {
     fn apply(&mut self, plan: Plan) -> Result<(), CollectionError> {
         let Plan { arrivals, departures, next, .. } = plan;
         self.next = next;
-        let applied = {
-            let mut memory = self.shared.write_memory();
-            // Taken under the lock: what is merged away between the two would be known and not there.
-            let documents = self.shared.store.snapshot();
-            memory.apply(&departures, arrivals, documents)
-        };
+        let applied =
+            self.shared.change(|memory| memory.apply(&departures, arrivals, self.shared.store.snapshot()));
         // A bug of ours. A restart finds it.
         if let Err(error) = applied {
             self.shared.fail(format!("durable documents could not be made searchable: {error}"));
-            return Err(error.into());
+            return Err(self.shared.read_only_error());
         }
         self.shared.wake_indexer();
         let store = &self.shared.store;
@@ -419,9 +417,8 @@ impl Writer {
         let points = points.map(|point| point.passages.len() as u64);
         let (docs, slots) = points.fold((0, 0), |(docs, slots), passages| (docs + 1, slots + passages));
         let max = u64::from(self.shared.numbers_max);
-        let memory = self.shared.read_memory();
-        let (documents, live) = (memory.slots.documents(), memory.slots.live());
-        drop(memory);
+        let memory = self.shared.view();
+        let (documents, live) = (memory.table.documents(), memory.table.live());
         let (doc, slot) = (u64::from(self.next.doc), u64::from(self.next.slot));
         let freed = (doc - documents).max(slot - live);
         // It must free so many that it is not done again with every batch; else calls that do not fit are told so.
@@ -440,8 +437,10 @@ impl Writer {
                 return Err(error);
             }
         };
-        let old = self.shared.write_memory().renumber(new);
-        self.shared.signal.replaced(old);
+        self.shared.change(|memory| {
+            let numbering = memory.numbering + 1;
+            *memory = Memory { numbering, ..new };
+        });
         self.next = Numbers::of(&self.shared);
         self.shared.wake_indexer();
         tracing::info!(
@@ -460,16 +459,18 @@ impl Writer {
         let (mut doc, mut slot, max) = (plan.next.doc, plan.next.slot, self.shared.numbers_max);
         let full = || CollectionError::Full { limit: max };
         let mut steps = Vec::with_capacity(writes.len());
-        let memory = self.shared.read_memory();
+        let memory = self.shared.view();
         for write in writes {
-            let known = memory.slots.find(write.id()).map(|(doc, entry)| (doc, entry.number, entry.hash));
-            let stored = known.map(|(_, number, _)| version(number));
+            let known = self.shared.seen(memory.find(write.id()))?;
+            let stored = known.map(|(_, entry)| entry.version());
             // Nobody changes the document between this look and the write: this thread does both, no other call of the
             // batch names the document, and what earlier batches wrote is in memory.
             let refused = write.condition().check(write.id(), stored).err();
             let settled = match (write.point(), known) {
                 _ if refused.is_some() => Some(Outcome::Refused),
-                (Some(point), Some((_, _, hash))) if point.content_hash == hash => Some(Outcome::Unchanged),
+                (Some(point), Some((_, entry))) if point.content_hash == entry.hash => {
+                    Some(Outcome::Unchanged)
+                }
                 (None, None) => Some(Outcome::NotFound),
                 _ => None,
             };
@@ -481,29 +482,18 @@ impl Writer {
                 slot = slot.checked_add(passages).filter(|slot| *slot <= max).ok_or_else(full)?;
                 doc = doc.checked_add(1).filter(|doc| *doc <= max).ok_or_else(full)?;
             }
-            steps.push((write, known.map(|(doc, number, _)| (doc, number)), settled));
-        }
-        drop(memory);
-        let documents = self.shared.store.snapshot();
-        let mut heads = Vec::with_capacity(steps.len());
-        for (_, known, settled) in &steps {
-            heads.push(match (known, settled) {
-                (Some((doc, number)), None) => {
-                    Some((*doc, *number, self.shared.read_head(&documents, *number)?))
-                }
-                _ => None,
-            });
+            steps.push((write, known, settled));
         }
         let now = datetime::now();
         let mut outcomes = Vec::with_capacity(steps.len());
-        for ((write, known, settled), head) in steps.into_iter().zip(heads) {
+        for (write, known, settled) in steps {
             if let Some(outcome) = settled {
-                outcomes.push(Written { outcome, version: known.map(|(_, number)| version(number)) });
+                outcomes.push(Written { outcome, version: known.map(|(_, entry)| entry.version()) });
                 continue;
             }
-            if let Some((doc, number, head)) = head {
-                plan.batch.bury(number, head.passages());
-                plan.departures.push(Departure { doc, payload: head.body.payload });
+            if let Some((doc, entry)) = known {
+                plan.batch.bury(entry.number, entry.passages);
+                plan.departures.push(doc);
             }
             outcomes.push(match write {
                 Write::Delete(_) | Write::DeleteIf { .. } => {
@@ -522,8 +512,8 @@ impl Writer {
 impl Numbers {
     /// The next ones of a collection.
     fn of(shared: &Shared) -> Self {
-        let memory = shared.read_memory();
-        let (doc, slots) = (memory.slots.docs_end(), memory.slots.end());
+        let memory = shared.view();
+        let (doc, slots) = (memory.table.docs_end(), memory.table.end());
         // A graph may have vectors of documents that are gone behind the last one that is there.
         let slot = slots.max(memory.graph.as_ref().map_or(0, |graph| graph.indexed));
         Numbers { doc, slot, number: shared.store.next_number() }

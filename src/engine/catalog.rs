@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     collection::{Identity, Orphan},
+    error::with_sources,
     store::{
         Catalog, RESERVE_BYTES, StoreError,
         disk::{Disk as _, RealDisk},
@@ -155,8 +156,8 @@ fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 impl Names {
-    /// What is wrong, and what to do about it: what the start found, every collection that cannot be opened, and entries
-    /// of the log that no collection is there for.
+    /// What is wrong, and what to do about it: what the start found, every collection that cannot be opened or of which a
+    /// read met damage, and entries of the log that no collection is there for.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let now = self.now();
         let damaged = now.collections.values().filter_map(|open| {
@@ -164,12 +165,21 @@ impl Names {
             let what = format!("collection {:?} is not served: {}", open.info.name, damage.what);
             Some(Finding { what, remedy: damage.remedy })
         });
+        // It opened, and a read came upon damage further in.
+        let met = now.collections.values().filter_map(|open| {
+            let collection = open.open_now()?;
+            let error = with_sources(collection.damage()?);
+            let what =
+                format!("collection {:?} is damaged, and reads of that part fail: {error}", open.info.name);
+            let remedy = "repair that, or put the collection's folder back from a backup, and start again";
+            Some(Finding { what, remedy: remedy.to_owned() })
+        });
         // Of one that is known and has lost its folder, the collection itself is the finding.
         let known: HashSet<Identity> = now.collections.values().filter_map(|open| open.identity()).collect();
         let orphans = self.shelf.log().orphans();
         let orphans =
             orphans.iter().filter(|orphan| orphan.identity.is_none_or(|identity| !known.contains(&identity)));
-        self.findings.iter().cloned().chain(damaged).chain(orphans.map(orphaned)).collect()
+        self.findings.iter().cloned().chain(damaged).chain(met).chain(orphans.map(orphaned)).collect()
     }
 
     /// Collections that cannot be opened, as far as is known.

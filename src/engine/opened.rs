@@ -370,10 +370,11 @@ impl Place {
         let (collection, taken) = {
             let mut state = lock(&self.state);
             match &*state {
-                // One that failed to write stays: it would forget that it did.
+                // One that failed to write, or whose damage a read met, stays: it would forget that.
                 State::Open { collection, used, .. }
                     if Arc::strong_count(collection) == 1
                         && collection.read_only().is_none()
+                        && collection.damage().is_none()
                         && why(collection, *used) => {}
                 _ => return false,
             }

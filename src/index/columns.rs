@@ -22,10 +22,12 @@ use crate::{
     },
 };
 
-pub(crate) use evaluate::{Column, Fields, Held, Test, Type, float_key};
+pub(crate) use evaluate::{Column, Fields, Held, Known, Test, Type, float_key};
+pub(crate) use several::Several;
 
 pub(crate) mod evaluate;
 mod hints;
+mod several;
 #[cfg(test)]
 mod tests;
 
@@ -76,6 +78,31 @@ impl FieldIndex {
         }
     }
 
+    /// Takes over what another index has of the documents that are left, none of which are here.
+    pub(crate) fn absorb(&mut self, other: &FieldIndex, left: &RoaringBitmap) {
+        debug_assert!(self.all.is_disjoint(&(&other.all & left)), "a document is in two indexes");
+        self.all |= &other.all & left;
+        for (name, theirs) in &other.fields {
+            if !theirs.is_of(left) {
+                continue;
+            }
+            match self.fields.get_mut(name) {
+                Some(named) => named.absorb(theirs, left),
+                None => {
+                    let named = match theirs {
+                        Named::One(doc, value) => Named::One(*doc, value.clone()),
+                        Named::Many(field) => {
+                            let mut left_of = Box::<Field>::default();
+                            left_of.absorb(field, left);
+                            Named::Many(left_of)
+                        }
+                    };
+                    self.fields.insert(name.clone(), named);
+                }
+            }
+        }
+    }
+
     /// Removes a document; `payload` is the one it was inserted with.
     pub fn remove(&mut self, doc: u32, payload: &Payload) {
         self.all.remove(doc);
@@ -84,16 +111,6 @@ impl FieldIndex {
                 self.fields.remove(name.as_str());
             }
         }
-    }
-
-    /// The number of names.
-    pub fn names(&self) -> usize {
-        self.fields.len()
-    }
-
-    /// Whether any document has a field of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.fields.contains_key(name)
     }
 
     /// Every document.
@@ -162,15 +179,27 @@ impl FieldIndex {
     }
 }
 
-impl Fields for FieldIndex {
+impl Known for FieldIndex {
     type Error = FilterError;
 
-    fn documents(&self) -> &RoaringBitmap {
-        &self.all
+    fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 
     fn held(&self, field: &str) -> Result<Option<Held>, FilterError> {
         Ok(self.fields.get(field).map(|named| named.with(Field::held)))
+    }
+
+    fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), FilterError> {
+        let from = (Bound::Included(from), Bound::Unbounded);
+        let _ = self.fields.range::<str, _>(from).try_for_each(|(name, _)| each(name));
+        Ok(())
+    }
+}
+
+impl Fields for FieldIndex {
+    fn documents(&self) -> &RoaringBitmap {
+        &self.all
     }
 
     fn having(&self, field: &str) -> Result<RoaringBitmap, FilterError> {
@@ -182,6 +211,60 @@ impl Fields for FieldIndex {
         named.with(|field| {
             evaluate::matching(&field.scalars, &field.elements, test, stop).map_err(|never| match never {})
         })
+    }
+}
+
+/// The documents of an index that are still there: it answers as if there never were others.
+#[derive(Debug)]
+pub(crate) struct Living<'a> {
+    /// With the documents that are gone.
+    pub(crate) index: &'a FieldIndex,
+    pub(crate) documents: &'a RoaringBitmap,
+}
+
+impl Living<'_> {
+    fn is_whole(&self) -> bool {
+        self.documents.len() == self.index.all.len()
+    }
+}
+
+impl Known for Living<'_> {
+    type Error = FilterError;
+
+    fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    fn held(&self, field: &str) -> Result<Option<Held>, FilterError> {
+        if self.is_whole() {
+            return self.index.held(field);
+        }
+        Ok(self.index.fields.get(field).and_then(|named| named.held_by(self.documents)))
+    }
+
+    fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), FilterError> {
+        if self.is_whole() {
+            return self.index.names(from, each);
+        }
+        let from = (Bound::Included(from), Bound::Unbounded);
+        let fields = self.index.fields.range::<str, _>(from);
+        let mut there = fields.filter(|(_, named)| named.is_of(self.documents));
+        let _ = there.try_for_each(|(name, _)| each(name));
+        Ok(())
+    }
+}
+
+impl Fields for Living<'_> {
+    fn documents(&self) -> &RoaringBitmap {
+        self.documents
+    }
+
+    fn having(&self, field: &str) -> Result<RoaringBitmap, FilterError> {
+        self.index.having(field)
+    }
+
+    fn satisfying(&self, field: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, FilterError> {
+        self.index.satisfying(field, test, stop)
     }
 }
 
@@ -258,6 +341,43 @@ impl Named {
         }
     }
 
+    /// Whether one of these documents has it.
+    fn is_of(&self, documents: &RoaringBitmap) -> bool {
+        match self {
+            Named::One(doc, _) => documents.contains(*doc),
+            Named::Many(field) => !field.documents.is_disjoint(documents),
+        }
+    }
+
+    /// What it holds in these documents; `None` if none of them has it.
+    fn held_by(&self, documents: &RoaringBitmap) -> Option<Held> {
+        self.is_of(documents).then(|| match self {
+            Named::One(..) => self.with(Field::held),
+            Named::Many(field) => Held {
+                scalars: field.scalars.held_by(documents),
+                elements: field.elements.held_by(documents),
+            },
+        })
+    }
+
+    /// Takes over what another index has under the same name, of the documents that are left.
+    fn absorb(&mut self, other: &Named, left: &RoaringBitmap) {
+        match (&mut *self, other) {
+            (_, Named::One(doc, value)) => {
+                if left.contains(*doc) {
+                    self.insert(*doc, value);
+                }
+            }
+            (Named::Many(field), Named::Many(other)) => field.absorb(other, left),
+            (Named::One(doc, value), Named::Many(other)) => {
+                let mut field = Box::<Field>::default();
+                field.insert(*doc, value);
+                field.absorb(other, left);
+                *self = Named::Many(field);
+            }
+        }
+    }
+
     /// Looks at the field, which for one document is made for the moment.
     fn with<T>(&self, look: impl FnOnce(&Field) -> T) -> T {
         match self {
@@ -295,6 +415,13 @@ impl Field {
 
     fn held(&self) -> Held {
         Held { scalars: self.scalars.held(), elements: self.elements.held() }
+    }
+
+    /// Takes over what another one has, of the documents that are left.
+    fn absorb(&mut self, other: &Field, left: &RoaringBitmap) {
+        self.documents |= &other.documents & left;
+        self.scalars.absorb(&other.scalars, left);
+        self.elements.absorb(&other.elements, left);
     }
 }
 
@@ -367,6 +494,46 @@ impl Values {
             self.bools.iter().any(|documents| !documents.is_empty()),
             !self.datetimes.is_empty(),
         ]
+    }
+
+    /// The same in some documents only.
+    fn held_by(&self, documents: &RoaringBitmap) -> [bool; 5] {
+        let is_of = |values: &BTreeMap<i64, Documents>| values.values().any(|of| of.has_any(documents));
+        [
+            self.strings.values().any(|of| of.has_any(documents)),
+            is_of(&self.integers),
+            is_of(&self.floats),
+            self.bools.iter().any(|of| !of.is_disjoint(documents)),
+            is_of(&self.datetimes),
+        ]
+    }
+
+    /// Takes over what others have, of the documents that are left.
+    fn absorb(&mut self, others: &Values, left: &RoaringBitmap) {
+        for (text, documents) in &others.strings {
+            let Some(documents) = documents.of(left) else { continue };
+            match self.strings.get_mut(text) {
+                Some(there) => there.absorb(documents),
+                None => _ = self.strings.insert(text.clone(), documents),
+            }
+        }
+        let numbers = [
+            (&mut self.integers, &others.integers),
+            (&mut self.floats, &others.floats),
+            (&mut self.datetimes, &others.datetimes),
+        ];
+        for (values, others) in numbers {
+            for (key, documents) in others {
+                let Some(documents) = documents.of(left) else { continue };
+                match values.get_mut(key) {
+                    Some(there) => there.absorb(documents),
+                    None => _ = values.insert(*key, documents),
+                }
+            }
+        }
+        for (truth, others) in self.bools.iter_mut().zip(&others.bools) {
+            *truth |= others & left;
+        }
     }
 
     fn seal<S: Sealer>(&self, in_list: bool, sealer: &mut S) -> Result<(), S::Error> {
@@ -461,6 +628,35 @@ impl Documents {
             Documents::Many(documents) => {
                 documents.remove(doc);
                 documents.is_empty()
+            }
+        }
+    }
+
+    fn has_any(&self, documents: &RoaringBitmap) -> bool {
+        match self {
+            Documents::One(doc) => documents.contains(*doc),
+            Documents::Many(all) => !all.is_disjoint(documents),
+        }
+    }
+
+    /// Those that are left, if any.
+    fn of(&self, left: &RoaringBitmap) -> Option<Self> {
+        match self {
+            Documents::One(doc) => left.contains(*doc).then_some(Documents::One(*doc)),
+            Documents::Many(all) => {
+                let all = all & left;
+                (!all.is_empty()).then_some(Documents::Many(all))
+            }
+        }
+    }
+
+    fn absorb(&mut self, others: Self) {
+        match (&mut *self, others) {
+            (_, Documents::One(doc)) => self.insert(doc),
+            (Documents::Many(all), Documents::Many(others)) => *all |= others,
+            (Documents::One(doc), Documents::Many(mut others)) => {
+                others.insert(*doc);
+                *self = Documents::Many(others);
             }
         }
     }

@@ -121,6 +121,7 @@ impl Builder {
     }
 
     /// Whether there are none.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests look at it"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -21,11 +21,10 @@ use super::{
 use crate::{
     files::disk::Disk,
     index::columns::{
-        Column, Fields, FieldsReport, FieldsRequest, Held, Key, Test, Type,
+        Column, Fields, Held, Key, Known, Test, Type,
         evaluate::{self, TYPES},
     },
     stop::Stop,
-    value::filter::Filter,
 };
 
 pub(super) mod builder;
@@ -135,56 +134,15 @@ impl Columns {
         &self.file
     }
 
-    /// The number of names.
-    pub(crate) fn names(&self) -> usize {
-        self.fields as usize
+    /// The fields of some of its rows, which it answers for as if there were no others. `documents` has no row that is
+    /// not there.
+    pub(crate) fn living<'a>(&'a self, documents: &'a RoaringBitmap) -> Living<'a> {
+        Living { columns: self, documents }
     }
 
-    /// The rows that satisfy a filter; the same answer as that of the index in memory.
-    ///
-    /// # Errors
-    /// [`SegmentError::Filter`] and [`SegmentError::Stopped`] as there; [`SegmentError::Corrupt`].
-    pub(crate) fn matching(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, SegmentError> {
-        filter.validate()?;
-        evaluate::check(filter, &mut |field| self.held(field))?;
-        evaluate::evaluate(self, filter, stop)
-    }
-
-    /// The rows that satisfy a filter of which it is known that it can be compared with what the collection holds, here
-    /// or elsewhere.
-    ///
-    /// # Errors
-    /// As [`Columns::matching`], but a value that cannot be compared with any of this segment matches nothing.
-    pub(crate) fn satisfying(&self, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, SegmentError> {
-        evaluate::evaluate(self, filter, stop)
-    }
-
-    /// Some fields with the types they hold and how many documents have them, by name.
-    ///
-    /// # Errors
-    /// [`SegmentError::Corrupt`].
-    pub(crate) fn stats(&self, asked: &FieldsRequest) -> Result<FieldsReport, SegmentError> {
-        let mut told = FieldsReport::default();
-        if asked.limit == 0 {
-            return Ok(told);
-        }
-        for number in self.lower_bound(&asked.prefix)?..self.fields {
-            let name = self.field_name(number)?;
-            if !name.starts_with(asked.prefix.as_str()) {
-                break;
-            }
-            told.total += 1;
-            if *name <= *asked.after {
-                continue;
-            }
-            if told.fields.len() == asked.limit {
-                told.more = true;
-            } else {
-                let field = self.field(number)?;
-                told.fields.push((name.to_owned(), field.held.type_names(), field.documents.into()));
-            }
-        }
-        Ok(told)
+    /// All rows, deleted and expired ones too.
+    pub(crate) fn rows(&self) -> &RoaringBitmap {
+        &self.all
     }
 
     /// Checks what the sums do not: that every name, value and set of rows can be read, in order.
@@ -346,24 +304,85 @@ impl Columns {
     }
 }
 
-impl Fields for Columns {
+/// See [`Columns::living`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Living<'a> {
+    columns: &'a Columns,
+    documents: &'a RoaringBitmap,
+}
+
+impl Living<'_> {
+    fn is_whole(&self) -> bool {
+        self.documents.len() == u64::from(self.columns.rows)
+    }
+
+    /// Which types have a value that a living row has. The first value of a type nearly always is one.
+    fn held_in(&self, field: &Field, in_list: bool) -> Result<[bool; TYPES], SegmentError> {
+        let values = self.columns.values_of(field, in_list)?;
+        let mut held = [false; TYPES];
+        for (held, group) in held.iter_mut().zip(values.groups) {
+            for at in group.first..group.first + group.count {
+                if !self.columns.rows_at(self.columns.value(at)?.1)?.is_disjoint(self.documents) {
+                    *held = true;
+                    break;
+                }
+            }
+        }
+        Ok(held)
+    }
+}
+
+impl Known for Living<'_> {
     type Error = SegmentError;
 
-    fn documents(&self) -> &RoaringBitmap {
-        &self.all
+    fn is_empty(&self) -> bool {
+        self.documents.is_empty()
     }
 
     fn held(&self, field: &str) -> Result<Option<Held>, SegmentError> {
-        Ok(self.find(field)?.map(|field| field.held))
+        let Some(field) = self.columns.find(field)? else { return Ok(None) };
+        if self.is_whole() {
+            return Ok(Some(field.held));
+        }
+        let having = self.columns.rows_at(field.having)?;
+        if having.is_disjoint(self.documents) {
+            return Ok(None);
+        }
+        if having.is_subset(self.documents) {
+            return Ok(Some(field.held));
+        }
+        Ok(Some(Held { scalars: self.held_in(&field, false)?, elements: self.held_in(&field, true)? }))
+    }
+
+    fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), SegmentError> {
+        let Columns { fields, .. } = *self.columns;
+        for number in self.columns.lower_bound(from)?..fields {
+            let is_of_the_living = self.is_whole() || {
+                let field = self.columns.field(number)?;
+                !self.columns.rows_at(field.having)?.is_disjoint(self.documents)
+            };
+            if is_of_the_living && each(self.columns.field_name(number)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Fields for Living<'_> {
+    fn documents(&self) -> &RoaringBitmap {
+        self.documents
     }
 
     fn having(&self, field: &str) -> Result<RoaringBitmap, SegmentError> {
-        self.find(field)?.map(|field| self.rows_at(field.having)).transpose().map(Option::unwrap_or_default)
+        let field = self.columns.find(field)?;
+        field.map(|field| self.columns.rows_at(field.having)).transpose().map(Option::unwrap_or_default)
     }
 
     fn satisfying(&self, field: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, SegmentError> {
-        let Some(field) = self.find(field)? else { return Ok(RoaringBitmap::new()) };
-        evaluate::matching(&self.values_of(&field, false)?, &self.values_of(&field, true)?, test, stop)
+        let Some(field) = self.columns.find(field)? else { return Ok(RoaringBitmap::new()) };
+        let scalars = self.columns.values_of(&field, false)?;
+        evaluate::matching(&scalars, &self.columns.values_of(&field, true)?, test, stop)
     }
 }
 

@@ -71,6 +71,7 @@ impl Merged {
     }
 
     /// The rows of the new segment that some rows of a source became.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the index over segments reads it next"))]
     pub(crate) fn rows(&self, source: usize, rows: &RoaringBitmap) -> RoaringBitmap {
         rows.iter().filter_map(|row| self.row(source, Row(row))).map(|row| row.0).collect()
     }

@@ -35,11 +35,13 @@ mod write;
 
 pub(crate) use builder::{Builder, Limits};
 pub(crate) use cache::BlockCache;
-pub(crate) use columns::Columns;
+pub(crate) use columns::{Columns, Living};
 pub(crate) use deleted::Deleted;
 pub(crate) use documents::{Body, Head, Scroll};
 pub(crate) use folder::{Found, clean, list, remove};
-pub(crate) use merge::{Merge, Merged, Source};
+#[cfg(test)]
+pub(crate) use merge::Merged;
+pub(crate) use merge::{Merge, Source};
 pub(crate) use reader::Segment;
 pub(crate) use salvage::Salvage;
 pub(crate) use vectors::Vectors;

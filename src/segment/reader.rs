@@ -91,6 +91,7 @@ impl Segment {
     }
 
     /// Bytes of all texts, unpacked.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests look at it"))]
     pub(crate) fn text_bytes(&self) -> u64 {
         self.documents.description().text_bytes
     }
@@ -128,6 +129,7 @@ impl Segment {
     }
 
     /// Title and payload; texts are not touched.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests look at it"))]
     pub(crate) fn body(&self, row: Row) -> Result<Body, SegmentError> {
         self.reading(row)?.body()
     }
@@ -138,6 +140,7 @@ impl Segment {
     }
 
     /// Bytes of the text, one range per passage; each lies within [`Head::text_bytes`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests look at it"))]
     pub(crate) fn passages(&self, row: Row) -> Result<Vec<Range<u32>>, SegmentError> {
         self.reading(row)?.passages()
     }

@@ -146,6 +146,7 @@ impl Vectors {
     }
 
     /// Floats from one row to the next in [`Vectors::rows`]; those behind the dimension are zero.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the index over segments reads it next"))]
     pub(crate) fn stride(&self) -> usize {
         (self.stride / 4) as usize
     }
@@ -164,6 +165,7 @@ impl Vectors {
     ///
     /// # Errors
     /// As [`Vectors::row`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "the index over segments reads it next"))]
     pub(crate) fn rows(&self, rows: Range<u32>) -> Result<Cow<'_, [f32]>, SegmentError> {
         let at = |row: u32| u64::from(row) * self.stride;
         Ok(floats(self.file.bytes(self.place, at(rows.start)..at(rows.end))?))

@@ -20,6 +20,7 @@
 //! | `entries.rs` | what the store says in the log |
 //! | `growing.rs` | documents that no segment holds yet |
 //! | `sealed.rs` | a segment as the store sees it |
+//! | `ids.rs` | whether an id may be in a segment |
 //! | `state.rs` | all documents as of the last entry, and snapshots |
 //! | `manifest.rs` | the file that says which segments there are |
 //! | `maintain.rs` | sealing, merging, carrying forward |
@@ -40,14 +41,16 @@ use std::{
 };
 
 pub use crate::log::Durability;
-pub(crate) use crate::segment::Space;
+pub(crate) use crate::segment::{Living, SegmentError, Space};
 use crate::{
     files::disk::Disk,
     store::{Identity, StoreError, body::Body},
+    value::{Payload, PointId},
 };
 
 mod entries;
 mod growing;
+mod ids;
 pub(crate) mod logs;
 pub(crate) mod maintain;
 pub(crate) mod manifest;
@@ -61,6 +64,7 @@ mod tests;
 pub(crate) mod verify;
 
 use entries::{Batch, Carried, Entry, Gone, Put};
+pub(crate) use ids::{IdHash, Ids};
 pub use logs::FolderLog;
 pub(crate) use logs::Orphan;
 pub use logs::StoreSizes;
@@ -69,8 +73,8 @@ pub(crate) use maintain::Tidied;
 use manifest::Manifest;
 pub(crate) use sealed::SPACE;
 use sealed::{Folder, Sealed};
-pub(crate) use state::Snapshot;
-use state::{Part, State};
+use state::State;
+pub(crate) use state::{Part, Snapshot};
 
 /// How a store is kept.
 #[derive(Debug, Clone, Copy)]
@@ -126,12 +130,17 @@ impl Head {
     }
 }
 
-/// A document that [`Store::load`] found.
+/// What [`Store::load`] found of a document.
 pub(crate) struct Loaded {
     pub(crate) number: u64,
-    pub(crate) head: Head,
+    pub(crate) id: PointId,
+    pub(crate) content_hash: [u8; 16],
+    /// How many vectors it has.
+    pub(crate) passages: u32,
     /// All its vectors, one after the other.
     pub(crate) vectors: Vec<f32>,
+    /// Where it is in no segment: those of a segment have columns.
+    pub(crate) payload: Option<Payload>,
 }
 
 /// Changes that are committed together.
@@ -558,23 +567,23 @@ impl Store {
         self.0.read_state().snapshot()
     }
 
-    /// Reads everything but the texts of the documents that are not buried, in the order of their numbers, and checks
-    /// that there are as many as there should be.
+    /// Reads ids and vectors of the documents that are not buried, in the order of their numbers, and checks that there
+    /// are as many as there should be. Whoever is told of them has a snapshot taken at the same time.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], also if anything is missing or too much; whatever `each` returns.
     pub(crate) fn load<E: From<StoreError>>(
         &self,
         mut each: impl FnMut(Loaded) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let (parts, puts, documents, passages) = {
+    ) -> Result<Snapshot, E> {
+        let (snapshot, puts, documents, passages) = {
             let state = self.0.read_state();
-            (Arc::clone(&state.parts), state.live_unsealed(), state.documents, state.passages)
+            (state.snapshot(), state.live_unsealed(), state.documents, state.passages)
         };
         let (mut found, mut found_passages, mut after) = (0, 0, None);
         let mut check = |loaded: &Loaded, dir: &Path| {
             found += 1;
-            found_passages += u64::from(loaded.head.passages());
+            found_passages += u64::from(loaded.passages);
             let ascends = after.is_none_or(|after| after < loaded.number);
             after = Some(loaded.number);
             if ascends {
@@ -582,20 +591,23 @@ impl Store {
             }
             Err(StoreError::corrupt(dir, format!("document {} is out of its order", loaded.number)))
         };
-        for part in &*parts {
-            for row in (0..part.sealed.rows()).filter(|row| !part.deleted.contains(*row)) {
-                let loaded = Loaded {
-                    number: part.sealed.number_of(row)?,
-                    head: part.sealed.head(row)?,
-                    vectors: part.sealed.vectors(row)?,
-                };
+        for part in snapshot.parts() {
+            for row in part.living() {
+                let loaded = part.sealed.load(row)?;
                 check(&loaded, self.dir())?;
                 each(loaded)?;
             }
         }
         for put in puts {
-            let head = Head::of(&put, self.dir())?;
-            let loaded = Loaded { number: put.number, head, vectors: put.vectors.clone() };
+            let Body { id, payload, content_hash, .. } = Body::decode(&put.body, self.dir())?;
+            let loaded = Loaded {
+                number: put.number,
+                id,
+                content_hash,
+                passages: put.passages,
+                vectors: put.vectors.clone(),
+                payload: Some(payload),
+            };
             check(&loaded, self.dir())?;
             each(loaded)?;
         }
@@ -605,7 +617,7 @@ impl Store {
             );
             return Err(StoreError::corrupt(self.dir(), reason).into());
         }
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Makes durable all that can be read, also what was written for [`Durability::Process`]. Whoever saves what was made of

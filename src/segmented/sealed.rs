@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -15,7 +15,7 @@ use std::{
 use roaring::RoaringBitmap;
 
 use super::{
-    Head,
+    Head, IdHash, Ids, Loaded,
     entries::Put,
     manifest::Named,
     state::{Part, Row, Saved},
@@ -28,6 +28,7 @@ use crate::{
     },
     stop::Stop,
     store::{Identity, StoreError, body::Body},
+    value::PointId,
 };
 
 /// What segments of a collection have in common.
@@ -108,6 +109,8 @@ pub(super) struct Sealed {
     first: u64,
     last: u64,
     bytes: u64,
+    /// Made when an id is looked for first.
+    ids: OnceLock<Ids>,
     /// Others took its place: when nobody reads it any more its files go.
     is_retired: AtomicBool,
     retired: Arc<Mutex<VecDeque<u32>>>,
@@ -167,7 +170,8 @@ impl Sealed {
         let (first, last) = segment.versions().unwrap_or((0, 0));
         let bytes = segment.bytes().iter().map(|(_, bytes)| bytes).sum();
         let retired = Arc::clone(&folder.retired);
-        Arc::new(Sealed { segment, number, first, last, bytes, is_retired: AtomicBool::new(false), retired })
+        let (ids, is_retired) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Sealed { segment, number, first, last, bytes, ids, is_retired, retired })
     }
 
     /// Opens a segment that the manifest names, with the deletions of `version`, which may say more than those that the
@@ -324,6 +328,38 @@ impl Sealed {
             if self.number_of(middle)? < number { low = middle + 1 } else { high = middle }
         }
         Ok(if low < rows && self.number_of(low)? == number { Some(low) } else { None })
+    }
+
+    /// The row of an id, deleted or not.
+    pub(super) fn find(&self, id: &PointId, hash: IdHash) -> Result<Option<u32>, StoreError> {
+        if !self.ids()?.may_have(hash) {
+            return Ok(None);
+        }
+        Ok(self.segment.find(id)?.map(|segment::Row(row)| row))
+    }
+
+    fn ids(&self) -> Result<&Ids, StoreError> {
+        if let Some(ids) = self.ids.get() {
+            return Ok(ids);
+        }
+        let mut ids = Ids::with_capacity(self.rows() as usize);
+        for row in 0..self.rows() {
+            ids.insert(IdHash::of(&self.id_of(row)?));
+        }
+        // Where two come here at once, one of them made it in vain.
+        Ok(self.ids.get_or_init(|| ids))
+    }
+
+    /// The id of the document of a row.
+    pub(super) fn id_of(&self, row: u32) -> Result<PointId, StoreError> {
+        self.segment.id(segment::Row(row)).map_err(StoreError::from)
+    }
+
+    /// The document of a row but for its text and its payload, which need not be unpacked for it.
+    pub(super) fn load(&self, row: u32) -> Result<Loaded, StoreError> {
+        let segment::Head { version, content_hash, passages, .. } = self.segment.head(segment::Row(row))?;
+        let vectors = self.vectors(row)?;
+        Ok(Loaded { number: version, id: self.id_of(row)?, content_hash, passages, vectors, payload: None })
     }
 
     /// The number of the document of a row.

@@ -8,16 +8,16 @@ use std::{path::Path, sync::Arc};
 use roaring::RoaringBitmap;
 
 use super::{
-    Head,
+    Head, IdHash, Living,
     entries::{Carried, Entry, Gone, Put},
     growing::{Change, Growing},
     sealed::Sealed,
 };
-use crate::store::StoreError;
+use crate::{store::StoreError, value::PointId};
 
 /// A sealed segment, and which of its documents are gone.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub(super) sealed: Arc<Sealed>,
     pub(super) deleted: Arc<RoaringBitmap>,
     /// Vectors of documents that are not deleted.
@@ -96,6 +96,69 @@ impl Part {
                 self.live_passages -= u64::from(*passages);
             }
         }
+    }
+
+    /// Rows of the documents that are there. Whatever reads a segment's documents asks here which they are, and nowhere
+    /// else: what expires is left out here one day.
+    pub(crate) fn living(&self) -> RoaringBitmap {
+        self.sealed.segment().columns().rows() - &*self.deleted
+    }
+
+    /// Their fields, where `living` is what [`Part::living`] answered.
+    pub(crate) fn fields<'a>(&'a self, living: &'a RoaringBitmap) -> Living<'a> {
+        self.sealed.segment().columns().living(living)
+    }
+
+    /// Rows of all documents, the deleted ones too.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> u32 {
+        self.sealed.rows()
+    }
+
+    /// The folder of the segment.
+    pub(crate) fn path(&self) -> &Path {
+        self.sealed.segment().path()
+    }
+
+    /// Number of its last document.
+    pub(crate) fn last(&self) -> u64 {
+        self.sealed.last()
+    }
+
+    /// The row of an id, if its document is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub(crate) fn find(&self, id: &PointId, hash: IdHash) -> Result<Option<u32>, StoreError> {
+        Ok(self.sealed.find(id, hash)?.filter(|row| !self.deleted.contains(*row)))
+    }
+
+    /// The id of a row.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub(crate) fn id_of(&self, row: u32) -> Result<PointId, StoreError> {
+        self.sealed.id_of(row)
+    }
+
+    /// The number of the document of a row.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub(crate) fn number_of(&self, row: u32) -> Result<u64, StoreError> {
+        self.sealed.number_of(row)
+    }
+
+    /// Ids with their rows in the order of the ids, from the one behind `after` on, deleted ones too.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Io`].
+    pub(crate) fn scroll<'a>(
+        &'a self,
+        after: Option<&PointId>,
+    ) -> Result<impl Iterator<Item = Result<(PointId, u32), StoreError>> + use<'a>, StoreError> {
+        let scroll = self.sealed.segment().scroll(after)?;
+        Ok(scroll.map(|found| found.map(|(id, row)| (id, row.0)).map_err(StoreError::from)))
     }
 
     /// Documents that are not deleted.
@@ -240,6 +303,18 @@ enum Place<'a> {
 }
 
 impl Snapshot {
+    /// The sealed segments, in the order of their documents, which do not overlap.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Whether it has the same segments as another snapshot, whatever was deleted of them.
+    pub(crate) fn has_segments_of(&self, other: &Snapshot) -> bool {
+        let numbers =
+            |snapshot: &Snapshot| snapshot.parts.iter().map(|part| part.sealed.number()).collect::<Vec<_>>();
+        Arc::ptr_eq(&self.parts, &other.parts) || numbers(self) == numbers(other)
+    }
+
     fn place(&self, number: u64) -> Result<Option<Place<'_>>, StoreError> {
         if let Some(put) =
             self.growing.get(number).or_else(|| self.frozen.as_ref().and_then(|part| part.get(number)))

@@ -123,8 +123,11 @@ fn check_document(snapshot: &Snapshot, number: u64) {
 fn load(store: &Store) -> Result<BTreeSet<u64>, StoreError> {
     let mut found = BTreeSet::new();
     store.load(|loaded| {
-        let Loaded { number, head: got, vectors: got_vectors } = loaded;
-        assert_eq!(got, head(number), "document {number}");
+        let Loaded { number, id, content_hash, passages, vectors: got_vectors, .. } = loaded;
+        let body = head(number).body;
+        let expected = (body.id, body.content_hash, body.passages.len());
+        assert_eq!((id, content_hash, passages as usize), expected, "document {number}");
+        check_document(&store.snapshot(), number);
         assert_eq!(got_vectors, vectors(number, DIMENSION).concat(), "document {number}");
         assert_eq!(text_in(store, number), text(number), "document {number}");
         found.insert(number);
@@ -441,7 +444,7 @@ fn many_threads_commit_and_read_while_segments_are_sealed_and_merged() {
                     done.unwrap();
                     store
                         .load(|loaded| {
-                            assert_eq!(loaded.head, head(loaded.number));
+                            assert_eq!(loaded.id, head(loaded.number).body.id);
                             Ok::<_, StoreError>(())
                         })
                         .unwrap();

@@ -12,7 +12,7 @@
 //! There is one query type, [`SearchQuery`], from the engine down to here. A candidate carries where it came from.
 //! Every stage looks at the stop signal of its request and reports its time and its count in the [`SearchTrace`].
 //!
-//! A search owns what it reads, a `View`, and holds no lock while it compares: it may use the whole pool it runs on, and
+//! A search owns what it reads, a snapshot, and holds no lock: it may use the whole pool it runs on, and
 //! no writer waits for it.
 //! Order: larger scores first, then ids, then passages; equal scores at the end of the answer are chosen by that too.
 
@@ -137,10 +137,10 @@ pub(super) fn run(
     let candidates = group::group(candidates, &plan)?;
     watch.end(&mut trace, candidates.len());
 
-    // The snapshot has the documents found, even if they are deleted now. The rest may go.
-    let documents = plan.into_documents();
+    // The snapshot has the documents found, even if they are deleted now.
+    let memory = plan.into_memory();
     let watch = Watch::start(Stage::Fetch);
-    let hits = fetch::fetch(shared, query, (candidates, &documents), stop, reads)?;
+    let hits = fetch::fetch(shared, query, (candidates, &memory.documents), stop, reads)?;
     watch.end(&mut trace, hits.len());
     Ok((hits, trace))
 }

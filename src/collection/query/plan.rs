@@ -1,24 +1,16 @@
 //! The first stage plans a query: what it is compared with, among which documents, and how many can be answered.
 //!
-//! Everything that needs the collection's lock is done here, on one thread: ids are looked up, the filter is evaluated,
-//! and a snapshot is taken. What comes after reads the snapshot alone.
+//! A snapshot is taken first, and everything is read from it: ids are looked up and the filter is evaluated here, on one
+//! thread. What comes after reads the same snapshot.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use roaring::RoaringBitmap;
 
 use super::{Ask, SearchQuery, SearchTrace, candidate::Unit};
 use crate::{
-    collection::{
-        CollectionError, Shared,
-        memory::{Memory, View},
-        slots::Table,
-    },
+    collection::{CollectionError, Shared, memory::Memory, slots::Table},
     index::Slot,
-    segmented::Snapshot,
     stop::{Stop, Stopped},
     value::PointId,
     vector::Vector,
@@ -31,7 +23,7 @@ pub(super) struct Plan<'a> {
     /// What the query is compared by; a candidate's score is its best over all of them. None where the query is a text
     /// that was not encoded.
     pub(super) vectors: Vec<Vector>,
-    pub(super) view: View,
+    pub(super) view: Arc<Memory>,
     pub(super) allowed: Arc<Allowed>,
     /// Documents, or passages where those are asked for, that could be answered.
     pub(super) reachable: usize,
@@ -80,7 +72,7 @@ impl Allowed {
 }
 
 impl<'a> Plan<'a> {
-    /// Reads all that needs the lock, and lets it go.
+    /// Takes a snapshot, and plans.
     ///
     /// # Errors
     /// [`CollectionError::NoDocument`] where the query names one that is not there; [`CollectionError::NotEncoded`];
@@ -102,17 +94,25 @@ impl<'a> Plan<'a> {
             Ask::Vector(values) => (vec![checked(values.clone())?], None),
             Ask::Document(id) => (Vec::new(), Some(PointId::new(id.as_str())?)),
         };
-        let (like, matching, view) = {
-            let memory = shared.read_memory();
-            let like = like.map(|id| document_of(&memory, &id).ok_or(id)).transpose();
-            let like = like.map_err(|id| CollectionError::NoDocument { id: id.as_str().to_owned() })?;
-            let begun = Instant::now();
-            let filter = query.filter.as_ref();
-            let matching = filter.map(|filter| memory.fields.matching(filter, stop)).transpose()?;
-            trace.hints =
-                filter.map(|filter| memory.fields.hints(filter, stop)).transpose()?.unwrap_or_default();
-            trace.filter_time = filter.map_or(Duration::ZERO, |_| begun.elapsed());
-            (like, matching, memory.view())
+        let view = shared.view();
+        let like = match like {
+            Some(id) => match document_of(&view, &id)? {
+                None => return Err(CollectionError::NoDocument { id: id.as_str().to_owned() }),
+                found => found,
+            },
+            None => None,
+        };
+        let begun = Instant::now();
+        let matching = match &query.filter {
+            Some(filter) => {
+                let places = view.places();
+                let matching = places.matching(filter, stop)?;
+                trace.hints = places.fields().hints(filter, stop)?;
+                let docs = places.docs(&matching, stop)?;
+                trace.filter_time = begun.elapsed();
+                Some(docs)
+            }
+            None => None,
         };
         let mut excluded = None;
         if let Some((doc, values)) = like {
@@ -134,37 +134,37 @@ impl<'a> Plan<'a> {
         if self.query.by_passage { Unit::Passage } else { Unit::Document }
     }
 
-    /// Lets everything go but the snapshot that has the documents that were found.
-    pub(super) fn into_documents(self) -> Snapshot {
-        self.view.documents
+    /// Lets everything go but the snapshot, which has the documents that were found.
+    pub(super) fn into_memory(self) -> Arc<Memory> {
+        self.view
     }
 }
 
+/// A document with the vectors of its passages.
+type Like = (u32, Vec<Vec<f32>>);
+
 /// A document's number and the vectors of its passages; `None` where it is not there.
-fn document_of(memory: &Memory, id: &PointId) -> Option<(u32, Vec<Vec<f32>>)> {
-    let (doc, entry) = memory.slots.find(id)?;
-    let vectors: Vec<_> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect::<Option<_>>()?;
-    (!vectors.is_empty()).then_some((doc, vectors))
+fn document_of(memory: &Memory, id: &PointId) -> Result<Option<Like>, CollectionError> {
+    let Some((doc, entry)) = memory.find(id)? else { return Ok(None) };
+    let vectors: Option<Vec<_>> = entry.slots().map(|slot| memory.flat.vector(Slot(slot))).collect();
+    Ok(vectors.filter(|vectors| !vectors.is_empty()).map(|vectors| (doc, vectors)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collection::{
-        point::ContentHash,
-        slots::{Entry, Slots},
-    };
+    use crate::collection::{point::ContentHash, slots::Entry};
 
     #[test]
     fn passages_are_counted_until_it_is_time_to_leave_off() {
-        let mut slots = Slots::default();
+        let mut table = Table::default();
         for doc in 0..3000 {
             let id = PointId::new(format!("{doc}")).unwrap();
             let (hash, number) = (ContentHash([0; 16]), u64::from(doc));
-            slots.insert(doc, Entry { id, hash, number, first_slot: 2 * doc, passages: 2 });
+            table.insert(doc, Arc::new(Entry { id, hash, number, first_slot: 2 * doc, passages: 2 }));
         }
         let documents = Some((0..3000).collect());
-        let allowed = Allowed { table: slots.table().clone(), documents, excluded: Some(7) };
+        let allowed = Allowed { table, documents, excluded: Some(7) };
         assert_eq!(allowed.reachable_passages(&Stop::default()), Ok(2 * 2999));
         assert_eq!(allowed.reachable_passages(&Stop::at(Some(Instant::now()))), Err(Stopped));
     }

@@ -232,9 +232,9 @@ fn what_was_planned_is_found_and_read_though_it_is_deleted_meanwhile() {
     let retrievers = retrieve::retrievers(&collection.shared, &plan);
     let lists = retrieve::retrieve(&plan, &retrievers, &mut SearchTrace::default()).unwrap();
     let found = group::group(lists.into_iter().flatten().collect(), &plan).unwrap();
-    let documents = plan.into_documents();
+    let memory = plan.into_memory();
     let reads = Reads::new(Room::unbounded());
-    let hits = fetch::fetch(&collection.shared, &query, (found, &documents), &NEVER, &reads).unwrap();
+    let hits = fetch::fetch(&collection.shared, &query, (found, &memory.documents), &NEVER, &reads).unwrap();
     let mut names: Vec<_> = hits.iter().map(|hit| hit.id.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["a", "b", "c"]);
@@ -321,7 +321,7 @@ fn group_answers_each_document_or_passage_once_in_order() {
 fn fetch_reads_what_is_asked_for_in_the_order_of_candidates_and_within_the_room() {
     let dir = tempfile::tempdir().unwrap();
     let collection = three(&place(&dir));
-    let number = |name: &str| collection.shared.read_memory().slots.find(&id(name)).unwrap().1.number;
+    let number = |name: &str| collection.shared.view().find(&id(name)).unwrap().unwrap().1.number;
     let found = || {
         let places = [("c", 2, 0.9), ("a", 1, 0.8), ("c", 0, 0.7)];
         places.map(|(name, ordinal, score)| Candidate {

@@ -22,7 +22,7 @@ fn put(name: &str, content: u64, condition: Condition) -> Write {
 }
 
 fn version(collection: &Collection, name: &str) -> Option<u64> {
-    collection.revision(&id(name)).map(|revision| revision.version)
+    collection.revision(&id(name)).unwrap().map(|revision| revision.version)
 }
 
 #[test]

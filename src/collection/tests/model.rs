@@ -137,7 +137,7 @@ fn compare(collection: &Collection, model: &Model, random: &mut Random) {
         assert_eq!(vector.as_deref(), expected.map(|p| p.passages[0].vector.as_slice()));
         let revision =
             expected.map(|p| Revision { version: model.versions[wanted], content_hash: p.content_hash });
-        assert_eq!(collection.revision(wanted), revision);
+        assert_eq!(collection.revision(wanted).unwrap(), revision);
     }
 
     let query = SearchQuery {
@@ -198,7 +198,7 @@ fn run(kind: IndexKind, seed: u64, steps: u32, numbers_max: u32) -> u64 {
                 if random.below(2) == 0 {
                     collection.close().unwrap();
                 }
-                renumbered += collection.shared.read_memory().numbering;
+                renumbered += collection.shared.view().numbering;
                 drop(collection);
                 if random.below(2) == 0 {
                     // The process ends.
@@ -263,7 +263,7 @@ fn run(kind: IndexKind, seed: u64, steps: u32, numbers_max: u32) -> u64 {
         }
         compare(&collection, &model, &mut random);
     }
-    renumbered + collection.shared.read_memory().numbering
+    renumbered + collection.shared.view().numbering
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn ten_documents_are_written_for_ever() {
             drop(collection);
             collection = open(&place, kind, false);
             check(&collection, &known, &format!("{kind:?}, round {round}, opened again"));
-            assert!(collection.shared.read_memory().slots.docs_end() == 10);
+            assert!(collection.shared.view().table.docs_end() == 10);
         }
         assert!(written > 2 * u64::from(MAX));
         // In the store they go on.
@@ -147,8 +147,8 @@ fn a_saved_graph_is_used_again_where_it_fits_and_built_anew_where_it_does_not() 
     }
     drop(collection);
     let collection = open(&place, IndexKind::HnswRs, false);
-    assert_eq!(collection.shared.read_memory().slots.docs_end(), 40);
-    assert_eq!(u64::from(collection.shared.read_memory().slots.end()), collection.counts().passages);
+    assert_eq!(collection.shared.view().table.docs_end(), 40);
+    assert_eq!(u64::from(collection.shared.view().table.end()), collection.counts().passages);
     collection.wait_indexed();
     check(&collection, &known, "anew");
     assert_eq!(collection.counts().indexed, collection.counts().passages);

@@ -205,7 +205,7 @@ fn load(kind: IndexKind, dir: &Path) {
     let over = AtomicBool::new(false);
     // The numbering in which each reader began the last round that it ended.
     let seen: [AtomicU64; 6] = Default::default();
-    let numbering = || collection.shared.read_memory().numbering;
+    let numbering = || collection.shared.view().numbering;
     let is_over = || over.load(Ordering::SeqCst);
     let mut known: Vec<BTreeMap<String, Option<Point>>> = (0..WRITERS)
         .map(|writer| (0..CHANGING).map(|n| (format!("change {writer} {n}"), None)).collect())

@@ -242,7 +242,8 @@ fn a_graph_that_fails_is_replaced_and_answers_stay_right() {
     let mut random = Random(18);
     let collection = filled(&place(&dir), IndexKind::HnswRs, 400, &mut random);
     collection.wait_indexed();
-    collection.shared.write_memory().graph = Some(Graph { index: Arc::new(Broken::default()), indexed: 400 });
+    let broken = Graph { index: Arc::new(Broken::default()), indexed: 400 };
+    collection.shared.change(|memory| memory.graph = Some(broken));
     let query = query(vector(&mut random), 5);
     let (hits, trace) = search(&collection, &query).unwrap();
     assert_eq!(trace.plan(), "exact");
@@ -261,8 +262,8 @@ fn a_graph_that_panics_is_built_again() {
     let mut random = Random(20);
     let collection = filled(&place(&dir), IndexKind::HnswRs, 400, &mut random);
     collection.wait_indexed();
-    collection.shared.write_memory().graph =
-        Some(Graph { index: Arc::new(Broken { panics: true }), indexed: 400 });
+    let broken = Graph { index: Arc::new(Broken { panics: true }), indexed: 400 };
+    collection.shared.change(|memory| memory.graph = Some(broken));
     // The indexer comes upon it with this.
     collection.write(vec![upsert(point("new", 1, 1, &mut random))]).unwrap();
     let begun = std::time::Instant::now();
@@ -360,7 +361,7 @@ fn a_graph_that_writers_outrun_is_replaced_all_the_same() {
     };
     write();
     collection.wait_indexed();
-    let graph = || collection.shared.view().graph.map(|graph| graph.index);
+    let graph = || collection.shared.view().graph.as_ref().map(|graph| Arc::clone(&graph.index));
     let (mut last, mut replaced, mut largest) = (graph(), 0, 0);
     let until = Instant::now() + Duration::from_secs(120);
     // All documents are replaced before a graph of them can be level.

@@ -176,7 +176,9 @@ impl Backend for Local {
     }
 
     fn revisions(&self, ids: Vec<PointId>) -> Answer<'_, Vec<Option<Revision>>> {
-        Box::pin(self.read(move |collection, _| Ok(ids.iter().map(|id| collection.revision(id)).collect())))
+        Box::pin(self.read(move |collection, _| {
+            Ok(ids.iter().map(|id| collection.revision(id)).collect::<Result<_, _>>()?)
+        }))
     }
 
     fn scroll(&self, query: PageQuery, room: Arc<Room>) -> Answer<'_, Page> {
@@ -208,8 +210,8 @@ impl Backend for Local {
     }
 
     fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields> {
-        Box::pin(self.read(move |collection, _| {
-            let (unknown, total) = collection.unknown_fields(names);
+        Box::pin(self.read(move |collection, stop| {
+            let (unknown, total) = collection.unknown_fields(names, stop)?;
             Ok(KnownFields { unknown, total })
         }))
     }

@@ -50,7 +50,6 @@ pub(crate) struct Held {
 
 impl Held {
     /// What two places hold together.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a collection of several segments is built on it next"))]
     pub(crate) fn with(self, other: Held) -> Held {
         let both = |a: [bool; TYPES], b: [bool; TYPES]| std::array::from_fn(|i| a[i] || b[i]);
         Held { scalars: both(self.scalars, other.scalars), elements: both(self.elements, other.elements) }
@@ -126,22 +125,31 @@ impl Test<'_> {
     }
 }
 
-/// Fields by name, each with its values.
-pub(crate) trait Fields {
+/// What fields there are, wherever their values lie.
+pub(crate) trait Known {
     /// Why an answer cannot be had.
     type Error: From<FilterError> + From<Stopped>;
 
-    /// Every document, with fields or without.
-    fn documents(&self) -> &RoaringBitmap;
+    /// Whether there is no document.
+    fn is_empty(&self) -> bool;
 
     /// What a field holds; `None` if no document has it.
     fn held(&self, field: &str) -> Result<Option<Held>, Self::Error>;
 
-    /// The documents that have a field.
+    /// Hands over the names of fields that a document has, in order, from the first that is not less than `from` on.
+    fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), Self::Error>;
+}
+
+/// Fields by name, each with its values.
+pub(crate) trait Fields: Known {
+    /// Every document, with fields or without.
+    fn documents(&self) -> &RoaringBitmap;
+
+    /// The documents that have a field; perhaps some more, which [`Fields::documents`] does not have.
     fn having(&self, field: &str) -> Result<RoaringBitmap, Self::Error>;
 
-    /// The documents with a value that satisfies the test, as [`matching`] finds them. Incomplete if `stop` says to
-    /// leave off.
+    /// The documents with a value that satisfies the test, as [`matching`] finds them; perhaps some more, which
+    /// [`Fields::documents`] does not have. Incomplete if `stop` says to leave off.
     fn satisfying(&self, field: &str, test: &Test<'_>, stop: &Stop) -> Result<RoaringBitmap, Self::Error>;
 }
 
@@ -182,7 +190,9 @@ pub(crate) fn evaluate<F: Fields>(
     stop: &Stop,
 ) -> Result<RoaringBitmap, F::Error> {
     filter.validate()?;
-    evaluate_part(fields, filter, stop)
+    let mut found = evaluate_part(fields, filter, stop)?;
+    found &= fields.documents();
+    Ok(found)
 }
 
 fn evaluate_part<F: Fields>(fields: &F, filter: &Filter, stop: &Stop) -> Result<RoaringBitmap, F::Error> {

@@ -5,9 +5,9 @@
 //! than was meant, which nobody would see in the answer. A value that can be compared with none is an error already
 //! ([`FilterError::TypeMismatch`](crate::value::filter::FilterError)). Nothing here looks at a document.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
-use super::{Field, FieldIndex, Held, Test};
+use super::{FieldIndex, Held, Known, Test};
 use crate::{
     spelling,
     stop::{Stop, Stopped},
@@ -32,26 +32,36 @@ impl FieldIndex {
     /// # Errors
     /// [`Stopped`] if `stop` said so meanwhile.
     pub fn hints(&self, filter: &Filter, stop: &Stop) -> Result<Vec<String>, Stopped> {
-        if self.all.is_empty() {
-            return Ok(vec!["the collection has no documents".to_owned()]);
-        }
-        let mut hints = Hints { index: self, found: Vec::new(), unknown: BTreeSet::new(), stop };
-        hints.collect(filter)?;
-        Ok(hints.found)
+        hints(self, filter, stop).map_err(|_| Stopped)
     }
 }
 
+/// The same, wherever the values of the fields lie.
+///
+/// # Errors
+/// [`Stopped`], and those of `known`.
+pub(super) fn hints<K: Known>(known: &K, filter: &Filter, stop: &Stop) -> Result<Vec<String>, K::Error> {
+    if known.is_empty() {
+        return Ok(vec!["the collection has no documents".to_owned()]);
+    }
+    let mut hints = Hints { known, found: Vec::new(), unknown: BTreeSet::new(), names: None, stop };
+    hints.collect(filter)?;
+    Ok(hints.found)
+}
+
 /// The remarks on one filter so far.
-struct Hints<'a> {
-    index: &'a FieldIndex,
+struct Hints<'a, K> {
+    known: &'a K,
     found: Vec<String>,
     /// Fields that nobody has, each looked at once: a filter may name one in thousands of conditions.
     unknown: BTreeSet<&'a str>,
+    /// The first names, and how many there are, once somebody asked.
+    names: Option<(Vec<String>, usize)>,
     stop: &'a Stop,
 }
 
-impl<'a> Hints<'a> {
-    fn collect(&mut self, filter: &'a Filter) -> Result<(), Stopped> {
+impl<'a, K: Known> Hints<'a, K> {
+    fn collect(&mut self, filter: &'a Filter) -> Result<(), K::Error> {
         // A condition may have thousands of values, or name a field that is compared with a thousand names.
         self.stop.check()?;
         if self.found.len() >= HINTS_MAX {
@@ -62,58 +72,77 @@ impl<'a> Hints<'a> {
                 return parts.iter().try_for_each(|part| self.collect(part));
             }
             Filter::Not(part) => return self.collect(part),
-            Filter::Exists { field, expected } => match self.index.fields.contains_key(field.as_str()) {
-                true => None,
+            Filter::Exists { field, expected } => match self.known.held(field)? {
+                Some(_) => None,
                 // That nobody has the field may be just what `not exists` asks for.
-                false => self.unknown(field, !expected),
+                None => self.unknown(field, !expected)?,
             },
             Filter::Eq { field, value } | Filter::Ne { field, value } => {
-                self.on_test(field, &Test::In(std::slice::from_ref(value)))
+                self.on_test(field, &Test::In(std::slice::from_ref(value)))?
             }
-            Filter::In { field, values } => self.on_test(field, &Test::In(values)),
-            Filter::Range { field, range } => self.on_test(field, &Test::Range(range.set().collect())),
-            Filter::Prefix { field, prefix } => self.on_test(field, &Test::Prefix(prefix)),
-            Filter::Contains { field, value } => self.on_test(field, &Test::Contains(value)),
+            Filter::In { field, values } => self.on_test(field, &Test::In(values))?,
+            Filter::Range { field, range } => self.on_test(field, &Test::Range(range.set().collect()))?,
+            Filter::Prefix { field, prefix } => self.on_test(field, &Test::Prefix(prefix))?,
+            Filter::Contains { field, value } => self.on_test(field, &Test::Contains(value))?,
         };
         let new = found.filter(|hint| !self.found.contains(hint));
         self.found.extend(new);
         Ok(())
     }
 
-    fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Option<String> {
-        match self.index.fields.get(name) {
+    fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Result<Option<String>, K::Error> {
+        match self.known.held(name)? {
             None => self.unknown(name, false),
-            Some(named) => partly_comparable(name, named.with(Field::held), test),
+            Some(held) => Ok(partly_comparable(name, held, test)),
         }
     }
 
     /// `only_if_meant`: nothing is said unless some other name was probably meant.
-    fn unknown(&mut self, field: &'a str, only_if_meant: bool) -> Option<String> {
+    fn unknown(&mut self, field: &'a str, only_if_meant: bool) -> Result<Option<String>, K::Error> {
         if self.unknown.len() >= HINTS_MAX || !self.unknown.insert(field) {
-            return None;
+            return Ok(None);
         }
         if ["id", "title", "text"].contains(&field) && !only_if_meant {
-            return Some(format!(
+            return Ok(Some(format!(
                 "no document has the field {field:?}: filters test fields of the payload, and a document's id, title and \
                  text are none"
-            ));
+            )));
         }
-        let fields = &self.index.fields;
-        let meant = spelling::nearest(field, fields.keys().take(COMPARED_MAX).map(AsRef::as_ref));
+        let (names, count) = self.names()?;
+        let meant = spelling::nearest(field, names.iter().map(AsRef::as_ref));
         let hint = match meant {
             Some(near) => format!("; did you mean {:?}?", shortened(near)),
-            None if only_if_meant => return None,
-            None if fields.is_empty() => "; the documents have no fields".to_owned(),
+            None if only_if_meant => return Ok(None),
+            None if names.is_empty() => "; the documents have no fields".to_owned(),
             None => {
                 let mut listed: Vec<String> =
-                    fields.keys().take(LISTED_MAX).map(|name| shortened(name)).collect();
-                if fields.len() > LISTED_MAX {
-                    listed.push(format!("and {} more", fields.len() - LISTED_MAX));
+                    names.iter().take(LISTED_MAX).map(|name| shortened(name)).collect();
+                if count > LISTED_MAX {
+                    listed.push(format!("and {} more", count - LISTED_MAX));
                 }
                 format!("; there are: {}", listed.join(", "))
             }
         };
-        Some(format!("no document has the field {:?}{hint}", shortened(field)))
+        Ok(Some(format!("no document has the field {:?}{hint}", shortened(field))))
+    }
+
+    /// The first names in their order, and how many there are.
+    fn names(&mut self) -> Result<(&[String], usize), K::Error> {
+        if self.names.is_none() {
+            let (mut names, mut count) = (Vec::new(), 0);
+            let mut going = self.stop.pace();
+            self.known.names("", &mut |name| {
+                if names.len() < COMPARED_MAX {
+                    names.push(name.to_owned());
+                }
+                count += 1;
+                if going() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            self.stop.check()?;
+            self.names = Some((names, count));
+        }
+        let (names, count) = self.names.as_ref().expect("they were just read");
+        Ok((names, *count))
     }
 }
 

@@ -227,9 +227,10 @@ fn nonsense_with_right_sums_is_an_error() {
             let _ = segment.scroll(None).map(|scroll| scroll.take(50).count());
             let _ = segment.expired(i64::MAX - 1);
             for filter in &filters() {
-                let _ = segment.columns().matching(filter, &Stop::default());
+                let _ = fields(&segment).matching(filter, &Stop::default());
             }
-            let _ = segment.columns().stats(&FieldsRequest { limit: 9, ..FieldsRequest::default() });
+            let _ = fields(&segment)
+                .stats(&FieldsRequest { limit: 9, ..FieldsRequest::default() }, &Stop::default());
         }
         put(&disk, &path, &whole);
     }

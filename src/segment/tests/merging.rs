@@ -1,7 +1,7 @@
 //! Merging against a map: what is there afterwards is what was not gone before.
 
 use super::*;
-use crate::index::columns::{Fields as _, Held};
+use crate::index::columns::{Held, Known as _};
 
 fn merge_of(
     disk: &Arc<dyn Disk>,
@@ -141,7 +141,7 @@ fn a_merge_of_merges_is_as_one() {
     }
     // What a field holds in all of them together is what it holds in the one.
     for field in ["lang", "own", "nobody"] {
-        let held = |segment: &Segment| segment.columns().held(field).unwrap();
+        let held = |segment: &Segment| fields(segment).held(field).unwrap();
         let together = parts.iter().filter_map(held).reduce(Held::with);
         assert_eq!(together, held(&all), "{field}");
     }

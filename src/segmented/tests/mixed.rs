@@ -108,9 +108,10 @@ impl Pair {
 fn documents(store: &Store) -> Documents {
     let mut found = Documents::new();
     store
-        .load(|Loaded { number, head: got, vectors: got_vectors }| {
-            let of = got.body.id.as_str().rsplit(' ').next().unwrap().parse().unwrap();
-            assert_eq!(got, head(of), "document {number}");
+        .load(|Loaded { number, id, vectors: got_vectors, .. }| {
+            let of = id.as_str().rsplit(' ').next().unwrap().parse().unwrap();
+            let got = store.snapshot().head(number, Path::new("x"))?;
+            assert_eq!(got, Some(head(of)), "document {number}");
             assert_eq!(got_vectors, vectors(of, DIMENSION).concat(), "document {number}");
             assert_eq!(text_in(store, number), text(of), "document {number}");
             found.insert(number, of);

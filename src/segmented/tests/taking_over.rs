@@ -150,7 +150,8 @@ fn held(store: &Store) -> Held {
     store
         .load(|loaded| {
             let text = text_in(store, loaded.number);
-            held.push((loaded.number, loaded.head.body.encode(), text, bits(&loaded.vectors)));
+            let head = store.snapshot().head(loaded.number, Path::new("x"))?.unwrap();
+            held.push((loaded.number, head.body.encode(), text, bits(&loaded.vectors)));
             Ok::<_, StoreError>(())
         })
         .unwrap();
