@@ -46,6 +46,7 @@ mod slots;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod writer;
 
 pub mod point;

@@ -44,6 +44,9 @@ const TIER_BYTES_LEAST: u64 = 4 << 20;
 /// A segment is merged, alone if need be, when one of so many of its documents is dead.
 const DEAD_SHARE: u64 = 3;
 
+/// A merge begins with so much room beside what its documents take, and a quarter of that.
+const ROOM_BYTES_LEAST: u64 = 1 << 20;
+
 /// What [`Store::tidy`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tidied {
@@ -176,9 +179,16 @@ impl Store {
     /// [`StoreError::Corrupt`] if a segment that is merged is damaged: it stays as it is.
     pub(crate) fn merge(&self, stop: &Stop) -> Result<usize, StoreError> {
         let sizes: Vec<Size> = self.0.read_state().parts.iter().map(Size::of).collect();
-        match due(&sizes, self.0.options.segments_max) {
-            Some(group) => self.merge_group(group, stop),
-            None => Ok(0),
+        let Some(group) = due(&sizes, self.0.options.segments_max) else { return Ok(0) };
+        self.0.check_room(sizes[group.clone()].iter().map(|size| size.bytes).sum())?;
+        self.merge_group(group, stop)
+    }
+
+    /// Removes the files of segments that others took the place of, as far as nobody reads them. What cannot be removed
+    /// is tried again with the next [`Store::tidy`], which tells.
+    pub(crate) fn free_room(&self) {
+        if self.0.check_open().is_ok() {
+            let _ = self.0.remove_retired();
         }
     }
 
@@ -254,6 +264,17 @@ impl Store {
 }
 
 impl Shared {
+    /// Refuses a merge for which there is no room, before it takes what little there is from those who write.
+    fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let dir = &self.folder.dir;
+        let needed = bytes + bytes / 4 + ROOM_BYTES_LEAST;
+        match self.folder.disk.available(dir) {
+            Ok(free) if free < needed => Err(StoreError::DiskFull { path: dir.clone() }),
+            // Where nobody can tell, the writing does.
+            _ => Ok(()),
+        }
+    }
+
     /// The number of a new segment. Until it is in place or abandoned, every manifest says that it may be removed.
     fn begin_segment(&self) -> u32 {
         let mut kept = self.lock_kept();
