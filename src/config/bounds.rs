@@ -219,26 +219,29 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
         matches!(encoder.precision.as_str(), "auto" | "fp32" | "bf16" | "fp16" | "int8"),
         format_args!("{:?} is not a precision", encoder.precision),
     );
-    check.whole("encoder.threads", encoder.threads as u64);
-    check.whole("encoder.batch_tokens_max", encoder.batch_tokens_max as u64);
-    check.whole("encoder.queue_max", encoder.queue_max as u64);
-    check.whole("encoder.query_cache", encoder.query_cache as u64);
-    check.whole("encoder.bulk_niceness", u64::from(encoder.bulk_niceness));
-    check.whole("encoder.models_max", encoder.models_max as u64);
+    for (key, value) in [
+        ("encoder.threads", encoder.threads),
+        ("encoder.batch_tokens_max", encoder.batch_tokens_max),
+        ("encoder.queue_max", encoder.queue_max),
+        ("encoder.query_cache", encoder.query_cache),
+        ("encoder.bulk_niceness", encoder.bulk_niceness.into()),
+        ("encoder.models_max", encoder.models_max),
+        ("limits.message_bytes_max", limits.message_bytes_max),
+        ("limits.batch_max", limits.batch_max),
+        ("limits.queries_max", limits.queries_max),
+        ("limits.query_bytes_max", limits.query_bytes_max),
+        ("limits.text_bytes_max", limits.text_bytes_max),
+        ("limits.payload_bytes_max", limits.payload_bytes_max),
+        ("limits.field_names_max", limits.field_names_max),
+        ("limits.k_max", limits.k_max),
+        ("limits.concurrent_requests_max", limits.concurrent_requests_max),
+        ("limits.bytes_in_flight_max", limits.bytes_in_flight_max),
+        ("limits.streams_max", limits.streams_max),
+        ("limits.streams_per_client_max", limits.streams_per_client_max),
+    ] {
+        check.whole(key, value as u64);
+    }
     check.seconds("encoder.unload_after", encoder.unload_after);
-
-    check.whole("limits.message_bytes_max", limits.message_bytes_max as u64);
-    check.whole("limits.batch_max", limits.batch_max as u64);
-    check.whole("limits.queries_max", limits.queries_max as u64);
-    check.whole("limits.query_bytes_max", limits.query_bytes_max as u64);
-    check.whole("limits.text_bytes_max", limits.text_bytes_max as u64);
-    check.whole("limits.payload_bytes_max", limits.payload_bytes_max as u64);
-    check.whole("limits.field_names_max", limits.field_names_max as u64);
-    check.whole("limits.k_max", limits.k_max as u64);
-    check.whole("limits.concurrent_requests_max", limits.concurrent_requests_max as u64);
-    check.whole("limits.bytes_in_flight_max", limits.bytes_in_flight_max as u64);
-    check.whole("limits.streams_max", limits.streams_max as u64);
-    check.whole("limits.streams_per_client_max", limits.streams_per_client_max as u64);
 
     check.that("log.filter", !log.filter.trim().is_empty(), "is empty");
     check.0
