@@ -126,7 +126,7 @@ const MODULES: &[Module] = &[
     ),
     ("error", &[], &[]),
     ("eval", &["encoder", "model", "onnx", "source"], &["plotters"]),
-    ("files", &["stop"], &["fs2", "memmap2", "rustix"]),
+    ("files", &["handles", "stop"], &["fs2", "memmap2", "rustix"]),
     ("finetune", &["encoder", "eval", "model", "onnx", "runtime", "source"], &["prost", "safetensors"]),
     ("handles", &[], &["rustix"]),
     ("hub", &["model", "onnx"], &["hf_hub"]),

@@ -1,8 +1,8 @@
 //! Which collections exist, how each was made, and which other names they have.
 //!
 //! Readers take a snapshot ([`Directory`]) and never wait for a change. A collection that cannot be opened is refused
-//! by name and keeps no other one from being served. Below: `aliases.rs` has the other names, `start.rs` reads the data
-//! folder, `change.rs` changes it, `description.rs` has what is written down of a collection, and `rights.rs` closes all
+//! by name and keeps no other one from being served. Below: `aliases.rs` has the other names, `cache.rs` the catalogue,
+//! `start.rs` reads the data folder, `change.rs` changes it, `description.rs` has what is written down of a collection, and `rights.rs` closes all
 //! of it to other users.
 
 use std::{
@@ -27,19 +27,24 @@ use crate::{
     collection::{Identity, Orphan},
     error::with_sources,
     store::{
-        Catalog, RESERVE_BYTES, StoreError,
+        RESERVE_BYTES, StoreError,
         disk::{Disk as _, RealDisk},
     },
     threads,
 };
 
 mod aliases;
+mod cache;
 mod change;
+#[cfg(test)]
+mod compared;
 mod description;
+mod found;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod refused;
+mod repair;
 mod rights;
 mod start;
 #[cfg(test)]
@@ -47,11 +52,11 @@ mod tests;
 mod verify;
 
 use aliases::Aliases;
+use cache::Cache;
 pub(super) use description::identify;
-pub use verify::{
-    Dropped, FoundDamage, RepairState, RepairedFolder, RepairedPart, VerifiedCollection, VerifiedFolder,
-    repair_folder, verify_folder,
-};
+pub use found::check_data_folder;
+pub use repair::{Dropped, RepairState, RepairedFolder, RepairedPart, repair_folder, repair_folder_if};
+pub use verify::{FoundDamage, VerifiedCollection, VerifiedFolder, verify_folder};
 
 /// A collection that there is.
 #[derive(Debug)]
@@ -82,7 +87,7 @@ const ALIAS: &str = "alias/";
 #[derive(Debug)]
 pub(super) struct Names {
     root: PathBuf,
-    catalog: Catalog,
+    catalog: Cache,
     shelf: Arc<Shelf>,
     now: ArcSwap<Directory>,
     /// What the start found wrong, apart from collections that cannot be opened.
@@ -93,6 +98,8 @@ pub(super) struct Names {
     changing: Mutex<()>,
     /// A collection is being opened since it keeps the log large.
     opening: Arc<AtomicBool>,
+    /// Collections whose deletion was cut off and is not finished yet: the log has their entries still.
+    leaving: Vec<Identity>,
 }
 
 impl Open {
@@ -175,7 +182,8 @@ impl Names {
             Some(Finding { what, remedy: remedy.to_owned() })
         });
         // Of one that is known and has lost its folder, the collection itself is the finding.
-        let known: HashSet<Identity> = now.collections.values().filter_map(|open| open.identity()).collect();
+        let known = now.collections.values().filter_map(|open| open.identity());
+        let known: HashSet<Identity> = known.chain(self.leaving.iter().copied()).collect();
         let orphans = self.shelf.log().orphans();
         let orphans =
             orphans.iter().filter(|orphan| orphan.identity.is_none_or(|identity| !known.contains(&identity)));
@@ -224,7 +232,9 @@ impl Names {
             Arc::new(format!("the disk of {dir} has {free} MiB left, and writes need {least}; reads go on"))
         });
         self.full.store(full);
-        self.catalog.revive();
+        if self.catalog.revive(&self.root) {
+            self.bring_level();
+        }
     }
 
     /// Where the log of the folder is too large since one collection has entries in it that no segment holds, sees to it
@@ -239,7 +249,7 @@ impl Names {
         } else if place.damage().is_none() && !self.opening.swap(true, Ordering::SeqCst) {
             // It begins with that when it is open.
             let (place, opening) = (Arc::clone(place), Arc::clone(&self.opening));
-            let started = threads::apart("open-pinning", move || {
+            let started = threads::start_thread("open-pinning", move || {
                 // Why it cannot be opened is known to the place, and told.
                 let _ = place.collection();
                 opening.store(false, Ordering::SeqCst);
@@ -280,7 +290,7 @@ impl Names {
             return;
         }
         let shelf = Arc::clone(&self.shelf);
-        let started = threads::apart("close-idle", move || shelf.close_idle(idle));
+        let started = threads::start_thread("close-idle", move || shelf.close_idle(idle));
         if let Err(error) = started {
             tracing::warn!(%error, "no thread to close what is not used; it is tried again");
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, EngineError, NewCollection, apart, catalog::Names, error::Result, out_of_range};
+use super::{Engine, EngineError, NewCollection, catalog::Names, error::Result, out_of_range, run_blocking};
 use crate::{
     collection::CollectionStats,
     encoder::{Chunking, Encoder},
@@ -84,7 +84,7 @@ impl Engine {
         }
         let info = self.plan_collection(&new).await?;
         let names = Arc::clone(&self.names);
-        match apart(move || names.create(info)).await? {
+        match run_blocking(move || names.create(info)).await? {
             Ok(info) => Ok((info, true)),
             // Somebody else made it in the meantime.
             Err(exists @ EngineError::CollectionExists { .. }) => {
@@ -215,7 +215,7 @@ impl Engine {
     ) -> Result<T> {
         self.check_open()?;
         let (names, name) = (Arc::clone(&self.names), name.to_owned());
-        apart(move || f(&names, name)).await?
+        run_blocking(move || f(&names, name)).await?
     }
 
     /// What there is to count of all collections. Opens none, and touches no disk.

@@ -93,6 +93,38 @@ pub(super) struct Catalogued {
     pub(super) revision: u64,
 }
 
+impl Catalogued {
+    /// What a catalogue would say that was level with the folders, where there is none to be read. A name that several
+    /// folders claim is left to [`take`], which decides nothing by itself.
+    pub(super) fn of(folders: &[Folder]) -> Self {
+        let described = || {
+            folders.iter().filter_map(|folder| {
+                let description = folder.description.as_ref().ok()?.as_ref()?;
+                (description.folder == folder.name).then_some(description)
+            })
+        };
+        let mut catalogued = Catalogued::default();
+        let mut latest: BTreeMap<&String, (u64, &String)> = BTreeMap::new();
+        for description in described() {
+            let Description { identity, info, folder, aliases, revision, .. } = description;
+            catalogued.revision = catalogued.revision.max(*revision);
+            if described().filter(|other| other.info.name == info.name).count() == 1 {
+                let entry = Entry { info: info.kept(), folder: folder.clone(), identity: *identity };
+                catalogued.entries.insert(info.name.clone(), entry);
+            }
+            for (alias, revision) in aliases {
+                let claim = (*revision, &info.name);
+                let held = latest.entry(alias).or_insert(claim);
+                *held = (*held).max(claim);
+            }
+        }
+        let is_free = |alias: &String| described().all(|description| description.info.name != *alias);
+        let aliases = latest.into_iter().filter(|(alias, _)| is_free(alias));
+        catalogued.aliases = aliases.map(|(alias, (_, target))| (alias.clone(), target.clone())).collect();
+        catalogued
+    }
+}
+
 /// A folder without a mark.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -303,11 +335,8 @@ fn entered(entry: &Entry, folder: &Folder, claimed: &[&Folder], path: &Path) -> 
             }),
             false,
         ),
-        Ok(None) => item(None, true),
-        Err(error) => {
-            tracing::warn!(folder = %path.display(), %error, "the description is written again from the catalogue");
-            item(None, true)
-        }
+        // It is written again from the entry.
+        Ok(None) | Err(_) => item(None, true),
     }
 }
 

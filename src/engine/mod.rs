@@ -47,10 +47,12 @@ mod vitals;
 pub use crate::collection::{Ask, Condition, SearchQuery};
 /// Which fields [`Engine::stats`] reports.
 pub use crate::index::columns::FieldsRequest;
+/// Target in the log of what [`Engine::findings`] tells.
+pub use crate::store::FINDINGS_TARGET;
 use backend::{Backend, Local};
 pub use catalog::{
     Dropped, FoundDamage, RepairState, RepairedFolder, RepairedPart, VerifiedCollection, VerifiedFolder,
-    repair_folder, verify_folder,
+    check_data_folder, repair_folder, repair_folder_if, verify_folder,
 };
 use catalog::{Names, Open};
 pub use collections::{CHUNK_TOKENS_DEFAULT, CollectionInfo, CollectionModel, Counts};
@@ -226,7 +228,7 @@ impl Engine {
         self.closing.store(true, Ordering::SeqCst);
         let names = Arc::clone(&self.names);
         let (send, receive) = tokio::sync::oneshot::channel();
-        threads::apart("close", move || {
+        threads::start_thread("close", move || {
             // The asker may have lost patience.
             let _ = send.send(names.close());
         })?;
@@ -264,7 +266,7 @@ impl Engine {
 /// Runs what opens, makes or closes collections, or waits for one. It may wait long for the disk, for a name, or for
 /// room among the open ones; the caller that has the room may need a pool to give it back, so this takes no thread of
 /// one.
-async fn apart<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+async fn run_blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
     let span = tracing::Span::current();
     let done = tokio::task::spawn_blocking(move || span.in_scope(f)).await;
     done.map_err(|e| EngineError::Panicked { reason: e.to_string() })

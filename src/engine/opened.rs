@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    EngineError, Finding,
+    EngineError, FINDINGS_TARGET, Finding,
     catalog::{identify, named},
     error::Result,
 };
@@ -340,6 +340,7 @@ impl Place {
                 let damaged = error.kind() == ErrorKind::Corrupt;
                 let finding = unopened(&error, &self.dir, damaged);
                 tracing::error!(
+                    target: FINDINGS_TARGET,
                     what = finding.what,
                     remedy = finding.remedy,
                     "a collection cannot be opened"

@@ -97,7 +97,7 @@ impl Vitals {
         if let Some(probe) = self.begin("the disk", DISK_EVERY) {
             let data = self.data.clone();
             // A disk that hangs takes this thread with it, and no other.
-            let started = threads::apart("disk-probe", move || {
+            let started = threads::start_thread("disk-probe", move || {
                 probe.answered(store::probe(&data).err().map(|e| e.to_string()));
             });
             if let Err(error) = started {

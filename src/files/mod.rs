@@ -20,6 +20,9 @@ pub(crate) mod forgetful;
 mod map;
 pub(crate) mod reading;
 pub(crate) mod regular;
+#[cfg(test)]
+pub(crate) mod seeds;
+pub(crate) mod watched;
 
 pub(crate) use map::Mapped;
 

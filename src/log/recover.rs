@@ -524,6 +524,10 @@ impl Recovery<'_> {
         // A mark that stays is no tail.
         let tail = if end.is_marked { end.at + PAGE } else { end.at };
         let torn = end.landmarks.as_ref().map_or(0, |landmarks| landmarks.filled.saturating_sub(tail));
+        // Behind damage of which nobody can tell where it ends, what is there may be of writes that were answered. The log
+        // goes on in another file then, and this one stays as it is.
+        let is_damage = self.holes.last().is_some_and(|hole| hole.end.is_none());
+        let torn = if is_damage { 0 } else { torn };
         self.torn = (torn > 0).then(|| (scan.path.clone(), tail, torn));
         if self.purpose != For::Writing {
             return Ok(());
@@ -574,6 +578,13 @@ impl Recovery<'_> {
                 // A cut removed them, and may not have come to the files before.
                 Some(end) if end <= self.from && hole.reason == MISSING => continue,
                 Some(end) if end == hole.start => format!("{}; no entry is missing", hole.reason),
+                // So many are left out where nobody can tell how many there were.
+                Some(end) if end.0 - hole.start.0 >= SKIPPED => {
+                    format!(
+                        "{}; how many entries from {} on are lost, nobody can tell",
+                        hole.reason, hole.start.0
+                    )
+                }
                 Some(end) => format!("{}; entries {} to {} are lost", hole.reason, hole.start.0, end.0 - 1),
                 None => format!("{}; entries from {} on may be lost", hole.reason, hole.start.0),
             };

@@ -523,6 +523,14 @@ impl Reader<'_> {
     }
 }
 
+/// Which segment a file is of, as its header says; `None` where that is damaged, or cannot be read.
+pub(super) fn name_in(disk: &dyn Disk, path: &Path) -> Option<Name> {
+    let mut header = [0; HEADER_BYTES];
+    disk.read_only(path).ok()?.read_exact_at(0, &mut header).ok()?;
+    (header[..8] == MAGIC && is_sealed(&header))
+        .then(|| Name { collection: Identity(array_at(&header, 16)), number: u64_at(&header, 32) })
+}
+
 fn check_header(header: &[u8; HEADER_BYTES], path: &Path, owner: Owner) -> Result<(), SegmentError> {
     if header[..8] != MAGIC {
         return Err(SegmentError::corrupt(path, 0, "it does not begin as a file of a segment does"));

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::SegmentError;
+use super::{Name, SegmentError, file};
 use crate::files::disk::{Disk, EntryKind};
 
 const UNFINISHED: &str = ".new";
@@ -84,6 +84,23 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Found, SegmentError> {
         }
     }
     Ok(found)
+}
+
+/// Which segment the folder or the file at `path` is of, as its content says, if it has a name as a segment or its
+/// deletions have (`name`), with the number that the content says too.
+pub(crate) fn owner_of(disk: &dyn Disk, path: &Path, name: &str) -> Option<Name> {
+    let (number, found) = match name.split_once(DELETED) {
+        Some((segment, version)) => {
+            digits(version)?;
+            (number_of(segment)?, file::name_in(disk, path))
+        }
+        None => {
+            let number = number_of(name)?;
+            let inside = disk.list(path).ok()?;
+            (number, inside.iter().find_map(|entry| file::name_in(disk, &path.join(&entry.name))))
+        }
+    };
+    found.filter(|found| found.number == number)
 }
 
 /// Removes what was not finished, segments that `is_known` does not know, deletions of segments that are not there, and

@@ -38,7 +38,7 @@ pub(crate) use cache::BlockCache;
 pub(crate) use columns::{Columns, Living};
 pub(crate) use deleted::Deleted;
 pub(crate) use documents::{Body, Head, Scroll};
-pub(crate) use folder::{Found, clean, list, remove};
+pub(crate) use folder::{Found, clean, list, owner_of, remove};
 #[cfg(test)]
 pub(crate) use merge::Merged;
 pub(crate) use merge::{Merge, Source};

@@ -1,7 +1,8 @@
 //! What can still be read of a segment that is damaged: document by document, each whole or not at all.
 //!
-//! The columns are not needed: they follow from the payloads. Sums are checked as they always are, so a document that
-//! is read is the one that was written.
+//! The columns are not needed: they follow from the payloads. Without the vectors no document can be kept, but which
+//! ones are lost can be told. Sums are checked as they always are, so a document that is read is the one that was
+//! written.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -19,7 +20,8 @@ const STEP_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Salvage {
     documents: Documents,
-    vectors: Vectors,
+    /// `Err`: why none of them can be read, and whether that is the device's doing.
+    vectors: Result<Vectors, (String, bool)>,
 }
 
 /// A document that was read.
@@ -37,8 +39,8 @@ impl Salvage {
     /// Opens what is needed to read documents.
     ///
     /// # Errors
-    /// [`SegmentError::Corrupt`], [`SegmentError::Io`] and others if none can be read: a file is missing, its ends are
-    /// damaged, or the device fails somewhere in it; [`SegmentError::Stopped`].
+    /// [`SegmentError::Corrupt`], [`SegmentError::Io`] and others if not even their ids can be read: the file of documents is
+    /// missing, its ends are damaged, or the device fails somewhere in it; [`SegmentError::Stopped`].
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -49,12 +51,18 @@ impl Salvage {
     ) -> Result<Self, SegmentError> {
         let path = dir.join(folder::name_of(name.number));
         // A device that fails below a mapping ends the process.
-        for file in [documents::FILE.to_owned(), vectors::file_name(space.number)] {
-            read_through(&**disk, &path.join(file), stop)?;
-        }
+        read_through(&**disk, &path.join(documents::FILE), stop)?;
         let documents = Documents::open(disk, &path.join(documents::FILE), name, cache)?;
-        let vectors = Vectors::open(disk, &path, name, space)?;
+        let vectors = read_through(&**disk, &path.join(vectors::file_name(space.number)), stop)
+            .and_then(|()| Vectors::open(disk, &path, name, space));
+        stop.check()?;
+        let vectors = vectors.map_err(|error| (error.to_string(), matches!(error, SegmentError::Io { .. })));
         Ok(Salvage { documents, vectors })
+    }
+
+    /// Whether the device fails in the vectors.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.vectors.as_ref().is_err_and(|(_, is_unread)| *is_unread)
     }
 
     /// Documents, the deleted ones too.
@@ -87,7 +95,11 @@ impl Salvage {
         let documents::Body { title, payload } = self.documents.body(&head)?;
         let mut vectors = Vec::new();
         for at in head.vectors() {
-            vectors.extend_from_slice(&self.vectors.row(at)?);
+            let all = self.vectors.as_ref().map_err(|(reason, _)| {
+                let reason = format!("its vectors cannot be read: {reason}");
+                SegmentError::corrupt(self.documents.file().path(), 0, reason)
+            })?;
+            vectors.extend_from_slice(&all.row(at)?);
         }
         let body = body::Body {
             id: self.documents.id(row)?,

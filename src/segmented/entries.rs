@@ -215,6 +215,40 @@ impl Entry {
     }
 }
 
+/// What an entry says of a collection whose dimension nobody knows any more.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// Number and body of every document that is put.
+    pub(super) puts: Vec<(u64, Vec<u8>)>,
+    /// Numbers of documents that are gone.
+    pub(super) buried: Vec<u64>,
+}
+
+impl Outline {
+    /// # Errors
+    /// As [`Entry::decode`].
+    pub(super) fn decode(kind: u8, bytes: &[u8], place: &Path) -> Result<Self, StoreError> {
+        type Stored = (Vec<StoredPut>, Vec<Gone>);
+        let (puts, buried): Stored = match kind {
+            ANNOUNCED => return Ok(Outline::default()),
+            BATCH => {
+                let (_, puts, buried): (u64, _, _) = decode(bytes, place, "an entry")?;
+                (puts, buried)
+            }
+            CARRIED => {
+                let (_, _, _, puts, buried): (u64, u64, u64, _, _) = decode(bytes, place, "an entry")?;
+                (puts, buried)
+            }
+            kind => {
+                let reason = format!("it has an entry of kind {kind}");
+                return Err(StoreError::NotUnderstood { path: place.to_owned(), reason });
+            }
+        };
+        let puts = puts.into_iter().map(|put| (put.number, put.body.0)).collect();
+        Ok(Outline { puts, buried: buried.into_iter().map(|gone| gone.number).collect() })
+    }
+}
+
 fn puts_of(puts: &[Arc<Put>]) -> Vec<PutRef<'_>> {
     puts.iter()
         .map(|put| PutRef {

@@ -5,6 +5,15 @@
 //! is opened reads its own again. What is needed by nobody is cut off, once `log/folder` says so.
 //!
 //! A collection that is closed leaves what no segment holds with the log, in memory, for its next opening.
+//!
+//! All that log and collections write goes through one disk that is watched: after a sync that failed anywhere in the
+//! folder nothing is written any more.
+//!
+//! | file | what |
+//! |---|---|
+//! | `folder_file.rs` | the file `log/folder` |
+//! | `manifests.rs` | what the manifests in the folder say |
+//! | `places.rs` | entries, read again from where they are |
 
 use std::{
     collections::BTreeMap,
@@ -17,33 +26,33 @@ use std::{
     },
 };
 
-use super::{
-    entries::{ANNOUNCED, Carried, GONE},
-    manifest::Manifest,
-};
+use super::entries::{ANNOUNCED, Carried, GONE};
 use crate::{
     files::{
         self,
-        disk::{Disk, DiskFile, EntryKind, RealDisk},
+        disk::{Disk, RealDisk},
+        watched::Watched,
     },
     log::{self, Damage, Durability, Log, LogError, LogOptions, Sequence},
-    segment::{self, BlockCache},
-    store::{Identity, StoreError},
+    segment::BlockCache,
+    store::{FINDINGS_TARGET, Identity, StoreError},
     threads::Threads,
 };
+
+mod folder_file;
+mod manifests;
+mod places;
+
+use folder_file::{FOLDER_BESIDE, read_or_make};
+pub(super) use folder_file::{FOLDER_FILE, read_folder_file, write_folder_file};
+use manifests::Manifests;
+pub(super) use places::{Entries, Place};
 
 /// Folder of the log in the data folder.
 pub(crate) const LOG_DIR: &str = "log";
 
 /// Folder of the collections' folders in the data folder.
 pub(crate) const COLLECTIONS_DIR: &str = "collections";
-
-/// Says what the log is, and where it begins.
-pub(super) const FOLDER_FILE: &str = "folder";
-const FOLDER_BESIDE: &str = "folder.new";
-const FOLDER_MAGIC: [u8; 8] = *b"dffolder";
-const FOLDER_VERSION: u16 = 1;
-const FOLDER_BYTES: usize = 40;
 
 /// What to do where the log is damaged.
 const REMEDY: &str = "`distilface repair` says what is lost and keeps the rest; else put the whole data folder back from one backup, or delete this collection; what its segments hold is whole still";
@@ -102,6 +111,8 @@ impl Default for FolderOptions {
 #[derive(Debug)]
 pub struct FolderLog {
     disk: Arc<dyn Disk>,
+    /// The same one: it knows whether a sync has failed.
+    watched: Watched,
     dir: PathBuf,
     cache: Arc<BlockCache>,
     log: Log,
@@ -161,15 +172,11 @@ struct Known {
     gone: Option<u64>,
 }
 
-/// Where an entry is.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) sequence: u64,
-    pub(super) kind: u8,
-    pub(super) path: Arc<Path>,
-    pub(super) offset: u64,
-    pub(super) len: u32,
-    pub(super) sum: u32,
+impl Known {
+    /// Whether its entries are kept although it has no folder.
+    fn is_orphan(&self) -> bool {
+        !self.has_folder && !self.places.is_empty()
+    }
 }
 
 /// What a collection that was closed had and no segment has.
@@ -179,15 +186,6 @@ pub(super) struct Parked {
     pub(super) sequence: u64,
     /// The first entry that it is made of.
     pub(super) needed: Option<u64>,
-}
-
-/// An entry, as it is read again.
-#[derive(Debug)]
-pub(super) struct Read {
-    pub(super) sequence: u64,
-    pub(super) kind: u8,
-    pub(super) bytes: Vec<u8>,
-    pub(super) path: Arc<Path>,
 }
 
 /// What a collection finds of itself in the log.
@@ -251,6 +249,8 @@ impl FolderLog {
         options: FolderOptions,
     ) -> Result<(Arc<Self>, Vec<Damage>), StoreError> {
         let dir = root.join(LOG_DIR);
+        let watched = Watched::new(Arc::clone(disk), root);
+        let disk: &Arc<dyn Disk> = &(Arc::new(watched.clone()) as _);
         let manifests = Manifests::look(&**disk, &root.join(COLLECTIONS_DIR))?;
         // Half written; what counts is beside it, and the next writing replaces it.
         let _ = disk.remove(&dir.join(FOLDER_BESIDE));
@@ -309,13 +309,26 @@ impl FolderLog {
             known.needed = known.places.first().map(|place| place.sequence);
         }
         let log::Opened { log, committer, damages, next } = opened;
+        let last = next.before().0;
+        let is_needed = |damage: &Damage| {
+            let end = damage.last.map_or(last, |last| last.0);
+            let mut folders = folders.iter();
+            // Of a collection whose manifest cannot be read nobody knows what it needs, nor of one without a folder.
+            !manifests.is_complete
+                || folders.any(|(id, (_, covered))| damage.suspects.contains(*id) && end > *covered)
+                || collections.iter().any(|(id, known)| known.is_orphan() && damage.suspects.contains(*id))
+        };
         for damage in &damages {
-            tracing::error!(%damage, "the log is damaged");
+            if is_needed(damage) {
+                tracing::error!(target: FINDINGS_TARGET, %damage, "the log is damaged");
+            } else {
+                tracing::info!(%damage, "the log was damaged, and no collection needs what was there; it goes with its file");
+            }
         }
         log.run(committer, &threads.committers);
-        let last = next.before().0;
         let log = FolderLog {
             disk: Arc::clone(disk),
+            watched,
             dir,
             cache: Arc::new(BlockCache::new(options.cache_bytes)),
             log,
@@ -411,7 +424,7 @@ impl FolderLog {
     /// Collections whose entries are kept although they have no folder: it was moved away, or is lost.
     pub(crate) fn orphans(&self) -> Vec<Orphan> {
         let collections = self.lock();
-        let orphans = collections.values().filter(|known| !known.has_folder && !known.places.is_empty());
+        let orphans = collections.values().filter(|known| known.is_orphan());
         orphans.map(|known| Orphan { identity: known.identity, entries: known.places.len() }).collect()
     }
 
@@ -451,6 +464,7 @@ impl FolderLog {
     /// `done` is not called then: [`StoreError::Busy`], [`StoreError::Io`].
     pub(super) fn append(self: &Arc<Self>, ticket: Ticket) -> Result<(), StoreError> {
         let Ticket { identity, kind, payload, durability, frees_room, done } = ticket;
+        self.check_synced()?;
         let id = id_of(identity);
         let this = Arc::downgrade(self);
         let done = move |written: Result<Sequence, LogError>| {
@@ -516,8 +530,9 @@ impl FolderLog {
             let reason = format!("it ends before entry {covered}, which segments hold; {REMEDY}");
             return Err(StoreError::corrupt(&self.dir, reason));
         }
-        let places = known.places.iter().filter(|place| place.sequence > covered).cloned().collect();
-        Ok(Left::Entries(Entries { disk: Arc::clone(&self.disk), places, file: None }))
+        let places: Vec<Place> =
+            known.places.iter().filter(|place| place.sequence > covered).cloned().collect();
+        Ok(Left::Entries(Entries::new(&self.disk, places)))
     }
 
     /// A collection was opened; its entries are in memory.
@@ -585,9 +600,17 @@ impl FolderLog {
         self.log.cut(Sequence(*cutting)).map_err(StoreError::from)
     }
 
-    /// Why nothing can be written until a restart.
+    /// Why nothing can be written until a restart: the log failed, or a sync of some file of the folder did.
     pub(crate) fn failed(&self) -> Option<String> {
-        self.log.failed().map(|error| error.to_string())
+        self.log.failed().map(|error| error.to_string()).or_else(|| self.watched.failed().map(str::to_owned))
+    }
+
+    /// Refuses what would be written after a sync that failed.
+    fn check_synced(&self) -> Result<(), StoreError> {
+        match self.watched.failed() {
+            Some(reason) => Err(StoreError::io(&self.dir, io::Error::other(reason.to_owned()))),
+            None => Ok(()),
+        }
     }
 
     /// Bytes of its files.
@@ -599,182 +622,6 @@ impl FolderLog {
     pub(crate) fn close(&self) {
         self.log.close();
     }
-}
-
-/// Entries of a collection, read again from where they are.
-pub(super) struct Entries {
-    disk: Arc<dyn Disk>,
-    places: std::collections::VecDeque<Place>,
-    file: Option<(Arc<Path>, Arc<dyn DiskFile>)>,
-}
-
-impl Entries {
-    pub(super) fn new(disk: &Arc<dyn Disk>, places: impl IntoIterator<Item = Place>) -> Self {
-        Entries { disk: Arc::clone(disk), places: places.into_iter().collect(), file: None }
-    }
-
-    fn read(&mut self, place: &Place) -> Result<Read, StoreError> {
-        let io = |e| StoreError::io(&place.path, e);
-        let file = match &self.file {
-            Some((path, file)) if *path == place.path => Arc::clone(file),
-            _ => {
-                let file = self.disk.read_only(&place.path).map_err(io)?;
-                self.file = Some((Arc::clone(&place.path), Arc::clone(&file)));
-                file
-            }
-        };
-        let mut bytes = vec![0; place.len as usize];
-        file.read_exact_at(place.offset, &mut bytes).map_err(io)?;
-        if crc32c::crc32c(&bytes) != place.sum {
-            let reason = format!("at byte {}: an entry does not match its sum; {REMEDY}", place.offset);
-            return Err(StoreError::corrupt(&place.path, reason));
-        }
-        Ok(Read { sequence: place.sequence, kind: place.kind, bytes, path: Arc::clone(&place.path) })
-    }
-}
-
-impl Iterator for Entries {
-    type Item = Result<Read, StoreError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let place = self.places.pop_front()?;
-        Some(self.read(&place))
-    }
-}
-
-/// What the manifests in a data folder say, before anything is opened.
-struct Manifests {
-    found: Vec<(Identity, Manifest)>,
-    /// Whether every manifest could be read.
-    is_complete: bool,
-}
-
-impl Manifests {
-    fn look(disk: &dyn Disk, dir: &Path) -> Result<Self, StoreError> {
-        let mut manifests = Manifests { found: Vec::new(), is_complete: true };
-        let entries = match disk.list(dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(manifests),
-            entries => entries.map_err(|e| StoreError::io(dir, e))?,
-        };
-        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Dir) {
-            match Manifest::look(disk, &dir.join(&entry.name)) {
-                Ok(Some(found)) => manifests.found.push(found),
-                // Segments whose manifest is lost, and may come back.
-                Ok(None) => {
-                    let found = segment::list(disk, &dir.join(&entry.name))?;
-                    manifests.is_complete &= found.segments.is_empty();
-                }
-                // Whoever opens it is told why.
-                Err(_) => manifests.is_complete = false,
-            }
-        }
-        Ok(manifests)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.found.is_empty() && self.is_complete
-    }
-
-    /// What those that belong to a log say: the highest sequence that is covered; and by number in the log the identity
-    /// and the sequence that is covered. Where a folder was copied there are several of one collection: the entries
-    /// stay that any of them needs.
-    fn of(&self, log: &log::Identity) -> (u64, BTreeMap<u64, (Identity, u64)>) {
-        let mut folders: BTreeMap<u64, (Identity, u64)> = BTreeMap::new();
-        let mut covered = 0;
-        for (identity, manifest) in self.found.iter().filter(|(_, manifest)| manifest.log == *log) {
-            covered = covered.max(manifest.covered);
-            let (_, least) = folders.entry(id_of(*identity)).or_insert((*identity, manifest.covered));
-            *least = (*least).min(manifest.covered);
-        }
-        (covered, folders)
-    }
-}
-
-/// Identity of the log, and the first sequence that is needed of it.
-fn read_or_make(disk: &dyn Disk, dir: &Path, is_needed: bool) -> Result<(log::Identity, u64), StoreError> {
-    if let Some(found) = read_folder_file(disk, dir)? {
-        return Ok(found);
-    }
-    let files = match disk.list(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            disk.create_dir(dir).map_err(|e| StoreError::full_or_io(dir, e))?;
-            let root = dir.parent().unwrap_or(dir);
-            disk.sync_dir(root).map_err(|e| StoreError::io(root, e))?;
-            Vec::new()
-        }
-        files => files.map_err(|e| StoreError::io(dir, e))?,
-    };
-    let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".log");
-    if is_needed || files.iter().any(|file| is_log(&file.name)) {
-        return Err(folder_file_damaged(
-            dir,
-            "it is missing, and there is a log, or collections that need one",
-        ));
-    }
-    let identity = Identity::draw().0;
-    write_folder_file(disk, dir, &identity, Sequence::FIRST.0)?;
-    Ok((identity, Sequence::FIRST.0))
-}
-
-fn folder_file_damaged(dir: &Path, reason: &str) -> StoreError {
-    StoreError::corrupt(
-        &dir.join(FOLDER_FILE),
-        format!(
-            "{reason}; `distilface repair` makes it again of the log's files, or put `{LOG_DIR}` back from a backup, with the collections of the same backup"
-        ),
-    )
-}
-
-/// What the file says; `None` if there is none.
-pub(super) fn read_folder_file(
-    disk: &dyn Disk,
-    dir: &Path,
-) -> Result<Option<(log::Identity, u64)>, StoreError> {
-    let path = dir.join(FOLDER_FILE);
-    let damaged = |reason: &str| folder_file_damaged(dir, reason);
-    match disk.read_only(&path) {
-        Ok(file) => {
-            let mut bytes = [0; FOLDER_BYTES];
-            let len = file.len().map_err(|e| StoreError::io(&path, e))?;
-            if len != FOLDER_BYTES as u64 {
-                return Err(damaged("it has not its length"));
-            }
-            file.read_exact_at(0, &mut bytes).map_err(|e| StoreError::io(&path, e))?;
-            let sum = u32::from_le_bytes([bytes[36], bytes[37], bytes[38], bytes[39]]);
-            if bytes[..8] != FOLDER_MAGIC || crc32c::crc32c(&bytes[..36]) != sum {
-                return Err(damaged("it has a wrong checksum"));
-            }
-            let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-            if version != FOLDER_VERSION {
-                let (got, supported) = (version.into(), FOLDER_VERSION.into());
-                return Err(StoreError::NewerFormat { path, got, supported });
-            }
-            let (mut identity, mut from) = ([0; 16], [0; 8]);
-            identity.copy_from_slice(&bytes[12..28]);
-            from.copy_from_slice(&bytes[28..36]);
-            Ok(Some((identity, u64::from_le_bytes(from))))
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Err(damaged(&e.to_string())),
-        Err(e) => Err(StoreError::io(&path, e)),
-    }
-}
-
-pub(super) fn write_folder_file(
-    disk: &dyn Disk,
-    dir: &Path,
-    identity: &log::Identity,
-    from: u64,
-) -> Result<(), StoreError> {
-    let (path, beside) = (dir.join(FOLDER_FILE), dir.join(FOLDER_BESIDE));
-    let mut bytes = Vec::with_capacity(FOLDER_BYTES);
-    bytes.extend_from_slice(&FOLDER_MAGIC);
-    bytes.extend_from_slice(&FOLDER_VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0, 0]);
-    bytes.extend_from_slice(identity);
-    bytes.extend_from_slice(&from.to_le_bytes());
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    super::manifest::replace(disk, &path, &beside, &bytes)
 }
 
 impl From<LogError> for StoreError {

@@ -119,22 +119,26 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::read`].
     pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Option<(Identity, Self)>, StoreError> {
-        let path = Self::path(dir);
-        let damaged = |reason: &str| StoreError::corrupt(&path, format!("{reason}; {REMEDY}"));
-        let file = match disk.read_only(&path) {
+        Self::look_at(disk, &Self::path(dir))
+    }
+
+    /// The same of a file of any name.
+    pub(super) fn look_at(disk: &dyn Disk, path: &Path) -> Result<Option<(Identity, Self)>, StoreError> {
+        let damaged = |reason: &str| StoreError::corrupt(path, format!("{reason}; {REMEDY}"));
+        let file = match disk.read_only(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => return Err(damaged(&e.to_string())),
-            Err(e) => return Err(StoreError::io(&path, e)),
+            Err(e) => return Err(StoreError::io(path, e)),
         };
-        let io = |e| StoreError::io(&path, e);
+        let io = |e| StoreError::io(path, e);
         let len = file.len().map_err(io)?;
         if len > BYTES_MAX {
             return Err(damaged(&format!("it has {len} bytes, more than any manifest")));
         }
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         file.read_exact_at(0, &mut bytes).map_err(io)?;
-        let (identity, manifest) = Self::decode(&bytes, &path, damaged)?;
+        let (identity, manifest) = Self::decode(&bytes, path, damaged)?;
         manifest.check().map_err(|reason| damaged(&reason)).map(|()| Some((identity, manifest)))
     }
 

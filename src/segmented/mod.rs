@@ -28,7 +28,7 @@
 //! | `take_over.rs` | a store of sled becomes one of segments |
 //! | `logs.rs` | the log of a folder, and who is in it |
 //! | `verify/` | everything that is kept, read to the last byte, and what is wrong with it |
-//! | `repair.rs` | what can still be read of it, made whole again |
+//! | `repair/` | what can still be read of it, made whole again |
 
 use std::{
     ops::Range,
@@ -389,7 +389,10 @@ impl Store {
         let shared = Self::start(Arc::clone(log), folder, options, manifest, parts);
         shared.replay()?;
         found.check_later(&shared.folder, shared.read_state().next)?;
-        found.remove(&shared.folder)?;
+        // After a failed sync it can be read still, and the next start removes them.
+        if shared.log.failed().is_none() {
+            found.remove(&shared.folder)?;
+        }
         let _ = shared.unknown.set(found.unknown);
         log.opened(identity);
         shared.lock_submitting().next = shared.read_state().next;
@@ -446,7 +449,7 @@ impl Store {
 
     /// Why nothing can be written until a restart.
     pub(crate) fn failed(&self) -> Option<String> {
-        self.0.failed.get().cloned().or_else(|| self.0.log.failed())
+        self.0.failed()
     }
 
     /// The lowest document number never given out.
@@ -742,6 +745,11 @@ impl Shared {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why nothing can be written until a restart: here, or in the whole folder.
+    fn failed(&self) -> Option<String> {
+        self.failed.get().cloned().or_else(|| self.log.failed())
+    }
+
     /// Takes no batch any more until a restart, for this reason; the first one counts.
     fn fail(&self, reason: &str) {
         tracing::error!(dir = %self.folder.dir.display(), reason, "a store takes no further writes");
@@ -751,8 +759,8 @@ impl Shared {
     fn check_open(&self) -> Result<(), StoreError> {
         let refused =
             |kind, reason: String| Err(StoreError::io(&self.folder.dir, std::io::Error::new(kind, reason)));
-        match self.failed.get() {
-            Some(reason) => refused(std::io::ErrorKind::Other, reason.clone()),
+        match self.failed() {
+            Some(reason) => refused(std::io::ErrorKind::Other, reason),
             None if self.closed.load(Ordering::SeqCst) => {
                 refused(std::io::ErrorKind::NotConnected, "it is closed".to_owned())
             }

@@ -17,6 +17,7 @@ use crate::{
     vector::{Dim, Metric},
 };
 
+mod astray;
 mod damage;
 mod losses;
 mod mixed;
@@ -188,6 +189,12 @@ impl World {
     fn new(disk: Arc<dyn Disk>, root: &Path) -> Self {
         let threads = Threads::new(1).unwrap();
         World { disk, root: root.to_owned(), threads, log: Mutex::default() }
+    }
+
+    /// The same folder on another disk, for the same threads: to start those takes longer than a short life.
+    fn on(&self, disk: Arc<dyn Disk>) -> Self {
+        let threads = Arc::clone(&self.threads);
+        World { disk, root: self.root.clone(), threads, log: Mutex::default() }
     }
 
     fn dir(&self) -> PathBuf {

@@ -76,7 +76,11 @@ impl Health {
                     // A disk that hangs must not keep the rest from being told.
                     let _ = tokio::time::timeout(HEALTH_INTERVAL, engine.examine()).await;
                     if engine.healthy().is_ok() != was_healthy {
-                        was_healthy = self.follow_once(&engine).await;
+                        let is_healthy = self.follow_once(&engine).await;
+                        if is_healthy && !was_healthy {
+                            tracing::info!("healthy again");
+                        }
+                        was_healthy = is_healthy;
                     }
                 }
             }

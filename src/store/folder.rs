@@ -40,8 +40,8 @@ pub(crate) const INDEX_DIR: &str = "index";
 const OURS: [&str; 7] =
     [DESCRIPTION_FILE, CREATING_FILE, DELETING_FILE, STATE_DIR, INDEX_DIR, ACKNOWLEDGED_FILE, SEGMENTS_FILE];
 
-/// What is being written, copies of `state`, and the sign that a store is being taken over.
-const ENDINGS: [&str; 5] = ["new", "kept", "copying", "bad", "begun"];
+/// What is being written, copies of `state`, the sign that a store is being taken over, and what a repair is moving.
+const ENDINGS: [&str; 6] = ["new", "kept", "copying", "bad", "begun", "moved"];
 
 /// The manifest of a collection's segments in its folder.
 pub(crate) const SEGMENTS_FILE: &str = "segments";

@@ -32,8 +32,11 @@ pub(crate) use earlier::Spec as EarlierSpec;
 pub use identity::Identity;
 pub use lock::{DataLock, LOCK_FILE};
 pub(crate) use probe::probe;
-use state::OPEN_BYTES;
-pub(crate) use state::RESERVE_BYTES;
+pub(crate) use state::{OPEN_BYTES, RESERVE_BYTES};
+
+/// Target in the log of what is wrong in a data folder and is told as a finding too: whoever tells findings in another way
+/// leaves it out of the log.
+pub const FINDINGS_TARGET: &str = "distilface::findings";
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use std::ops::Deref;
 
 use tokio::runtime::Handle;
 
-use super::apart;
+use super::start_thread;
 
 /// Something large: dropped, it is given to [`dispose`].
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(crate) fn dispose<T: Send + 'static>(value: T) {
         // Not waited for by anybody but the end of the runtime.
         drop(runtime.spawn_blocking(move || drop(value)));
     } else if rayon::current_thread_index().is_some()
-        && let Err(error) = apart("disposal", move || drop(value))
+        && let Err(error) = start_thread("disposal", move || drop(value))
     {
         tracing::debug!(%error, "freed on the thread at hand");
     }

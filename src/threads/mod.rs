@@ -157,7 +157,7 @@ pub(crate) fn training() -> Result<Pool, ThreadsError> {
 ///
 /// # Errors
 /// [`ThreadsError::None`].
-pub(crate) fn apart(name: &str, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadsError> {
+pub(crate) fn start_thread(name: &str, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadsError> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(f);
     started.map(drop).map_err(|e| ThreadsError::None { reason: e.to_string() })
 }

@@ -1,6 +1,6 @@
 //! A collection of this process: opened when it is needed, and worked on in the engine's pools.
 //!
-//! Opening may wait long and takes a thread apart, and so does waiting for the indexer: a thread of a pool waits for
+//! Opening may wait long and takes a thread run_blocking, and so does waiting for the indexer: a thread of a pool waits for
 //! nothing that needs another one. Searches have a pool of their own; all else runs in the work pool.
 //! Whatever runs hears it when nobody waits any more. Nothing is copied on the way: what a call was given is moved to
 //! the pool, and its answer back.
@@ -17,7 +17,7 @@ use crate::{
         SearchTrace, Write, WriteDone, WriteOptions, Written,
         point::{Hit, Revision, StoredPoint, Versioned},
     },
-    engine::{EngineError, apart, catalog::Open, error::Result, opened::InUse},
+    engine::{EngineError, catalog::Open, error::Result, opened::InUse, run_blocking},
     index::columns::FieldsRequest,
     stop::Stop,
     threads::Threads,
@@ -69,7 +69,7 @@ impl Local {
             return Ok(collection);
         }
         let open = Arc::clone(&self.open);
-        apart(move || open.collection()).await?
+        run_blocking(move || open.collection()).await?
     }
 
     /// Runs `f` in the work pool. It is handed a [`Stop`] that says when nobody waits any more.
@@ -225,7 +225,7 @@ impl Backend for Local {
             let collection = self.collection().await?;
             // Dropped with this future, so that nobody goes on waiting for nobody.
             let (_asker, stop) = Stop::with_asker(None);
-            apart(move || collection.wait_indexed_until(&stop)).await
+            run_blocking(move || collection.wait_indexed_until(&stop)).await
         })
     }
 }

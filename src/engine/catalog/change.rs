@@ -35,6 +35,7 @@ impl Names {
     /// Makes a collection.
     pub(in crate::engine) fn create(&self, info: CollectionInfo) -> Result<CollectionInfo> {
         check_name("collection", &info.name)?;
+        self.catalog.check_open()?;
         self.change(|directory| {
             if directory.collections.contains_key(&info.name) {
                 return Err(EngineError::CollectionExists { name: info.name });
@@ -213,6 +214,7 @@ impl Names {
     /// Points `alias` at `collection`; answers what it named before.
     pub(in crate::engine) fn set_alias(&self, alias: &str, collection: &str) -> Result<Option<String>> {
         check_name("alias", alias)?;
+        self.catalog.check_open()?;
         self.change(|directory| {
             if directory.collections.contains_key(alias) {
                 return Err(EngineError::AliasTaken { name: alias.to_owned() });
@@ -262,6 +264,7 @@ impl Names {
             Err(error @ (StoreError::NewerFormat { .. } | StoreError::NotUnderstood { .. })) => {
                 return Err(error.into());
             }
+            Err(error) if !self.keep_description(dir, &error) => return Err(error.into()),
             Ok(None) | Err(_) => {
                 let mine = directory.aliases.of(&open.info.name);
                 Description {
@@ -281,6 +284,7 @@ impl Names {
     }
 
     pub(in crate::engine) fn delete_alias(&self, alias: &str) -> Result<()> {
+        self.catalog.check_open()?;
         self.change(|directory| {
             if directory.aliases.target(alias).is_none() {
                 let known = listed(directory.aliases.names());

@@ -7,14 +7,20 @@ use super::{
     tests::{check, fill, folder_of, open},
     *,
 };
-use crate::{error::Fault as _, store::disk::faulty::FaultyDisk};
+use crate::{
+    collection::Write,
+    error::{ErrorKind, Fault as _},
+    store::{Catalog, disk::faulty::FaultyDisk},
+    value::PointId,
+};
 
 /// Names over a catalogue whose disk fails when it is told to.
 fn open_on_faulty(root: &Path) -> (Names, Arc<FaultyDisk>) {
     let mut names = open(root).unwrap();
     names.catalog.close().unwrap();
     let disk = Arc::new(FaultyDisk::default());
-    names.catalog = Catalog::open_on(&root.join(CATALOG_DIR), Arc::clone(&disk) as _).unwrap();
+    let dir = root.join(CATALOG_DIR);
+    names.catalog = Cache::of(&dir, Catalog::open_on(&dir, Arc::clone(&disk) as _).unwrap());
     (names, disk)
 }
 
@@ -106,19 +112,63 @@ fn a_folder_that_is_behind_the_catalogue_learns_its_aliases_at_the_start() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn on_a_disk_without_a_byte_left_the_start_says_what_to_do() {
-    let Some(mount) = crate::store::tests::SmallDisk::mount(64) else { return };
+fn on_a_disk_without_a_byte_left_a_start_serves_reads_and_deletes() {
+    let Some(mount) = crate::store::tests::SmallDisk::mount(96) else { return };
     let root = mount.0.path().join("db");
     drop(crate::store::DataLock::acquire(&root).unwrap());
     fill(&root);
+    // Damage of today's catalogue must not be what is seen afterwards.
     let ballast = mount.fill();
     let lock = crate::store::DataLock::acquire(&root).unwrap();
-    let error = open(&root).unwrap_err();
-    assert!(error.to_string().contains("its disk is full; free at least 4 MiB"), "{error}");
-    assert_eq!(error.kind(), crate::error::ErrorKind::Overloaded);
+    let names = open(&root).unwrap();
+    check(&names, "without a byte left");
+    assert_eq!(names.findings(), [], "nothing is wrong but that there is no room");
+    names.examine();
+    let failed = names.failed().unwrap();
+    assert!(failed.contains("MiB left") || failed.contains("disk is full"), "{failed}");
+    // What grows is refused, and what goes away goes.
+    type Change = fn(&Names) -> Result<()>;
+    let grow: [Change; 3] = [
+        |names| names.create(tests::info("new", 9)).map(drop),
+        |names| names.set_alias("new", "e").map(drop),
+        |names| names.delete_alias("old"),
+    ];
+    for grow in grow {
+        let error = grow(&names).unwrap_err();
+        assert!(error.to_string().contains("disk is full"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Overloaded);
+    }
+    check(&names, "after what was refused");
+    let delete = |names: &Names, collection: &str, document: &str| {
+        let delete = Write::Delete(PointId::new(document).unwrap());
+        names.now().find(collection).unwrap().collection().unwrap().write(vec![delete]).unwrap();
+    };
+    delete(&names, "e", "document 0");
+    names.delete("d").unwrap();
+    assert!(names.now().find("d").is_err());
+    names.close().unwrap();
+    drop((names, lock));
+    // Once more on the full disk: nothing came back.
+    let lock = crate::store::DataLock::acquire(&root).unwrap();
+    let names = open(&root).unwrap();
+    let left = |names: &Names| names.now().collections.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(left(&names), ["a", "b", "c", "e"]);
+    delete(&names, "e", "document 1");
     std::fs::remove_file(ballast).unwrap();
-    check(&open(&root).unwrap(), "with room again");
-    drop(lock);
+    names.examine();
+    assert_eq!(names.failed(), None, "there is room again, and no restart was needed");
+    names.create(tests::info("new", 9)).unwrap();
+    names.close().unwrap();
+    drop((names, lock));
+    let names = open(&root).unwrap();
+    assert_eq!(left(&names), ["a", "b", "c", "e", "new"]);
+    assert_eq!(names.findings(), []);
+    let count = |name: &str| {
+        let now = names.now();
+        now.find(name).unwrap().collection().unwrap().count(None, &crate::stop::Stop::default()).unwrap()
+    };
+    assert_eq!((count("c"), count("e"), count("new")), (3, 3, 0));
+    names.close().unwrap();
 }
 
 #[test]

@@ -13,15 +13,17 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
-    ALIAS, CATALOG_DIR, COLLECTION, COLLECTIONS_DIR, Directory, Names, Open,
+    ALIAS, CATALOG_DIR, COLLECTION, COLLECTIONS_DIR, Cache, Directory, Names, Open,
     description::{describe_folder, entry_bytes, read_description, spec_of},
     io,
+    repair::damaged_now,
     rights::{keep_folders_private, keep_private},
 };
 use crate::{
-    collection::Made,
+    collection::{Identity, Made},
     config::FINDINGS_FILE,
     engine::{
+        FINDINGS_TARGET,
         error::Result,
         inventory::{
             self, Catalogued, DESCRIPTION_VERSION, Description, Entry, Finding, Folder, Inventory, Item,
@@ -29,9 +31,10 @@ use crate::{
         opened::{Place, Shelf},
     },
     files,
+    segmented::repair,
     store::{
         Catalog, StoreError,
-        disk::{Disk as _, RealDisk},
+        disk::RealDisk,
         folder::{self, Mark, Standing},
         whole,
     },
@@ -46,19 +49,17 @@ impl Names {
     /// `shelf` opens the log, which comes after the catalogue: whoever has that has the folder.
     pub(in crate::engine) fn open(root: &Path, shelf: impl FnOnce() -> Result<Arc<Shelf>>) -> Result<Self> {
         let folders_dir = root.join(COLLECTIONS_DIR);
-        files::create_private(&folders_dir).map_err(|e| io(&folders_dir, e))?;
+        files::create_private(&folders_dir).map_err(|e| StoreError::opening(&folders_dir, e))?;
         keep_private(root);
-        let (catalog, set_aside) = open_catalog(root)?;
+        let (catalog, set_aside) = Cache::open(root)?;
         // Not before: another server may be at it, though its lock file is gone.
         for (_, dir) in subfolders(&folders_dir)? {
             folder::remove_unfinished(&dir);
         }
         let shelf = shelf()?;
-        let mut catalogued = catalogued(root, &catalog)?;
-        let Unfinished { removable, held, findings } = unfinished(&folders_dir, &mut catalogued)?;
-        let folders = read_folders(&folders_dir, removable.union(&held).cloned().collect())?;
+        let Look { catalogued, folders, removable, leaving, findings, inventory } =
+            Look::take(root, &catalog)?;
         keep_folders_private(&folders_dir, &catalogued, &folders);
-        let inventory = inventory::take(&folders_dir, &catalogued, &folders);
         let names = Names {
             root: root.to_owned(),
             catalog,
@@ -72,6 +73,7 @@ impl Names {
             full: ArcSwapOption::empty(),
             changing: std::sync::Mutex::new(()),
             opening: Arc::default(),
+            leaving,
         };
         names.enter(&inventory, &folders)?;
         for folder in &removable {
@@ -95,9 +97,26 @@ impl Names {
         Ok(names)
     }
 
+    /// The catalogue could be opened only now: it learns what the folders say, and what was deleted meanwhile.
+    pub(super) fn bring_level(&self) {
+        let brought = self.change(|_| {
+            let look = Look::take(&self.root, &self.catalog)?;
+            self.enter(&look.inventory, &look.folders)?;
+            for folder in &look.removable {
+                self.remove(folder)?;
+            }
+            Ok(())
+        });
+        match brought {
+            Ok(()) => tracing::info!("there is room again; the catalogue is open"),
+            Err(error) => tracing::warn!(%error, "the next start brings the catalogue level"),
+        }
+    }
+
     /// Makes the catalogue and the descriptions say what the inventory found.
     fn enter(&self, inventory: &Inventory, folders: &[Folder]) -> Result<()> {
-        let now = catalogued(&self.root, &self.catalog)?;
+        let Some(catalog) = self.catalog.get() else { return Ok(()) };
+        let now = catalogued(&self.root, catalog)?;
         let mut changes: Vec<(String, Option<Vec<u8>>)> = Vec::new();
         for (name, item) in &inventory.collections {
             if let (true, Some(folder)) = (item.enter, &item.folder) {
@@ -132,6 +151,12 @@ impl Names {
         }
         for item in describe {
             if let Some(name) = &item.folder {
+                let of = folders.iter().find(|folder| folder.name == *name);
+                if let Some(Err(error)) = of.map(|folder| &folder.description)
+                    && !self.keep_description(&self.root.join(COLLECTIONS_DIR).join(name), error)
+                {
+                    continue;
+                }
                 let revision = self.catalog.revision();
                 let of = |target: &String| *target == item.info.name;
                 let aliases = inventory.aliases.iter().filter(|(_, target)| of(target));
@@ -153,11 +178,33 @@ impl Names {
         Ok(())
     }
 
+    /// Keeps a description that is damaged before another takes its place. Whether it is kept.
+    pub(super) fn keep_description(&self, dir: &Path, error: &StoreError) -> bool {
+        let path = dir.join(folder::DESCRIPTION_FILE);
+        let kept = damaged_now(&self.root);
+        match repair::keep(&files::disk::RealDisk, &self.root, &kept, &path, &error.to_string()) {
+            Ok(()) => {
+                tracing::warn!(
+                    folder = %dir.display(), %error, kept = %kept.display(),
+                    "the description is written again from the catalogue"
+                );
+                true
+            }
+            Err(left) => {
+                tracing::warn!(
+                    folder = %dir.display(), %error, %left,
+                    "the description is not written again, since the damaged one cannot be kept"
+                );
+                false
+            }
+        }
+    }
+
     /// Says what is wrong in the log and in a file that `distilface doctor` reads.
     fn tell_findings(&self) {
         let findings = self.findings();
         for Finding { what, remedy } in &findings {
-            tracing::warn!(what, remedy, "the data folder needs attention");
+            tracing::warn!(target: FINDINGS_TARGET, what, remedy, "the data folder needs attention");
         }
         let path = self.root.join(FINDINGS_FILE);
         let text: String =
@@ -175,32 +222,41 @@ impl Names {
     }
 }
 
-/// The catalogue; if it is damaged, it is set aside and an empty one takes its place.
-fn open_catalog(root: &Path) -> Result<(Catalog, Option<Finding>)> {
-    let dir = root.join(CATALOG_DIR);
-    let error = match Catalog::open(&dir) {
-        Ok(catalog) => return Ok((catalog, None)),
-        Err(error @ StoreError::Corrupt { .. }) => error,
-        Err(error) => return Err(error.into()),
-    };
-    let aside = (1u32..)
-        .map(|n| root.join(format!("{CATALOG_DIR}.damaged-{n}")))
-        .find(|aside| !aside.exists())
-        .expect("some number is free");
-    std::fs::rename(&dir, &aside).map_err(|e| io(&dir, e))?;
-    RealDisk.sync_dir(root).map_err(|e| io(root, e))?;
-    let finding = Finding {
-        what: format!(
-            "{error}; it was set aside as {} and made again from the collections' folders",
-            aside.display()
-        ),
-        remedy: "compare the list of collections with what it should be, and look at the disk".to_owned(),
-    };
-    Ok((Catalog::open(&dir)?, Some(finding)))
+/// What lies in a data folder.
+struct Look {
+    catalogued: Catalogued,
+    folders: Vec<Folder>,
+    /// Left by a creation or a deletion that was cut off.
+    removable: BTreeSet<PathBuf>,
+    /// Which collections these were.
+    leaving: Vec<Identity>,
+    /// Why other folders are left alone.
+    findings: Vec<Finding>,
+    inventory: Inventory,
+}
+
+impl Look {
+    /// Where the catalogue is not open, the folders stand in for it, and nothing is removed: it may know more.
+    fn take(root: &Path, catalog: &Cache) -> Result<Self> {
+        let folders_dir = root.join(COLLECTIONS_DIR);
+        let known = catalog.get().map(|catalog| catalogued(root, catalog)).transpose()?;
+        let is_open = known.is_some();
+        let mut catalogued = known.unwrap_or_default();
+        let Unfinished { mut removable, held, findings } =
+            unfinished(&folders_dir, &mut catalogued, is_open)?;
+        let folders = read_folders(&folders_dir, removable.union(&held).cloned().collect())?;
+        let leaving = removable.iter().filter_map(|dir| folder::marked_identity(dir)).collect();
+        if !is_open {
+            removable.clear();
+            catalogued = Catalogued::of(&folders);
+        }
+        let inventory = inventory::take(&folders_dir, &catalogued, &folders);
+        Ok(Look { catalogued, folders, removable, leaving, findings, inventory })
+    }
 }
 
 /// All that the catalogue says.
-fn catalogued(root: &Path, catalog: &Catalog) -> Result<Catalogued> {
+pub(super) fn catalogued(root: &Path, catalog: &Catalog) -> Result<Catalogued> {
     let mut entries = BTreeMap::new();
     for (key, bytes) in catalog.scan(COLLECTION)? {
         let entry: Entry = serde_json::from_slice(&bytes).map_err(|e| StoreError::Corrupt {
@@ -228,8 +284,8 @@ struct Unfinished {
 }
 
 /// Looks at the marks of all folders. The entries of those that are deleted are forgotten; a creation that the
-/// catalogue knows is finished instead.
-fn unfinished(folders: &Path, catalogued: &mut Catalogued) -> Result<Unfinished> {
+/// catalogue knows is finished instead. Where the catalogue is not open, nobody knows whether a creation was: it stays.
+fn unfinished(folders: &Path, catalogued: &mut Catalogued, is_open: bool) -> Result<Unfinished> {
     let mut unfinished = Unfinished::default();
     for (name, dir) in subfolders(folders)? {
         let entered = catalogued.entries.values().any(|entry| entry.folder == name);
@@ -256,6 +312,7 @@ fn unfinished(folders: &Path, catalogued: &mut Catalogued) -> Result<Unfinished>
                 unfinished.held.insert(dir);
             }
             Standing::NoMark(path) => {
+                let entered = entered || !is_open;
                 unfinished.findings.push(Finding {
                     what: format!(
                         "{} is not a mark that was written for this folder, so nothing is removed",
@@ -274,7 +331,7 @@ fn unfinished(folders: &Path, catalogued: &mut Catalogued) -> Result<Unfinished>
 }
 
 /// What the folders say about themselves.
-fn read_folders(folders: &Path, unfinished: BTreeSet<PathBuf>) -> Result<Vec<Folder>> {
+pub(super) fn read_folders(folders: &Path, unfinished: BTreeSet<PathBuf>) -> Result<Vec<Folder>> {
     let found = subfolders(folders)?.into_iter().filter(|(_, dir)| !unfinished.contains(dir));
     Ok(found
         .map(|(name, dir)| Folder {

@@ -54,7 +54,7 @@ pub(super) fn open(root: &Path) -> Result<Names> {
     Names::open(root, || shelf(root))
 }
 
-fn write(names: &Names, collection: &str, document: &str) {
+pub(super) fn write(names: &Names, collection: &str, document: &str) {
     let vector = Vector::new(vec![1.0, 2.0], Dim::new(2).unwrap(), Metric::Cosine).unwrap();
     let point = Point {
         id: PointId::new(document).unwrap(),

@@ -1,15 +1,15 @@
 //! Seeded losses of power, at any call, also while a log is opened; deaths of the process; failed syncs; full disks.
 //!
-//! An oracle knows what was handed in, in which block it went, and what was answered. `DISTILFACE_LOG_SEEDS` asks for
-//! more seeds than the usual ones, `DISTILFACE_LOG_SEED` for one alone.
+//! An oracle knows what was handed in, in which block it went, and what was answered. `files/seeds.rs` says how other
+//! seeds are asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::random::SplitMix;
+use crate::{files::seeds, random::SplitMix};
 
-/// Seeds that a normal run tries: so many that it takes a few seconds without optimisation.
-const SEEDS: u64 = 1_000;
+/// Seeds that a normal run tries. With those of `segmented/tests/`, losses of power are tried with 10,000.
+const SEEDS: u64 = 7_000;
 
 /// What was handed in: by the number that its payload begins with.
 #[derive(Debug, Clone)]
@@ -240,13 +240,6 @@ fn run(seed: u64) {
 
 #[test]
 fn answered_writes_survive_and_blocks_are_whole_wherever_the_power_goes() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let one = number("DISTILFACE_LOG_SEED");
-    let seeds = one.map_or(0..number("DISTILFACE_LOG_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
-    for seed in seeds {
-        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
-            println!("DISTILFACE_LOG_SEED={seed} shows it");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    let tried = seeds::each(SEEDS, run);
+    println!("{tried} seeds");
 }

@@ -1,7 +1,7 @@
 //! What is left after the loss of power, of a file, of room, or of a part of a file.
 
 use super::*;
-use crate::files::forgetful::ForgetfulDisk;
+use crate::files::{forgetful::ForgetfulDisk, seeds};
 
 /// A collection whose number in the log is another one.
 const OTHER: Identity = Identity([5; 16]);
@@ -65,38 +65,39 @@ fn live_on(store: &Store, live: &mut BTreeSet<u64>, random: &mut SplitMix) -> As
     }
 }
 
+fn lose_power(seed: u64) {
+    let mut random = SplitMix(seed);
+    let (mut disk, mut world) = forgetful(seed);
+    let mut live = BTreeSet::new();
+    let mut store = Some(world.create());
+    for _ in 0..4 {
+        disk.crash_at_call(1 + random.below(150));
+        // The power may also go while it is opened.
+        let asked = match store.take().map_or_else(|| world.open(), Ok) {
+            Ok(store) => live_on(&store, &mut live, &mut random),
+            Err(error) => {
+                assert!(disk.is_off(), "{error}");
+                Asked::default()
+            }
+        };
+        assert!(disk.is_off());
+        world.stop();
+        disk = disk.crash(random.next());
+        world = world.on(Arc::new(disk.clone()));
+        let opened = world.open().unwrap();
+        let found = load(&opened).unwrap();
+        if found != live {
+            asked.buried.iter().for_each(|number| _ = live.remove(number));
+            live.extend(&asked.new);
+        }
+        check(&opened, &live);
+        store = Some(opened);
+    }
+}
+
 #[test]
 fn after_a_loss_of_power_every_batch_is_whole_and_every_acknowledged_one_is_there() {
-    for seed in 0..40 {
-        println!("seed {seed}");
-        let mut random = SplitMix(seed);
-        let (mut disk, mut world) = forgetful(seed);
-        let mut live = BTreeSet::new();
-        let mut store = Some(world.create());
-        for _ in 0..4 {
-            disk.crash_at_call(1 + random.below(150));
-            // The power may also go while it is opened.
-            let asked = match store.take().map_or_else(|| world.open(), Ok) {
-                Ok(store) => live_on(&store, &mut live, &mut random),
-                Err(error) => {
-                    assert!(disk.is_off(), "{error}");
-                    Asked::default()
-                }
-            };
-            assert!(disk.is_off());
-            world.stop();
-            disk = disk.crash(random.next());
-            world = world_on(&disk);
-            let opened = world.open().unwrap();
-            let found = load(&opened).unwrap();
-            if found != live {
-                asked.buried.iter().for_each(|number| _ = live.remove(number));
-                live.extend(&asked.new);
-            }
-            check(&opened, &live);
-            store = Some(opened);
-        }
-    }
+    println!("{} seeds", seeds::each(2_000, lose_power));
 }
 
 #[test]
@@ -179,6 +180,44 @@ fn after_a_failed_sync_nothing_is_written_until_a_restart_and_all_can_be_read() 
     assert!(found == live || found == (0..7).collect(), "{found:?}");
 }
 
+/// A sync of any file that seals and merges write, or of their folder.
+#[test]
+fn a_failed_sync_below_the_collections_makes_the_folder_read_only_and_is_never_tried_again() {
+    for sync in 1.. {
+        let (disk, world) = forgetful(sync);
+        let (store, other) = (world.create(), create_other(&world));
+        let mut live: BTreeSet<u64> = write(&store, 8, &[]).unwrap().into_iter().collect();
+        store.seal().unwrap();
+        live.extend(write(&store, 8, &[1]).unwrap());
+        live.remove(&1);
+        let theirs: BTreeSet<u64> = write(&other, 3, &[]).unwrap().into_iter().collect();
+        disk.fail_sync(sync);
+        let done = store.seal().and_then(|_| store.merge_all(&Stop::default()));
+        if done.is_ok() && world.log().failed().is_none() {
+            assert!(sync > 5, "fewer syncs than files: {sync}");
+            break;
+        }
+        let reason = world.log().failed().expect("the folder is read-only");
+        for store in [&store, &other] {
+            assert!(store.failed().is_some(), "{reason}");
+            write(store, 1, &[]).unwrap_err();
+            write(store, 0, &[2]).unwrap_err();
+            assert!(store.seal().is_err() && store.merge_all(&Stop::default()).is_err());
+        }
+        // All can be read, also what is only opened now.
+        check(&store, &live);
+        drop(other);
+        check(&open_other(&world).unwrap(), &theirs);
+        check(&store, &live);
+        drop(store);
+        world.stop();
+        let world = world_on(&disk.crash(sync));
+        check(&world.open().unwrap(), &live);
+        check(&open_other(&world).unwrap(), &theirs);
+        world.stop();
+    }
+}
+
 /// Where some bytes are in the files of the log.
 fn find_in_log(root: &Path, bytes: &[u8]) -> (PathBuf, usize) {
     let files = std::fs::read_dir(root.join("log")).unwrap().map(|entry| entry.unwrap().path());
@@ -194,6 +233,25 @@ fn flip(path: &Path, at: usize) {
     let mut content = std::fs::read(path).unwrap();
     content[at] ^= 1;
     std::fs::write(path, content).unwrap();
+}
+
+#[test]
+fn a_merge_for_which_there_is_no_room_is_not_begun() {
+    let (disk, world) = forgetful(3);
+    let store = world.create();
+    let mut live = BTreeSet::new();
+    for _ in 0..4 {
+        live.extend(write(&store, 5, &[]).unwrap());
+        store.seal().unwrap();
+    }
+    disk.set_room(100 << 10);
+    let merged = store.merge(&Stop::default());
+    assert!(matches!(merged, Err(StoreError::DiskFull { .. })), "{merged:?}");
+    assert!(world.names().iter().all(|name| !name.starts_with("0000000005")), "{:?}", world.names());
+    check(&store, &live);
+    disk.set_room(u64::MAX);
+    assert_eq!(store.merge(&Stop::default()).unwrap(), 4);
+    check(&store, &live);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The log of a data folder, read whole and left as it is: whose entries it has, where they are, and what is damaged.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -128,7 +128,7 @@ impl LogSeen {
                 seen.files = files.len();
                 seen.notes.extend(torn.map(|(file, offset, bytes)| {
                     format!(
-                        "{}: {bytes} bytes from byte {offset} on are of writes that were never answered; the next start removes them",
+                        "{}: {bytes} bytes from byte {offset} on are of writes that a kill or the loss of power cut off before they were synced; the next start removes them",
                         file.display()
                     )
                 }));
@@ -244,28 +244,70 @@ impl LogSeen {
         })
     }
 
-    /// What is worth telling beside the collections that there are: damage that hits none of them, and entries of
-    /// collections that have no folder. Of each collection the identity and the entry that it holds everything up to.
+    /// What is worth telling beside the collections that there are: damage that hits none of them. Of each collection the
+    /// identity and the entry that it holds everything up to.
     pub(crate) fn notes_beside(&self, collections: &[(Identity, u64)]) -> Vec<String> {
         let mut notes = self.notes.clone();
         for damage in self.damages.iter().filter(|damage| !self.hits(damage, collections)) {
             notes.push(format!("{damage}; no collection needs what was there"));
         }
-        for (id, of) in &self.collections {
-            let is_known = collections.iter().any(|(identity, _)| id_of(*identity) == *id);
-            let entries = of.places.iter().filter(|place| place.kind != ANNOUNCED).count();
-            if !is_known && !of.is_deleted && entries > 0 && *id != 0 {
-                let which =
-                    of.identity.map_or_else(String::new, |identity| format!(" of identity {identity}"));
-                let entries =
-                    if entries == 1 { "one entry".to_owned() } else { format!("{entries} entries") };
-                notes.push(format!(
-                    "{}: it has {entries} of a collection{which} that has no folder: it was deleted, or its folder was moved away",
-                    self.dir.display()
-                ));
-            }
-        }
         notes
+    }
+
+    /// Entries of collections that are none of these and were not deleted: their folders are missing.
+    pub(crate) fn orphans(&self, there: &[Identity]) -> Vec<OrphanSeen> {
+        let there: BTreeSet<u64> = there.iter().map(|identity| id_of(*identity)).collect();
+        let of_nobody = self.collections.iter().filter(|(id, of)| {
+            **id != 0 && !there.contains(id) && !of.is_deleted && of.written() + of.lost.len() > 0
+        });
+        of_nobody
+            .map(|(id, of)| OrphanSeen {
+                id: *id,
+                identity: of.identity,
+                entries: of.written() as u64,
+                lost: of.lost.len() as u64,
+            })
+            .collect()
+    }
+
+    /// Entries of a collection that can be read, without the one that announces it.
+    pub(crate) fn entries_of(&self, identity: Identity) -> u64 {
+        self.collections.get(&id_of(identity)).map_or(0, |of| of.written() as u64)
+    }
+}
+
+impl OfCollection {
+    /// Entries that can be read and say something of a document.
+    fn written(&self) -> usize {
+        self.places.iter().filter(|place| place.kind != ANNOUNCED).count()
+    }
+}
+
+/// Entries of a collection that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OrphanSeen {
+    /// Its number in the log.
+    pub(in crate::segmented) id: u64,
+    /// Which collection it is, if that is known.
+    pub(crate) identity: Option<Identity>,
+    /// Entries that can be read.
+    pub(crate) entries: u64,
+    /// Entries that are damaged.
+    pub(crate) lost: u64,
+}
+
+impl OrphanSeen {
+    /// By what a repair is told which one is meant.
+    pub(crate) fn name(&self) -> String {
+        self.identity.map_or_else(|| format!("number-{:016x}", self.id), |identity| identity.to_string())
+    }
+}
+
+impl std::fmt::Display for OrphanSeen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let entries = self.entries + self.lost;
+        let what = if entries == 1 { "one entry".to_owned() } else { format!("{entries} entries") };
+        write!(f, "it has {what} of a collection that is not here and was not deleted ({})", self.name())
     }
 }
 
