@@ -9,12 +9,13 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{
     App,
+    eval::Scratch,
     failure::{self, Stop},
     output::Output,
 };
 use crate::{
     config::Config,
-    engine::Engine,
+    engine::{self, Engine, Finding},
     rpc::{
         collections_client::CollectionsClient, documents_client::DocumentsClient,
         encoder_client::EncoderClient, search_client::SearchClient,
@@ -115,24 +116,49 @@ fn full_url(given: &str) -> anyhow::Result<String> {
     Ok(url)
 }
 
+/// What a command needs of a data folder that it opens itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// One that is there, or a new one.
+    Any,
+    /// One that is there: a name that was mistyped must not become a folder.
+    There,
+    /// None, only its encoder.
+    None,
+}
+
 /// An open way to the database; [`Session::close`] it.
 pub struct Session {
     channel: Channel,
     engine: Option<Arc<Engine>>,
     name: String,
+    /// What stands for a data folder that is not there and that nobody needs.
+    _scratch: Option<Scratch>,
 }
 
 impl Session {
     /// Opens the folder or connects.
     ///
     /// # Errors
-    /// [`Stop::NoServer`]; what opening the engine says.
-    pub async fn open(target: &Target, config: &Config, out: &Output) -> anyhow::Result<Self> {
-        match target {
+    /// [`Stop::NoServer`]; what opening the engine says, also where there is no folder and the command needs one.
+    pub async fn open(app: &App) -> anyhow::Result<Self> {
+        match &app.target {
             Target::Folder => {
-                let engine = open_engine(config.clone(), out).await?;
+                let mut config = app.loaded.config.clone();
+                let there = engine::check_data_folder(&config.data.dir);
+                let scratch = match (app.needs, there) {
+                    (Needs::There, Err(error)) => return Err(crate::Error::from(error).into()),
+                    (Needs::None, Err(_)) => {
+                        let scratch = Scratch::new("no-data")?;
+                        config.data.dir = scratch.0.join("db");
+                        Some(scratch)
+                    }
+                    (Needs::Any, _) | (_, Ok(())) => None,
+                };
+                let engine = open_engine(config, &app.out).await?;
                 let channel = server::in_process(Arc::clone(&engine)).await?;
-                Ok(Session { channel, engine: Some(engine), name: "the server in this process".into() })
+                let name = "the server in this process".into();
+                Ok(Session { channel, engine: Some(engine), name, _scratch: scratch })
             }
             Target::Server { url, .. } => {
                 let no_server = |reason: String| Stop::NoServer { url: url.clone(), reason };
@@ -140,7 +166,7 @@ impl Session {
                     Endpoint::from_shared(url.clone()).map_err(|e| no_server(failure::innermost(&e)))?;
                 let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
                 let channel = endpoint.connect().await.map_err(|e| no_server(failure::innermost(&e)))?;
-                Ok(Session { channel, engine: None, name: target.to_string() })
+                Ok(Session { channel, engine: None, name: app.target.to_string(), _scratch: None })
             }
         }
     }
@@ -150,7 +176,7 @@ impl Session {
     /// # Errors
     /// Errors of closing the engine.
     pub async fn close(self) -> anyhow::Result<()> {
-        let Session { channel, engine, .. } = self;
+        let Session { channel, engine, _scratch, .. } = self;
         // The server inside this process goes first: it would take the engine's end for a fault.
         drop(channel);
         tokio::task::yield_now().await;
@@ -158,6 +184,11 @@ impl Session {
             Some(engine) => Ok(engine.close().await.context("closing the data folder")?),
             None => Ok(()),
         }
+    }
+
+    /// What is wrong in the data folder, if this process opened one. A server tells its own log.
+    fn findings(&self) -> Vec<Finding> {
+        self.engine.as_ref().map_or_else(Vec::new, |engine| engine.findings())
     }
 
     /// `the server at http://...`, for messages.
@@ -215,19 +246,32 @@ pub async fn with_session(
     work: impl AsyncFnOnce(&Session) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let session = tokio::select! {
-        session = Session::open(&app.target, &app.loaded.config, &app.out) => session?,
+        session = Session::open(app) => session?,
         () = app.interrupt.cancelled() => return Err(Stop::Interrupted.into()),
     };
     let result = tokio::select! {
         result = work(&session) => result,
         () = app.interrupt.cancelled(), if on_interrupt == OnInterrupt::Stop => Err(Stop::Interrupted.into()),
     };
+    let findings = session.findings();
     let closed = session.close().await;
     let result = match &app.target {
         Target::Folder => result.map_err(failure::of_this_process),
         Target::Server { .. } => result,
     };
+    tell_findings(&findings, result.as_ref().err(), &app.out);
     result.and(closed)
+}
+
+/// Says what is wrong in the folder, once: what the error says already is left to that.
+fn tell_findings(findings: &[Finding], error: Option<&anyhow::Error>, out: &Output) {
+    let said = error.map(failure::words).unwrap_or_default();
+    for Finding { what, remedy } in findings {
+        let core = what.split_once(" is not served: ").map_or(what.as_str(), |(_, core)| core);
+        if !said.contains(core) {
+            out.warn(&format!("{what}; {remedy}"));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -144,6 +144,13 @@ impl CreateArgs {
     }
 }
 
+impl CollectionArgs {
+    /// Whether it may be the first thing that is done with a data folder.
+    pub fn makes(&self) -> bool {
+        matches!(self.command, CollectionCommand::Create(_))
+    }
+}
+
 pub async fn run(app: &App, args: CollectionArgs) -> anyhow::Result<()> {
     match &args.command {
         CollectionCommand::Delete { yes: false, .. } if !app.out.can_ask() => return Err(nobody_to_ask()),

@@ -9,13 +9,16 @@ use super::{
     output::{Output, Style},
 };
 use crate::{
-    config::Loaded,
+    config::{Loaded, Origin},
+    engine,
     setup::survey::{Finding, Severity, Survey},
 };
 
 /// Tell what is installed, what is chosen and why, and what is missing
 ///
-/// Loads the configured model and encodes a sentence with it. Exits with 1 if something is missing that serving needs.
+/// Loads the configured model and encodes a sentence with it. Of the data folder it looks at rights and lock, and tells
+/// what its last opening found; `distilface verify` reads what is in it. Exits with 1 if something is missing that serving
+/// needs.
 #[derive(Debug, clap::Args)]
 pub struct DoctorArgs {}
 
@@ -30,6 +33,9 @@ struct Answer<'a> {
 
 /// Examines, prints, and fails if something needed is missing.
 pub fn run(_args: &DoctorArgs, out: &Output, loaded: &Loaded) -> anyhow::Result<()> {
+    if matches!(loaded.origin("data.dir"), Origin::Flag(_)) {
+        engine::check_data_folder(&loaded.config.data.dir).map_err(crate::Error::from)?;
+    }
     let survey = Survey::take(&loaded.config);
     let answer = Answer { healthy: survey.healthy(), config_file: loaded.file.as_deref(), survey: &survey };
     out.result(&answer, |answer| text(answer, out))?;
@@ -129,7 +135,15 @@ fn text(answer: &Answer<'_>, out: &Output) -> String {
         text.push_str(&format!("\n\n{}", finding_text(finding, out)));
     }
     if answer.survey.findings.is_empty() {
-        text.push_str(&format!("\n\n{}", out.paint(Style::Good, "all is well")));
+        let well = "nothing is missing: machine, runtime, models and encoder were looked at";
+        text.push_str(&format!(
+            "\n\n{}",
+            layout::wrap_after("", &out.paint(Style::Good, well), out.width(), layout::LongWords::Keep)
+        ));
+    }
+    if data.exists {
+        let unread = "what is in the data folder was not read: `distilface verify` reads it, while no server has it open";
+        text.push_str(&format!("\n{}", layout::wrap_after("", unread, out.width(), layout::LongWords::Keep)));
     }
     text
 }

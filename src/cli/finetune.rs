@@ -9,8 +9,7 @@ use std::{
 };
 
 use super::{
-    App,
-    client::{self, Target},
+    App, client,
     failure::{Stop, usage, words},
     layout,
     output::{Progress as Bar, Style},
@@ -197,12 +196,8 @@ impl Records for Database<'_> {
 
     fn has_collection(&mut self, name: &str) -> bool {
         let app = self.0;
-        // Opening a folder makes one where none is.
-        if app.target == Target::Folder && !app.loaded.config.data.dir.is_dir() {
-            return false;
-        }
         let ask = async {
-            let session = client::Session::open(&app.target, &app.loaded.config, &app.out).await.ok()?;
+            let session = client::Session::open(app).await.ok()?;
             let found =
                 session.collections().get(GetCollectionRequest { name: name.to_owned() }).await.is_ok();
             session.close().await.ok()?;
@@ -214,7 +209,7 @@ impl Records for Database<'_> {
     fn documents(&mut self, collection: &str) -> Result<Vec<SourceDocument>, String> {
         let app = self.0;
         let read = async {
-            let session = client::Session::open(&app.target, &app.loaded.config, &app.out).await?;
+            let session = client::Session::open(app).await?;
             // In the server's own pages: a number of ours might be more than it allows.
             let mut request = ScrollRequest { collection: collection.to_owned(), ..ScrollRequest::default() };
             let mut documents = Vec::new();

@@ -39,7 +39,7 @@ mod sweep;
 mod values;
 mod verify;
 
-use client::Target;
+use client::{Needs, Target};
 use output::{ColorChoice, Output};
 use signals::block_on;
 
@@ -140,6 +140,8 @@ struct App {
     out: Output,
     loaded: Loaded,
     target: Target,
+    /// What the command needs of a data folder that it opens.
+    needs: Needs,
     /// The first SIGINT or SIGTERM, where the command looks at it; see [`signals`].
     interrupt: CancellationToken,
 }
@@ -237,7 +239,8 @@ fn run(cli: Cli, out: Output) -> Result<(), (Output, anyhow::Error)> {
         Ok(prepared) => prepared,
         Err(error) => return Err((out, error)),
     };
-    let app = App { out, loaded, target, interrupt: CancellationToken::new() };
+    let needs = needs(&command);
+    let app = App { out, loaded, target, needs, interrupt: CancellationToken::new() };
     dispatch(&app, command).map_err(|error| (app.out, error))
 }
 
@@ -253,13 +256,24 @@ fn prepare(globals: &Globals, command: &Command) -> anyhow::Result<(Loaded, Targ
     }
     let mut log = loaded.config.log.clone();
     if !matches!(command, Command::Serve(_)) && loaded.origin("log.filter") == &Origin::Default {
-        // The life of an engine that opens for one command interests nobody; `serve` tells it.
-        log.filter = "warn".into();
+        // The life of an engine that opens for one command interests nobody; `serve` tells it. What is wrong in the folder
+        // the command says itself, once.
+        log.filter = format!("warn,{}=off", crate::engine::FINDINGS_TARGET);
     }
     telemetry::init(&log).map_err(crate::Error::from)?;
     let data = globals.data.is_some() && !matches!(command, Command::Serve(_));
     let target = Target::choose(data, globals.server.as_deref())?;
     Ok((loaded, target))
+}
+
+/// What a command needs of a data folder that it opens itself.
+fn needs(command: &Command) -> Needs {
+    match command {
+        Command::Serve(_) | Command::Ingest(_) => Needs::Any,
+        Command::Collection(args) if args.makes() => Needs::Any,
+        Command::Embed(_) | Command::Similarity(_) | Command::Model(_) => Needs::None,
+        _ => Needs::There,
+    }
 }
 
 fn overrides(globals: &Globals, command: &Command) -> anyhow::Result<Vec<Override>> {

@@ -127,7 +127,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::{ColorChoice, Output, client::Target},
+        cli::{
+            ColorChoice, Output,
+            client::{Needs, Target},
+        },
         config::{Config, Loaded, NO_MODEL},
         engine::NewCollection,
     };
@@ -152,22 +155,31 @@ mod tests {
             out: Output::new(false, false, ColorChoice::Never),
             loaded: Loaded { config, file: None, origins: Default::default() },
             target: Target::Folder,
+            needs: Needs::Any,
             interrupt: CancellationToken::new(),
         };
         app.interrupt.cancel();
         serve(&app, engine).await.unwrap();
     }
 
-    #[test]
-    fn a_server_that_cannot_close_its_data_folder_ends_with_a_code_of_its_own_and_says_what_hangs() {
+    /// Runs one test of this file in a process of its own, which ends with [`HUNG`]; what it said.
+    #[track_caller]
+    fn said_at_the_end(test: &str) -> String {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["cli::serve::tests::ends_alone", "--exact", "--ignored", "--nocapture"])
+            .args([&*format!("cli::serve::tests::{test}"), "--exact", "--ignored", "--nocapture"])
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(HUNG), "{said}");
+        said
+    }
+
+    #[test]
+    fn a_server_that_cannot_close_its_data_folder_ends_with_a_code_of_its_own_and_says_what_hangs() {
+        let said = said_at_the_end("ends_alone");
         assert!(said.contains("server.close_timeout") && said.contains("collection stuck"), "{said}");
     }
+
     #[tokio::test]
     async fn the_end_is_overdue_when_its_bound_has_passed_since_the_interrupt_and_not_before() {
         let poll = |end: Pin<&mut dyn Future<Output = ()>>| end.poll(&mut Context::from_waker(Waker::noop()));
@@ -197,12 +209,7 @@ mod tests {
 
     #[test]
     fn a_process_whose_async_threads_all_hang_ends_with_a_code_of_its_own_and_says_what_it_was_doing() {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["cli::serve::tests::hangs_alone", "--exact", "--ignored", "--nocapture"])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(HUNG), "{said}");
+        let said = said_at_the_end("hangs_alone");
         assert!(
             said.contains("waiting for running requests") && said.contains("does not end by itself"),
             "{said}"

@@ -190,7 +190,10 @@ impl Drop for Asked<'_> {
 mod tests {
     use super::*;
     use crate::{
-        cli::{client::Target, output::ColorChoice},
+        cli::{
+            client::{Needs, Target},
+            output::ColorChoice,
+        },
         config::Loaded,
     };
 
@@ -199,6 +202,7 @@ mod tests {
             out: Output::new(false, true, ColorChoice::Never),
             loaded: Loaded::read(None, std::iter::empty(), &[]).unwrap(),
             target: Target::Folder,
+            needs: Needs::Any,
             interrupt: CancellationToken::new(),
         }
     }

@@ -236,7 +236,7 @@ fn models_are_listed_verified_and_a_damaged_one_is_told() {
 #[test]
 fn a_missing_model_is_told_with_how_to_get_one() {
     let Some(place) = Place::new() else { return };
-    let ran = run(place.cli(&["search", "x"]).env("DISTILFACE_ENCODER__MODEL", "nope")).code(1);
+    let ran = run(place.cli(&["embed", "x"]).env("DISTILFACE_ENCODER__MODEL", "nope")).code(1);
     ran.says("no model \"nope\"").says("distilface setup");
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod documents;
 mod eval;
 mod finetune;
+mod folders;
 mod harness;
 #[expect(dead_code, reason = "the unit tests of the pull use the rest")]
 #[path = "../../src/hub/pull/tests/hub.rs"]

@@ -100,7 +100,10 @@ fn a_port_in_use_is_told() {
 fn a_file_in_place_of_the_folder_is_told() {
     let Some(place) = Place::new() else { return };
     place.file("data", "not a folder");
-    place.run(&["collection", "list"]).code(1).says(place.data().to_str().unwrap());
+    for command in [&["collection", "list"][..], &["verify"]] {
+        place.run(command).code(2).says(place.data().to_str().unwrap()).says("cannot be read");
+    }
+    place.run(&["collection", "create", "c"]).code(1).says(place.data().to_str().unwrap());
 }
 
 #[cfg(unix)]
@@ -116,7 +119,7 @@ fn a_folder_that_cannot_be_written_is_told() {
         return;
     }
     let mut command = place.command();
-    command.arg("--data").arg(closed.join("db")).args(["collection", "list"]);
+    command.arg("--data").arg(closed.join("db")).args(["collection", "create", "c"]);
     run(&mut command).code(1).says("closed").says("denied");
 }
 
