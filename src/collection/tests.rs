@@ -41,6 +41,7 @@ mod conditions;
 mod durability;
 mod model;
 mod numbers;
+mod reading;
 mod renumbering;
 mod searching;
 mod stress;
