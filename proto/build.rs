@@ -6,12 +6,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost_build::Config;
 
-const API: [&str; 5] = [
+const API: [&str; 6] = [
     "distilface/v1/common.proto",
     "distilface/v1/collections.proto",
     "distilface/v1/documents.proto",
     "distilface/v1/search.proto",
     "distilface/v1/encoder.proto",
+    "distilface/v1/backups.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -73,6 +73,9 @@ pub struct DataConfig {
     pub dir: PathBuf,
     /// Folder of runtime libraries and models that `distilface setup` fills. Default: `$XDG_DATA_HOME/distilface`.
     pub home: PathBuf,
+    /// Folder in which clients of the server may make and restore backups, by name: absolute, and outside of the
+    /// database's. Default: empty, which means that they may not.
+    pub backups: PathBuf,
     /// Memory in bytes for unpacked documents of all open collections together, 1 MiB to 1 TiB. Default 192 MiB.
     pub store_cache_bytes: u64,
     /// Bytes that a collection keeps in memory and in the log before they become a segment, 64 KiB to 1 GiB; up to four
@@ -216,6 +219,7 @@ impl Default for DataConfig {
         DataConfig {
             dir: home.join("db"),
             home,
+            backups: PathBuf::new(),
             store_cache_bytes: 192 << 20,
             segment_bytes: 64 << 20,
             log_bytes_max: 256 << 20,

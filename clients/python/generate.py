@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 PROTO = HERE.parent.parent / "proto"
 TARGET = HERE / "distilface_client" / "_generated"
 HEADER = '"""Written by generate.py from the .proto files; not edited by hand."""\n'
-FILES = ("common", "collections", "documents", "search", "encoder")
+FILES = ("common", "collections", "documents", "search", "encoder", "backups")
 
 
 def installed_version() -> str | None:

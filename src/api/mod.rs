@@ -5,6 +5,7 @@
 //! may hold together ([`Limits`]) is the same behind every door.
 //! Leaves out the wire: connections, bodies, streams of clients and codes belong to the door.
 
+pub(crate) mod backups;
 pub(crate) mod collections;
 mod context;
 pub(crate) mod convert;

@@ -40,6 +40,8 @@ pub(crate) struct Method {
     pub(crate) streaming: bool,
     /// Whether what it sends is encoded and stored.
     pub(crate) writes: bool,
+    /// Whether it may take as long as its client lets it.
+    pub(crate) long: bool,
     input: usize,
 }
 
@@ -102,6 +104,7 @@ impl Schema {
                     name: format!("{}/{}", service.name(), method.name()).into(),
                     streaming: method.client_streaming(),
                     writes: matches!(method.name(), "Ingest" | "Upsert"),
+                    long: service.name() == "Backups",
                     input: places[method.input_type()],
                 }));
             }

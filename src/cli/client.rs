@@ -17,8 +17,8 @@ use crate::{
     config::Config,
     engine::{self, Engine, Finding},
     rpc::{
-        collections_client::CollectionsClient, documents_client::DocumentsClient,
-        encoder_client::EncoderClient, search_client::SearchClient,
+        backups_client::BackupsClient, collections_client::CollectionsClient,
+        documents_client::DocumentsClient, encoder_client::EncoderClient, search_client::SearchClient,
     },
     server,
 };
@@ -206,6 +206,10 @@ impl Session {
 
     pub fn search(&self) -> SearchClient<Channel> {
         SearchClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn backups(&self) -> BackupsClient<Channel> {
+        BackupsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn encoder(&self) -> EncoderClient<Channel> {

@@ -352,7 +352,8 @@ fn model_name(collection: &Collection) -> &str {
     if collection.model.is_empty() { "none (vectors only)" } else { &collection.model }
 }
 
-fn collection_json(collection: &Collection) -> Json {
+/// A collection as `--json` shows it.
+pub(super) fn collection_json(collection: &Collection) -> Json {
     let config = collection.config.clone().unwrap_or_default();
     let index = config.index.unwrap_or_default();
     let chunking = config.chunking.unwrap_or_default();

@@ -26,6 +26,9 @@ pub enum Stop {
     /// A data folder is damaged; what is was printed.
     #[error("the data folder is damaged")]
     Damaged,
+    /// A backup is damaged; what is was printed.
+    #[error("the backup is damaged")]
+    DamagedBackup,
     /// SIGINT or SIGTERM.
     #[error("interrupted")]
     Interrupted,
@@ -86,7 +89,7 @@ pub fn judge(error: &anyhow::Error) -> Verdict {
         let (message, kind, exit) = match stop {
             Stop::Usage(_) => (true, "usage", 2),
             Stop::Partial => (false, "partial", 3),
-            Stop::Damaged => (true, "corrupt", 4),
+            Stop::Damaged | Stop::DamagedBackup => (true, "corrupt", 4),
             Stop::Interrupted => (true, "interrupted", 130),
             Stop::NoServer { .. } | Stop::ServerGone { .. } => (true, "unavailable", 1),
         };

@@ -14,6 +14,7 @@ use crate::{
     process, telemetry,
 };
 
+mod backup;
 mod bench;
 mod client;
 mod collection;
@@ -31,6 +32,7 @@ mod model;
 pub mod output;
 mod parsers;
 mod repair;
+mod restore;
 mod search;
 mod serve;
 mod setup;
@@ -129,6 +131,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     /// Print the effective settings and where each comes from
     Config(config::ConfigArgs),
     /// Write a completion script for a shell
@@ -316,6 +320,8 @@ fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Setup(args) => setup::run(&args, &app.out, &app.loaded.config),
         Command::Verify(args) => verify::run(app, &args),
         Command::Repair(args) => repair::run(app, &args),
+        Command::Backup(args) => block_on(app, backup::run(app, args)),
+        Command::Restore(args) => block_on(app, restore::run(app, args)),
         Command::Doctor(args) => doctor::run(&args, &app.out, &app.loaded),
         Command::Config(args) => config::run(&args, &app.out, &app.loaded),
         Command::Completions(args) => completions::run(&args, &app.out),

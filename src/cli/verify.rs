@@ -1,7 +1,7 @@
-//! `distilface verify` reads everything in a data folder and says what is damaged, where, and what to do about it.
+//! `distilface verify` reads everything in a data folder, or in a backup, and says what is damaged, where, and what to do about it.
 
 use std::{
-    path::Path,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,28 +16,49 @@ use super::{
     output::{Output, Style},
     signals::stoppable,
 };
-use crate::engine::{self, FoundDamage, VerifiedCollection, VerifiedFolder};
+use crate::{
+    engine::{self, EngineError, FoundDamage, VerifiedBackup, VerifiedCollection, VerifiedFolder},
+    value::datetime,
+};
 
 /// How often it is shown how far the reading is.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
-/// Read everything in a data folder and say what is damaged
+/// Read everything in a data folder, or in a backup, and say what is damaged
 ///
 /// Reads the log, every segment and every description, byte by byte, compares them with each other, and changes nothing.
-/// No server may have the folder open. Exits with 4 if something is damaged.
+/// No server may have the data folder open. Of a backup every file is compared with its length and SHA-256, and every
+/// section of every segment is read. Exits with 4 if something is damaged.
 #[derive(Debug, clap::Args)]
-pub struct VerifyArgs {}
+pub struct VerifyArgs {
+    /// A backup, which is a folder that `distilface backup` made [default: the data folder]
+    #[arg(value_name = "BACKUP", value_hint = clap::ValueHint::DirPath)]
+    backup: Option<PathBuf>,
+}
 
 /// Reads, prints, and fails if something is damaged.
-pub fn run(app: &App, _args: &VerifyArgs) -> anyhow::Result<()> {
+pub fn run(app: &App, args: &VerifyArgs) -> anyhow::Result<()> {
     let dir = &app.loaded.config.data.dir;
-    let report = stoppable(app, || read(dir, &app.out))?;
+    // Whoever names a backup as the data folder means the backup.
+    if let Some(backup) = args.backup.as_ref().or_else(|| engine::is_backup(dir).then_some(dir)) {
+        let report = stoppable(app, || {
+            read(&app.out, |progress| engine::verify_backup(backup, &crate::stop::Stop::default(), progress))
+        })?;
+        app.out.result(&report, |report| backup_text(report, &app.out))?;
+        return if report.whole { Ok(()) } else { Err(Stop::DamagedBackup.into()) };
+    }
+    let report = stoppable(app, || {
+        read(&app.out, |progress| engine::verify_folder(dir, &crate::stop::Stop::default(), progress))
+    })?;
     app.out.result(&report, |report| text(report, &app.out))?;
     if report.whole { Ok(()) } else { Err(Stop::Damaged.into()) }
 }
 
 /// Reads on another thread, so that this one can show how far it is.
-fn read(dir: &Path, out: &Output) -> anyhow::Result<VerifiedFolder> {
+fn read<T: Send>(
+    out: &Output,
+    work: impl FnOnce(Box<dyn Fn(u64, u64) + Send + Sync>) -> Result<T, EngineError> + Send,
+) -> anyhow::Result<T> {
     let far = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let told = Arc::clone(&far);
     let progress = move |read, total| {
@@ -48,7 +69,7 @@ fn read(dir: &Path, out: &Output) -> anyhow::Result<VerifiedFolder> {
     let shower = std::thread::current();
     let report = std::thread::scope(|scope| {
         let reader = scope.spawn(move || {
-            let report = engine::verify_folder(dir, &crate::stop::Stop::default(), progress);
+            let report = work(Box::new(progress));
             shower.unpark();
             report
         });
@@ -89,6 +110,32 @@ fn text(report: &VerifiedFolder, out: &Output) -> String {
     );
     parts.push(match damages.len() as u64 {
         0 => out.paint(Style::Good, "everything is whole"),
+        count => out.paint(Style::Bad, &format!("damaged in {}", layout::counted(count, "place"))),
+    });
+    parts.join("\n\n")
+}
+
+fn backup_text(report: &VerifiedBackup, out: &Output) -> String {
+    let mut parts = Vec::new();
+    if !report.collections.is_empty() {
+        let headers = ["collection", "#documents", "#passages", "#segments", "#read", "state"];
+        let rows: Vec<Vec<String>> =
+            report.collections.iter().map(|collection| row(collection, out)).collect();
+        parts.push(layout::table(&headers, &rows, out.width()));
+    }
+    if let (Some(made_at), Some(version)) = (report.made_at, &report.version) {
+        parts.push(format!("made at {} by distilface {version}", datetime::format(made_at)));
+    }
+    let of_collections = report.collections.iter().flat_map(|collection| {
+        collection.damages.iter().map(|damage| (Some(collection.name.as_str()), damage))
+    });
+    let damages: Vec<_> = report.damages.iter().map(|damage| (None, damage)).chain(of_collections).collect();
+    parts.extend(damages.iter().map(|(collection, damage)| damage_text(*collection, damage, out)));
+    parts.extend(
+        report.notes.iter().map(|note| layout::wrap_after("note: ", note, out.width(), LongWords::Keep)),
+    );
+    parts.push(match damages.len() as u64 {
+        0 => out.paint(Style::Good, "the backup is whole"),
         count => out.paint(Style::Bad, &format!("damaged in {}", layout::counted(count, "place"))),
     });
     parts.join("\n\n")

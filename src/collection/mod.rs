@@ -2,7 +2,7 @@
 //!
 //! This file makes, opens and closes a collection, and has what its parts share. Changes come in by `admit.rs` and
 //! `writer.rs`, points go out by `read.rs`, hits by `query/`; `indexer.rs` builds the graph, `keeper.rs` keeps segments
-//! and log small, `stats.rs` counts.
+//! and log small, `backup.rs` makes copies, `stats.rs` counts.
 
 use std::{
     path::{Path, PathBuf},
@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod admit;
+mod backup;
 mod condition;
 mod document;
 mod earlier;
@@ -51,12 +52,13 @@ mod writer;
 
 pub mod point;
 
-pub(crate) use crate::segmented::Orphan;
+pub(crate) use crate::segmented::{Orphan, backup::BackedUp};
 pub use crate::{
     segmented::{Durability, FolderLog, StoreSizes},
     store::Identity,
 };
 pub use admit::{Outcome, Write, WriteDone, WriteOptions, Written};
+pub(crate) use backup::CopyPlace;
 pub use condition::Condition;
 pub use document::PAGE_BYTES;
 pub use error::CollectionError;

@@ -120,9 +120,10 @@ pub(super) fn binary(bytes: f64) -> String {
 }
 
 /// Every setting, in the order of the file.
-pub(super) static KEYS: [Key; 39] = [
+pub(super) static KEYS: [Key; 40] = [
     words("data.dir", "a folder"),
     words("data.home", "a folder"),
+    words("data.backups", "an absolute path that is not in data.dir; \"\" for none"),
     bytes("data.store_cache_bytes", MIB, TIB),
     bytes("data.segment_bytes", 64 << 10, 1 << 30),
     bytes("data.log_bytes_max", MIB, TIB),
@@ -192,6 +193,12 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
 
     check.that("data.dir", !data.dir.as_os_str().is_empty(), "is empty");
     check.that("data.home", !data.home.as_os_str().is_empty(), "is empty");
+    let backups = &data.backups;
+    check.that(
+        "data.backups",
+        backups.as_os_str().is_empty() || (backups.is_absolute() && !backups.starts_with(&data.dir)),
+        format_args!("{} will not do", backups.display()),
+    );
     check.whole("data.store_cache_bytes", data.store_cache_bytes);
     check.whole("data.segment_bytes", data.segment_bytes);
     check.whole("data.log_bytes_max", data.log_bytes_max);

@@ -7,6 +7,7 @@
 const MEANINGS: &[(&str, &str)] = &[
     ("data.dir", "Where the database is kept"),
     ("data.home", "Where runtime libraries and models are kept, which `distilface setup` fills"),
+    ("data.backups", "Where clients of the server may make and restore backups, by name; nowhere if empty"),
     ("data.store_cache_bytes", "Memory for unpacked documents of all open collections, in bytes"),
     ("data.segment_bytes", "Bytes of a collection that are kept in memory before they become a segment"),
     ("data.log_bytes_max", "Bytes of the log above which collections let go of its oldest part"),

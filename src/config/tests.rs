@@ -312,6 +312,7 @@ fn every_bound_is_checked_and_named() {
     let bad: &[(&str, &[&str])] = &[
         ("data.dir", &[""]),
         ("data.home", &[""]),
+        ("data.backups", &["backups", "./backups"]),
         ("data.store_cache_bytes", &["0", "-1", "99999999999999"]),
         ("data.segment_bytes", &["0", "65535", "1073741825"]),
         ("data.log_bytes_max", &["0", "1048575", "99999999999999"]),

@@ -41,19 +41,20 @@ mod compared;
 mod description;
 mod found;
 #[cfg(test)]
-mod golden;
+pub(super) mod golden;
 #[cfg(test)]
 mod refused;
 mod repair;
 mod rights;
 mod start;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod verify;
 
 use aliases::Aliases;
 use cache::Cache;
-pub(super) use description::identify;
+pub(super) use change::check_name;
+pub(super) use description::{identify, spec_of};
 pub use found::check_data_folder;
 pub use repair::{Dropped, RepairState, RepairedFolder, RepairedPart, repair_folder, repair_folder_if};
 pub use verify::{FoundDamage, VerifiedCollection, VerifiedFolder, verify_folder};

@@ -102,6 +102,20 @@ pub enum EngineError {
     Damaged { name: String, reason: String },
     #[error("collection {name:?} cannot be opened now: {reason}")]
     Unopened { name: String, reason: String, retry: bool },
+    #[error(
+        "this server has no folder for backups; set data.backups to one (DISTILFACE_DATA__BACKUPS), or stop the server and give the data folder with --data"
+    )]
+    NoBackups,
+    #[error("no backup {name:?}; there are: {known}")]
+    NoBackup { name: String, known: String },
+    #[error("{} is there already, and a backup replaces nothing; give another name", path.display())]
+    BackupExists { path: PathBuf },
+    #[error("another backup is being made in {}; retry later", path.display())]
+    BackupBusy { path: PathBuf },
+    #[error("the backup {} is damaged: {reason}", path.display())]
+    DamagedBackup { path: PathBuf, reason: String },
+    #[error("{} is restored, and {name:?} is not: {source}", done.join(", "))]
+    RestoredInPart { done: Vec<String>, name: String, source: Box<EngineError> },
     #[error("the deadline passed")]
     Expired,
     #[error(
@@ -149,10 +163,12 @@ impl Fault for EngineError {
     fn kind(&self) -> ErrorKind {
         use EngineError::*;
         match self {
-            NoCollection { .. } | NoAlias { .. } | NoDocument { .. } => ErrorKind::NotFound,
-            CollectionExists { .. } | CollectionDiffers { .. } | AliasTaken { .. } | NameIsAlias { .. } => {
-                ErrorKind::Exists
-            }
+            NoCollection { .. } | NoAlias { .. } | NoDocument { .. } | NoBackup { .. } => ErrorKind::NotFound,
+            CollectionExists { .. }
+            | CollectionDiffers { .. }
+            | AliasTaken { .. }
+            | NameIsAlias { .. }
+            | BackupExists { .. } => ErrorKind::Exists,
             BadName { .. }
             | VectorsOnly { .. }
             | BadDocument { .. }
@@ -171,11 +187,15 @@ impl Fault for EngineError {
             Value(e) => e.kind(),
             Vector(e) => e.kind(),
             Unopened { retry: false, .. } => ErrorKind::Precondition,
-            WrongModel { .. } | NoEncoder { .. } | EncoderOff | LinkedFolder { .. } | Moved { .. } => {
-                ErrorKind::Precondition
-            }
-            TooManyOpen { .. } => ErrorKind::Overloaded,
-            Damaged { .. } => ErrorKind::Corrupt,
+            RestoredInPart { source, .. } => source.kind(),
+            WrongModel { .. }
+            | NoEncoder { .. }
+            | EncoderOff
+            | LinkedFolder { .. }
+            | Moved { .. }
+            | NoBackups => ErrorKind::Precondition,
+            TooManyOpen { .. } | BackupBusy { .. } => ErrorKind::Overloaded,
+            Damaged { .. } | DamagedBackup { .. } => ErrorKind::Corrupt,
             Expired | Unfinished { .. } | UnfinishedPayload { .. } | UnfinishedMatching { .. } => {
                 ErrorKind::Timeout
             }
@@ -209,7 +229,10 @@ impl Fault for EngineError {
     /// What is said of a damaged collection names it and files of the server, which the operator needs, and nothing of
     /// what is stored.
     fn is_for_callers(&self) -> bool {
-        matches!(self, EngineError::Damaged { .. })
-            || !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt)
+        match self {
+            EngineError::Damaged { .. } | EngineError::DamagedBackup { .. } => true,
+            EngineError::RestoredInPart { source, .. } => source.is_for_callers(),
+            _ => !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt),
+        }
     }
 }

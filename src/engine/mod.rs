@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod backend;
+mod backup;
 mod catalog;
 mod collections;
 pub mod cursor;
@@ -50,6 +51,10 @@ pub use crate::index::columns::FieldsRequest;
 /// Target in the log of what [`Engine::findings`] tells.
 pub use crate::store::FINDINGS_TARGET;
 use backend::{Backend, Local};
+pub use backup::{
+    Backup, BackupCollection, BackupWish, MadeBackup, RestoreWish, Restored, VerifiedBackup, is_backup,
+    verify_backup,
+};
 pub use catalog::{
     Dropped, FoundDamage, RepairState, RepairedFolder, RepairedPart, VerifiedCollection, VerifiedFolder,
     check_data_folder, repair_folder, repair_folder_if, verify_folder,
@@ -144,6 +149,7 @@ impl Engine {
 
     /// [`Engine::open`] on given threads.
     fn open_on(config: &Config, threads: Arc<Threads>) -> Result<Arc<Self>> {
+        backup::refuse_backup(&config.data.dir)?;
         let lock = DataLock::acquire(&config.data.dir)?;
         let encoders = match config.encoder.model.as_str() {
             NO_MODEL => None,

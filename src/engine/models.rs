@@ -3,12 +3,12 @@
 //! A collection's model is loaded when the collection first needs it; looking one up among the loaded ones costs nothing
 //! that a query would feel.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::{CollectionInfo, Engine, EngineError, error::Result, short};
 use crate::{
     encoder::{Encoder, Encoders},
-    model::ModelDir,
+    model::{Fingerprint, ModelDir},
 };
 
 impl Engine {
@@ -71,7 +71,7 @@ impl Engine {
                 collection,
                 name: model.name,
                 fingerprint: short(&model.fingerprint.0),
-                known: known(&home, &encoders.default_encoder()),
+                known: listed(installed(&home, Some(&encoders.default_encoder()))),
             }),
         })
         .await
@@ -89,14 +89,36 @@ async fn blocking<T: Send + 'static>(
         .map_err(|e| EngineError::Panicked { reason: format!("loading a model: {e}") })?
 }
 
-/// The models there are, with the beginning of their fingerprints.
-fn known(home: &std::path::Path, default: &Encoder) -> String {
+/// Why texts cannot be encoded for a collection with what is installed, if so. Reads every model's manifest.
+pub(super) fn missing_model(
+    home: &Path,
+    default: Option<&Encoder>,
+    info: &CollectionInfo,
+) -> Option<EngineError> {
+    let model = info.model.as_ref()?;
+    let installed = installed(home, default);
+    if installed.iter().any(|(_, fingerprint)| *fingerprint == model.fingerprint) {
+        return None;
+    }
+    Some(EngineError::WrongModel {
+        collection: info.name.clone(),
+        name: model.name.clone(),
+        fingerprint: short(&model.fingerprint.0),
+        known: listed(installed),
+    })
+}
+
+fn installed(home: &Path, default: Option<&Encoder>) -> Vec<(String, Fingerprint)> {
     let installed = ModelDir::list(home).into_iter().flatten();
-    let mut all: Vec<String> = std::iter::once((default.name().to_owned(), default.fingerprint().clone()))
-        .chain(installed.map(|m| (m.manifest.name.clone(), m.fingerprint)))
-        .map(|(name, fingerprint)| format!("{name} ({})", short(&fingerprint.0)))
-        .collect();
+    let default = default.map(|default| (default.name().to_owned(), default.fingerprint().clone()));
+    default.into_iter().chain(installed.map(|m| (m.manifest.name.clone(), m.fingerprint))).collect()
+}
+
+/// Models with the beginning of their fingerprints.
+fn listed(models: Vec<(String, Fingerprint)>) -> String {
+    let mut all: Vec<String> =
+        models.into_iter().map(|(name, fingerprint)| format!("{name} ({})", short(&fingerprint.0))).collect();
     all.sort();
     all.dedup();
-    all.join(", ")
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }

@@ -22,6 +22,8 @@ pub(crate) mod reading;
 pub(crate) mod regular;
 #[cfg(test)]
 pub(crate) mod seeds;
+pub(crate) mod staged;
+pub(crate) mod sums;
 pub(crate) mod watched;
 
 pub(crate) use map::Mapped;

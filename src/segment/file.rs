@@ -296,6 +296,14 @@ impl SealedFile {
         &self.path
     }
 
+    /// The footer that the same file has where its header is another one.
+    pub(super) fn footer_with(&self, header: &[u8; HEADER_BYTES]) -> [u8; FOOTER_BYTES] {
+        let mut footer = self.footer;
+        footer[32..36].copy_from_slice(&header[60..]);
+        seal(&mut footer);
+        footer
+    }
+
     /// Bytes of the file.
     pub(super) fn len(&self) -> u64 {
         self.len

@@ -23,11 +23,12 @@ const DELETED: &str = ".deleted.";
 const DIGITS: usize = 10;
 
 /// Name of a segment's folder.
-pub(super) fn name_of(number: u64) -> String {
+pub(crate) fn name_of(number: u64) -> String {
     format!("{number:0DIGITS$}")
 }
 
-pub(super) fn deleted_name(number: u64, version: u64) -> String {
+/// Name of a version of a segment's deletions.
+pub(crate) fn deleted_name(number: u64, version: u64) -> String {
     format!("{}{DELETED}{version}", name_of(number))
 }
 

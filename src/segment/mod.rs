@@ -16,6 +16,7 @@ use crate::{
     vector::{Dim, Metric},
 };
 
+mod adopt;
 mod blocks;
 mod builder;
 mod cache;
@@ -33,12 +34,13 @@ mod vectors;
 mod verify;
 mod write;
 
+pub(crate) use adopt::Adopt;
 pub(crate) use builder::{Builder, Limits};
 pub(crate) use cache::BlockCache;
 pub(crate) use columns::{Columns, Living};
 pub(crate) use deleted::Deleted;
 pub(crate) use documents::{Body, Head, Scroll};
-pub(crate) use folder::{Found, clean, list, owner_of, remove};
+pub(crate) use folder::{Found, clean, deleted_name, list, name_of, owner_of, remove};
 #[cfg(test)]
 pub(crate) use merge::Merged;
 pub(crate) use merge::{Merge, Source};

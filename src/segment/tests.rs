@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+mod adopting;
 mod damage;
 mod failing;
 mod merging;

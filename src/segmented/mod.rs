@@ -23,6 +23,7 @@
 //! | `ids.rs` | whether an id may be in a segment |
 //! | `state.rs` | all documents as of the last entry, and snapshots |
 //! | `manifest.rs` | the file that says which segments there are |
+//! | `backup.rs` | a copy as of one moment, and a collection made of one |
 //! | `maintain.rs` | sealing, merging, carrying forward |
 //! | `remains.rs` | what a kill left in the folder |
 //! | `take_over.rs` | a store of sled becomes one of segments |
@@ -48,6 +49,7 @@ use crate::{
     value::{Payload, PointId},
 };
 
+pub(crate) mod backup;
 mod entries;
 mod growing;
 mod ids;

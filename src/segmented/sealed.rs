@@ -64,6 +64,11 @@ impl Folder {
         }
     }
 
+    /// The same collection in another folder.
+    pub(super) fn elsewhere(&self, dir: &Path) -> Self {
+        Folder { dir: dir.to_owned(), retired: Arc::default(), ..self.clone() }
+    }
+
     fn name(&self, number: u32) -> Name {
         Name { collection: self.identity, number: number.into() }
     }

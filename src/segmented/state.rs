@@ -109,6 +109,12 @@ impl Part {
         self.sealed.segment().columns().living(living)
     }
 
+    /// Rows of all documents, the deleted ones too.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> u32 {
+        self.sealed.rows()
+    }
+
     /// The folder of the segment.
     pub(crate) fn path(&self) -> &Path {
         self.sealed.segment().path()

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod astray;
+mod backups;
 mod damage;
 mod losses;
 mod mixed;

@@ -46,6 +46,8 @@ use crate::{
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 const PACKAGE: &str = "/distilface.v1.";
+/// How long a call may take whose client alone says how long it waits.
+const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What all requests of a server share.
 #[derive(Debug)]
@@ -206,7 +208,8 @@ where
             }
         }
         let client_deadline = grpc_timeout(request.headers()).and_then(|t| arrived.checked_add(t));
-        let ours = arrived + self.gate.request_timeout;
+        let is_long = method.as_ref().is_some_and(|method| method.long);
+        let ours = arrived + if is_long { LONG } else { self.gate.request_timeout };
         let deadline = client_deadline.map_or(ours, |d| d.min(ours));
         let context = Request {
             id: Arc::clone(&id),

@@ -1,4 +1,4 @@
-//! The gRPC door: the four services of `proto/distilface/v1`, each method a call of the API's.
+//! The gRPC door: the services of `proto/distilface/v1`, each method a call of the API's.
 //!
 //! Every request came through [`AdmitLayer`](super::admit::AdmitLayer), which knows its id, its deadline and its memory.
 //! Leaves out what a method does (`api`) and how a failure is told (`status.rs`).
@@ -13,18 +13,18 @@ use tracing::Instrument;
 
 use super::{admit, metrics::Metrics};
 use crate::{
-    api::{ApiError, Context, collections, documents, encoder, ingest, search},
+    api::{ApiError, Context, backups, collections, documents, encoder, ingest, search},
     engine::Engine,
     proto,
     rpc::{
-        collections_server::Collections, documents_server::Documents, encoder_server::Encoder,
-        search_server::Search,
+        backups_server::Backups, collections_server::Collections, documents_server::Documents,
+        encoder_server::Encoder, search_server::Search,
     },
 };
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// All four services.
+/// All services.
 #[derive(Debug)]
 pub(crate) struct Grpc {
     pub(crate) engine: Arc<Engine>,
@@ -180,6 +180,27 @@ impl Encoder for Grpc {
 
     async fn use_model(&self, request: Request<proto::UseModelRequest>) -> Answer<proto::UseModelResponse> {
         self.answer(request, encoder::use_model).await
+    }
+}
+
+#[tonic::async_trait]
+impl Backups for Grpc {
+    async fn create(
+        &self,
+        request: Request<proto::CreateBackupRequest>,
+    ) -> Answer<proto::CreateBackupResponse> {
+        self.answer(request, backups::create).await
+    }
+
+    async fn list(&self, request: Request<proto::ListBackupsRequest>) -> Answer<proto::ListBackupsResponse> {
+        self.answer(request, backups::list).await
+    }
+
+    async fn restore(
+        &self,
+        request: Request<proto::RestoreBackupRequest>,
+    ) -> Answer<proto::RestoreBackupResponse> {
+        self.answer(request, backups::restore).await
     }
 }
 

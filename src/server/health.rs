@@ -14,8 +14,8 @@ use crate::{
     allocator,
     engine::Engine,
     rpc::{
-        collections_server::CollectionsServer, documents_server::DocumentsServer,
-        encoder_server::EncoderServer, search_server::SearchServer,
+        backups_server::BackupsServer, collections_server::CollectionsServer,
+        documents_server::DocumentsServer, encoder_server::EncoderServer, search_server::SearchServer,
     },
 };
 
@@ -29,12 +29,13 @@ pub(crate) struct Health {
 
 impl Health {
     /// The whole server and each of its services; all share one engine, so all share one state.
-    const NAMES: [&'static str; 5] = [
+    const NAMES: [&'static str; 6] = [
         "",
         CollectionsServer::<Grpc>::NAME,
         DocumentsServer::<Grpc>::NAME,
         SearchServer::<Grpc>::NAME,
         EncoderServer::<Grpc>::NAME,
+        BackupsServer::<Grpc>::NAME,
     ];
 
     pub(crate) fn new(reporter: HealthReporter) -> Self {

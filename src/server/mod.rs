@@ -1,6 +1,6 @@
 //! gRPC over the API: listen, serve, drain, stop.
 //!
-//! The four services of `proto/distilface/v1` (`grpc.rs`), health v1 (`health.rs`) and reflection (v1, and v1alpha for
+//! The services of `proto/distilface/v1` (`grpc.rs`), health v1 (`health.rs`) and reflection (v1, and v1alpha for
 //! older clients) behind one gate (`admit.rs`). The same router serves a socket ([`start`]) and a caller in this process
 //! ([`in_process`]).
 //! Leaves out encryption and authentication: without `server.allow_remote` only this machine is served.
@@ -47,8 +47,8 @@ use crate::{
     engine::Engine,
     handles, proto,
     rpc::{
-        collections_server::CollectionsServer, documents_server::DocumentsServer,
-        encoder_server::EncoderServer, search_server::SearchServer,
+        backups_server::BackupsServer, collections_server::CollectionsServer,
+        documents_server::DocumentsServer, encoder_server::EncoderServer, search_server::SearchServer,
     },
 };
 
@@ -350,6 +350,7 @@ impl Services {
             .add_service(DocumentsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
             .add_service(SearchServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
             .add_service(EncoderServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
+            .add_service(BackupsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(bytes_max))
             .add_service(health)
             .add_service(reflection().build_v1().expect(DESCRIPTORS))
             .add_service(reflection().build_v1alpha().expect(DESCRIPTORS));

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall fail there")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod backup;
 mod config;
 mod documents;
 mod eval;

@@ -34,6 +34,8 @@ from .errors import (
 from .filters import Field, Filter, all_of, any_of, field
 from .payload import Payload, PayloadValue
 from .types import (
+    Backup,
+    BackupCollection,
     Chunking,
     CollectionInfo,
     CollectionStats,
@@ -56,6 +58,7 @@ from .types import (
     Passage,
     PayloadSet,
     Query,
+    Restored,
     SearchResult,
     StoredDocument,
     TextKind,
@@ -72,6 +75,8 @@ __all__ = [
     "DEFAULT_TIMEOUT",
     "AlreadyExists",
     "AsyncClient",
+    "Backup",
+    "BackupCollection",
     "Chunking",
     "Client",
     "CollectionInfo",
@@ -109,6 +114,7 @@ __all__ = [
     "PayloadSet",
     "PayloadValue",
     "Query",
+    "Restored",
     "Retry",
     "SearchResult",
     "StoredDocument",

@@ -16,14 +16,18 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from ._generated import (
-    collections_pb2 as c,
+    backups_pb2 as b,
 )
 from ._generated import (
+    backups_pb2_grpc,
     collections_pb2_grpc,
     documents_pb2_grpc,
     encoder_pb2_grpc,
     search_pb2_grpc,
     wire_pb2,
+)
+from ._generated import (
+    collections_pb2 as c,
 )
 from ._generated import (
     documents_pb2 as d,
@@ -75,6 +79,9 @@ EMBED: Method[e.EmbedRequest, e.EmbedResponse] = Method("Encoder", "Embed", True
 SIMILARITY: Method[e.SimilarityRequest, e.SimilarityResponse] = Method("Encoder", "Similarity", True)
 USE_MODEL: Method[e.UseModelRequest, e.UseModelResponse] = Method("Encoder", "UseModel")
 MODELS: Method[e.ModelsRequest, e.ModelsResponse] = Method("Encoder", "Models", True)
+CREATE_BACKUP: Method[b.CreateBackupRequest, b.CreateBackupResponse] = Method("Backups", "Create")
+BACKUPS: Method[b.ListBackupsRequest, b.ListBackupsResponse] = Method("Backups", "List", True)
+RESTORE_BACKUP: Method[b.RestoreBackupRequest, b.RestoreBackupResponse] = Method("Backups", "Restore")
 HEALTH: Method[wire_pb2.HealthCheckRequest, wire_pb2.HealthCheckResponse] = Method("Health", "Check", True)
 
 
@@ -96,6 +103,7 @@ def stubs(channel: Any) -> dict[str, Any]:
         "Documents": documents_pb2_grpc.DocumentsStub(channel),
         "Search": search_pb2_grpc.SearchStub(channel),
         "Encoder": encoder_pb2_grpc.EncoderStub(channel),
+        "Backups": backups_pb2_grpc.BackupsStub(channel),
         "Health": Health(channel),
     }
 

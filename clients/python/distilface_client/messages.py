@@ -10,11 +10,13 @@ from typing import Any
 
 import grpc
 
-from ._generated import collections_pb2, common_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
+from ._generated import backups_pb2, collections_pb2, common_pb2, documents_pb2, encoder_pb2, search_pb2, wire_pb2
 from .errors import DistilfaceError, Unavailable
 from .filters import to_filter
 from .payload import Payload, from_payload, from_timestamp, text, to_payload
 from .types import (
+    Backup,
+    BackupCollection,
     Chunking,
     CollectionInfo,
     CollectionStats,
@@ -36,6 +38,7 @@ from .types import (
     Passage,
     PayloadSet,
     Query,
+    Restored,
     SearchResult,
     StoredDocument,
     TextKind,
@@ -438,6 +441,35 @@ def model(wire: encoder_pb2.Model) -> Model:
         device=wire.device,
         device_reason=wire.device_reason,
         default=wire.default,
+    )
+
+
+def backup(wire: backups_pb2.Backup, linked_bytes: int = 0) -> Backup:
+    """Reads a backup from the wire."""
+    return Backup(
+        name=wire.name,
+        made_at=from_timestamp(wire.made_at) if wire.HasField("made_at") else None,
+        version=wire.version,
+        collections=tuple(
+            BackupCollection(one.name, one.documents, one.passages, one.bytes, tuple(one.aliases))
+            for one in wire.collections
+        ),
+        bytes=wire.bytes,
+        folder=wire.folder,
+        damage=wire.damage,
+        linked_bytes=linked_bytes,
+    )
+
+
+def restored(wire: backups_pb2.RestoredCollection) -> Restored:
+    """Reads a restored collection from the wire."""
+    return Restored(
+        collection=collection_info(wire.collection),
+        source=wire.source,
+        documents=wire.documents,
+        passages=wire.passages,
+        aliases_left=tuple(wire.aliases_left),
+        missing_model=wire.missing_model,
     )
 
 

@@ -542,3 +542,59 @@ class Model:
     """Why it runs there, in words; empty if it is not loaded."""
     default: bool
     """It serves where no model is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupCollection:
+    """Describes a collection in a backup."""
+
+    name: str
+    """Its name."""
+    documents: int
+    """Number of documents that it holds."""
+    passages: int
+    """Number of their passages."""
+    bytes: int
+    """Bytes of its files."""
+    aliases: tuple[str, ...]
+    """Aliases that it had, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """Describes a backup in the server's folder for backups."""
+
+    name: str
+    """Its name."""
+    made_at: dt.datetime | None
+    """When it was begun, in UTC: what was acknowledged before is in it. `None` if it is damaged."""
+    version: str
+    """Version of the program that made it."""
+    collections: tuple[BackupCollection, ...]
+    """What is in it, by name."""
+    bytes: int
+    """Bytes of all its files."""
+    folder: str
+    """Its folder on the server's machine."""
+    damage: str = ""
+    """Why its list of files cannot be read; empty as a rule. `distilface verify` reads the files."""
+    linked_bytes: int = 0
+    """Bytes of files that are second names of the data folder's own; told when it is made, else 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Describes a collection that was made of one in a backup."""
+
+    collection: CollectionInfo
+    """What it is now; its aliases are those that were restored."""
+    source: str
+    """Its name in the backup."""
+    documents: int
+    """Number of documents that it holds."""
+    passages: int
+    """Number of their passages."""
+    aliases_left: tuple[str, ...]
+    """Aliases that it had, and that were not restored."""
+    missing_model: str = ""
+    """Why its texts cannot be encoded by the server, and what to do about it; empty as a rule."""

@@ -54,7 +54,10 @@ class Server:
             stderr=self._log,
             text=True,
             # Settings of the person who runs the tests are not ours, but where ONNX Runtime lies is.
-            env={k: v for k, v in os.environ.items() if k == "DISTILFACE_HOME" or not k.startswith("DISTILFACE_")},
+            env={
+                **{k: v for k, v in os.environ.items() if k == "DISTILFACE_HOME" or not k.startswith("DISTILFACE_")},
+                "DISTILFACE_DATA__BACKUPS": str(data.parent / "backups"),
+            },
         )
         # If it neither starts nor ends, reading its address would wait for ever.
         watchdog = threading.Timer(START_SECONDS, self.process.kill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import math
 import uuid
@@ -514,3 +515,43 @@ def test_an_address_as_serve_prints_it(server: Server) -> None:
     assert server.address.startswith("http://")
     with Client(server.address, retry=Retry(attempts=1), timeout=5) as client:
         client.wait_ready()
+
+
+def test_a_backup_is_made_listed_and_restored(client: Client, animals: str, name: str) -> None:
+    client.set_alias(f"{name}-alias", animals)
+    made = client.create_backup(name, [f"{name}-alias"])
+    assert (made.name, [one.name for one in made.collections], made.damage) == (name, [animals], "")
+    (kept,) = made.collections
+    assert (kept.documents, kept.aliases) == (3, (f"{name}-alias",))
+    assert made.made_at is not None
+    assert abs((dt.datetime.now(dt.timezone.utc) - made.made_at).total_seconds()) < 60
+    assert 0 <= made.linked_bytes <= made.bytes
+    assert dataclasses.replace(made, linked_bytes=0) in client.backups()
+    with pytest.raises(AlreadyExists):
+        client.create_backup(name, copy=True)
+
+    client.delete(animals, "cat")
+    (restored,) = client.restore_backup(name, animals, rename=f"{name}-then")
+    assert (restored.source, restored.documents, restored.missing_model) == (animals, 3, "")
+    assert restored.aliases_left == (f"{name}-alias",)
+    assert restored.collection == client.collection(f"{name}-then")
+    stored = client.get(f"{name}-then", "cat").documents[0]
+    assert (stored.text, stored.payload["published"]) == (ANIMALS[0].text, MOMENT)
+    assert client.search(f"{name}-then", "a pet that sleeps", k=3)
+    with pytest.raises(AlreadyExists):
+        client.restore_backup(name, animals)
+    with pytest.raises(InvalidArgument):
+        client.restore_backup(name, animals, rename=f"{name}-other", aliases=True)
+    client.delete_collection(f"{name}-then")
+
+
+def test_backups_are_named_and_never_by_a_path(client: Client, animals: str) -> None:
+    for bad in ("../x", "/tmp/x", ".x", ""):
+        with pytest.raises(InvalidArgument):
+            client.create_backup(bad)
+        with pytest.raises(InvalidArgument):
+            client.restore_backup(bad)
+    with pytest.raises(NotFound):
+        client.restore_backup("nobody-made-this-one")
+    with pytest.raises(NotFound):
+        client.create_backup("of-nobody", [animals, "no-such-collection"])

@@ -18,8 +18,9 @@ use crate::{
     },
     encoder::{Embedding, Encoder, TextKind},
     engine::{
-        Ask, CollectionInfo, Condition, Document, DocumentOutcome, EngineError, NewCollection, NewIndex,
-        PayloadChange, PayloadCounts, SearchAnswer, SearchQuery, Target, WriteStatus,
+        Ask, Backup, BackupCollection, CollectionInfo, Condition, Document, DocumentOutcome, EngineError,
+        NewCollection, NewIndex, PayloadChange, PayloadCounts, Restored, SearchAnswer, SearchQuery, Target,
+        WriteStatus,
     },
     error::{Fault, with_sources},
     index::{self, Bounds, IndexKind},
@@ -135,6 +136,37 @@ pub(crate) fn collection_to(info: CollectionInfo) -> proto::Collection {
         created_at: Some(value::timestamp(info.created_at)),
         aliases: info.aliases,
         damage: info.damage.unwrap_or_default(),
+    }
+}
+
+/// A backup as it goes out.
+pub(crate) fn backup_to(backup: Backup) -> proto::Backup {
+    let Backup { name, folder, made_at, version, collections, bytes, damage } = backup;
+    let collections = collections.into_iter().map(|collection| {
+        let BackupCollection { name, documents, passages, bytes, aliases } = collection;
+        proto::BackupCollection { name, documents, passages, bytes, aliases }
+    });
+    proto::Backup {
+        made_at: damage.is_none().then(|| value::timestamp(made_at)),
+        name,
+        version,
+        collections: collections.collect(),
+        bytes,
+        folder: folder.to_string_lossy().into_owned(),
+        damage: damage.unwrap_or_default(),
+    }
+}
+
+/// A restored collection as it goes out.
+pub(crate) fn restored_to(restored: Restored) -> proto::RestoredCollection {
+    let Restored { info, from, documents, passages, aliases_left, missing_model } = restored;
+    proto::RestoredCollection {
+        collection: Some(collection_to(info)),
+        source: from,
+        documents,
+        passages,
+        aliases_left,
+        missing_model: missing_model.unwrap_or_default(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, MutexGuard},
 };
 
@@ -29,6 +29,7 @@ use crate::{
         folder::{self, Mark},
         whole::Prepared,
     },
+    value::datetime,
 };
 
 impl Names {
@@ -37,73 +38,142 @@ impl Names {
         check_name("collection", &info.name)?;
         self.catalog.check_open()?;
         self.change(|directory| {
-            if directory.collections.contains_key(&info.name) {
-                return Err(EngineError::CollectionExists { name: info.name });
-            }
-            if let Some(target) = directory.aliases.target(&info.name) {
-                return Err(EngineError::NameIsAlias { name: info.name, target: target.to_owned() });
-            }
-            // The time alone could repeat if the clock is set back.
-            let folder = (0u32..)
-                .map(|n| format!("{:014x}-{n}", info.created_at))
-                .find(|f| !self.root.join(COLLECTIONS_DIR).join(f).exists())
-                .expect("some number is free");
-            let dir = self.root.join(COLLECTIONS_DIR).join(&folder);
+            check_free(directory, &info.name)?;
             let spec = spec_of(&info)?;
-            folder::create(&dir, &RealDisk)?;
+            let (folder, dir) = self.new_folder(info.created_at)?;
             let place = Place::create(&self.shelf, (&info.name, &dir), spec.clone(), |options| {
-                self.announce(&dir, folder, &info, spec, options)
-            });
-            let open = Open { info: info.clone(), identity: None, place: Ok(place?), dir: Some(dir) };
+                let made = named(&info.name, || Collection::create(&dir, spec, options));
+                let made = made.map_err(EngineError::from).and_then(|collection| {
+                    self.enter_new(&dir, &folder, &info, Some(collection.identity()))?;
+                    Ok(collection)
+                });
+                made.inspect_err(|_| self.discard_new(&dir))
+            })?;
+            self.announce(&dir, &info.name)?;
+            let open = Open { info: info.clone(), identity: None, place: Ok(place), dir: Some(dir) };
             directory.collections.insert(info.name.clone(), Arc::new(open));
             Ok(info)
         })
     }
 
-    /// Fills a folder that was marked as being created, and takes the mark away once the catalogue knows it.
-    fn announce(
+    /// Makes a collection that `fill` fills, in a folder that is empty but for its mark. That may take long, so other
+    /// changes are made meanwhile; nobody sees the collection before it is whole. It answers with what `fill` says.
+    pub(in crate::engine) fn fill_new(
+        &self,
+        info: CollectionInfo,
+        fill: impl FnOnce(&Path, CollectionSpec, CollectionOptions) -> Result<Arc<Collection>>,
+    ) -> Result<CollectionInfo> {
+        let spec = spec_of(&info)?;
+        let (folder, dir) = self.change(|directory| {
+            self.check_new(directory, &info.name)?;
+            self.new_folder(datetime::now())
+        })?;
+        let made = Place::create(&self.shelf, (&info.name, &dir), spec.clone(), |options| {
+            named(&info.name, || fill(&dir, spec, options))
+        });
+        let place = made.inspect_err(|_| self.discard_new(&dir))?;
+        let entered = self.change(|directory| {
+            // Somebody may have taken the name meanwhile.
+            self.check_new(directory, &info.name)?;
+            self.enter_new(&dir, &folder, &info, place.identity())?;
+            self.announce(&dir, &info.name)?;
+            let open = Open {
+                info: info.clone(),
+                identity: place.identity(),
+                place: Ok(Arc::clone(&place)),
+                dir: Some(dir.clone()),
+            };
+            directory.collections.insert(info.name.clone(), Arc::new(open));
+            Ok(())
+        });
+        if let Err(error) = entered {
+            if let Err(error) = place.close() {
+                tracing::warn!(collection = info.name, %error, "closing a collection that was not announced");
+            }
+            self.discard_new(&dir);
+            return Err(error);
+        }
+        Ok(info)
+    }
+
+    /// A collection, and what its folder says of it, or would say now.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCollection`].
+    pub(in crate::engine) fn described(&self, name: &str) -> Result<(Arc<Open>, Description)> {
+        let directory = self.now();
+        let open = Arc::clone(directory.find(name)?);
+        let revision = self.catalog.revision();
+        let folder = open.dir.as_ref().and_then(|dir| dir.file_name()).unwrap_or_default();
+        let aliases = directory.aliases.of(&open.info.name).map(|alias| (alias.clone(), revision));
+        let description = Description {
+            version: DESCRIPTION_VERSION,
+            identity: open.identity(),
+            info: open.info.clone(),
+            folder: folder.to_string_lossy().into_owned(),
+            aliases: aliases.collect(),
+            revision,
+        };
+        Ok((open, description))
+    }
+
+    /// Refuses a name that no new collection may have.
+    pub(in crate::engine) fn check_new(&self, directory: &Directory, name: &str) -> Result<()> {
+        check_name("collection", name)?;
+        check_free(directory, name)
+    }
+
+    /// A new folder for a collection, with the mark that it was not announced. `time`: that at which it is made, about.
+    fn new_folder(&self, time: i64) -> Result<(String, PathBuf)> {
+        // The time alone could repeat if the clock is set back.
+        let folder = (0u32..)
+            .map(|n| format!("{time:014x}-{n}"))
+            .find(|f| !self.root.join(COLLECTIONS_DIR).join(f).exists())
+            .expect("some number is free");
+        let dir = self.root.join(COLLECTIONS_DIR).join(&folder);
+        folder::create(&dir, &RealDisk)?;
+        Ok((folder, dir))
+    }
+
+    /// Describes a new collection in its folder, and enters it into the catalogue.
+    fn enter_new(
         &self,
         dir: &Path,
-        folder: String,
+        folder: &str,
         info: &CollectionInfo,
-        spec: CollectionSpec,
-        options: CollectionOptions,
-    ) -> Result<Arc<Collection>> {
-        let key = format!("{COLLECTION}{}", info.name);
-        let created = named(&info.name, || Collection::create(dir, spec, options));
-        let made = created.map_err(EngineError::from).and_then(|collection| {
-            let identity = Some(collection.identity());
-            let bytes = entry_bytes(info, &folder, identity);
-            let description = Description {
-                version: DESCRIPTION_VERSION,
-                identity,
-                info: info.clone(),
-                folder,
-                aliases: BTreeMap::new(),
-                revision: self.catalog.revision() + 1,
-            };
-            describe_folder(dir, &description)?;
-            self.catalog.put_all(&[(&key, Some(&bytes))])?;
-            Ok(collection)
-        });
-        let collection = match made {
-            Ok(collection) => collection,
-            Err(error) => {
-                // After a failed write nobody knows whether it is entered: the mark stays, and the next start finishes
-                // the creation or removes the folder.
-                if self.catalog.failed().is_none()
-                    && let Err(left) = self.remove(dir)
-                {
-                    tracing::warn!(folder = %dir.display(), error = %left, "the next start removes it");
-                }
-                return Err(error);
-            }
+        identity: Option<Identity>,
+    ) -> Result<()> {
+        let bytes = entry_bytes(info, folder, identity);
+        let description = Description {
+            version: DESCRIPTION_VERSION,
+            identity,
+            info: info.clone(),
+            folder: folder.to_owned(),
+            aliases: BTreeMap::new(),
+            revision: self.catalog.revision() + 1,
         };
+        describe_folder(dir, &description)?;
+        self.catalog.put_all(&[(&format!("{COLLECTION}{}", info.name), Some(&bytes))])?;
+        Ok(())
+    }
+
+    /// Removes the folder of a collection that could not be made. After a failed write nobody knows whether it is
+    /// entered: the mark stays, and the next start finishes the creation or removes the folder.
+    fn discard_new(&self, dir: &Path) {
+        if self.catalog.failed().is_none()
+            && let Err(left) = self.remove(dir)
+        {
+            tracing::warn!(folder = %dir.display(), error = %left, "the next start removes it");
+        }
+    }
+
+    /// Takes the mark of a collection away that the catalogue knows; if that fails, the catalogue forgets it again.
+    fn announce(&self, dir: &Path, name: &str) -> Result<()> {
         if let Err(error) = folder::unmark(dir, Mark::Creating, &RealDisk) {
-            self.catalog.put_all(&[(&key, None)])?;
+            self.catalog.put_all(&[(&format!("{COLLECTION}{name}"), None)])?;
             return Err(error.into());
         }
-        Ok(collection)
+        Ok(())
     }
 
     /// Forgets a collection and its aliases, then removes its files.
@@ -331,9 +401,23 @@ fn tell_behind(open: &Open, error: &EngineError) {
     );
 }
 
+/// Refuses a name that a collection or an alias has.
+///
+/// # Errors
+/// [`EngineError::CollectionExists`], [`EngineError::NameIsAlias`].
+fn check_free(directory: &Directory, name: &str) -> Result<(), EngineError> {
+    if directory.collections.contains_key(name) {
+        return Err(EngineError::CollectionExists { name: name.to_owned() });
+    }
+    match directory.aliases.target(name) {
+        Some(target) => Err(EngineError::NameIsAlias { name: name.to_owned(), target: target.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// # Errors
 /// [`EngineError::BadName`].
-fn check_name(what: &'static str, name: &str) -> Result<(), EngineError> {
+pub(in crate::engine) fn check_name(what: &'static str, name: &str) -> Result<(), EngineError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     let ok = (1..=128).contains(&name.len())
         && name.bytes().all(allowed)

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a store needs to know of a collection.
-pub(super) fn spec_of(info: &CollectionInfo) -> Result<CollectionSpec> {
+pub(in crate::engine) fn spec_of(info: &CollectionInfo) -> Result<CollectionSpec> {
     let fingerprint = info.model.as_ref().map_or_else(String::new, |model| model.fingerprint.0.clone());
     Ok(CollectionSpec { dim: Dim::new(info.dimension)?, metric: info.metric, index: info.index, fingerprint })
 }

@@ -32,11 +32,11 @@ use crate::{
 /// The graph has more vectors than are scanned.
 const GRAPH_DOCUMENTS: u32 = 130;
 
-fn open(root: &Path) -> Result<Names> {
+pub(in crate::engine) fn open(root: &Path) -> Result<Names> {
     Names::open(root, || super::tests::shelf(root))
 }
 
-fn id(n: u32) -> PointId {
+pub(in crate::engine) fn id(n: u32) -> PointId {
     PointId::new(format!("document {n:03}")).unwrap()
 }
 
@@ -75,12 +75,12 @@ fn point(n: u32, version: u32, dimension: u32) -> Point {
     }
 }
 
-fn upsert(n: u32, version: u32, dimension: u32) -> Write {
+pub(in crate::engine) fn upsert(n: u32, version: u32, dimension: u32) -> Write {
     Write::Upsert(Box::new(point(n, version, dimension)))
 }
 
 /// Which version of which document each collection has, and their dimension.
-fn contents() -> [(&'static str, u32, BTreeMap<u32, u32>); 3] {
+pub(in crate::engine) fn contents() -> [(&'static str, u32, BTreeMap<u32, u32>); 3] {
     let graph = (0..GRAPH_DOCUMENTS).filter(|n| n % 10 != 3).map(|n| (n, if n % 10 == 4 { 2 } else { 1 }));
     [
         ("flat", 3, BTreeMap::from([(0, 1), (2, 2), (3, 1)])),
@@ -89,13 +89,8 @@ fn contents() -> [(&'static str, u32, BTreeMap<u32, u32>); 3] {
     ]
 }
 
-/// Writes a data folder of the present format whose contents [`check`] knows into `root`.
-fn fill(root: &Path) {
-    let work = tempfile::tempdir().unwrap();
-    let names = open(work.path()).unwrap();
-    let write = |name: &str, writes: Vec<Write>| {
-        names.now().find(name).unwrap().collection().unwrap().write(writes).unwrap();
-    };
+/// What the collections are, in the order of [`contents`].
+pub(in crate::engine) fn infos() -> [CollectionInfo; 3] {
     let mut flat = info("flat", 1);
     flat.dimension = 3;
     flat.chunking = Some(Chunking { max_tokens: 128, overlap_tokens: 16 });
@@ -107,7 +102,17 @@ fn fill(root: &Path) {
     let mut graph = CollectionInfo { dimension: 4, ..info("graph", 2) };
     graph.index =
         IndexParams { kind: IndexKind::HnswRs, m: 8, ef_construction: 32, ..IndexParams::default() };
-    for info in [flat, graph, killed] {
+    [flat, graph, killed]
+}
+
+/// Writes a data folder of the present format whose contents [`check`] knows into `root`.
+fn fill(root: &Path) {
+    let work = tempfile::tempdir().unwrap();
+    let names = open(work.path()).unwrap();
+    let write = |name: &str, writes: Vec<Write>| {
+        names.now().find(name).unwrap().collection().unwrap().write(writes).unwrap();
+    };
+    for info in infos() {
         names.create(info).unwrap();
     }
     write("flat", (0..4).map(|n| upsert(n, 1, 3)).collect());
@@ -131,7 +136,8 @@ fn fill(root: &Path) {
     tests::copy(work.path(), root);
 }
 
-fn check(names: &Names) {
+/// Everything that [`contents`] says is there, and nothing else.
+pub(in crate::engine) fn check(names: &Names) {
     let now = names.now();
     assert_eq!(now.aliases, [("live".to_owned(), "graph".to_owned())].into_iter().collect());
     let flat = &now.find("flat").unwrap().info;
@@ -151,7 +157,7 @@ fn check(names: &Names) {
 }
 
 /// The folder as an earlier format left it, in a new place.
-fn left_by(format: u32) -> tempfile::TempDir {
+pub(in crate::engine) fn left_by(format: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     golden::unpack(if format == 3 { golden::FORMAT_3 } else { golden::FORMAT_2 }, dir.path());
     // Format 1 had no file of what was acknowledged, no descriptions, and no totals of the catalogue.

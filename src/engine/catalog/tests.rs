@@ -25,7 +25,7 @@ use crate::{
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-pub(super) fn info(name: &str, created_at: i64) -> CollectionInfo {
+pub(in crate::engine) fn info(name: &str, created_at: i64) -> CollectionInfo {
     CollectionInfo {
         name: name.to_owned(),
         dimension: 2,
@@ -109,7 +109,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-pub(super) fn copy(from: &Path, to: &Path) {
+pub(in crate::engine) fn copy(from: &Path, to: &Path) {
     for entry in walkdir::WalkDir::new(from) {
         let entry = entry.unwrap();
         let target = to.join(entry.path().strip_prefix(from).unwrap());
@@ -816,7 +816,7 @@ fn one_damaged_collection_is_refused_by_name_and_can_be_deleted() {
 }
 
 /// Everything in a folder but what sled replaces while it opens and closes.
-pub(super) fn bytes_in(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(in crate::engine) fn bytes_in(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files(folder)
         .into_iter()
         .filter(|path| path.is_file())

@@ -163,7 +163,7 @@ pub fn verify_folder(
 }
 
 impl FoundDamage {
-    pub(super) fn of(fault: Fault) -> Self {
+    pub(in crate::engine) fn of(fault: Fault) -> Self {
         let Fault { file, offset, reason, remedy, is_repairable } = fault;
         FoundDamage { file, offset, reason, remedy, repairable: is_repairable }
     }
