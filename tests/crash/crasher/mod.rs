@@ -5,8 +5,8 @@
 //! were not answered are there wholly or not at all and stay so, and all ways of asking agree: listing, ids, counts,
 //! statistics, filters, exact search, and the graph about as well as before. Some servers are killed while they start,
 //! some twice in a row, some are told to end instead. `oracle.rs` knows what must be, `clients.rs` what is done,
-//! `hot.rs` looks at documents that all write at once, `names.rs` at collections and aliases, `linear.rs` does without
-//! kills.
+//! `hot.rs` looks at documents that all write at once, `names.rs` at collections and aliases, `backups.rs` at backups that
+//! are made and restored meanwhile, `linear.rs` does without kills.
 //!
 //! Three variables change it:
 //!
@@ -19,7 +19,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,7 @@ use tonic_health::pb::{
 };
 
 use self::{
+    backups::{Backer, Backups},
     clients::{Client, Place, Shared, WRITERS},
     content::Shape,
     hot::Hot,
@@ -45,6 +46,7 @@ use crate::{
     process::{Launch, Server},
 };
 
+mod backups;
 mod clients;
 mod content;
 mod hot;
@@ -145,6 +147,7 @@ struct Crasher {
     log_bytes_max: String,
     shared: Arc<Shared>,
     names: Expected,
+    backups: Arc<Mutex<Backups>>,
     /// How long the last start took.
     start: Duration,
     tally: Tally,
@@ -164,6 +167,7 @@ impl Crasher {
             keep: std::env::var_os("DISTILFACE_CRASH_KEEP").map(PathBuf::from),
             shared: Arc::new(Shared::new(places, HOT_PLACE, Hot::new(HOT_DOCUMENTS))),
             names: Expected::default(),
+            backups: Arc::default(),
             start: Duration::from_secs(1),
             tally: Tally::default(),
         }
@@ -173,13 +177,26 @@ impl Crasher {
         self.folder.path().join("db")
     }
 
+    fn backups_folder(&self) -> PathBuf {
+        self.folder.path().join("backups")
+    }
+
+    async fn backer(&self, server: &Server) -> Backer {
+        let channel = server.connect().await;
+        Backer::new(self.seed, self.round, &self.shared, &self.backups, &self.backups_folder(), channel)
+    }
+
     fn launch(&self) -> Launch {
         if let Some(keep) = &self.keep {
             let _ = std::fs::remove_dir_all(keep.join("db"));
             copy(&self.data(), &keep.join("db"));
         }
-        let sizes =
-            [("DATA__SEGMENT_BYTES", &*self.segment_bytes), ("DATA__LOG_BYTES_MAX", &*self.log_bytes_max)];
+        let backups = self.backups_folder();
+        let sizes = [
+            ("DATA__SEGMENT_BYTES", &*self.segment_bytes),
+            ("DATA__LOG_BYTES_MAX", &*self.log_bytes_max),
+            ("DATA__BACKUPS", backups.to_str().unwrap()),
+        ];
         let settings: Vec<(&str, &str)> = SETTINGS.into_iter().chain(sizes).collect();
         Launch::new(&self.data(), &settings, &self.folder.path().join("server.log"))
     }
@@ -276,6 +293,10 @@ impl Crasher {
         match shared.watch.call("the look at collections".into(), namer.look(expected)).await {
             Ok(expected) => self.names = expected,
             Err(status) => self.fail_by("the look at collections", &status),
+        }
+        let mut backer = self.backer(server).await;
+        if let Err(status) = shared.watch.call("the look at backups".into(), backer.look()).await {
+            self.fail_by("the look at backups", &status);
         }
         shared.watch.call("the look at the folder".into(), self.look_at_folder(server, live_bytes)).await;
         self.count_segments();
@@ -375,6 +396,8 @@ impl Crasher {
         let namer = Namer::new(self.seed, self.round, Arc::clone(&self.shared), server.connect().await);
         let expected = std::mem::take(&mut self.names);
         let namer = tokio::spawn(async move { (namer.work(expected).await, Instant::now()) });
+        let backer = self.backer(&server).await;
+        let backer = tokio::spawn(async move { (backer.work().await, Instant::now()) });
 
         // Some moments are told by the work that is done, some by the clock.
         let writes = self.random.below(600);
@@ -415,6 +438,9 @@ impl Crasher {
             self.shared.watch.call("the end of the client of collections".into(), namer).await.unwrap();
         self.look_at_end("the client of collections", &status, at < told);
         self.names = expected;
+        let (status, at) =
+            self.shared.watch.call("the end of the client of backups".into(), backer).await.unwrap();
+        self.look_at_end("the client of backups", &status, at < told);
         self.tally.working += begun.elapsed();
         self.verdict();
     }
@@ -452,10 +478,11 @@ impl Crasher {
 
     fn told(&self) -> String {
         let tally = &self.tally;
+        let (made, read, restored) = self.backups.lock().unwrap().counts;
         format!(
             "segments of {} bytes, log of {}; {} kills, {} more while starting, {} orderly ends; {} writes acknowledged, {} checks; recall {:.3} at first \
              and {:.3} at least, {} queries by the graph; {} segments made, {} MiB of disk at most; starting took {:.1?}, \
-             looking {:.1?}, working {:.1?}",
+             looking {:.1?}, working {:.1?}; {} backups made, {} read to the last byte, {} restored and looked at",
             self.segment_bytes,
             self.log_bytes_max,
             tally.kills,
@@ -470,7 +497,10 @@ impl Crasher {
             tally.disk_bytes_max >> 20,
             tally.starting,
             tally.looking,
-            tally.working
+            tally.working,
+            made,
+            read,
+            restored
         )
     }
 }
@@ -534,4 +564,6 @@ fn everything_acknowledged_survives_kills_and_nothing_else() {
     runtime.block_on(crasher.run(Duration::from_secs(seconds.unwrap_or(SECONDS_DEFAULT))));
     println!("seed {seed}: {}", crasher.told());
     assert!(crasher.tally.kills > 0, "the test tests nothing");
+    let (made, read, restored) = crasher.backups.lock().unwrap().counts;
+    assert!(made > 0 && read > 0 && restored > 0, "no backup was made, or none was looked at");
 }

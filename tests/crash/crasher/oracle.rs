@@ -118,6 +118,12 @@ impl Oracle {
         self.known.get(id)
     }
 
+    /// What is stored as far as is known, and the documents of which a request is under way.
+    pub(crate) fn known(&self) -> (&BTreeMap<String, Stored>, BTreeSet<String>) {
+        let pending = self.pending.values().flat_map(|pending| pending.effects.keys().cloned());
+        (&self.known, pending.collect())
+    }
+
     /// The violations since the last call.
     pub(crate) fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)
