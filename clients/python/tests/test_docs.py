@@ -11,6 +11,7 @@ import enum
 import inspect
 import io
 import itertools
+import shutil
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,9 +45,11 @@ def test_examples_that_need_no_server_hold(module: types.ModuleType) -> None:
 @pytest.fixture
 def notes(client: Client) -> Iterator[None]:
     """Makes the collection of which the examples speak, and removes it with all else that they make."""
-    # Some examples list all collections, so those of other tests go too.
+    # Some examples list all collections, so those of other tests go too. Backups go as a user removes them.
     for info in client.collections():
         client.delete_collection(info.name)
+    for backup in client.backups():
+        shutil.rmtree(backup.folder)
     client.create_collection("notes")
     client.upsert("notes", NOTES)
     yield
