@@ -26,9 +26,9 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// Read everything in a data folder, or in a backup, and say what is damaged
 ///
-/// Reads the log, every segment and every description, byte by byte, compares them with each other, and changes nothing.
-/// No server may have the data folder open. Of a backup every file is compared with its length and SHA-256, and every
-/// section of every segment is read. Exits with 4 if something is damaged.
+/// Reads the log, every segment and every description, byte by byte, compares them with each other and with the
+/// catalogue, and changes nothing. No server may have the data folder open. Of a backup every file is compared with its
+/// length and SHA-256, and every section of every segment is read. Exits with 4 if something is damaged or missing.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
     /// A backup, which is a folder that `distilface backup` made [default: the data folder]

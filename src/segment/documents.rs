@@ -180,6 +180,10 @@ impl Description {
     }
 }
 
+fn owner(name: Name) -> Owner {
+    Owner { kind: Kind::Documents, name, part: 0 }
+}
+
 /// The open file.
 #[derive(Debug)]
 pub(super) struct Documents {
@@ -204,8 +208,21 @@ impl Documents {
         name: Name,
         cache: &Arc<BlockCache>,
     ) -> Result<Self, SegmentError> {
+        Self::of(SealedFile::open(disk, path, owner(name))?, path, cache)
+    }
+
+    /// The same of a file one of whose ends may be damaged.
+    pub(super) fn open_damaged(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        name: Name,
+        cache: &Arc<BlockCache>,
+    ) -> Result<Self, SegmentError> {
+        Self::of(SealedFile::open_damaged(disk, path, owner(name))?, path, cache)
+    }
+
+    fn of(file: SealedFile, path: &Path, cache: &Arc<BlockCache>) -> Result<Self, SegmentError> {
         static OPENED: AtomicU64 = AtomicU64::new(0);
-        let file = SealedFile::open(disk, path, Owner { kind: Kind::Documents, name, part: 0 })?;
         let description = Description::decode(file.description())
             .ok_or_else(|| SegmentError::corrupt(path, 0, "its description has another length"))?;
         let Description { rows, blocks, passages, expiring, id_bytes, .. } = description;

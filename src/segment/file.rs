@@ -265,6 +265,16 @@ impl SealedFile {
         let sections = read_table(&table, table_at).ok_or_else(|| {
             damaged(table_at, "the table of sections names places that are not in the file")
         })?;
+        Self::of(disk, path, &*file, (header, footer, len), sections)
+    }
+
+    fn of(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        file: &dyn DiskFile,
+        (header, footer, len): ([u8; HEADER_BYTES], [u8; FOOTER_BYTES], u64),
+        sections: Vec<Section>,
+    ) -> Result<Self, SegmentError> {
         let mut sealed = SealedFile {
             disk: Arc::clone(disk),
             path: path.to_owned(),
@@ -275,8 +285,49 @@ impl SealedFile {
             description: Vec::new(),
             mapped: OnceLock::new(),
         };
-        sealed.description = sealed.read_description(&*file)?;
+        sealed.description = sealed.read_description(file)?;
         Ok(sealed)
+    }
+
+    /// [`SealedFile::open`] of a file one of whose ends may be damaged, as long as the rest proves what it said: the footer
+    /// has the sum of the header, and the table of sections fits its place only as it was written.
+    ///
+    /// # Errors
+    /// As [`SealedFile::open`], whose error it is.
+    pub(super) fn open_damaged(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        owner: Owner,
+    ) -> Result<Self, SegmentError> {
+        match Self::open(disk, path, owner) {
+            Err(error @ SegmentError::Corrupt { .. }) => Self::proven(disk, path, owner).ok_or(error),
+            opened => opened,
+        }
+    }
+
+    fn proven(disk: &Arc<dyn Disk>, path: &Path, owner: Owner) -> Option<Self> {
+        let file = disk.read_only(path).ok()?;
+        let len = file.len().ok()?;
+        let footer_at = len.checked_sub(FOOTER_BYTES as u64).filter(|at| *at >= HEADER_BYTES as u64)?;
+        let (mut header, mut footer) = ([0; HEADER_BYTES], [0; FOOTER_BYTES]);
+        file.read_exact_at(0, &mut header).ok()?;
+        file.read_exact_at(footer_at, &mut footer).ok()?;
+        let is_whole = footer[..8] == MAGIC_OF_END && u64_at(&footer, 24) == len && is_sealed(&footer);
+        let with = |count: usize, sum: Option<u32>| {
+            let table_len = (count * ENTRY_BYTES) as u64;
+            let table_at = footer_at.checked_sub(aligned(table_len)?)?;
+            let mut table = vec![0; count * ENTRY_BYTES];
+            file.read_exact_at(table_at, &mut table).ok()?;
+            let is_as_said = sum.is_none_or(|sum| crc32c::crc32c(&table) == sum);
+            let sections = read_table(&table, table_at).filter(|_| is_as_said)?;
+            Self::of(disk, path, &*file, (header, footer, len), sections).ok()
+        };
+        if is_whole {
+            let (count, sum) = (u32_at(&footer, 16) as usize, u32_at(&footer, 20));
+            let is_of_owner = footer[32..36] == owner.header()[60..];
+            return with(count, Some(sum)).filter(|_| is_of_owner && count <= SECTIONS_MAX);
+        }
+        (1..=SECTIONS_MAX).filter(|_| header == owner.header()).find_map(|count| with(count, None))
     }
 
     fn read_description(&self, file: &dyn DiskFile) -> Result<Vec<u8>, SegmentError> {

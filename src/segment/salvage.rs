@@ -40,7 +40,7 @@ impl Salvage {
     ///
     /// # Errors
     /// [`SegmentError::Corrupt`], [`SegmentError::Io`] and others if not even their ids can be read: the file of documents is
-    /// missing, its ends are damaged, or the device fails somewhere in it; [`SegmentError::Stopped`].
+    /// missing, both of its ends or its table are damaged, or the device fails somewhere in it; [`SegmentError::Stopped`].
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -52,9 +52,9 @@ impl Salvage {
         let path = dir.join(folder::name_of(name.number));
         // A device that fails below a mapping ends the process.
         read_through(&**disk, &path.join(documents::FILE), stop)?;
-        let documents = Documents::open(disk, &path.join(documents::FILE), name, cache)?;
+        let documents = Documents::open_damaged(disk, &path.join(documents::FILE), name, cache)?;
         let vectors = read_through(&**disk, &path.join(vectors::file_name(space.number)), stop)
-            .and_then(|()| Vectors::open(disk, &path, name, space));
+            .and_then(|()| Vectors::open_damaged(disk, &path, name, space));
         stop.check()?;
         let vectors = vectors.map_err(|error| (error.to_string(), matches!(error, SegmentError::Io { .. })));
         Ok(Salvage { documents, vectors })

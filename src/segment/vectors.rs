@@ -4,7 +4,12 @@
 //! another one and wide registers load it aligned. Sums are of chunks of 1 MiB and are checked when a chunk is first
 //! touched.
 
-use std::{borrow::Cow, ops::Range, path::Path, sync::Arc};
+use std::{
+    borrow::Cow,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Name, SegmentError, Space,
@@ -110,7 +115,21 @@ impl Vectors {
         space: &Space,
     ) -> Result<Self, SegmentError> {
         let path = dir.join(file_name(space.number));
-        let file = SealedFile::open(disk, &path, owner(name, space))?;
+        Self::of(SealedFile::open(disk, &path, owner(name, space))?, path, space)
+    }
+
+    /// The same of a file one of whose ends may be damaged.
+    pub(super) fn open_damaged(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        name: Name,
+        space: &Space,
+    ) -> Result<Self, SegmentError> {
+        let path = dir.join(file_name(space.number));
+        Self::of(SealedFile::open_damaged(disk, &path, owner(name, space))?, path, space)
+    }
+
+    fn of(file: SealedFile, path: PathBuf, space: &Space) -> Result<Self, SegmentError> {
         let got = file.description();
         if got.len() < FIXED_BYTES || got.len() - FIXED_BYTES != u32_at(got, 28) as usize {
             return Err(SegmentError::corrupt(&path, 0, "its description has another length"));

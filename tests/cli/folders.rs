@@ -171,6 +171,14 @@ fn a_repair_asks_on_a_terminal_and_does_nothing_without_a_yes() {
     assert!(!ran.stdout.contains("do this?"), "{ran:#?}");
     on_a_terminal(&place, "repair", "y\n").unwrap().code(0).prints("do this? [y/N]").prints("repaired");
     place.run(&["verify"]).code(0);
+    // What is repaired stays damaged in the log, and is no news at any start.
+    for _ in 0..2 {
+        let server = place.serve();
+        server.signal("-TERM");
+        let ran = server.ended().code(0);
+        assert!(!ran.stderr.contains("ERROR") && !ran.stderr.contains("WARN"), "{ran:#?}");
+        ran.says("the log was damaged, and no collection needs what was there");
+    }
     // There is nothing to be asked.
     let ran = on_a_terminal(&place, "repair", "y\n").unwrap().code(0);
     assert!(!ran.stdout.contains("do this?"), "{ran:#?}");
@@ -228,14 +236,37 @@ fn bench_writes_says_what_it_allows_and_fits_a_window() {
     let Some(place) = Place::new() else { return };
     for (args, said) in [
         (&["--seconds", "0"][..], "1..=3600"),
-        (&["--writers", "0"], "1..=1024"),
-        (&["--writers", "8,2000"], "1..=1024"),
-        (&["--dimension", "0"], "1..=4096"),
+        (&["--writers", "0"], "1..=4096"),
+        (&["--writers", "8,5000"], "1..=4096"),
+        (&["--dimension", "0"], "1..=65536"),
     ] {
         run(place.command().args(["bench", "writes"]).args(args)).code(2).says(said);
     }
     let args = ["bench", "writes", "--seconds", "1", "--writers", "1,2", "--text-bytes", "64"];
     let ran = run(place.command().args(args).env("COLUMNS", "80")).code(0);
-    ran.says("1 writer for 1 s").says("2 writers for 1 s");
+    ran.says("writers: 1, for 1 s").says("writers: 2, for 1 s");
     assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
+}
+
+#[test]
+fn a_server_says_when_it_is_well_again() {
+    let Some(place) = Place::new() else { return };
+    let log = place.path("log.txt");
+    let mut command = place.command();
+    command.arg("serve").arg("--data").arg(place.data()).args(["--listen", "127.0.0.1:0", "--json"]);
+    command.args(["--metrics-listen", "off"]).stdout(Stdio::piped());
+    let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let server = Server { url: String::new(), child: Some(child) };
+    let said = |what: &str| fs::read_to_string(&log).unwrap().contains(what);
+    // What the disk is probed with cannot be written.
+    fs::create_dir(place.data().join("probe")).unwrap();
+    until("it says that it is not well", || said("not healthy"));
+    assert!(!said("healthy again"));
+    fs::remove_dir(place.data().join("probe")).unwrap();
+    until("it says that it is well again", || said("healthy again"));
+    server.signal("-TERM");
+    server.ended().code(0);
 }

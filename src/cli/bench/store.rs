@@ -138,10 +138,12 @@ fn writes_table(report: &WritesReport, width: usize) -> String {
         })
         .collect();
     let headers = ["#writers", "store", "#writes/s", "#a sync", "#p50 ms", "#p99 ms", "acknowledged means"];
-    let mut text = format!(
-        "{}; vectors of {}, texts of {} bytes\nthe disk alone: {:.0} synced appends/s\n",
+    let setting = format!(
+        "{}; vectors of {}, texts of {} bytes; the disk alone: {:.0} synced appends/s",
         report.processor, report.dimension, report.text_bytes, report.disk_syncs_per_second
     );
+    let mut text = layout::wrap_after("", &setting, width, layout::LongWords::Keep);
+    text.push('\n');
     text += &layout::table(&headers, &rows, width);
     for absent in &report.absent {
         text += "\nno figures of ";

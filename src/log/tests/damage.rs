@@ -240,6 +240,40 @@ fn missing_files_are_holes() {
     assert_eq!((damages.len(), next > Sequence(1 << 32)), (1, true), "{damages:?}");
 }
 
+/// A file that was cut in the middle of a block: what is left of that block may be of a write that was answered.
+#[test]
+fn what_is_behind_damage_stays_and_no_number_is_told_that_nobody_knows() {
+    let disk = ForgetfulDisk::new(1);
+    let (mut opened, _) = open(&disk);
+    for n in 0..3 {
+        write(&mut opened, n % 2, &[9; 6000], Durability::Power).unwrap();
+    }
+    close(opened);
+    // Of the last block the first page is left.
+    let cut = PAGE + 2 * 2 * PAGE + PAGE;
+    file(&disk, 1).set_len(cut).unwrap();
+    let before = bytes(&disk, 1);
+    let looked =
+        Log::look(&(Arc::new(disk.clone()) as _), dir(), &IDENTITY, Sequence::FIRST, &[], &mut |_| {});
+    let looked = looked.unwrap();
+    assert_eq!((looked.torn, looked.damages.len()), (None, 1), "it is damage and no torn tail");
+    let (mut opened, read) = open(&disk);
+    assert_eq!((opened.damages.len(), read.len()), (1, 2));
+    assert!(opened.damages[0].reason.ends_with("entries from 3 on may be lost"), "{:?}", opened.damages);
+    assert_eq!(bytes(&disk, 1), before, "nothing is overwritten");
+    write(&mut opened, 1, b"behind it", Durability::Power).unwrap();
+    close(opened);
+    for _ in 0..2 {
+        let (opened, read) = open(&disk);
+        assert_eq!(read.last().unwrap().bytes, b"behind it");
+        let [damage] = &*opened.damages else { panic!("{:?}", opened.damages) };
+        assert!(damage.reason.contains("how many entries from 3 on are lost, nobody can tell"), "{damage:?}");
+        assert!(damage.suspects.contains(0) && damage.last.is_some(), "{damage:?}");
+        assert_eq!(bytes(&disk, 1), before);
+        close(opened);
+    }
+}
+
 #[test]
 fn a_torn_tail_is_removed_and_never_comes_back() {
     let sample = sample();

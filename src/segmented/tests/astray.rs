@@ -179,6 +179,46 @@ fn without_its_vectors_a_segment_tells_which_documents_are_lost() {
     assert!(found.contains(&0) && found.contains(&4) && !lost.is_empty(), "{found:?}");
 }
 
+/// One sector at either end of a file is no reason to lose the rest of it.
+#[test]
+fn a_segment_one_of_whose_ends_is_damaged_loses_nothing() {
+    let (dir, world) = world();
+    let root = dir.path();
+    let store = world.create();
+    write(&store, 6, &[]).unwrap();
+    store.seal().unwrap();
+    while store.log().cut().unwrap() == 0 {
+        write(&store, 5, &[]).unwrap();
+        store.seal().unwrap();
+        store.merge_all(&Stop::default()).unwrap();
+    }
+    let live = load(&store).unwrap();
+    drop(store);
+    world.stop();
+    let of = |name: &str| files(root).into_keys().find(|path| path.ends_with(name)).unwrap();
+    for path in [of("documents"), of("0.vectors")] {
+        for is_end in [false, true] {
+            for damage in [[0; 60], [0x55; 60]] {
+                let dir = tempfile::tempdir().unwrap();
+                copy(root, dir.path());
+                let root = dir.path();
+                let mut bytes = std::fs::read(root.join(&path)).unwrap();
+                let at = if is_end { bytes.len() - 62 } else { 1 };
+                bytes[at..at + 60].copy_from_slice(&damage);
+                std::fs::write(root.join(&path), bytes).unwrap();
+                let known = &known(root)[..1];
+                let kept = root.join("damaged/now");
+                let done = repair(&real(), root, known, &[0], Some(&kept), &Stop::default()).unwrap();
+                assert!(matches!(&done.collections[0], Outcome::Repaired { .. }), "{done:?}");
+                assert_eq!(losses(&done.collections[0]), [], "{} {is_end}", path.display());
+                let world = World::new(real(), root);
+                check(&world.open().unwrap(), &live);
+                world.stop();
+            }
+        }
+    }
+}
+
 #[test]
 fn entries_whose_collection_is_not_there_are_told_and_given_up_by_name_only() {
     let (dir, world) = world();
