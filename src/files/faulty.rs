@@ -2,9 +2,9 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -18,6 +18,8 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Faults {
     pub(crate) sync_fails: AtomicBool,
+    /// Syncing of files below this folder fails.
+    pub(crate) sync_fails_below: Mutex<Option<PathBuf>>,
     /// Syncing panics, as a bug of ours would.
     pub(crate) sync_panics: AtomicBool,
     pub(crate) rename_fails: AtomicBool,
@@ -33,6 +35,7 @@ impl Default for Faults {
     fn default() -> Self {
         Faults {
             sync_fails: AtomicBool::default(),
+            sync_fails_below: Mutex::default(),
             sync_panics: AtomicBool::default(),
             rename_fails: AtomicBool::default(),
             file_bytes_max: AtomicU64::new(u64::MAX),
@@ -47,8 +50,8 @@ impl Default for Faults {
 pub(crate) struct FaultyDisk(pub(crate) Arc<Faults>);
 
 impl FaultyDisk {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(FaultyFile { faults: Arc::clone(&self.0), file })
+    fn file(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FaultyFile { faults: Arc::clone(&self.0), path: path.to_owned(), file })
     }
 }
 
@@ -62,10 +65,11 @@ impl Faults {
         if self.free.load(Ordering::SeqCst) < grows { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync(&self, path: &Path) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
         assert!(!self.sync_panics.load(Ordering::SeqCst), "injected: a bug");
-        if self.sync_fails.load(Ordering::SeqCst) {
+        let below = self.sync_fails_below.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.sync_fails.load(Ordering::SeqCst) || below.as_ref().is_some_and(|dir| path.starts_with(dir)) {
             return Err(io::Error::other("injected: the device is gone"));
         }
         Ok(())
@@ -74,11 +78,11 @@ impl Faults {
 
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(RealDisk.create(path)?))
+        Ok(self.file(path, RealDisk.create(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(RealDisk.open(path)?))
+        Ok(self.file(path, RealDisk.open(path)?))
     }
 
     fn read_only(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -125,6 +129,7 @@ impl Disk for FaultyDisk {
 #[derive(Debug)]
 struct FaultyFile {
     faults: Arc<Faults>,
+    path: PathBuf,
     file: Arc<dyn DiskFile>,
 }
 
@@ -152,12 +157,12 @@ impl DiskFile for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.faults.sync()?;
+        self.faults.sync(&self.path)?;
         self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.faults.sync()?;
+        self.faults.sync(&self.path)?;
         self.file.sync_all()
     }
 

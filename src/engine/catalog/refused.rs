@@ -8,10 +8,19 @@ use super::{
     *,
 };
 use crate::{
-    collection::Write,
+    collection::{
+        FolderLog, Write,
+        point::{ContentHash, Passage, Point},
+    },
     error::{ErrorKind, Fault as _},
+    files,
+    random::SplitMix,
+    segmented::logs::FolderOptions,
+    stop::Stop,
     store::{Catalog, disk::faulty::FaultyDisk},
-    value::PointId,
+    threads::Threads,
+    value::{Payload, PointId},
+    vector::{Dim, Metric, Vector},
 };
 
 /// Names over a catalogue whose disk fails when it is told to.
@@ -165,9 +174,74 @@ fn on_a_disk_without_a_byte_left_a_start_serves_reads_and_deletes() {
     assert_eq!(names.findings(), []);
     let count = |name: &str| {
         let now = names.now();
-        now.find(name).unwrap().collection().unwrap().count(None, &crate::stop::Stop::default()).unwrap()
+        now.find(name).unwrap().collection().unwrap().count(None, &Stop::default()).unwrap()
     };
     assert_eq!((count("c"), count("e"), count("new")), (3, 3, 0));
+    names.close().unwrap();
+}
+
+/// The log is well, and writes nothing more all the same: nobody knows what a device has that failed to sync.
+#[test]
+fn a_failed_sync_of_a_segment_shows_in_the_health_and_ends_writing_to_every_collection() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let open_on = |disk: Arc<dyn files::disk::Disk>| {
+        Names::open(root, || {
+            let threads = Threads::new(1).unwrap();
+            let options = FolderOptions { segment_bytes: 64 << 10, ..FolderOptions::default() };
+            let log = FolderLog::open(&disk, root, &threads, options)?.0;
+            Ok(Shelf::new(64, log, threads))
+        })
+        .unwrap()
+    };
+    let mut random = SplitMix(1);
+    let mut write = |names: &Names, collection: &str, id: &str| {
+        let text: String = (0..200).map(|_| format!("{:016x}", random.next())).collect();
+        let vector = Vector::new(vec![1.0, 2.0], Dim::new(2).unwrap(), Metric::Cosine).unwrap();
+        let point = Point {
+            id: PointId::new(id).unwrap(),
+            title: String::new(),
+            text,
+            payload: Payload::new(),
+            content_hash: ContentHash([7; 16]),
+            passages: vec![Passage { range: 0..1, vector }],
+        };
+        let now = names.now();
+        let collection = now.find(collection).unwrap().collection().unwrap();
+        collection.write(vec![Write::Upsert(Box::new(point))]).map(drop)
+    };
+    let count = |names: &Names, collection: &str| {
+        let now = names.now();
+        now.find(collection).unwrap().collection().unwrap().count(None, &Stop::default()).unwrap()
+    };
+    let faulty = files::faulty::FaultyDisk::default();
+    let names = open_on(Arc::new(faulty.clone()));
+    for name in ["a", "b"] {
+        names.create(tests::info(name, 1)).unwrap();
+        write(&names, name, "before").unwrap();
+    }
+    assert_eq!(names.failed(), None);
+    *faulty.0.sync_fails_below.lock().unwrap() = Some(root.join(COLLECTIONS_DIR));
+    let (mut kept, begun) = (1, std::time::Instant::now());
+    while names.failed().is_none() {
+        assert!(begun.elapsed().as_secs() < 120, "nothing was sealed");
+        kept += u64::from(write(&names, "a", &format!("document {kept}")).is_ok());
+    }
+    *faulty.0.sync_fails_below.lock().unwrap() = None;
+    let failed = names.failed().unwrap();
+    assert!(failed.contains("nothing is written any more") && failed.contains("restart"), "{failed}");
+    for name in ["a", "b"] {
+        let error = write(&names, name, "after").unwrap_err();
+        assert!(crate::error::with_sources(&error).contains("could not be synced"), "{error}");
+    }
+    assert_eq!((count(&names, "a"), count(&names, "b")), (kept, 1), "reads go on");
+    let _ = names.close();
+    drop(names);
+    let names = open_on(Arc::new(files::disk::RealDisk));
+    assert_eq!((names.failed(), count(&names, "b")), (None, 1));
+    // The write that was on its way may be there or not.
+    assert!([kept, kept + 1].contains(&count(&names, "a")), "{kept}");
+    write(&names, "b", "after").unwrap();
     names.close().unwrap();
 }
 
