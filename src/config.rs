@@ -83,6 +83,10 @@ pub struct DataConfig {
     pub segment_bytes: u64,
     /// Bytes of the log above which collections are asked to let go of its oldest part, 1 MiB to 1 TiB. Default 256 MiB.
     pub log_bytes_max: u64,
+    /// Writing calls with a request id that each collection remembers for a day, 1 to 10000000, so that the same call sent
+    /// again is not done again. They take memory, at most 512 bytes times this for a collection: of calls with many
+    /// documents, of which each takes about 40 bytes, fewer are remembered. Default 100000.
+    pub requests_max: usize,
     /// Collections that may be open at once, 1 to 65536; the least recently used one is closed for another. Fewer are
     /// open where the process may have only few files open. Default 64.
     pub open_collections_max: usize,
@@ -223,6 +227,7 @@ impl Default for DataConfig {
             store_cache_bytes: 192 << 20,
             segment_bytes: 64 << 20,
             log_bytes_max: 256 << 20,
+            requests_max: 100_000,
             open_collections_max: 64,
             close_after: Duration::from_secs(3600),
         }

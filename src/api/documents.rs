@@ -7,7 +7,7 @@ use prost::Message;
 use super::{ApiError, Context, convert, zero::SCROLL_LIMIT};
 use crate::{
     collection::PAGE_BYTES,
-    engine::{Caller, ListingQuery, PayloadOutcome, Target, WriteStatus},
+    engine::{Caller, ListingQuery, PayloadChange, PayloadOutcome, Target, WriteStatus},
     proto,
     value::{PointId, filter::Filter},
 };
@@ -17,17 +17,25 @@ pub(crate) async fn upsert(
     context: Context,
     request: proto::UpsertRequest,
 ) -> Result<proto::UpsertResponse, ApiError> {
-    let (documents, durability) = context.read(|| {
+    let caller = caller_of(&context, request.durability, &request.request_id)?;
+    let documents = context.read(|| {
         let mode = convert::mode_from(request.mode)?;
         let documents = request.documents.into_iter().map(|document| convert::document_from(document, mode));
-        let durability = convert::durability_from(request.durability)?;
-        Ok::<_, ApiError>((documents.collect::<Result<_, _>>()?, durability))
+        documents.collect::<Result<_, ApiError>>()
     })?;
-    let caller = Caller { durability, ..context.caller() };
     let outcomes = context.engine.upsert(&request.collection, documents, caller).await?;
     outcomes.iter().for_each(|outcome| context.counts.document(outcome));
     let results = outcomes.into_iter().map(convert::outcome_to).collect();
-    Ok(proto::UpsertResponse { results, durability: convert::durability_to(durability) })
+    Ok(proto::UpsertResponse { results, durability: convert::durability_to(caller.durability) })
+}
+
+/// The caller of a write.
+fn caller_of(context: &Context, durability: i32, request_id: &str) -> Result<Caller, ApiError> {
+    context.read(|| {
+        let durability = convert::durability_from(durability)?;
+        let request = convert::request_id_from(request_id)?;
+        Ok(Caller { durability, request, ..context.caller() })
+    })
 }
 
 /// Changes the payloads of documents by their ids, or of all that a filter matches; their vectors stay.
@@ -44,25 +52,57 @@ pub(crate) async fn set_payload(
         filter,
         expected_versions,
         durability,
+        request_id,
     } = request;
     let chosen = Chosen::read(&context, (ids, filter), expected_versions, "change")?;
     let change = context.read(|| convert::payload_change_from(payload, remove_fields, replace))?;
-    let durability = context.read(|| convert::durability_from(durability))?;
-    let (engine, caller) = (&context.engine, Caller { durability, ..context.caller() });
+    let caller = caller_of(&context, durability, &request_id)?;
+    change_payloads(&context, &collection, chosen, change, caller).await
+}
+
+/// Removes fields of documents by their ids, or of all that a filter matches; their vectors stay.
+pub(crate) async fn unset_payload(
+    context: Context,
+    request: proto::UnsetPayloadRequest,
+) -> Result<proto::SetPayloadResponse, ApiError> {
+    let proto::UnsetPayloadRequest {
+        collection,
+        ids,
+        filter,
+        fields,
+        all,
+        expected_versions,
+        durability,
+        request_id,
+    } = request;
+    let chosen = Chosen::read(&context, (ids, filter), expected_versions, "change")?;
+    let change = context.read(|| convert::unset_from(fields, all))?;
+    let caller = caller_of(&context, durability, &request_id)?;
+    change_payloads(&context, &collection, chosen, change, caller).await
+}
+
+async fn change_payloads(
+    context: &Context,
+    collection: &str,
+    chosen: Chosen,
+    change: PayloadChange,
+    caller: Caller,
+) -> Result<proto::SetPayloadResponse, ApiError> {
+    let engine = &context.engine;
     let mut answer = match chosen {
         Chosen::Targets(targets) => {
             let ids: Vec<String> = targets.iter().map(|target| target.id.clone()).collect();
-            let outcomes = engine.set_payload(&collection, targets, change, caller).await?;
+            let outcomes = engine.set_payload(collection, targets, change, caller).await?;
             payloads_to(ids, outcomes)
         }
         Chosen::Matching { filter, explained } => {
             // Before: a change may take fields that the filter names from the collection.
-            let hints = engine.hints(&collection, *explained).await?;
-            let counts = engine.set_payload_matching(&collection, *filter, change, caller).await?;
+            let hints = engine.hints(collection, *explained).await?;
+            let counts = engine.set_payload_matching(collection, *filter, change, caller).await?;
             proto::SetPayloadResponse { hints, ..convert::payload_counts_to(counts) }
         }
     };
-    answer.durability = convert::durability_to(durability);
+    answer.durability = convert::durability_to(caller.durability);
     Ok(answer)
 }
 
@@ -147,9 +187,10 @@ pub(crate) async fn delete(
     context: Context,
     request: proto::DeleteDocumentsRequest,
 ) -> Result<proto::DeleteDocumentsResponse, ApiError> {
-    let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions, durability } = request;
-    let durability = context.read(|| convert::durability_from(durability))?;
-    let (engine, caller) = (&context.engine, Caller { durability, ..context.caller() });
+    let proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions, durability, request_id } =
+        request;
+    let caller = caller_of(&context, durability, &request_id)?;
+    let engine = &context.engine;
     let mut hints = Vec::new();
     let deleted = match Chosen::read(&context, (ids, filter), expected_versions, "delete")? {
         Chosen::Targets(targets) => engine.delete(&collection, targets, caller).await?,
@@ -159,7 +200,7 @@ pub(crate) async fn delete(
             engine.delete_matching(&collection, *filter, caller).await?
         }
     };
-    let durability = convert::durability_to(durability);
+    let durability = convert::durability_to(caller.durability);
     Ok(proto::DeleteDocumentsResponse { deleted, hints, durability })
 }
 

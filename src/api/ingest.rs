@@ -286,6 +286,7 @@ async fn write(
     let mut results: Vec<DocumentResult> = vec![DocumentResult::default(); request.documents.len()];
     let (mut documents, mut places) = (Vec::new(), Vec::new());
     let durability = context.read(|| convert::durability_from(request.durability))?;
+    let id = context.read(|| convert::request_id_from(&request.request_id))?;
     context.read(|| {
         let mode = convert::mode_from(request.mode)?;
         for (place, document) in request.documents.into_iter().enumerate() {
@@ -300,8 +301,8 @@ async fn write(
         }
         Ok::<_, ApiError>(())
     })?;
-    let outcomes =
-        context.engine.ingest(collection, documents, Caller { durability, ..context.caller() }).await?;
+    let caller = Caller { durability, request: id, ..context.caller() };
+    let outcomes = context.engine.ingest(collection, documents, caller).await?;
     for ((place, id), outcome) in places.into_iter().zip(outcomes) {
         results[place] = match outcome {
             Ok(outcome) => {

@@ -9,7 +9,7 @@ use super::{
     client::{OnInterrupt, Session, with_session},
     collection::{confirm_change, confirm_deletion},
     failure::{Stop, usage},
-    ingest::field_type,
+    ingest::{Durability, field_type},
     layout::{self, LongWords},
     output::{Output, Style},
     search::{COLLECTION_DEFAULT, filter, filter_help},
@@ -21,7 +21,7 @@ use crate::{
     proto::{
         CountRequest, DeleteDocumentsRequest, GetCollectionRequest, GetDocumentsRequest,
         GetDocumentsResponse, ScrollRequest, SetPayloadRequest, SetPayloadResponse, StoredDocument,
-        WriteStatus,
+        UnsetPayloadRequest, WriteStatus,
     },
     source::{FieldMap, ValueType, composed, long_integers},
     value::json::{integer_out_of_bounds, payload_from_json},
@@ -54,6 +54,8 @@ enum DocumentCommand {
     },
     /// Set or remove fields of a document, or of all that match; no text is encoded again
     Set(SetArgs),
+    /// Remove fields of documents, or all of them; no text is encoded again
+    Unset(UnsetArgs),
     /// Delete documents by id or by filter
     Delete {
         /// Ids
@@ -68,6 +70,9 @@ enum DocumentCommand {
         /// Only if the document (one ID) still has this version, which `document get --json` tells
         #[arg(long, value_name = "VERSION", conflicts_with = "filter", value_parser = clap::value_parser!(u64).range(1..))]
         expected_version: Option<u64>,
+        /// What they must outlive when it is answered
+        #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+        durability: Durability,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
@@ -143,6 +148,69 @@ struct SetArgs {
     /// Read a value as string, integer, float, bool or datetime; may be repeated
     #[arg(long = "type", value_name = "FIELD=TYPE", value_parser = field_type)]
     types: Vec<(String, ValueType)>,
+    /// What the change must outlive when it is answered
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    durability: Durability,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  distilface document unset paper-7 paper-8 -c papers --field draft --field seen
+  distilface document unset -c papers --where 'year < 2000' --field archived
+  distilface document unset paper-7 -c papers --all")]
+struct UnsetArgs {
+    /// Ids, unless --where chooses the documents
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// All documents that meet this condition
+    #[arg(
+        long = "where",
+        visible_alias = "filter",
+        short = 'w',
+        value_name = "EXPR",
+        conflicts_with = "ids"
+    )]
+    filter: Option<String>,
+    /// A field that goes; may be repeated
+    #[arg(long = "field", short = 'f', value_name = "FIELD", required_unless_present = "all")]
+    fields: Vec<String>,
+    /// Every field goes
+    #[arg(long, conflicts_with = "fields")]
+    all: bool,
+    /// Only if the document (one ID) still has this version, which `document get --json` tells
+    #[arg(long, value_name = "VERSION", conflicts_with = "filter", value_parser = clap::value_parser!(u64).range(1..))]
+    expected_version: Option<u64>,
+    /// Do not ask before all documents that match are changed
+    #[arg(long, short)]
+    yes: bool,
+    /// Collection or alias
+    #[arg(long, short, value_name = "NAME", default_value = COLLECTION_DEFAULT)]
+    collection: String,
+    /// What the change must outlive when it is answered
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    durability: Durability,
+}
+
+impl UnsetArgs {
+    fn request(&self) -> anyhow::Result<UnsetPayloadRequest> {
+        if self.ids.is_empty() && self.filter.is_none() {
+            return Err(usage("say which documents: one ID or more, or --where EXPR for all that match"));
+        }
+        if self.expected_version.is_some() && self.ids.len() != 1 {
+            return Err(usage("--expected-version is of one document; give one ID"));
+        }
+        Ok(UnsetPayloadRequest {
+            collection: self.collection.clone(),
+            ids: self.ids.clone(),
+            filter: filter(self.filter.as_deref()),
+            fields: self.fields.clone(),
+            all: self.all,
+            expected_versions: self.ids.first().cloned().zip(self.expected_version).into_iter().collect(),
+            durability: self.durability.to_wire().into(),
+            ..UnsetPayloadRequest::default()
+        })
+    }
 }
 
 impl SetArgs {
@@ -191,6 +259,7 @@ impl SetArgs {
             replace: self.replace,
             filter: filter(self.filter.as_deref()),
             expected_versions: id.cloned().zip(self.expected_version).into_iter().collect(),
+            durability: self.durability.to_wire().into(),
             ..SetPayloadRequest::default()
         })
     }
@@ -241,6 +310,28 @@ async fn set(out: &Output, session: &Session, args: &SetArgs) -> anyhow::Result<
     })
 }
 
+async fn unset(out: &Output, session: &Session, args: &UnsetArgs) -> anyhow::Result<()> {
+    let answer = session.documents().unset_payload(args.request()?).await?.into_inner();
+    if args.filter.is_some() {
+        return matching_set(out, &answer);
+    }
+    for result in answer.results.iter().filter(|result| result.status() == WriteStatus::Failed) {
+        out.warn(&format!("{:?} was not changed: {}", result.id, result.error));
+    }
+    for id in &answer.missing {
+        out.warn(&format!("no document {id:?} in {:?}", args.collection));
+    }
+    let SetPayloadResponse { matched, changed, unchanged, failed, .. } = answer;
+    let missing = answer.missing.len() as u64;
+    let counts = json!({
+        "matched": matched, "changed": changed, "unchanged": unchanged, "failed": failed, "missing": missing,
+    });
+    out.result(&counts, |_| {
+        format!("changed {}, {unchanged} had none of the fields", layout::counted(changed, "document"))
+    })?;
+    if failed + missing > 0 { Err(Stop::Partial.into()) } else { Ok(()) }
+}
+
 /// What became of all documents that matched.
 fn matching_set(out: &Output, answer: &SetPayloadResponse) -> anyhow::Result<()> {
     let SetPayloadResponse { matched, changed, unchanged, failed, .. } = *answer;
@@ -261,7 +352,7 @@ fn matching_set(out: &Output, answer: &SetPayloadResponse) -> anyhow::Result<()>
 
 pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
     let out = &app.out;
-    if let DocumentCommand::Delete { ids, collection, filter, yes, expected_version } = &args.command {
+    if let DocumentCommand::Delete { ids, collection, filter, yes, expected_version, .. } = &args.command {
         if ids.is_empty() && filter.is_none() {
             return Err(usage("say what to delete: one ID or more, or --filter EXPR"));
         }
@@ -279,6 +370,14 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
         args.request()?;
         let question = format!("Change all documents with {filter} in {:?}?", args.collection);
         confirm_change(app, args.yes, &question).await?;
+    }
+    if let DocumentCommand::Unset(args) = &args.command {
+        // What cannot be sent is told before anybody is asked.
+        args.request()?;
+        if let Some(filter) = &args.filter {
+            let question = format!("Change all documents with {filter} in {:?}?", args.collection);
+            confirm_change(app, args.yes, &question).await?;
+        }
     }
     with_session(app, OnInterrupt::Stop, async |session: &Session| match &args.command {
         DocumentCommand::Get { ids, collection, vectors } => {
@@ -309,13 +408,17 @@ pub async fn run(app: &App, args: DocumentArgs) -> anyhow::Result<()> {
             ))
         }
         DocumentCommand::Set(args) => set(out, session, args).await,
-        DocumentCommand::Delete { ids, collection, filter: expression, expected_version, .. } => {
+        DocumentCommand::Unset(args) => unset(out, session, args).await,
+        DocumentCommand::Delete {
+            ids, collection, filter: expression, expected_version, durability, ..
+        } => {
             let ids = as_stored(session, collection, ids).await?;
             let request = DeleteDocumentsRequest {
                 collection: collection.clone(),
                 filter: filter(expression.as_deref()),
                 expected_versions: ids.first().cloned().zip(*expected_version).into_iter().collect(),
                 ids: ids.clone(),
+                durability: durability.to_wire().into(),
                 ..DeleteDocumentsRequest::default()
             };
             let response = session.documents().delete(request).await?.into_inner();
@@ -505,6 +608,7 @@ mod tests {
             collection: "c".into(),
             remove: Vec::new(),
             replace: false,
+            durability: Durability::Power,
             types: types.iter().map(|given| field_type(given).unwrap()).collect(),
         };
         args.request().map_err(|e| e.to_string())

@@ -34,7 +34,7 @@ mod reading;
 mod tally;
 
 use batch::{Batch, Pace, Piece};
-use durability::Durability;
+pub use durability::Durability;
 use mode::Mode;
 use origin::Origins;
 use pump::{End, Pump};

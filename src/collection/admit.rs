@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Collection, CollectionError, Condition, Durability,
+    Collection, CollectionError, Condition, Durability, Once,
     point::Point,
     writer::{self, Call},
 };
@@ -66,13 +66,16 @@ pub struct Written {
 }
 
 /// How the writes of one call are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WriteOptions {
     /// Each write is as well done without the others: one whose condition does not hold is left out and answered with
     /// [`Outcome::Refused`]. Default: false, and then it refuses the whole call.
     pub each: bool,
     /// What they must outlive when they are answered. Default: the loss of power.
     pub durability: Durability,
+    /// Makes the call one that is done once: if it was done before, nothing is done, and the answer is
+    /// [`CollectionError::DoneBefore`]. A call that is refused is not remembered. Default: none.
+    pub once: Option<Once>,
 }
 
 /// Called once, from a writer's thread, when a write is durable or has failed. Must not block.
@@ -81,7 +84,8 @@ pub type WriteDone = Box<dyn FnOnce(Result<Vec<Written>, CollectionError>) + Sen
 impl Collection {
     /// Queues changes for the writer; `done` hears when all are durable. The changes of one call are atomic: where the
     /// condition of one does not hold, none is done and `done` hears that condition's error.
-    /// Ids must be distinct within a call. Never blocks; a call that is refused at once is told so on this thread.
+    /// Ids must be distinct within a call; one without changes is answered when what was written before is as durable as
+    /// it asks. Never blocks; a call that is refused at once is told so on this thread.
     pub fn submit(&self, writes: Vec<Write>, done: WriteDone) {
         self.submit_with(writes, WriteOptions::default(), done);
     }

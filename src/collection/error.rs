@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::DoneBefore;
 use crate::{
     budget::BudgetError,
     error::{ErrorKind, Fault},
@@ -51,6 +52,17 @@ pub enum CollectionError {
         "document {id:?} is not there, and this write expects version {expected} of it: it was deleted meanwhile; read it again, and decide anew"
     )]
     Gone { id: String, expected: u64 },
+    /// Whoever sent it is told what it did then.
+    #[error("this request was done before")]
+    DoneBefore { done: Arc<DoneBefore> },
+    #[error(
+        "request id {id:?} was used for another request to this collection; give each request an id of its own, and the same only to the same request sent again"
+    )]
+    OtherRequest { id: String },
+    #[error(
+        "request {id:?} was done before, and a later release wrote down what came of it; look at the documents themselves"
+    )]
+    ForgottenRequest { id: String },
     #[error(transparent)]
     Filter(#[from] FilterError),
     #[error(
@@ -86,7 +98,10 @@ impl Fault for CollectionError {
             CollectionError::NoDocument { .. } | CollectionError::NothingToReplace { .. } => {
                 ErrorKind::NotFound
             }
-            CollectionError::Exists { .. } => ErrorKind::Exists,
+            CollectionError::Exists { .. }
+            | CollectionError::DoneBefore { .. }
+            | CollectionError::OtherRequest { .. }
+            | CollectionError::ForgottenRequest { .. } => ErrorKind::Exists,
             CollectionError::OtherVersion { .. } | CollectionError::Gone { .. } => ErrorKind::Precondition,
             CollectionError::DuplicateId { .. } | CollectionError::BadPoint { .. } => ErrorKind::Invalid,
             CollectionError::Filter(e) => e.kind(),
@@ -107,6 +122,9 @@ impl Fault for CollectionError {
         match self {
             CollectionError::Exists { .. } | CollectionError::NothingToReplace { .. } => Some("mode"),
             CollectionError::OtherVersion { .. } | CollectionError::Gone { .. } => Some("expected_version"),
+            CollectionError::OtherRequest { .. } | CollectionError::ForgottenRequest { .. } => {
+                Some("request_id")
+            }
             CollectionError::Filter(e) => e.field(),
             CollectionError::Vector(e) => e.field(),
             _ => None,

@@ -38,6 +38,7 @@ mod fresh;
 mod indexer;
 mod keeper;
 mod memory;
+mod once;
 mod places;
 mod query;
 mod read;
@@ -62,6 +63,7 @@ pub(crate) use backup::CopyPlace;
 pub use condition::Condition;
 pub use document::PAGE_BYTES;
 pub use error::CollectionError;
+pub use once::{DoneBefore, Once};
 pub use query::{Ask, Reads, Retrieval, SearchQuery, SearchTrace, Source, Stage, StageTrace};
 pub use stats::CollectionStats;
 

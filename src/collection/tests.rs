@@ -41,6 +41,7 @@ mod conditions;
 mod durability;
 mod model;
 mod numbers;
+mod once;
 mod reading;
 mod renumbering;
 mod searching;
@@ -87,7 +88,13 @@ fn options_on(disk: &Arc<dyn Disk>, place: &Path, threads: Arc<Threads>) -> Coll
     std::fs::create_dir_all(root).unwrap();
     let log = LogOptions { file_bytes: 256 << 10, reserve_bytes: 64 << 10, ..LogOptions::default() };
     let segment_bytes = StoreSizes::default().segment_bytes;
-    let options = FolderOptions { log, log_bytes_max: 256 << 10, cache_bytes: 1 << 20, segment_bytes };
+    let options = FolderOptions {
+        log,
+        log_bytes_max: 256 << 10,
+        cache_bytes: 1 << 20,
+        segment_bytes,
+        ..FolderOptions::default()
+    };
     let (log, damages) = FolderLog::open(disk, root, &threads, options).unwrap();
     assert_eq!(damages, []);
     CollectionOptions { log, threads }

@@ -236,7 +236,14 @@ impl Writer {
         let mut jobs = vec![first];
         while bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS {
             let Some(job) = self.shared.jobs.pop() else { break };
-            if job.call.writes.iter().any(|write| ids.contains(write.id())) {
+            let once = job.call.options.once.as_ref();
+            let is_same = |other: &Job| {
+                other.call.options.once.as_ref().map(|once| &once.id) == once.map(|once| &once.id)
+            };
+            // What came of a call is known when its batch is applied.
+            if job.call.writes.iter().any(|write| ids.contains(write.id()))
+                || (once.is_some() && jobs.iter().any(is_same))
+            {
                 self.held = Some(job);
                 break;
             }
@@ -262,7 +269,20 @@ impl Writer {
             }
             let kept = if calls.len() > 1 { calls.clone() } else { Vec::new() };
             match writer.plan_all(calls) {
-                Ok((plan, answers)) if plan.batch.is_empty() => tell(&mut dones, answers),
+                Ok((plan, answers)) if plan.batch.is_empty() => {
+                    if plan.durability == Durability::Process || !writer.shared.store.is_unsynced() {
+                        return tell(&mut dones, answers);
+                    }
+                    // What they find was written, and may not be on the device yet.
+                    let landed = Arc::new(Landed::default());
+                    match writer.shared.store.sync_and(writer.landing(&landed)) {
+                        Ok(()) => {
+                            let dones = std::mem::take(&mut dones);
+                            writer.flight = Some(Flight { plan, answers, dones, kept, landed });
+                        }
+                        Err(error) => writer.refused(kept, error.into(), &mut dones),
+                    }
+                }
                 Ok((mut plan, answers)) => {
                     let batch = std::mem::take(&mut plan.batch);
                     let landed = Arc::new(Landed::default());
@@ -335,9 +355,13 @@ impl Writer {
     /// One call as a batch of its own, to its end.
     fn alone(&mut self, call: Call) -> Result<Vec<Written>, CollectionError> {
         let (mut plan, mut answers) = self.plan_all(vec![call])?;
-        if !plan.batch.is_empty() {
-            let batch = std::mem::take(&mut plan.batch);
-            if let Err(error) = self.shared.store.commit(batch) {
+        let synced = match plan.batch.is_empty() {
+            true if plan.durability == Durability::Process || !self.shared.store.is_unsynced() => None,
+            true => Some(self.shared.store.sync()),
+            false => Some(self.shared.store.commit(std::mem::take(&mut plan.batch))),
+        };
+        if let Some(synced) = synced {
+            if let Err(error) = synced {
                 let error = CollectionError::from(error);
                 if !is_refusal(&error) {
                     self.fail_for(&error);
@@ -374,17 +398,21 @@ impl Writer {
         durability: Durability,
         landed: &Arc<Landed>,
     ) -> Result<(), CollectionError> {
+        self.shared.store.hand_in(|_| batch, durability, self.landing(landed))?;
+        Ok(())
+    }
+
+    /// Puts down what became of a batch, and wakes the writer.
+    fn landing(&self, landed: &Arc<Landed>) -> impl FnOnce(Result<(), StoreError>) + Send + 'static {
         // The seat, and not what it shares: whoever drops the collection right after the answer must be the last to have
         // its store.
         let (landed, seat) = (Arc::clone(landed), self.shared.seats.get().map(|seats| seats.writer.clone()));
-        let done = move |result| {
+        move |result| {
             *landed.lock() = Some(result);
             if let Some(seat) = seat {
                 seat.wake();
             }
-        };
-        self.shared.store.hand_in(|_| batch, durability, done)?;
-        Ok(())
+        }
     }
 
     /// Makes what is durable searchable.
@@ -454,7 +482,13 @@ impl Writer {
 
     /// Adds one call to the batch. If it cannot be done, the plan is as if it had never been.
     fn plan(&self, call: Call, plan: &mut Plan) -> Result<Vec<Written>, CollectionError> {
-        let Call { writes, options: WriteOptions { each, .. } } = call;
+        let Call { writes, options: WriteOptions { each, once, .. } } = call;
+        if let Some(once) = &once
+            && let Some(done) = self.shared.done_before(&once.id, once.hash)?
+            && done.step >= once.step
+        {
+            return Err(CollectionError::DoneBefore { done });
+        }
         // Everything that can fail comes first.
         let (mut doc, mut slot, max) = (plan.next.doc, plan.next.slot, self.shared.numbers_max);
         let full = || CollectionError::Full { limit: max };
@@ -504,6 +538,9 @@ impl Writer {
                     Written { outcome, version: Some(version(plan.put(*point, now))) }
                 }
             });
+        }
+        if let Some(once) = once {
+            plan.batch.note(once.request(&outcomes, now));
         }
         Ok(outcomes)
     }

@@ -127,6 +127,7 @@ pub(super) static KEYS: [Key; 40] = [
     bytes("data.store_cache_bytes", MIB, TIB),
     bytes("data.segment_bytes", 64 << 10, 1 << 30),
     bytes("data.log_bytes_max", MIB, TIB),
+    count("data.requests_max", 1, 10_000_000),
     count("data.open_collections_max", 1, 65_536),
     seconds("data.close_after", 0.0, YEAR).zero("never"),
     words("server.listen", "a numeric address and a port, such as \"127.0.0.1:7700\"; or \"localhost:7700\""),
@@ -202,6 +203,7 @@ pub(super) fn faults(config: &Config) -> Vec<Fault> {
     check.whole("data.store_cache_bytes", data.store_cache_bytes);
     check.whole("data.segment_bytes", data.segment_bytes);
     check.whole("data.log_bytes_max", data.log_bytes_max);
+    check.whole("data.requests_max", data.requests_max as u64);
     check.whole("data.open_collections_max", data.open_collections_max as u64);
     check.seconds("data.close_after", data.close_after);
 

@@ -12,6 +12,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("data.segment_bytes", "Bytes of a collection that are kept in memory before they become a segment"),
     ("data.log_bytes_max", "Bytes of the log above which collections let go of its oldest part"),
     (
+        "data.requests_max",
+        "Writing calls with a request id that each collection remembers, so that the same call is not done again",
+    ),
+    (
         "data.open_collections_max",
         "Collections that may be open at once; the least recently used one is closed for another",
     ),

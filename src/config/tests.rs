@@ -316,6 +316,7 @@ fn every_bound_is_checked_and_named() {
         ("data.store_cache_bytes", &["0", "-1", "99999999999999"]),
         ("data.segment_bytes", &["0", "65535", "1073741825"]),
         ("data.log_bytes_max", &["0", "1048575", "99999999999999"]),
+        ("data.requests_max", &["0", "10000001"]),
         ("data.open_collections_max", &["0", "65537"]),
         ("data.close_after", &["-1", "nan", "1e9"]),
         ("server.listen", &["example.org:1", "localhost", "127.0.0.1", "192.0.2.1:7700", "[::]:7700"]),

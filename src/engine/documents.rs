@@ -16,10 +16,11 @@ use super::{
     catalog::Open,
     error::Result,
     fields::{self, FieldNames},
+    once::{self, Asked, Noted, OnceCall, written_outcome},
 };
 use crate::{
     collection::{
-        CollectionError, Condition, Outcome, Write,
+        CollectionError, Condition, DoneBefore, Once, Write, WriteOptions,
         point::{ContentHash, Passage, Point, Revision},
     },
     encoder::{Embedding, Encoder, Limits, TextKind},
@@ -109,6 +110,90 @@ struct Cut {
 /// What a document is on the way from the checks to the encoder.
 type Checked = Result<Result<Cut, Step>>;
 
+/// A call with an id: what became of its documents, as far as they were looked after.
+struct Again {
+    call: OnceCall,
+    /// Of all documents of the call, in order.
+    ids: Vec<String>,
+    /// Of each what became of it, or becomes of it with the step that is done.
+    noted: Vec<Option<Noted>>,
+    /// The documents of this step.
+    places: Vec<usize>,
+    /// Of documents that were looked after before.
+    done: Option<Vec<Option<Result<DocumentOutcome>>>>,
+}
+
+impl Again {
+    /// Takes over what the call did before.
+    fn find(&mut self, done: &DoneBefore, caller: Caller) -> Result<()> {
+        let noted: Vec<Option<Noted>> = once::note_of(done, caller)?;
+        let mut written = done.written.iter().copied();
+        let outcomes = noted.into_iter().zip(&self.ids).map(|(noted, id)| {
+            let mut outcome = noted?.outcome(id, &mut written, false)??;
+            if let Ok(outcome) = &mut outcome
+                && outcome.status == WriteStatus::Unchanged
+            {
+                outcome.passages = 0;
+            }
+            Some(outcome)
+        });
+        let outcomes: Vec<_> = outcomes.collect();
+        for (noted, outcome) in self.noted.iter_mut().zip(&outcomes) {
+            *noted = outcome.as_ref().map(noted_of);
+        }
+        self.done = Some(outcomes);
+        Ok(())
+    }
+
+    /// What became of the documents that were looked after before; `None` of others.
+    fn some(&mut self) -> Vec<Option<Result<DocumentOutcome>>> {
+        self.done.take().unwrap_or_else(|| self.ids.iter().map(|_| None).collect())
+    }
+
+    /// What became of all, if they were looked after before.
+    fn all(&mut self) -> Option<Vec<Result<DocumentOutcome>>> {
+        self.done.take()?.into_iter().collect()
+    }
+
+    /// The step that writes some documents of this step, each under its condition.
+    fn step(&mut self, answers: &[Result<DocumentOutcome>], writing: &[(usize, Condition)]) -> Once {
+        let mut noted = self.noted.clone();
+        for (place, answer) in self.places.iter().zip(answers) {
+            noted[*place] = Some(noted_of(answer));
+        }
+        for (at, condition) in writing {
+            if let Ok(outcome) = &answers[*at] {
+                noted[self.places[*at]] = Some(Noted::writing(outcome, *condition));
+            }
+        }
+        self.call.step(&noted)
+    }
+
+    /// The step is done.
+    fn tell(&mut self, answers: &[Result<DocumentOutcome>]) {
+        for (place, answer) in self.places.iter().zip(answers) {
+            self.noted[*place] = Some(noted_of(answer));
+        }
+    }
+}
+
+fn noted_of(outcome: &Result<DocumentOutcome>) -> Noted {
+    match outcome {
+        Ok(outcome) => Noted::told(outcome),
+        Err(error) => Noted::failed(error),
+    }
+}
+
+/// Everything of a document that a caller says.
+fn feed(asked: &mut Asked, document: &Document) {
+    let Document { id, title, text, payload, vector, condition } = document;
+    [id, title, text].into_iter().for_each(|text| asked.feed(text.as_bytes()));
+    asked.feed_json(payload);
+    let vector = vector.iter().flatten();
+    asked.feed(&vector.flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
+    asked.feed_condition(*condition);
+}
+
 impl Engine {
     /// Writes all documents or none; each id may occur once. It answers when they are durable. Conditions are looked at
     /// when the documents are written, so that of several who expect the same version one writes.
@@ -136,8 +221,48 @@ impl Engine {
             let limit = self.config().limits.batch_max;
             return Err(super::out_of_range("the number of documents", 1, limit, 0));
         }
+        self.check_count(documents.len())?;
+        let (mut documents, mut again) = self.begin(collection, "upsert", documents, caller).await?;
+        if let Some(again) = &mut again
+            && let Some(outcomes) = again.all()
+        {
+            return outcomes.into_iter().collect();
+        }
+        let documents = documents.iter_mut().filter_map(Option::take).collect();
         let prepared = self.check_and_prepare(collection, documents, AllOrNone::Yes, caller).await?;
-        self.commit(prepared, caller).await?.into_iter().collect()
+        self.commit(prepared, caller, again.as_mut()).await?.into_iter().collect()
+    }
+
+    /// Begins a call: where it has an id, with what it did before.
+    async fn begin(
+        &self,
+        collection: &str,
+        method: &'static str,
+        documents: Vec<Document>,
+        caller: Caller,
+    ) -> Result<(Vec<Option<Document>>, Option<Again>)> {
+        let Some(request) = caller.request else {
+            return Ok((documents.into_iter().map(Some).collect(), None));
+        };
+        self.check_open()?;
+        let open = Arc::clone(self.names().now().find(collection)?);
+        let (documents, hash) = self
+            .pools()
+            .tokenize(move || {
+                let mut asked = Asked::of(method);
+                documents.iter().for_each(|document| feed(&mut asked, document));
+                (documents, asked.hash())
+            })
+            .await?;
+        let backend = self.backend(&open);
+        let (call, done) = self.begin_once(&open, &*backend, request, hash, caller).await?;
+        let ids: Vec<String> = documents.iter().map(|document| document.id.clone()).collect();
+        let mut again = Again { call, noted: vec![None; ids.len()], ids, places: Vec::new(), done: None };
+        if let Some(done) = done {
+            again.find(&done, caller)?;
+        }
+        again.places = (0..again.ids.len()).collect();
+        Ok((documents.into_iter().map(Some).collect(), Some(again)))
     }
 
     /// Writes each document by itself: a bad one, or one whose [`Condition`] does not hold, is an error in its place and
@@ -153,20 +278,29 @@ impl Engine {
         documents: Vec<Document>,
         caller: Caller,
     ) -> Result<Vec<Result<DocumentOutcome>>> {
-        let rounds = rounds(&documents);
-        if rounds.iter().all(|round| *round == 0) {
-            let prepared = self.check_and_prepare(collection, documents, AllOrNone::No, caller).await?;
-            return self.commit(prepared, caller).await;
-        }
         self.check_count(documents.len())?;
+        let rounds = rounds(&documents);
         let last = rounds.iter().copied().max().unwrap_or(0);
-        let mut documents: Vec<Option<Document>> = documents.into_iter().map(Some).collect();
-        let mut outcomes: Vec<Option<Result<DocumentOutcome>>> = documents.iter().map(|_| None).collect();
+        let (mut documents, mut again) = self.begin(collection, "ingest", documents, caller).await?;
+        let mut outcomes: Vec<Option<Result<DocumentOutcome>>> = match &mut again {
+            Some(again) => again.some(),
+            None => documents.iter().map(|_| None).collect(),
+        };
         for round in 0..=last {
-            let places: Vec<usize> = (0..rounds.len()).filter(|place| rounds[*place] == round).collect();
+            let is_due = |place: &usize| rounds[*place] == round && outcomes[*place].is_none();
+            let places: Vec<usize> = (0..rounds.len()).filter(is_due).collect();
+            // A call without documents is looked at, too.
+            if places.is_empty() && !rounds.is_empty() {
+                continue;
+            }
             let some = places.iter().filter_map(|place| documents[*place].take()).collect();
             let prepared = self.check_and_prepare(collection, some, AllOrNone::No, caller).await?;
-            for (place, outcome) in places.into_iter().zip(self.commit(prepared, caller).await?) {
+            if let Some(again) = &mut again {
+                again.places.clone_from(&places);
+            }
+            for (place, outcome) in
+                places.into_iter().zip(self.commit(prepared, caller, again.as_mut()).await?)
+            {
                 outcomes[place] = Some(outcome);
             }
         }
@@ -365,7 +499,12 @@ impl Engine {
     }
 
     /// Writes what was prepared and answers when it is durable.
-    async fn commit(&self, prepared: Prepared, caller: Caller) -> Result<Vec<Result<DocumentOutcome>>> {
+    async fn commit(
+        &self,
+        prepared: Prepared,
+        caller: Caller,
+        mut again: Option<&mut Again>,
+    ) -> Result<Vec<Result<DocumentOutcome>>> {
         self.check_open()?;
         let Prepared { open, all_or_none, mut steps } = prepared;
         self.refresh(&open, &mut steps, caller).await?;
@@ -393,40 +532,47 @@ impl Engine {
                 Step::Refused(error) => Err(error),
                 Step::Unchanged(_, stored) => Ok(outcome(0, Encoded::default(), stored.version)),
                 Step::Ready(point, encoded, condition) => {
-                    places.push((answers.len(), point.id.clone(), condition));
+                    places.push((answers.len(), condition));
                     let passages = u32::try_from(point.passages.len()).unwrap_or(u32::MAX);
                     writes.push(Write::UpsertIf { point, condition });
                     Ok(outcome(passages, encoded, 0))
                 }
             });
         }
-        if writes.is_empty() {
+        let backend = self.backend(&open);
+        let once = again.as_deref_mut().map(|again| again.step(&answers, &places));
+        if writes.is_empty() && once.is_none() {
+            if answers.iter().any(Result::is_ok) {
+                // What they say was written, and may not be durable yet.
+                once::settle(&*backend, caller.durability).await?;
+            }
             return Ok(answers);
         }
-        let backend = self.backend(&open);
-        let written = match all_or_none {
-            AllOrNone::Yes => backend.write(writes, caller.durability).await?,
-            AllOrNone::No => backend.write_each(writes, caller.durability).await?,
-        };
-        for ((place, id, condition), written) in places.into_iter().zip(written) {
-            let status = match written.outcome {
-                Outcome::Inserted => WriteStatus::Inserted,
-                Outcome::Unchanged => WriteStatus::Unchanged,
-                Outcome::Refused => {
-                    let refused = condition.check(&id, written.version);
-                    let changed = || CollectionError::Changed { id: id.as_str().to_owned() };
-                    answers[place] = Err(refused.err().unwrap_or_else(changed).into());
-                    continue;
-                }
-                _ => WriteStatus::Updated,
-            };
-            if let Ok(answer) = &mut answers[place] {
-                answer.status = status;
-                answer.version = written.version.unwrap_or_default();
-                if status == WriteStatus::Unchanged {
-                    answer.passages = 0;
-                }
+        let each = all_or_none == AllOrNone::No;
+        let options = WriteOptions { each, durability: caller.durability, once };
+        let written = match backend.write_with(writes, options).await {
+            Ok(written) => written,
+            Err(error) => {
+                // The same call came before, and its caller had gone.
+                let (Some(again), Some(done)) = (again, once::found_done(&error)) else { return Err(error) };
+                again.find(&done, caller)?;
+                let mut known = again.some();
+                let known: Option<Vec<_>> = again.places.iter().map(|place| known[*place].take()).collect();
+                return known.ok_or(error);
             }
+        };
+        for ((place, condition), written) in places.into_iter().zip(written) {
+            if let Ok(outcome) = &answers[place] {
+                answers[place] = written_outcome(outcome.clone(), condition, written);
+            }
+            if let Ok(answer) = &mut answers[place]
+                && answer.status == WriteStatus::Unchanged
+            {
+                answer.passages = 0;
+            }
+        }
+        if let Some(again) = again {
+            again.tell(&answers);
         }
         Ok(answers)
     }

@@ -86,6 +86,13 @@ pub enum EngineError {
     OutOfRange { name: &'static str, min: u64, max: u64, got: u64 },
     #[error("{reason}")]
     BadRequest { reason: String },
+    #[error(
+        "request id {id:?} is not allowed: use 1 to 64 printable ASCII characters without blanks, such as a UUID"
+    )]
+    BadRequestId { id: String },
+    /// What became of a document when its request was done the first time.
+    #[error("{text}")]
+    Before { kind: ErrorKind, field: Option<String>, text: String },
     #[error(transparent)]
     Cursor(#[from] CursorError),
     #[error(
@@ -173,7 +180,9 @@ impl Fault for EngineError {
             | VectorsOnly { .. }
             | BadDocument { .. }
             | OutOfRange { .. }
+            | BadRequestId { .. }
             | BadRequest { .. } => ErrorKind::Invalid,
+            Before { kind, .. } => *kind,
             Cursor(error) => error.kind(),
             BadVector { source, .. } => source.kind(),
             Budget(e) => e.kind(),
@@ -208,6 +217,8 @@ impl Fault for EngineError {
     fn field(&self) -> Option<&str> {
         match self {
             EngineError::OutOfRange { name, .. } => Some(name),
+            EngineError::BadRequestId { .. } => Some("request_id"),
+            EngineError::Before { field, .. } => field.as_deref(),
             EngineError::Cursor(_) => Some("cursor"),
             EngineError::BadVector { .. } => Some("vector"),
             EngineError::Collection(e) => e.field(),
@@ -230,7 +241,8 @@ impl Fault for EngineError {
     /// what is stored.
     fn is_for_callers(&self) -> bool {
         match self {
-            EngineError::Damaged { .. } | EngineError::DamagedBackup { .. } => true,
+            // What was noted of an error was for callers.
+            EngineError::Damaged { .. } | EngineError::DamagedBackup { .. } | EngineError::Before { .. } => true,
             EngineError::RestoredInPart { source, .. } => source.is_for_callers(),
             _ => !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt),
         }

@@ -38,6 +38,7 @@ mod health;
 mod inventory;
 mod models;
 mod new_collection;
+mod once;
 mod opened;
 mod payload;
 mod read;
@@ -66,6 +67,7 @@ pub use error::EngineError;
 use error::Result;
 pub use inventory::Finding;
 pub use new_collection::{NewCollection, NewIndex};
+pub use once::{REQUEST_ID_BYTES_MAX, RequestId};
 use opened::Shelf;
 pub use payload::{FAILURES_MAX, PayloadChange, PayloadCounts, PayloadOutcome};
 pub use read::{Listing, ListingQuery};
@@ -82,6 +84,10 @@ pub struct Caller {
     pub client: u64,
     /// What its writes must outlive when they are answered. Default: the loss of power.
     pub durability: Durability,
+    /// Makes a write one that is done once, however often it is sent: the same call with the same id is answered as it
+    /// was the first time. Each collection remembers the last `data.requests_max` ids for a day. A call that was refused
+    /// is tried again. Default: none.
+    pub request: Option<RequestId>,
 }
 
 /// Encoders and collections in one data folder. It is cheap to share (`Arc`).
@@ -129,6 +135,8 @@ pub struct Engine {
     bulk_room: u32,
     /// Permits for searches that open their collection, which was closed while they waited for their turn.
     openings: Arc<Semaphore>,
+    /// Calls with an id that are in work.
+    in_work: Arc<once::InWork>,
     closing: AtomicBool,
     /// A look at the disk is under way; see `health.rs`.
     examining: Arc<AtomicBool>,
@@ -181,6 +189,7 @@ impl Engine {
             cache_bytes: bytes(data.store_cache_bytes),
             segment_bytes: bytes(data.segment_bytes),
             log_bytes_max: data.log_bytes_max,
+            requests_max: data.requests_max,
         };
         let names = Names::open(&data.dir, || {
             let log = FolderLog::of(&data.dir, &threads, sizes)?;
@@ -198,6 +207,7 @@ impl Engine {
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
             bulk_room,
             openings: Arc::new(Semaphore::new(openings)),
+            in_work: Arc::default(),
             closing: AtomicBool::new(false),
             examining: Arc::default(),
             _lock: lock,
@@ -262,6 +272,10 @@ impl Engine {
 
     fn bulk(&self) -> &Arc<Semaphore> {
         &self.bulk
+    }
+
+    fn in_work(&self) -> &Arc<once::InWork> {
+        &self.in_work
     }
 
     fn bulk_room(&self) -> u32 {

@@ -12,6 +12,8 @@ use std::{
     time::Instant,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Caller, CollectionInfo, DocumentOutcome, Engine, EngineError, Target, WriteStatus,
     backend::Backend,
@@ -20,10 +22,11 @@ use super::{
     encode::answer_by,
     error::Result,
     fields::FieldNames,
+    once::{self, Asked, Noted, OnceCall},
 };
 use crate::{
     collection::{
-        CollectionError, Condition, Durability, Outcome, Write,
+        CollectionError, Condition, DoneBefore, Durability, Once, Outcome, Write, WriteOptions,
         point::{Point, Versioned},
     },
     value::{
@@ -136,15 +139,46 @@ impl Engine {
             return Err(CollectionError::DuplicateId { id: twice.as_str().to_owned() }.into());
         }
         let task = self.payload_task(collection, change, None)?;
-        let mut outcomes: Vec<PayloadOutcome> = targets.iter().map(|_| None).collect();
+        for _ in 1..ATTEMPTS {
+            match self.set_payload_once(&task, targets.clone(), caller).await {
+                // The same call came before, and its caller had gone: it goes on after what that did.
+                Err(error) if once::found_done(&error).is_some() => {}
+                result => return result,
+            }
+        }
+        self.set_payload_once(&task, targets, caller).await
+    }
+
+    async fn set_payload_once(
+        &self,
+        task: &Task,
+        targets: Vec<(PointId, Condition)>,
+        caller: Caller,
+    ) -> Result<Vec<PayloadOutcome>> {
+        let mut told = ToldOutcomes::new(&targets);
+        let mut call = None;
+        if let Some(request) = caller.request {
+            let mut asked = task.asked("set_payload");
+            for (id, condition) in &targets {
+                asked.feed(id.as_str().as_bytes());
+                asked.feed_condition(*condition);
+            }
+            let (hash, backend) = (asked.hash(), &*task.backend);
+            let (begun, done) = self.begin_once(&task.open, backend, request, hash, caller).await?;
+            if let Some(done) = done {
+                told.find(once::note_of(&done, caller)?, &done);
+                if told.noted.iter().all(Option::is_some) {
+                    return Ok(told.outcomes);
+                }
+            }
+            call = Some(begun);
+        }
         let wanted = |(place, (id, condition))| Wanted { place, id, condition, attempts: 0 };
-        let wanted = targets.into_iter().enumerate().map(wanted).collect();
+        let is_left = |wanted: &Wanted| told.noted[wanted.place].is_none();
+        let wanted = targets.into_iter().enumerate().map(wanted).filter(is_left).collect();
         let unfinished = |done, total| EngineError::UnfinishedPayload { done, total };
-        self.change_documents(&task, wanted, caller, unfinished, &mut |wanted, outcome| {
-            outcomes[wanted.place] = outcome;
-        })
-        .await?;
-        Ok(outcomes)
+        self.change_documents(task, wanted, caller, unfinished, &mut told, call).await?;
+        Ok(told.outcomes)
     }
 
     /// Changes fields of the documents that match when the call begins, and counts them. Answered when durable. One that
@@ -162,16 +196,38 @@ impl Engine {
     ) -> Result<PayloadCounts> {
         self.check_open()?;
         change.check()?;
-        let task = self.payload_task(collection, change, Some(filter.clone()))?;
+        let task = self.payload_task(collection, change, Some(filter))?;
+        for _ in 1..ATTEMPTS {
+            match self.set_matching_once(&task, caller).await {
+                Err(error) if once::found_done(&error).is_some() => {}
+                result => return result,
+            }
+        }
+        self.set_matching_once(&task, caller).await
+    }
+
+    async fn set_matching_once(&self, task: &Task, caller: Caller) -> Result<PayloadCounts> {
+        let filter = task.filter.as_deref().cloned().expect("whoever matches has a filter");
+        let mut call = None;
+        if let Some(request) = caller.request {
+            let mut asked = task.asked("set_payload_matching");
+            asked.feed(filter.to_string().as_bytes());
+            let (hash, backend) = (asked.hash(), &*task.backend);
+            let (begun, done) = self.begin_once(&task.open, backend, request, hash, caller).await?;
+            if let Some(done) = done
+                && let Some(counts) = NotedCounts::counts(once::note_of(&done, caller)?, &done)
+            {
+                return Ok(counts);
+            }
+            // One that was cut off does what is left: what it changed before is unchanged now.
+            call = Some(begun);
+        }
         let ids = task.backend.ids(filter).await?;
         let wanted = |(place, id)| Wanted { place, id, condition: Condition::Any, attempts: 0 };
         let wanted = ids.into_iter().enumerate().map(wanted).collect();
         let mut counts = PayloadCounts::default();
         let unfinished = |done, total| EngineError::UnfinishedMatching { done, total };
-        self.change_documents(&task, wanted, caller, unfinished, &mut |wanted, outcome| {
-            counts.count(&wanted.id, outcome);
-        })
-        .await?;
+        self.change_documents(task, wanted, caller, unfinished, &mut counts, call).await?;
         Ok(counts)
     }
 
@@ -193,15 +249,20 @@ impl Engine {
         mut left: VecDeque<Wanted>,
         caller: Caller,
         unfinished: impl Fn(usize, usize) -> EngineError,
-        told: &mut (dyn FnMut(&Wanted, PayloadOutcome) + Send),
+        told: &mut dyn Tell,
+        mut call: Option<OnceCall>,
     ) -> Result<()> {
         let total = left.len();
         let until = caller.deadline.map(answer_by);
+        // What was done last is noted with all that was told.
+        let mut is_noted = false;
+        // What was found so already may not be durable yet.
+        let mut is_settled = true;
         while !left.is_empty() {
             let unfinished = || unfinished(total - left.len(), total);
             let some = left.iter().take(PORTION_DOCUMENTS).cloned().collect();
-            let portion = self.change_portion(task, some, caller.durability);
-            let outcomes = match until {
+            let portion = self.change_portion(task, some, left.len(), caller.durability, told, &mut call);
+            let Portion { outcomes, wrote } = match until {
                 Some(until) if until <= Instant::now() => return Err(unfinished()),
                 // What was handed over to be written is written all the same.
                 Some(until) => tokio::time::timeout_at(until.into(), portion)
@@ -209,39 +270,54 @@ impl Engine {
                     .unwrap_or_else(|_| Err(unfinished()))?,
                 None => portion.await?,
             };
+            is_settled = wrote;
             let looked_at: Vec<Wanted> = left.drain(..outcomes.len()).collect();
             let mut again = Vec::new();
+            is_noted = wrote && call.is_some();
             for (mut wanted, outcome) in looked_at.into_iter().zip(outcomes) {
                 match outcome {
-                    Some(outcome) => told(&wanted, outcome),
+                    Some(outcome) => told.tell(&wanted, outcome),
                     None if wanted.attempts < ATTEMPTS => {
                         wanted.attempts += 1;
                         again.push(wanted);
                     }
                     None => {
                         let error = CollectionError::Changed { id: wanted.id.as_str().to_owned() };
-                        told(&wanted, Some(Err(error.into())));
+                        told.tell(&wanted, Some(Err(error.into())));
+                        is_noted = false;
                     }
                 }
             }
             again.into_iter().rev().for_each(|wanted| left.push_front(wanted));
         }
+        match call {
+            Some(mut call) if !is_noted => {
+                let once = Some(told.step(&mut call, &[], &[], &[], true));
+                let options = WriteOptions { durability: caller.durability, once, ..WriteOptions::default() };
+                task.backend.write_with(Vec::new(), options).await?;
+            }
+            None if !is_settled || total == 0 => once::settle(&*task.backend, caller.durability).await?,
+            _ => {}
+        }
         Ok(())
     }
 
     /// Looks after the first of some documents, as many as make a portion, and at least one: reads, changes and writes
-    /// them. `None` for one that somebody else wrote meanwhile.
+    /// them. `None` for one that somebody else wrote meanwhile. `left` documents are to be looked after with these.
     async fn change_portion(
         &self,
         task: &Task,
         wanted: Vec<Wanted>,
+        left: usize,
         durability: Durability,
-    ) -> Result<Vec<Option<PayloadOutcome>>> {
+        told: &dyn Tell,
+        call: &mut Option<OnceCall>,
+    ) -> Result<Portion> {
         let ids = wanted.iter().map(|wanted| wanted.id.clone()).collect();
         let stored = task.backend.points(ids, PORTION_BYTES).await?;
         let names = task.change.set.keys().cloned().collect();
         let fields = FieldNames::ask(&*task.backend, names, self.config().limits.field_names_max).await?;
-        let documents = wanted.into_iter().zip(stored).collect();
+        let documents = wanted.iter().cloned().zip(stored).collect();
         let planning = task.clone();
         let steps = self.pools().work(move || plan(&planning, documents, fields)).await??;
         let mut outcomes = Vec::with_capacity(steps.len());
@@ -256,8 +332,12 @@ impl Engine {
                 }
             });
         }
-        if !writes.is_empty() {
-            let written = task.backend.write_each(writes, durability).await?;
+        let wrote = !writes.is_empty();
+        if wrote {
+            let is_last = outcomes.len() == left;
+            let once = call.as_mut().map(|call| told.step(call, &wanted, &outcomes, &places, is_last));
+            let options = WriteOptions { each: true, durability, once };
+            let written = task.backend.write_with(writes, options).await?;
             for ((place, outcome), written) in places.into_iter().zip(written) {
                 outcomes[place] = match (written.outcome, written.version) {
                     (Outcome::Updated, Some(version)) => {
@@ -271,7 +351,167 @@ impl Engine {
                 };
             }
         }
-        Ok(outcomes)
+        Ok(Portion { outcomes, wrote })
+    }
+}
+
+/// What became of some documents: `None` for one that is to be looked at again.
+struct Portion {
+    outcomes: Vec<Option<PayloadOutcome>>,
+    wrote: bool,
+}
+
+/// Hears what becomes of the documents of a call, and notes it where the call has an id.
+trait Tell: Send + Sync {
+    fn tell(&mut self, wanted: &Wanted, outcome: PayloadOutcome);
+
+    /// The step that writes some of the documents that are `wanted` now, of which others have an outcome already.
+    fn step(
+        &self,
+        call: &mut OnceCall,
+        wanted: &[Wanted],
+        outcomes: &[Option<PayloadOutcome>],
+        writing: &[(usize, DocumentOutcome)],
+        is_last: bool,
+    ) -> Once;
+}
+
+/// What became of each document.
+struct ToldOutcomes {
+    ids: Vec<PointId>,
+    outcomes: Vec<PayloadOutcome>,
+    noted: Vec<Option<Noted>>,
+}
+
+impl ToldOutcomes {
+    fn new(targets: &[(PointId, Condition)]) -> Self {
+        ToldOutcomes {
+            ids: targets.iter().map(|(id, _)| id.clone()).collect(),
+            outcomes: targets.iter().map(|_| None).collect(),
+            noted: vec![None; targets.len()],
+        }
+    }
+
+    /// Takes over what the call did before.
+    fn find(&mut self, noted: Vec<Option<Noted>>, done: &DoneBefore) {
+        let mut written = done.written.iter().copied();
+        for (place, noted) in noted.into_iter().enumerate().take(self.ids.len()) {
+            let Some(noted) = noted else { continue };
+            // One that somebody else wrote meanwhile is tried again.
+            if let Some(outcome) = noted.outcome(self.ids[place].as_str(), &mut written, true) {
+                self.noted[place] = Some(noted_of(&outcome));
+                self.outcomes[place] = outcome;
+            }
+        }
+    }
+}
+
+fn noted_of(outcome: &PayloadOutcome) -> Noted {
+    match outcome {
+        None => Noted::Missing,
+        Some(Ok(outcome)) => Noted::told(outcome),
+        Some(Err(error)) => Noted::failed(error),
+    }
+}
+
+impl Tell for ToldOutcomes {
+    fn tell(&mut self, wanted: &Wanted, outcome: PayloadOutcome) {
+        self.noted[wanted.place] = Some(noted_of(&outcome));
+        self.outcomes[wanted.place] = outcome;
+    }
+
+    fn step(
+        &self,
+        call: &mut OnceCall,
+        wanted: &[Wanted],
+        outcomes: &[Option<PayloadOutcome>],
+        writing: &[(usize, DocumentOutcome)],
+        _: bool,
+    ) -> Once {
+        let mut noted = self.noted.clone();
+        for (wanted, outcome) in wanted.iter().zip(outcomes) {
+            if let Some(outcome) = outcome {
+                noted[wanted.place] = Some(noted_of(outcome));
+            }
+        }
+        for (at, outcome) in writing {
+            noted[wanted[*at].place] = Some(Noted::writing(outcome, Condition::Any));
+        }
+        call.step(&noted)
+    }
+}
+
+/// What is noted of a call by filter.
+#[derive(Debug, Serialize, Deserialize)]
+struct NotedCounts {
+    changed: u64,
+    unchanged: u64,
+    failed: u64,
+    failures: Vec<(String, Noted)>,
+    /// Nothing is left after this step, unless something was written by others meanwhile.
+    is_last: bool,
+}
+
+impl NotedCounts {
+    /// What the call counted, if it came to its end.
+    fn counts(noted: Self, done: &DoneBefore) -> Option<PayloadCounts> {
+        let NotedCounts { mut changed, mut unchanged, failed, failures, is_last } = noted;
+        for written in &done.written {
+            match written.outcome {
+                Outcome::Updated => changed += 1,
+                Outcome::Unchanged => unchanged += 1,
+                _ => return None,
+            }
+        }
+        let failures = failures.into_iter().filter_map(|(id, noted)| {
+            let outcome = noted.outcome(&id, &mut std::iter::empty(), false)??;
+            Some((id, outcome.err()?))
+        });
+        is_last.then(|| PayloadCounts { changed, unchanged, failed, failures: failures.collect() })
+    }
+}
+
+impl Tell for PayloadCounts {
+    fn tell(&mut self, wanted: &Wanted, outcome: PayloadOutcome) {
+        self.count(&wanted.id, outcome);
+    }
+
+    fn step(
+        &self,
+        call: &mut OnceCall,
+        wanted: &[Wanted],
+        outcomes: &[Option<PayloadOutcome>],
+        _: &[(usize, DocumentOutcome)],
+        is_last: bool,
+    ) -> Once {
+        let PayloadCounts { changed, failures, .. } = self;
+        let (mut unchanged, mut failed) = (self.unchanged, self.failed);
+        let mut failures: Vec<_> =
+            failures.iter().map(|(id, error)| (id.clone(), Noted::failed(error))).collect();
+        for (wanted, outcome) in wanted.iter().zip(outcomes) {
+            match outcome {
+                Some(Some(Ok(_))) => unchanged += 1,
+                Some(Some(Err(error))) => {
+                    failed += 1;
+                    failures.push((wanted.id.as_str().to_owned(), Noted::failed(error)));
+                }
+                _ => {}
+            }
+        }
+        failures.truncate(FAILURES_MAX);
+        call.step(&NotedCounts { changed: *changed, unchanged, failed, failures, is_last })
+    }
+}
+
+impl Task {
+    /// What is asked of each document.
+    fn asked(&self, method: &str) -> Asked {
+        let PayloadChange { set, remove, replace } = &*self.change;
+        let mut asked = Asked::of(method);
+        asked.feed_json(set);
+        asked.feed_json(remove);
+        asked.feed(&[u8::from(*replace)]);
+        asked
     }
 }
 

@@ -76,7 +76,7 @@ impl Engine {
     }
 }
 
-const NEVER: Caller = Caller { deadline: None, client: 0, durability: Durability::Power };
+const NEVER: Caller = Caller { deadline: None, client: 0, durability: Durability::Power, request: None };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_goes_in_and_hits_come_out_also_after_a_restart() {

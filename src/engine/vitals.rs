@@ -13,6 +13,7 @@ use std::{
 
 use super::catalog::Names;
 use crate::{
+    collection::{Durability, WriteOptions},
     encoder::Encoders,
     store,
     threads::{self, Threads},
@@ -90,8 +91,10 @@ impl Vitals {
         lock(&self.lanes).retain(|lane, _| !lane.starts_with(&writer("")) || writers.contains(lane));
         for (name, collection) in open {
             if let Some(probe) = self.begin(&writer(&name), PROBE_EVERY) {
-                // A write of nothing passes the queue and touches no disk. What it answers is told elsewhere.
-                collection.submit(Vec::new(), Box::new(move |_| probe.answered(None)));
+                // A write of nothing passes the queue, and touches no disk where nothing has to outlive the power. What it
+                // answers is told elsewhere.
+                let options = WriteOptions { durability: Durability::Process, ..WriteOptions::default() };
+                collection.submit_with(Vec::new(), options, Box::new(move |_| probe.answered(None)));
             }
         }
         if let Some(probe) = self.begin("the disk", DISK_EVERY) {

@@ -11,13 +11,14 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{
     Space, Store,
     logs::FolderLog,
     manifest::{Manifest, Named},
+    requests::{self, REQUESTS_FILE, Request},
     sealed::{Folder, Sealed},
     state::{Part, Saved},
     verify::{Fault, system},
@@ -79,9 +80,11 @@ impl Store {
     /// [`StoreError::Io`], also if it was told to stop. What was made by then is the caller's to remove.
     pub(crate) fn back_up(&self, to: &Path, links: bool, stop: &Stop) -> Result<BackedUp, StoreError> {
         let shared = &self.0;
-        let (parts, puts, sequence, next) = {
+        let (parts, puts, sequence, next, done) = {
             let state = shared.read_state();
-            (Arc::clone(&state.parts), state.live_unsealed(), state.sequence, state.next)
+            // Calls whose changes are in the copy: a call is remembered after its changes were applied.
+            let done = shared.lock_requests().all();
+            (Arc::clone(&state.parts), state.live_unsealed(), state.sequence, state.next, done)
         };
         let folder = shared.folder.elsewhere(to);
         let mut copying = Copying { disk: &folder.disk, to, links, stop, files: Vec::new() };
@@ -112,6 +115,11 @@ impl Store {
             named.push(Named::of(&Part::new(sealed)));
         }
         let (documents, passages) = totals(&named);
+        if !done.is_empty() {
+            requests::write(&*folder.disk, to, folder.identity, sequence, &done)?;
+            copying.sum(PathBuf::from(REQUESTS_FILE), false)?;
+        }
+        let reserved = shared.reserved.load(Ordering::SeqCst);
         let manifest = Manifest {
             log: shared.log.identity(),
             dimension: folder.dimension,
@@ -120,6 +128,8 @@ impl Store {
             next_segment: after + 1,
             segments: named,
             removable: Vec::new(),
+            requests: if done.is_empty() { 0 } else { sequence },
+            reserved: if reserved > next { reserved } else { 0 },
         };
         // It syncs the folder, too.
         manifest.write(&*folder.disk, to, folder.identity)?;
@@ -254,6 +264,15 @@ impl Copy<'_> {
         Ok(manifest)
     }
 
+    /// Calls whose changes are in the copy.
+    fn requests(&self, manifest: &Manifest, stop: &Stop) -> Result<Vec<Arc<Request>>, StoreError> {
+        if manifest.requests == 0 {
+            return Ok(Vec::new());
+        }
+        self.check(Path::new(REQUESTS_FILE), stop)?;
+        requests::read(&**self.disk, self.dir, self.identity, manifest.requests)
+    }
+
     fn name(&self, number: u32) -> Name {
         Name { collection: self.identity, number: number.into() }
     }
@@ -304,8 +323,18 @@ pub(crate) fn restore(
     log.claim(identity)?;
     let made = fill(copy, &manifest, log, dir, identity, stop).and_then(|segments| {
         let sequence = log.announce(identity)?;
-        let new =
-            Manifest { log: log.identity(), covered: sequence, segments, removable: Vec::new(), ..manifest };
+        let done = copy.requests(&manifest, stop)?;
+        if !done.is_empty() {
+            requests::write(&**log.disk(), dir, identity, sequence, &done)?;
+        }
+        let new = Manifest {
+            log: log.identity(),
+            covered: sequence,
+            segments,
+            removable: Vec::new(),
+            requests: if done.is_empty() { 0 } else { sequence },
+            ..manifest
+        };
         new.write(&**log.disk(), dir, identity)
     });
     if made.is_err() {
@@ -403,6 +432,9 @@ pub(crate) fn verify(copy: &Copy<'_>, stop: &Stop) -> Result<CheckedCopy, StoreE
             return Ok(checked);
         }
     };
+    if let Err(error) = copy.requests(&manifest, stop) {
+        note(error, &mut checked.faults)?;
+    }
     (checked.documents, checked.passages) = totals(&manifest.segments);
     checked.segments = manifest.segments.len();
     let cache = Arc::new(BlockCache::new(CACHE_BYTES));

@@ -8,6 +8,7 @@ use std::{io::Read as _, path::Path, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 
+use super::requests::Request;
 use crate::store::{
     StoreError,
     record::{decode, decode_vectors, encode, encode_vectors},
@@ -24,6 +25,12 @@ const CARRIED: u8 = 3;
 
 /// Kind of the last entry of a collection: it is deleted, and what entries before say is nobody's.
 pub(super) const GONE: u8 = 4;
+
+/// Kind of an entry that is a [`Batch`] of calls with ids, or one that reserves numbers.
+const BATCH_OF_REQUESTS: u8 = 5;
+
+/// Kind of an entry that is a [`Carried`] of the same.
+const CARRIED_REQUESTS: u8 = 6;
 
 /// zstd level of texts: above it, sentences get little smaller and much slower.
 const TEXT_LEVEL: i32 = 3;
@@ -49,6 +56,10 @@ pub(super) struct Batch {
     pub(super) puts: Vec<Arc<Put>>,
     /// Documents that are gone.
     pub(super) buried: Vec<Gone>,
+    /// Calls that these changes are of, as far as they have ids.
+    pub(super) requests: Vec<Arc<Request>>,
+    /// Document numbers below may be given out, also by entries that are not synced; 0: this entry does not say.
+    pub(super) reserved: u64,
 }
 
 /// A document that is gone.
@@ -72,6 +83,10 @@ pub(super) struct Carried {
     pub(super) puts: Vec<Arc<Put>>,
     /// Documents of segments that were buried since the segments were made.
     pub(super) buried: Vec<Gone>,
+    /// Calls that were done since the segments were made.
+    pub(super) requests: Vec<Arc<Request>>,
+    /// As [`Batch::reserved`].
+    pub(super) reserved: u64,
 }
 
 /// A document as it was put: its number, what the collection keeps of it, its text and its vectors.
@@ -166,14 +181,25 @@ impl Text {
 impl Batch {
     /// Kind and bytes of the entry that says it.
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {
-        (BATCH, encode(&(self.base, puts_of(&self.puts), &self.buried)))
+        let puts = puts_of(&self.puts);
+        // What an earlier release understands is written for it.
+        if self.requests.is_empty() && self.reserved == 0 {
+            return (BATCH, encode(&(self.base, puts, &self.buried)));
+        }
+        let more = (requests_of(&self.requests), self.reserved);
+        (BATCH_OF_REQUESTS, encode(&(self.base, puts, &self.buried, more)))
     }
 }
 
 impl Carried {
     /// Kind and bytes of the entry that says it.
     pub(super) fn encode(&self) -> (u8, Vec<u8>) {
-        (CARRIED, encode(&(self.base, self.as_of, self.next, puts_of(&self.puts), &self.buried)))
+        let puts = puts_of(&self.puts);
+        if self.requests.is_empty() && self.reserved == 0 {
+            return (CARRIED, encode(&(self.base, self.as_of, self.next, puts, &self.buried)));
+        }
+        let more = (requests_of(&self.requests), self.reserved);
+        (CARRIED_REQUESTS, encode(&(self.base, self.as_of, self.next, puts, &self.buried, more)))
     }
 }
 
@@ -201,11 +227,23 @@ impl Entry {
             ANNOUNCED => Ok(Entry::Batch(Batch::default())),
             BATCH => {
                 let (base, stored, buried) = decode(bytes, place, "an entry")?;
-                Ok(Entry::Batch(Batch { base, puts: puts(stored)?, buried }))
+                Ok(Entry::Batch(Batch { base, puts: puts(stored)?, buried, ..Batch::default() }))
+            }
+            BATCH_OF_REQUESTS => {
+                let (base, stored, buried, (requests, reserved)) = decode(bytes, place, "an entry")?;
+                let requests = shared(requests);
+                Ok(Entry::Batch(Batch { base, puts: puts(stored)?, buried, requests, reserved }))
             }
             CARRIED => {
                 let (base, as_of, next, stored, buried) = decode(bytes, place, "an entry")?;
-                Ok(Entry::Carried(Carried { base, as_of, next, puts: puts(stored)?, buried }))
+                let puts = puts(stored)?;
+                Ok(Entry::Carried(Carried { base, as_of, next, puts, buried, ..Carried::default() }))
+            }
+            CARRIED_REQUESTS => {
+                let (base, as_of, next, stored, buried, (requests, reserved)) =
+                    decode(bytes, place, "an entry")?;
+                let (puts, requests) = (puts(stored)?, shared(requests));
+                Ok(Entry::Carried(Carried { base, as_of, next, puts, buried, requests, reserved }))
             }
             kind => {
                 let reason = format!("it has an entry of kind {kind}");
@@ -229,6 +267,7 @@ impl Outline {
     /// As [`Entry::decode`].
     pub(super) fn decode(kind: u8, bytes: &[u8], place: &Path) -> Result<Self, StoreError> {
         type Stored = (Vec<StoredPut>, Vec<Gone>);
+        type More = (Vec<Request>, u64);
         let (puts, buried): Stored = match kind {
             ANNOUNCED => return Ok(Outline::default()),
             BATCH => {
@@ -239,6 +278,15 @@ impl Outline {
                 let (_, _, _, puts, buried): (u64, u64, u64, _, _) = decode(bytes, place, "an entry")?;
                 (puts, buried)
             }
+            BATCH_OF_REQUESTS => {
+                let (_, puts, buried, _): (u64, _, _, More) = decode(bytes, place, "an entry")?;
+                (puts, buried)
+            }
+            CARRIED_REQUESTS => {
+                let (_, _, _, puts, buried, _): (u64, u64, u64, _, _, More) =
+                    decode(bytes, place, "an entry")?;
+                (puts, buried)
+            }
             kind => {
                 let reason = format!("it has an entry of kind {kind}");
                 return Err(StoreError::NotUnderstood { path: place.to_owned(), reason });
@@ -247,6 +295,14 @@ impl Outline {
         let puts = puts.into_iter().map(|put| (put.number, put.body.0)).collect();
         Ok(Outline { puts, buried: buried.into_iter().map(|gone| gone.number).collect() })
     }
+}
+
+fn requests_of(requests: &[Arc<Request>]) -> Vec<&Request> {
+    requests.iter().map(|request| &**request).collect()
+}
+
+fn shared(requests: Vec<Request>) -> Vec<Arc<Request>> {
+    requests.into_iter().map(Arc::new).collect()
 }
 
 fn puts_of(puts: &[Arc<Put>]) -> Vec<PutRef<'_>> {
@@ -357,7 +413,7 @@ mod tests {
     #[test]
     fn an_entry_of_a_later_version_is_not_taken_for_damage() {
         let (_, bytes) = Batch::default().encode();
-        let error = read(7, &bytes).unwrap_err();
+        let error = read(9, &bytes).unwrap_err();
         assert!(matches!(&error, StoreError::NotUnderstood { .. }), "{error}");
         assert!(error.to_string().contains(PLACE), "{error}");
     }
@@ -387,26 +443,42 @@ mod tests {
             puts in prop::collection::vec(
                 (any::<u64>(), prop::collection::vec(any::<u8>(), 0..40), ".{0,300}", 0usize..3), 0..4),
             buried: Vec<(u64, u32)>, as_of: u64, next: u64,
+            requests in prop::collection::vec((".{0,9}", prop::collection::vec(any::<u8>(), 0..9)), 0..3),
+            reserved in prop::option::of(any::<u64>()).prop_map(Option::unwrap_or_default),
         ) {
             let buried: Vec<_> =
                 buried.into_iter().map(|(number, passages)| Gone { number, passages }).collect();
             let vectors = [[0.5, -1.0], [f32::MIN_POSITIVE, 3.0e8]];
             let puts: Vec<_> =
                 puts.iter().map(|(number, body, text, n)| put(*number, body, text, &vectors[..*n])).collect();
-            let (kind, bytes) = Batch { base: next, puts: puts.clone(), buried: buried.clone() }.encode();
+            let request = |(id, outcome): &(String, Vec<u8>)| {
+                let (id, outcome) = (id.clone(), outcome.clone());
+                Arc::new(Request { id, step: 3, hash: [9; 16], at: -4, outcome })
+            };
+            let requests: Vec<_> = requests.iter().map(request).collect();
+            let is_plain = requests.is_empty() && reserved == 0;
+            let (kind, bytes) = Batch {
+                base: next, puts: puts.clone(), buried: buried.clone(), requests: requests.clone(), reserved,
+            }.encode();
+            prop_assert_eq!(kind == BATCH, is_plain);
             let Entry::Batch(batch) = read(kind, &bytes).unwrap() else { panic!("it is a batch") };
             prop_assert_eq!((batch.base, &batch.puts, &batch.buried), (next, &puts, &buried));
+            prop_assert_eq!((&batch.requests, batch.reserved), (&requests, reserved));
             for (read, put) in batch.puts.iter().zip(&puts) {
                 prop_assert_eq!(read.text(Path::new(PLACE)).unwrap(), put.text(Path::new(PLACE)).unwrap());
             }
-            let (kind, bytes) = Carried { base: 7, as_of, next, puts: puts.clone(), buried: buried.clone() }.encode();
+            let (kind, bytes) = Carried {
+                base: 7, as_of, next, puts: puts.clone(), buried: buried.clone(), requests: requests.clone(), reserved,
+            }.encode();
+            prop_assert_eq!(kind == CARRIED, is_plain);
             let Entry::Carried(carried) = read(kind, &bytes).unwrap() else { panic!("it is carried") };
             prop_assert_eq!((carried.base, carried.as_of, carried.next), (7, as_of, next));
             prop_assert_eq!((carried.puts, carried.buried), (puts, buried));
+            prop_assert_eq!((carried.requests, carried.reserved), (requests, reserved));
         }
 
         #[test]
-        fn no_bytes_make_it_panic_or_allocate_what_they_promise(kind in 0u8..5, bytes: Vec<u8>) {
+        fn no_bytes_make_it_panic_or_allocate_what_they_promise(kind in 0u8..8, bytes: Vec<u8>) {
             if let Ok(Entry::Batch(Batch { puts, .. }) | Entry::Carried(Carried { puts, .. })) = read(kind, &bytes) {
                 for put in puts {
                     let _ = put.text(Path::new(PLACE));
@@ -417,7 +489,7 @@ mod tests {
         #[test]
         fn an_entry_that_is_cut_short_is_refused(at: prop::sample::Index) {
             let puts = vec![put(3, b"body", "a text", &[[1.0, 2.0]])];
-            let (kind, bytes) = Batch { base: 1, puts, buried: vec![Gone { number: 1, passages: 2 }] }.encode();
+            let (kind, bytes) = Batch { base: 1, puts, buried: vec![Gone { number: 1, passages: 2 }], ..Batch::default() }.encode();
             prop_assert!(read(kind, &bytes[..at.index(bytes.len())]).is_err());
         }
     }

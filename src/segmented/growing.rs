@@ -11,7 +11,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use super::entries::{Gone, Put};
+use super::{
+    entries::{Gone, Put},
+    requests::Request,
+};
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -26,6 +29,8 @@ struct Inner {
     burials: Vec<Gone>,
     /// Documents of segments, or of a part that is just being sealed, that entries of this one buried.
     elsewhere: BTreeMap<u64, u32>,
+    /// Calls that entries of this one did, and steps of calls.
+    requests: Vec<Arc<Request>>,
     bytes: usize,
     /// Sequence of the first entry that is needed to make this anew.
     first: Option<u64>,
@@ -46,12 +51,14 @@ pub(super) enum Change {
 pub(super) struct Content {
     pub(super) puts: Vec<Arc<Put>>,
     pub(super) buried: Vec<Gone>,
+    pub(super) requests: Vec<Arc<Request>>,
 }
 
 impl Inner {
     fn content(&self) -> Content {
         let gone = |(&number, &passages): (&u64, &u32)| Gone { number, passages };
-        Content { puts: self.live(), buried: self.elsewhere.iter().map(gone).collect() }
+        let buried = self.elsewhere.iter().map(gone).collect();
+        Content { puts: self.live(), buried, requests: self.requests.clone() }
     }
 
     fn live(&self) -> Vec<Arc<Put>> {
@@ -101,6 +108,16 @@ impl Growing {
         if inner.elsewhere.insert(gone.number, gone.passages).is_none() {
             inner.bytes += size_of::<Gone>();
         }
+    }
+
+    /// Notes calls that an entry did.
+    pub(super) fn note(&self, requests: &[Arc<Request>]) {
+        if requests.is_empty() {
+            return;
+        }
+        let mut inner = self.write();
+        inner.bytes += requests.iter().map(|request| request.bytes()).sum::<usize>();
+        inner.requests.extend(requests.iter().cloned());
     }
 
     /// Notes the sequence of an entry that was applied.

@@ -67,6 +67,8 @@ pub(crate) struct FolderOptions {
     pub(crate) cache_bytes: usize,
     /// See [`StoreSizes::segment_bytes`].
     pub(crate) segment_bytes: usize,
+    /// See [`StoreSizes::requests_max`].
+    pub(crate) requests_max: usize,
 }
 
 /// Memory and disk that the collections of a folder take besides what they hold.
@@ -78,12 +80,16 @@ pub struct StoreSizes {
     pub segment_bytes: usize,
     /// Bytes of the log above which collections let go of its oldest part. Default 256 MiB.
     pub log_bytes_max: u64,
+    /// Calls with a request id that each collection remembers, in memory of at most 512 bytes times this. Default
+    /// 100,000.
+    pub requests_max: usize,
 }
 
 impl Default for StoreSizes {
     fn default() -> Self {
         let (segment_bytes, log_bytes_max) = (super::SEAL_BYTES, LOG_BYTES_MAX);
-        StoreSizes { cache_bytes: CACHE_BYTES, segment_bytes, log_bytes_max }
+        let requests_max = super::REQUESTS_MAX;
+        StoreSizes { cache_bytes: CACHE_BYTES, segment_bytes, log_bytes_max, requests_max }
     }
 }
 
@@ -103,6 +109,7 @@ impl Default for FolderOptions {
             log_bytes_max: LOG_BYTES_MAX,
             cache_bytes: CACHE_BYTES,
             segment_bytes: super::SEAL_BYTES,
+            requests_max: super::REQUESTS_MAX,
         }
     }
 }
@@ -118,6 +125,7 @@ pub struct FolderLog {
     log: Log,
     bytes_max: u64,
     segment_bytes: usize,
+    requests_max: usize,
     identity: log::Identity,
     collections: Mutex<BTreeMap<u64, Known>>,
     /// Found when it was opened.
@@ -218,11 +226,11 @@ impl FolderLog {
     /// [`StoreError::Corrupt`] if the log is missing and there are collections that need it, or if a file in its place
     /// is of another folder; [`StoreError::NewerFormat`], [`StoreError::DiskFull`], [`StoreError::Io`].
     pub fn of(root: &Path, threads: &Arc<Threads>, sizes: StoreSizes) -> Result<Arc<Self>, StoreError> {
-        let StoreSizes { cache_bytes, segment_bytes, log_bytes_max } = sizes;
+        let StoreSizes { cache_bytes, segment_bytes, log_bytes_max, requests_max } = sizes;
         let file_bytes = (log_bytes_max / FILES_LEAST).clamp(64 << 10, LogOptions::FILE_BYTES) & !0xfff;
         let log =
             LogOptions { file_bytes, reserve_bytes: (file_bytes / 16) & !0xfff, ..LogOptions::default() };
-        let options = FolderOptions { log, log_bytes_max, cache_bytes, segment_bytes };
+        let options = FolderOptions { log, log_bytes_max, cache_bytes, segment_bytes, requests_max };
         files::create_private(root).map_err(|e| StoreError::io(root, e))?;
         Ok(Self::open(&(Arc::new(RealDisk) as _), root, threads, options)?.0)
     }
@@ -334,6 +342,7 @@ impl FolderLog {
             log,
             bytes_max: options.log_bytes_max,
             segment_bytes: options.segment_bytes,
+            requests_max: options.requests_max,
             identity,
             collections: Mutex::new(collections),
             damages: damages.clone(),
@@ -354,6 +363,11 @@ impl FolderLog {
     /// See [`StoreSizes::segment_bytes`].
     pub(crate) fn segment_bytes(&self) -> usize {
         self.segment_bytes
+    }
+
+    /// See [`StoreSizes::requests_max`].
+    pub(super) fn requests_max(&self) -> usize {
+        self.requests_max
     }
 
     /// Where it is kept.
@@ -445,6 +459,21 @@ impl FolderLog {
             self.is_unsynced.store(true, Ordering::SeqCst);
         }
         Ok(synced?)
+    }
+
+    /// Whether something was written without a sync that may not be synced yet.
+    pub(super) fn is_unsynced(&self) -> bool {
+        // Whoever holds the lock took the mark away for a sync that is under way.
+        self.syncing.try_lock().is_err() || self.is_unsynced.load(Ordering::SeqCst)
+    }
+
+    /// Syncs what was written by now and tells `done`; the mark that something was not is left to [`FolderLog::sync`].
+    pub(super) fn sync_and(
+        &self,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let done = move |synced: Result<Sequence, LogError>| done(synced.map(drop).map_err(StoreError::from));
+        Ok(self.log.sync(done)?)
     }
 
     /// Says in the log whose number a number is; the sequence of that entry.

@@ -24,6 +24,7 @@ use super::{
     entries::{Carried, Entry, Gone},
     logs::Ticket,
     manifest::{Manifest, Named},
+    requests,
     sealed::{Merged, Sealed},
     state::{Frozen, Part, Row, Saved},
 };
@@ -148,8 +149,11 @@ impl Store {
             }
             let content = state.growing.begin_carrying();
             let (puts, buried) = (content.puts, content.buried);
+            let requests = shared.remembered(content.requests);
             let base = shared.covered.load(Ordering::SeqCst);
-            let carried = Carried { base, as_of: state.sequence, next: state.next, puts, buried };
+            let reserved = shared.reserved.load(Ordering::SeqCst);
+            let (as_of, next) = (state.sequence, state.next);
+            let carried = Carried { base, as_of, next, puts, buried, requests, reserved };
             (Arc::clone(&state.growing), carried)
         };
         let (kind, payload) = carried.encode();
@@ -377,8 +381,20 @@ impl Shared {
             let state = self.read_state();
             (Arc::clone(&state.parts), state.sequence)
         };
+        let done = self.lock_requests().all();
         // What is put down here was applied before, and must not be lost with the power.
         self.log.sync()?;
+        if let Some(frozen) = frozen
+            && (!done.is_empty() || kept.manifest.requests > 0)
+        {
+            requests::write(
+                &*self.folder.disk,
+                &self.folder.dir,
+                self.folder.identity,
+                frozen.covered,
+                &done,
+            )?;
+        }
         let mut parts = before.to_vec();
         let rows = buried_since(&before)?;
         let new_part = new.map(|sealed| {
@@ -404,6 +420,11 @@ impl Shared {
         if let Some(frozen) = frozen {
             manifest.covered = frozen.covered;
             manifest.next_number = frozen.next;
+            if !done.is_empty() || manifest.requests > 0 {
+                manifest.requests = frozen.covered;
+            }
+            let reserved = self.reserved.load(Ordering::SeqCst);
+            manifest.reserved = if reserved > frozen.next { reserved } else { 0 };
         }
         let in_place: BTreeSet<u32> = manifest.segments.iter().map(|segment| segment.number).collect();
         manifest.removable.extend(gone.iter().map(|part| part.sealed.number()));

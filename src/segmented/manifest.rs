@@ -28,7 +28,11 @@ const BESIDE: &str = "segments.new";
 const MAGIC: [u8; 8] = *b"dfsegmts";
 
 /// Version of the layout that `FORMAT.md` describes.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+
+/// Version that has neither [`Manifest::requests`] nor [`Manifest::reserved`], and is written where both are 0: an
+/// earlier release opens it.
+const PLAIN_VERSION: u16 = 1;
 
 /// Magic, version, two zero bytes, length of the body, identity, CRC32C of the body, CRC32C of all before.
 const HEADER_BYTES: usize = 40;
@@ -57,6 +61,12 @@ pub(super) struct Manifest {
     /// Segments below [`Manifest::next_segment`] that may be removed if they are there: merged into others, or never
     /// finished.
     pub(super) removable: Vec<u32>,
+    /// The file `requests` holds everything that entries up to this sequence say at least; 0: it need not be there.
+    #[serde(skip)]
+    pub(super) requests: u64,
+    /// Document numbers below may have been given to documents that were lost with the power.
+    #[serde(skip)]
+    pub(super) reserved: u64,
 }
 
 /// A segment as the manifest names it.
@@ -92,6 +102,8 @@ impl Manifest {
             next_segment: 1,
             segments: Vec::new(),
             removable: Vec::new(),
+            requests: 0,
+            reserved: 0,
         }
     }
 
@@ -152,36 +164,12 @@ impl Manifest {
         path: &Path,
         damaged: impl Fn(&str) -> StoreError,
     ) -> Result<(Identity, Self), StoreError> {
-        let (header, body) =
-            bytes.split_first_chunk::<HEADER_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
-        if header[..8] != MAGIC {
-            return Err(damaged("it does not begin as a manifest does"));
+        let (version, identity, body) = unframed(bytes, MAGIC, VERSION, path, damaged)?;
+        if version == PLAIN_VERSION {
+            return Ok((identity, decode(body, path, "it")?));
         }
-        let crc =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        if crc32c::crc32c(&header[..36]) != crc(36) {
-            return Err(damaged("its header has a wrong checksum"));
-        }
-        let version = u16::from_le_bytes([header[8], header[9]]);
-        if version > VERSION {
-            return Err(StoreError::NewerFormat {
-                path: path.to_owned(),
-                got: version.into(),
-                supported: VERSION.into(),
-            });
-        }
-        if version != VERSION || header[10..12] != [0, 0] {
-            return Err(damaged("its header has values that no version wrote"));
-        }
-        let mut identity = [0; 16];
-        identity.copy_from_slice(&header[16..32]);
-        if body.len() as u64 != u64::from(crc(12)) {
-            return Err(damaged("it has not the length that its header says"));
-        }
-        if crc32c::crc32c(body) != crc(32) {
-            return Err(damaged("it has a wrong checksum"));
-        }
-        Ok((Identity(identity), decode(body, path, "it")?))
+        let (manifest, requests, reserved): (Manifest, u64, u64) = decode(body, path, "it")?;
+        Ok((identity, Manifest { requests, reserved, ..manifest }))
     }
 
     /// Refuses what nothing of ours writes.
@@ -219,18 +207,10 @@ impl Manifest {
     }
 
     fn encode(&self, identity: Identity) -> Vec<u8> {
-        let body = encode(self);
-        let len = u32::try_from(body.len()).expect("a manifest is far below 4 GiB");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0, 0]);
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(&identity.0);
-        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        bytes
+        match (self.requests, self.reserved) {
+            (0, 0) => framed(MAGIC, PLAIN_VERSION, identity, &encode(self)),
+            more => framed(MAGIC, VERSION, identity, &encode(&(self, more.0, more.1))),
+        }
     }
 
     /// Documents that are not deleted.
@@ -243,6 +223,60 @@ impl Manifest {
     pub(super) fn passages(&self) -> u64 {
         self.segments.iter().map(|segment| segment.live_passages).sum()
     }
+}
+
+/// The bytes of a file: header and body.
+pub(super) fn framed(magic: [u8; 8], version: u16, identity: Identity, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len()).expect("such a file is far below 4 GiB");
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    bytes.extend_from_slice(&magic);
+    bytes.extend_from_slice(&version.to_le_bytes());
+    bytes.extend_from_slice(&[0, 0]);
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(&identity.0);
+    bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Version, identity and body of a file that [`framed`] made, with a version up to `newest`.
+///
+/// # Errors
+/// What `damaged` makes of the reason; [`StoreError::NewerFormat`].
+pub(super) fn unframed<'a>(
+    bytes: &'a [u8],
+    magic: [u8; 8],
+    newest: u16,
+    path: &Path,
+    damaged: impl Fn(&str) -> StoreError,
+) -> Result<(u16, Identity, &'a [u8]), StoreError> {
+    let (header, body) =
+        bytes.split_first_chunk::<HEADER_BYTES>().ok_or_else(|| damaged("it is cut short"))?;
+    if header[..8] != magic {
+        return Err(damaged("it does not begin as such a file does"));
+    }
+    let crc = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    if crc32c::crc32c(&header[..36]) != crc(36) {
+        return Err(damaged("its header has a wrong checksum"));
+    }
+    let version = u16::from_le_bytes([header[8], header[9]]);
+    if version > newest {
+        let (got, supported) = (version.into(), newest.into());
+        return Err(StoreError::NewerFormat { path: path.to_owned(), got, supported });
+    }
+    if version == 0 || header[10..12] != [0, 0] {
+        return Err(damaged("its header has values that no version wrote"));
+    }
+    let mut identity = [0; 16];
+    identity.copy_from_slice(&header[16..32]);
+    if body.len() as u64 != u64::from(crc(12)) {
+        return Err(damaged("it has not the length that its header says"));
+    }
+    if crc32c::crc32c(body) != crc(32) {
+        return Err(damaged("it has a wrong checksum"));
+    }
+    Ok((version, Identity(identity), body))
 }
 
 /// Puts a whole file in place of `path`, durably, by way of `beside`.
@@ -299,6 +333,8 @@ mod tests {
             next_segment: 12,
             segments: vec![named(9, 0, 20), named(3, 21, 49)],
             removable: vec![4, 11],
+            requests: 0,
+            reserved: 0,
         }
     }
 
@@ -311,9 +347,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), None);
         std::fs::write(dir.path().join(BESIDE), "the remains of a write that was cut off").unwrap();
-        for manifest in [Manifest::new([3; 16], 3, 5), manifest()] {
+        let more = Manifest { requests: 70, reserved: 1 << 40, ..manifest() };
+        for (manifest, version) in [(Manifest::new([3; 16], 3, 5), 1), (more, 2), (manifest(), 1)] {
             manifest.write(&RealDisk, dir.path(), IDENTITY).unwrap();
             assert_eq!(read(dir.path()).unwrap().unwrap(), manifest);
+            // One that an earlier release understands is written for it.
+            assert_eq!(std::fs::read(Manifest::path(dir.path())).unwrap()[8], version);
         }
         assert_eq!((manifest().documents(), manifest().passages()), (46, 16));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -350,12 +389,12 @@ mod tests {
         let error = read(dir.path()).unwrap_err();
         assert!(matches!(error, StoreError::OtherCollection { .. }), "{error}");
         let mut bytes = manifest().encode(IDENTITY);
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32c::crc32c(&bytes[..36]).to_le_bytes();
         bytes[36..40].copy_from_slice(&crc);
         std::fs::write(Manifest::path(dir.path()), bytes).unwrap();
         let error = read(dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::NewerFormat { got: 2, supported: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerFormat { got: 3, supported: 2, .. }), "{error}");
     }
 
     #[test]

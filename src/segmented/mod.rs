@@ -25,6 +25,7 @@
 //! | `manifest.rs` | the file that says which segments there are |
 //! | `backup.rs` | a copy as of one moment, and a collection made of one |
 //! | `maintain.rs` | sealing, merging, carrying forward |
+//! | `requests.rs` | calls that were done, by their ids |
 //! | `remains.rs` | what a kill left in the folder |
 //! | `take_over.rs` | a store of sled becomes one of segments |
 //! | `logs.rs` | the log of a folder, and who is in it |
@@ -58,6 +59,7 @@ pub(crate) mod maintain;
 pub(crate) mod manifest;
 mod remains;
 pub(crate) mod repair;
+pub(crate) mod requests;
 mod sealed;
 mod state;
 pub(crate) mod take_over;
@@ -73,6 +75,8 @@ pub use logs::StoreSizes;
 use logs::{Left, Parked, Ticket};
 pub(crate) use maintain::Tidied;
 use manifest::Manifest;
+use requests::Requests;
+pub(crate) use requests::{REQUESTS_MAX, Request};
 pub(crate) use sealed::SPACE;
 use sealed::{Folder, Sealed};
 use state::State;
@@ -97,6 +101,9 @@ pub(crate) const CARRY_BYTES: usize = 1 << 20;
 
 /// Default of [`Options::segments_max`].
 pub(crate) const SEGMENTS_MAX: usize = 10;
+
+/// How many document numbers are reserved at a time for batches that are not synced; an opening begins after them.
+const RESERVED_NUMBERS: u64 = 1 << 20;
 
 /// Documents are refused while this many times [`Options::seal_bytes`] wait to be sealed.
 const UNSEALED_MAX: usize = 4;
@@ -176,9 +183,14 @@ impl StoreBatch {
         self.batch.buried.push(Gone { number, passages });
     }
 
+    /// Says that these changes are what a call did, which is remembered with them.
+    pub(crate) fn note(&mut self, request: Request) {
+        self.batch.requests.push(Arc::new(request));
+    }
+
     /// Whether there is nothing to commit.
     pub(crate) fn is_empty(&self) -> bool {
-        self.batch.puts.is_empty() && self.batch.buried.is_empty()
+        self.batch.puts.is_empty() && self.batch.buried.is_empty() && self.batch.requests.is_empty()
     }
 }
 
@@ -208,7 +220,11 @@ struct Shared {
     folder: Folder,
     options: Options,
     state: RwLock<State>,
+    /// Calls that were done. Taken after `state` where both are.
+    requests: Mutex<Requests>,
     submitting: Mutex<Submitting>,
+    /// Document numbers below may be given out by batches that are not synced: that they may is on the device.
+    reserved: AtomicU64,
     /// Told when no batch waits to be answered.
     answered: Condvar,
     kept: Mutex<Kept>,
@@ -337,6 +353,8 @@ impl Store {
         let covered = manifest.covered;
         let state = State::new(parts, covered, manifest.next_number);
         Arc::new(Shared {
+            requests: Mutex::new(Requests::new(log.requests_max())),
+            reserved: AtomicU64::new(manifest.reserved),
             log,
             folder,
             options,
@@ -384,13 +402,20 @@ impl Store {
             return Err(StoreError::corrupt(&Manifest::path(dir), reason.to_owned()));
         }
         let found = remains::find(&folder, &manifest)?;
+        let done = requests::read(&*folder.disk, dir, identity, manifest.requests)?;
         let mut parts = Vec::with_capacity(manifest.segments.len());
         for named in &manifest.segments {
             parts.push(Sealed::open(&folder, named, found.deletions_of(named.number))?);
         }
         let shared = Self::start(Arc::clone(log), folder, options, manifest, parts);
-        shared.replay()?;
+        shared.remember(&done);
+        let was_closed = shared.replay()?;
         found.check_later(&shared.folder, shared.read_state().next)?;
+        if !was_closed {
+            // Numbers of documents that the power may have taken were given out.
+            let mut state = shared.write_state();
+            state.next = state.next.max(shared.reserved.load(Ordering::SeqCst));
+        }
         // After a failed sync it can be read still, and the next start removes them.
         if shared.log.failed().is_none() {
             found.remove(&shared.folder)?;
@@ -457,6 +482,11 @@ impl Store {
     /// The lowest document number never given out.
     pub(crate) fn next_number(&self) -> u64 {
         self.0.read_state().next
+    }
+
+    /// What came of the call of this id, if it was done and is remembered at the time `now`, in microseconds since 1970.
+    pub(crate) fn done(&self, id: &str, now: i64) -> Option<Arc<Request>> {
+        self.0.lock_requests().get(id, now)
     }
 
     /// Vectors of all documents that are not buried.
@@ -538,6 +568,13 @@ impl Store {
             return Err(shared.invalid(reason));
         }
         let next = shared.check(&batch, submitting.next)?;
+        let mut durability = durability;
+        let gives_numbers = !batch.puts.is_empty();
+        if durability == Durability::Process && gives_numbers && next > shared.reserved.load(Ordering::SeqCst)
+        {
+            // The numbers that it and those after it give out may be lost with the power, and must not come again.
+            (durability, batch.reserved) = (Durability::Power, next.saturating_add(RESERVED_NUMBERS));
+        }
         let (kind, payload) = batch.encode();
         let frees_room = batch.puts.is_empty();
         let entry = Entry::Batch(batch);
@@ -625,6 +662,23 @@ impl Store {
         Ok(snapshot)
     }
 
+    /// Whether something that can be read may not be on the device yet.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.0.log.is_unsynced()
+    }
+
+    /// [`Store::sync`], without waiting: `done` is told when it is done, by the thread that writes the log.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; `done` is not called then.
+    pub(crate) fn sync_and(
+        &self,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.0.check_open()?;
+        self.0.log.sync_and(done)
+    }
+
     /// Makes durable all that can be read, also what was written for [`Durability::Process`]. Whoever saves what was made of
     /// it calls this before.
     ///
@@ -674,15 +728,37 @@ impl Shared {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, requests: &[Arc<Request>]) {
+        if !requests.is_empty() {
+            let mut known = self.lock_requests();
+            requests.iter().for_each(|request| known.insert(request));
+        }
+    }
+
+    /// Those that are remembered still.
+    fn remembered(&self, mut requests: Vec<Arc<Request>>) -> Vec<Arc<Request>> {
+        if !requests.is_empty() {
+            let known = self.lock_requests();
+            requests.retain(|request| known.has(request));
+        }
+        requests
+    }
+
     fn lock_submitting(&self) -> MutexGuard<'_, Submitting> {
         self.submitting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what the log says after the manifest.
-    fn replay(&self) -> Result<(), StoreError> {
+    /// Reads what the log says after the manifest. Whether this process had it open before and closed it.
+    fn replay(&self) -> Result<bool, StoreError> {
         let Folder { identity, dimension, .. } = self.folder;
         let covered = self.lock_kept().manifest.covered;
-        match self.log.left(identity, covered)? {
+        let left = self.log.left(identity, covered)?;
+        let was_closed = matches!(left, Left::Parked(_));
+        match left {
             Left::Entries(entries) => {
                 for read in entries {
                     let read = read?;
@@ -697,6 +773,7 @@ impl Shared {
                 }
             }
             Left::Parked(Parked { carried, sequence, needed }) => {
+                self.reserved.fetch_max(carried.reserved, Ordering::SeqCst);
                 if needed.is_some() {
                     self.apply(sequence, &Entry::Carried(carried));
                 }
@@ -708,7 +785,7 @@ impl Shared {
         // A segment that cannot be read.
         match self.failed.get() {
             Some(reason) => Err(StoreError::corrupt(&self.folder.dir, reason.clone())),
-            None => Ok(()),
+            None => Ok(was_closed),
         }
     }
 
@@ -725,14 +802,18 @@ impl Shared {
         let _sealing = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.read_state();
-        let (mut puts, mut buried) = (Vec::new(), Vec::new());
+        let (mut puts, mut buried, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         for part in state.frozen.iter().map(|frozen| &frozen.part).chain([&state.growing]) {
             let mut content = part.content();
             puts.append(&mut content.puts);
             buried.append(&mut content.buried);
+            requests.append(&mut content.requests);
         }
+        let requests = self.remembered(requests);
         let base = self.covered.load(Ordering::SeqCst);
-        let carried = Carried { base, as_of: state.sequence, next: state.next, puts, buried };
+        let reserved = self.reserved.load(Ordering::SeqCst);
+        let (as_of, next) = (state.sequence, state.next);
+        let carried = Carried { base, as_of, next, puts, buried, requests, reserved };
         self.log
             .park(self.folder.identity, Parked { carried, sequence: state.sequence, needed: state.needed() });
     }
@@ -827,6 +908,11 @@ impl Shared {
             let mut state = self.write_state();
             if state.generation == generation {
                 state.apply(sequence, entry, &located);
+                drop(state);
+                let (Entry::Batch(Batch { requests, reserved, .. })
+                | Entry::Carried(Carried { requests, reserved, .. })) = entry;
+                self.remember(requests);
+                self.reserved.fetch_max(*reserved, Ordering::SeqCst);
                 return;
             }
         }

@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     Head, IdHash, Living,
-    entries::{Carried, Entry, Gone, Put},
+    entries::{Batch, Carried, Entry, Gone, Put},
     growing::{Change, Growing},
     sealed::Sealed,
 };
@@ -190,13 +190,14 @@ impl State {
 
     /// Applies an entry. `located` are the rows of what it buries, as far as [`Snapshot::locate`] found any.
     pub(super) fn apply(&mut self, sequence: u64, entry: &Entry, located: &[Option<Located>]) {
-        let (puts, buried) = match entry {
-            Entry::Batch(batch) => (&batch.puts, &batch.buried),
-            Entry::Carried(Carried { next, puts, buried, .. }) => {
+        let (puts, buried, requests) = match entry {
+            Entry::Batch(Batch { puts, buried, requests, .. }) => (puts, buried, requests),
+            Entry::Carried(Carried { next, puts, buried, requests, .. }) => {
                 self.next = self.next.max(*next);
-                (puts, buried)
+                (puts, buried, requests)
             }
         };
+        self.growing.note(requests);
         for put in puts {
             self.put(put);
         }

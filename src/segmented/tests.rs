@@ -22,6 +22,7 @@ mod backups;
 mod damage;
 mod losses;
 mod mixed;
+mod requests;
 mod taking_over;
 
 const DIMENSION: u32 = 3;
@@ -172,7 +173,7 @@ fn space(dimension: u32) -> Space {
 /// Small, so that a few batches fill a file.
 fn folder_options() -> logs::FolderOptions {
     let log = LogOptions { file_bytes: 64 << 10, reserve_bytes: 8 << 10, ..LogOptions::default() };
-    logs::FolderOptions { log, log_bytes_max: 0, cache_bytes: 1 << 20, segment_bytes: SEAL_BYTES }
+    logs::FolderOptions { log, log_bytes_max: 0, cache_bytes: 1 << 20, ..logs::FolderOptions::default() }
 }
 
 /// A data folder with collections in it, and a process that has it.

@@ -127,6 +127,13 @@ impl Documents for Grpc {
         self.answer(request, documents::set_payload).await
     }
 
+    async fn unset_payload(
+        &self,
+        request: Request<proto::UnsetPayloadRequest>,
+    ) -> Answer<proto::SetPayloadResponse> {
+        self.answer(request, documents::unset_payload).await
+    }
+
     async fn get(&self, request: Request<proto::GetDocumentsRequest>) -> Answer<proto::GetDocumentsResponse> {
         self.answer(request, documents::get).await
     }

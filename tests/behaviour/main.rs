@@ -18,6 +18,7 @@ mod health;
 mod ingest;
 mod limits;
 mod memory;
+mod once;
 mod restart;
 mod search;
 mod streams;

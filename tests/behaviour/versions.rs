@@ -270,8 +270,13 @@ async fn a_version_or_a_mode_that_makes_no_sense_is_refused_by_name() {
         };
         check(set(&mut server, change).await.unwrap_err(), field, &[word]);
         let collection = "c".into();
-        let delete =
-            proto::DeleteDocumentsRequest { collection, ids, filter, expected_versions, durability: 0 };
+        let delete = proto::DeleteDocumentsRequest {
+            collection,
+            ids,
+            filter,
+            expected_versions,
+            ..Default::default()
+        };
         check(server.documents.delete(delete).await.unwrap_err(), field, &[word]);
     }
     let unknown =

@@ -19,7 +19,7 @@ use crate::{
     encoder::{Embedding, Encoder, TextKind},
     engine::{
         Ask, Backup, BackupCollection, CollectionInfo, Condition, Document, DocumentOutcome, EngineError,
-        NewCollection, NewIndex, PayloadChange, PayloadCounts, Restored, SearchAnswer, SearchQuery, Target,
+        NewCollection, NewIndex, PayloadChange, PayloadCounts, RequestId, Restored, SearchAnswer, SearchQuery, Target,
         WriteStatus,
     },
     error::{Fault, with_sources},
@@ -228,6 +228,17 @@ pub(crate) fn durability_from(durability: i32) -> Result<Durability, ApiError> {
     })
 }
 
+/// The id of a request, if it has one.
+///
+/// # Errors
+/// Those of [`RequestId::new`].
+pub(crate) fn request_id_from(id: &str) -> Result<Option<RequestId>, ApiError> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(RequestId::new(id)?))
+}
+
 /// How durable they are, as it goes out.
 pub(crate) fn durability_to(durability: Durability) -> i32 {
     match durability {
@@ -323,6 +334,20 @@ pub(crate) fn payload_change_from(
         Ok((field, value))
     });
     Ok(PayloadChange { set: set.collect::<Result<_, ApiError>>()?, remove, replace })
+}
+
+/// The fields that are to go.
+///
+/// # Errors
+/// [`ApiError::Field`].
+pub(crate) fn unset_from(fields: Vec<String>, all: bool) -> Result<PayloadChange, ApiError> {
+    match (fields.is_empty(), all) {
+        (true, false) => {
+            Err(ApiError::field("fields", "say which fields are to go: give fields, or set all"))
+        }
+        (false, true) => Err(ApiError::field("fields", "all removes every field; leave fields out, or all")),
+        (_, all) => Ok(PayloadChange { remove: fields, replace: all, ..PayloadChange::default() }),
+    }
 }
 
 /// What became of the documents that a filter matched.

@@ -119,8 +119,15 @@ impl<'a> Pump<'a> {
                 // A closed channel means a broken stream, which `answers` is about to tell.
                 let mode = self.mode.to_wire().into();
                 let durability = self.durability.to_wire().into();
-                let _ =
-                    requests.try_send(IngestRequest { collection, sequence, documents, mode, durability });
+                let request = IngestRequest {
+                    collection,
+                    sequence,
+                    documents,
+                    mode,
+                    durability,
+                    ..IngestRequest::default()
+                };
+                let _ = requests.try_send(request);
                 self.in_flight.insert(sequence, Sent { marks, bytes, read, at: Instant::now() });
             }
             tokio::select! {

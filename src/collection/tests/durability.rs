@@ -104,6 +104,34 @@ fn write_for_process(collection: &Collection, point: Point) {
     answer.recv().unwrap().unwrap();
 }
 
+/// The first write of the kind is synced: it reserves the numbers of those that are not.
+fn reserve_numbers(collection: &Collection) {
+    write_for_process(collection, point("first", 1, 1, &mut Random(1)));
+}
+
+#[test]
+fn a_write_for_the_power_that_finds_it_so_already_waits_until_it_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let collection = create_that_syncs_only_when_asked(&disk, &place(&dir), Points::default());
+    reserve_numbers(&collection);
+    let a = point("a", 1, 2, &mut Random(26));
+    write_for_process(&collection, a.clone());
+    let syncs = || disk.0.syncs.load(Ordering::SeqCst);
+    let before = syncs();
+    // One that asks for no more finds nothing to wait for.
+    write_for_process(&collection, a.clone());
+    assert_eq!(syncs(), before);
+    assert_eq!(outcomes(&collection, vec![upsert(a)]), [Outcome::Unchanged]);
+    let after = syncs();
+    assert!(after > before, "it was answered without a sync");
+    assert_eq!(outcomes(&collection, vec![Write::Delete(id("none"))]), [Outcome::NotFound]);
+    write_for_process(&collection, point("b", 1, 2, &mut Random(27)));
+    disk.0.sync_fails.store(true, Ordering::SeqCst);
+    let error = collection.write(vec![Write::Delete(id("none"))]).unwrap_err();
+    assert!(matches!(error, CollectionError::ReadOnly { .. }), "{error}");
+}
+
 /// A graph of writes that the power took would be proof that the log is damaged, and the collection would be refused.
 #[test]
 fn a_graph_is_saved_only_when_what_it_knows_is_synced() {
@@ -120,6 +148,7 @@ fn a_graph_is_saved_only_when_what_it_knows_is_synced() {
         })))
     };
     let collection = create_that_syncs_only_when_asked(&FaultyDisk::default(), &place, points);
+    reserve_numbers(&collection);
     write_for_process(&collection, point("a", 1, 5, &mut Random(24)));
     collection.wait_indexed();
     seen.lock().unwrap().clear();
@@ -134,13 +163,14 @@ fn a_close_that_cannot_sync_says_so_and_saves_no_graph() {
     let place = place(&dir);
     let disk = FaultyDisk::default();
     let collection = create_that_syncs_only_when_asked(&disk, &place, Points::default());
+    reserve_numbers(&collection);
     write_for_process(&collection, point("a", 1, 5, &mut Random(25)));
     collection.wait_indexed();
     disk.0.sync_fails.store(true, Ordering::SeqCst);
     collection.close().unwrap_err();
     assert!(!place.join("index").exists());
     drop(collection);
-    assert_eq!(names(&open(&place, IndexKind::HnswRs)).len(), 1, "the process ended, and the power did not");
+    assert_eq!(names(&open(&place, IndexKind::HnswRs)).len(), 2, "the process ended, and the power did not");
 }
 
 #[test]

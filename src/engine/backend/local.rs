@@ -13,7 +13,7 @@ use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
     budget::Room,
     collection::{
-        Collection, CollectionError, CollectionStats, Durability, PAGE_BYTES, Page, Reads, SearchQuery,
+        Collection, CollectionError, CollectionStats, DoneBefore, PAGE_BYTES, Page, Reads, SearchQuery,
         SearchTrace, Write, WriteDone, WriteOptions, Written,
         point::{Hit, Revision, StoredPoint, Versioned},
     },
@@ -107,14 +107,12 @@ impl Backend for Local {
         Box::pin(async { Ok(self.collection().await?.identity().0) })
     }
 
-    fn write(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>> {
-        let options = WriteOptions { each: false, durability };
+    fn write_with(&self, writes: Vec<Write>, options: WriteOptions) -> Answer<'_, Vec<Written>> {
         Box::pin(self.submit(move |collection, done| collection.submit_with(writes, options, done)))
     }
 
-    fn write_each(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>> {
-        let options = WriteOptions { each: true, durability };
-        Box::pin(self.submit(move |collection, done| collection.submit_with(writes, options, done)))
+    fn done_before(&self, id: String, hash: [u8; 16]) -> Answer<'_, Option<Arc<DoneBefore>>> {
+        Box::pin(self.read(move |collection, _| Ok(collection.done_before(&id, hash)?)))
     }
 
     fn search(

@@ -20,7 +20,8 @@ use super::error::Result;
 use crate::{
     budget::Room,
     collection::{
-        CollectionStats, Durability, Page, Reads, SearchQuery, SearchTrace, Write, Written,
+        CollectionStats, DoneBefore, Durability, Page, Reads, SearchQuery, SearchTrace, Write, WriteOptions,
+        Written,
         point::{Hit, Revision, StoredPoint, Versioned},
     },
     index::columns::FieldsRequest,
@@ -77,19 +78,33 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     fn identity(&self) -> Answer<'_, [u8; 16]>;
 
     /// Inserts, replaces and deletes documents, each id once; an outcome for each, in order. All of a call or nothing,
-    /// answered when durable as asked. An upsert of what is stored already, by its content hash, changes nothing. Conditions are
-    /// looked at when the write is done, so that nobody changes a document between the look and the write.
+    /// unless `options` say otherwise, answered when durable as asked; without writes, when what was written before is.
+    /// An upsert of what is stored already, by its content hash, changes nothing. Conditions are looked at when the write
+    /// is done, so that nobody changes a document between the look and the write. A call that is done once is remembered
+    /// with its changes, and also without any.
     ///
     /// # Errors
-    /// Those of [`crate::collection::Condition::check`]; `CollectionError::DuplicateId`; what the store says.
-    fn write(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>>;
+    /// Those of [`crate::collection::Condition::check`]; `CollectionError::DuplicateId`; `CollectionError::DoneBefore`
+    /// and `CollectionError::OtherRequest`; what the store says.
+    fn write_with(&self, writes: Vec<Write>, options: WriteOptions) -> Answer<'_, Vec<Written>>;
 
-    /// [`Backend::write`], but a write whose condition does not hold is left out and answered with
+    /// [`Backend::write_with`], all or nothing.
+    fn write(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>> {
+        self.write_with(writes, WriteOptions { durability, ..WriteOptions::default() })
+    }
+
+    /// For tests: [`Backend::write_with`], but a write whose condition does not hold is left out and answered with
     /// `Outcome::Refused`; the others are done.
+    #[cfg(test)]
+    fn write_each(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>> {
+        self.write_with(writes, WriteOptions { each: true, durability, ..WriteOptions::default() })
+    }
+
+    /// What a call with an id did that was done before; `None` if it was not, or is not remembered.
     ///
     /// # Errors
-    /// `CollectionError::DuplicateId`; what the store says. Nothing is done then.
-    fn write_each(&self, writes: Vec<Write>, durability: Durability) -> Answer<'_, Vec<Written>>;
+    /// `CollectionError::OtherRequest` if the id was used for another call.
+    fn done_before(&self, id: String, hash: [u8; 16]) -> Answer<'_, Option<Arc<DoneBefore>>>;
 
     /// The best documents or passages, best first, and how they were found. `encoded` is the vector of the query's
     /// text, if it is a text. Hits take their place in the room of `reads`, which is one for all searches of a request.

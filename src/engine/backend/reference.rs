@@ -13,8 +13,8 @@ use super::{Answer, Backend, Kept, KnownFields, PageQuery};
 use crate::{
     budget::Room,
     collection::{
-        Ask, CollectionError, CollectionStats, Condition, Durability, Outcome, Page, Reads, SearchQuery,
-        SearchTrace, Source, Write, Written,
+        Ask, CollectionError, CollectionStats, Condition, DoneBefore, Once, Outcome, Page, Reads,
+        SearchQuery, SearchTrace, Source, Write, WriteOptions, Written,
         point::{Hit, Point, Revision, StoredPoint, Versioned},
     },
     engine::{EngineError, error::Result},
@@ -32,6 +32,8 @@ pub(super) struct Reference {
     identity: [u8; 16],
     points: Mutex<BTreeMap<PointId, Point>>,
     versions: Mutex<Versions>,
+    /// What was asked and done, by request id. Taken after `points`.
+    requests: Mutex<BTreeMap<String, ([u8; 16], Arc<DoneBefore>)>>,
 }
 
 /// Taken after `points`.
@@ -43,7 +45,8 @@ struct Versions {
 
 impl Reference {
     pub(super) fn new(dim: Dim, metric: Metric, identity: [u8; 16]) -> Self {
-        Reference { dim, metric, identity, points: Mutex::default(), versions: Mutex::default() }
+        let (points, versions, requests) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Reference { dim, metric, identity, points, versions, requests }
     }
 
     /// The answer of `f`, on the first poll.
@@ -186,12 +189,34 @@ impl Backend for Reference {
         Box::pin(async { Ok(self.identity) })
     }
 
-    fn write(&self, writes: Vec<Write>, _: Durability) -> Answer<'_, Vec<Written>> {
-        self.answer(|points| self.change(points, writes, false))
+    fn write_with(&self, writes: Vec<Write>, options: WriteOptions) -> Answer<'_, Vec<Written>> {
+        self.answer(move |points| {
+            let WriteOptions { each, once, .. } = options;
+            let mut requests = self.requests.lock().unwrap();
+            if let Some(once) = &once
+                && let Some((hash, done)) = requests.get(&once.id)
+            {
+                if *hash != once.hash {
+                    return Err(CollectionError::OtherRequest { id: once.id.clone() }.into());
+                }
+                if done.step >= once.step {
+                    return Err(CollectionError::DoneBefore { done: Arc::clone(done) }.into());
+                }
+            }
+            let written = self.change(points, writes, each)?;
+            if let Some(Once { id, step, hash, note }) = once {
+                let done = DoneBefore { step, note, written: written.clone() };
+                requests.insert(id, (hash, Arc::new(done)));
+            }
+            Ok(written)
+        })
     }
 
-    fn write_each(&self, writes: Vec<Write>, _: Durability) -> Answer<'_, Vec<Written>> {
-        self.answer(|points| self.change(points, writes, true))
+    fn done_before(&self, id: String, hash: [u8; 16]) -> Answer<'_, Option<Arc<DoneBefore>>> {
+        self.answer(move |_| match self.requests.lock().unwrap().get(&id) {
+            Some((known, _)) if *known != hash => Err(CollectionError::OtherRequest { id }.into()),
+            known => Ok(known.map(|(_, done)| Arc::clone(done))),
+        })
     }
 
     fn search(

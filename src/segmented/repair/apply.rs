@@ -11,6 +11,7 @@ use crate::{
     segmented::{
         entries::Put,
         manifest::{Manifest, Named},
+        requests::{self, REQUESTS_MAX, Requests},
         sealed::Sealed,
         state::{Part, Saved},
         verify::{LogSeen, system},
@@ -74,6 +75,9 @@ impl Plan<'_> {
                 }
             }
         }
+        let mut known = Requests::new(REQUESTS_MAX);
+        examined.requests.iter().for_each(|request| known.insert(request));
+        let done = known.all();
         let last = segments.last().map_or(0, |named| named.last + 1);
         let mut removable: BTreeSet<u32> =
             manifest.map(|m| m.removable.into_iter().collect()).unwrap_or_default();
@@ -93,7 +97,15 @@ impl Plan<'_> {
             next_segment,
             segments,
             removable: removable.into_iter().collect(),
+            requests: if done.is_empty() { 0 } else { covered },
+            reserved: examined.reserved,
         };
+        let file = requests::path(dir);
+        if !done.is_empty() {
+            requests::write(&*folder.disk, dir, folder.identity, covered, &done)?;
+        } else if damaged.contains_key(&file) {
+            keep.away(&file)?;
+        }
         manifest.write(&*folder.disk, dir, folder.identity)?;
         tracing::info!(dir = %dir.display(), documents = manifest.documents(), "a collection was repaired");
         for number in goes.iter().filter_map(|number| u32::try_from(*number).ok()) {

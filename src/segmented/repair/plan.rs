@@ -15,6 +15,7 @@ use crate::{
         entries::Put,
         logs::id_of,
         manifest::Manifest,
+        requests,
         state::{Part, Row},
         verify::{self, Examined, Grown, Known, LogSeen, Piece, Replay, State, system, twice},
     },
@@ -220,6 +221,11 @@ impl<'a> Plan<'a> {
             let what = "which segments there are: it is made again of the segments that are there; documents that were deleted and merged away may come back".to_owned();
             self.loses(&Manifest::path(&dir), what, None, Vec::new());
         }
+        let file = requests::path(&dir);
+        if self.examined.faults.iter().any(|fault| fault.file == file) {
+            let what = "which calls with a request id were done, as far as the log has let go of them: one that is sent again is done again";
+            self.loses(&file, what.to_owned(), Some(0), Vec::new());
+        }
         for number in self.examined.unreadable.clone() {
             let what = format!(
                 "segment {number}: nothing of it can be read, and which documents it had, nobody can tell"
@@ -352,6 +358,8 @@ impl<'a> Plan<'a> {
     fn name_damaged(&mut self, disk: &Arc<dyn Disk>) -> Result<(), StoreError> {
         let dir = &self.examined.known.dir;
         let mut files = vec![Manifest::path(dir)];
+        let requests = requests::path(dir);
+        files.extend(self.examined.faults.iter().any(|fault| fault.file == requests).then_some(requests));
         for number in self.goes.iter().chain(&self.examined.left_out) {
             let segment = dir.join(format!("{number:010}"));
             files.extend(files_in(&**disk, &segment)?);

@@ -19,7 +19,7 @@ fn open_other(world: &World) -> Result<Store, StoreError> {
     Store::open(&world.try_log()?, &other_dir(world), OTHER, space(DIMENSION), OPTIONS)
 }
 
-fn forgetful(seed: u64) -> (ForgetfulDisk, World) {
+pub(super) fn forgetful(seed: u64) -> (ForgetfulDisk, World) {
     let disk = ForgetfulDisk::new(seed);
     let world = world_on(&disk);
     disk.create_dir(&world.root).unwrap();
@@ -27,7 +27,7 @@ fn forgetful(seed: u64) -> (ForgetfulDisk, World) {
     (disk, world)
 }
 
-fn world_on(disk: &ForgetfulDisk) -> World {
+pub(super) fn world_on(disk: &ForgetfulDisk) -> World {
     World::new(Arc::new(disk.clone()), Path::new("/data"))
 }
 

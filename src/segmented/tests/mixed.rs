@@ -294,6 +294,8 @@ impl Gate {
 }
 
 fn write_unsynced(store: &Store, document: u64) {
+    // As if an earlier write had reserved numbers, which is synced.
+    store.0.reserved.fetch_max(1 << 20, Ordering::SeqCst);
     let (told, answer) = mpsc::channel();
     let build = |next| {
         let mut batch = StoreBatch::default();

@@ -10,6 +10,7 @@ use crate::{
     segment::{self, BlockCache, Deleted, Found, Name, Row, Salvage, Segment, SegmentError},
     segmented::{
         manifest::{Manifest, Named},
+        requests::{self, Request},
         sealed::{Folder, Sealed},
         state::Part,
     },
@@ -66,6 +67,10 @@ pub(in crate::segmented) struct Examined<'a> {
     /// Of these, segments of which nothing can be read.
     pub(in crate::segmented) unreadable: Vec<u64>,
     pub(in crate::segmented) found: Found,
+    /// Calls that were done, as far as they can be read.
+    pub(in crate::segmented) requests: Vec<Arc<Request>>,
+    /// Document numbers below may have been given out, though nothing that is left says so.
+    pub(in crate::segmented) reserved: u64,
     pub(in crate::segmented) faults: Vec<Fault>,
     pub(in crate::segmented) notes: Vec<String>,
 }
@@ -91,6 +96,8 @@ impl<'a> Examined<'a> {
             left_out: Vec::new(),
             unreadable: Vec::new(),
             found: segment::list(&**disk, &known.dir)?,
+            requests: Vec::new(),
+            reserved: 0,
             faults: Vec::new(),
             notes: Vec::new(),
         };
@@ -102,6 +109,7 @@ impl<'a> Examined<'a> {
         let (dir, space) = (&known.dir, known.space.clone());
         examined.folder = Some(Folder::new(disk, &examined.cache, dir, identity, space));
         examined.read_pieces()?;
+        examined.read_requests(identity)?;
         let covered = examined.covered();
         for damage in log.damages_of(identity, covered) {
             examined.faults.push(Fault::repairable(
@@ -115,6 +123,31 @@ impl<'a> Examined<'a> {
             examined.faults.push(Fault::repairable(&log.dir, None, reason));
         }
         Ok(examined)
+    }
+
+    /// Reads which calls were done.
+    fn read_requests(&mut self, identity: Identity) -> Result<(), StoreError> {
+        let least = self.manifest.as_ref().map_or(0, |manifest| manifest.requests);
+        self.reserved = self.manifest.as_ref().map_or(0, |manifest| manifest.reserved);
+        let path = requests::path(&self.known.dir);
+        match requests::read(&*self.disk, &self.known.dir, identity, least) {
+            Ok(done) => self.requests = done,
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::OtherCollection { .. })) => {
+                let reason = match &error {
+                    StoreError::Corrupt { reason, .. } => reason.clone(),
+                    error => error.to_string(),
+                };
+                let reason = reason.split("; ").next().unwrap_or(&reason).to_owned();
+                self.faults.push(Fault::repairable(&path, None, reason));
+            }
+            Err(error @ StoreError::NewerFormat { .. }) => self.faults.push(Fault::newer(&path, &error)),
+            Err(StoreError::Io { source, .. }) => {
+                self.check_stop()?;
+                self.faults.push(Fault::repairable(&path, None, format!("it cannot be read: {source}")));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Whether it is known which collection it is, and that it may be read as one.

@@ -106,8 +106,14 @@ impl Examined<'_> {
                 continue;
             }
             let (puts, buried) = match entry {
-                Entry::Batch(batch) => (batch.puts, batch.buried),
-                Entry::Carried(Carried { next, puts, buried, .. }) => {
+                Entry::Batch(Batch { puts, buried, mut requests, reserved, .. }) => {
+                    self.requests.append(&mut requests);
+                    self.reserved = self.reserved.max(reserved);
+                    (puts, buried)
+                }
+                Entry::Carried(Carried { next, puts, buried, mut requests, reserved, .. }) => {
+                    self.requests.append(&mut requests);
+                    self.reserved = self.reserved.max(reserved);
                     replay.next = replay.next.max(next);
                     (puts, buried)
                 }
