@@ -66,7 +66,8 @@ class AsyncTransport:
             except grpc.RpcError as error:
                 failure = from_rpc(error, request_id, self._address)
                 pause = self._retry.pause(attempt)
-                again = method.repeatable and isinstance(failure, Unavailable)
+                repeatable = method.repeatable or bool(getattr(request, "request_id", ""))
+                again = repeatable and isinstance(failure, Unavailable)
                 if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
                     raise failure from error
             await async_sleep(pause)

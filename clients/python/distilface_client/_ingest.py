@@ -13,7 +13,7 @@ import grpc
 from . import messages
 from ._generated import documents_pb2
 from .errors import Internal
-from .types import DocumentLike, WriteMode, WriteResult
+from .types import DocumentLike, Durability, WriteMode, WriteResult
 
 DEFAULT_BATCH = 64
 """Number of documents in a batch."""
@@ -26,12 +26,21 @@ WINDOW = 4
 class Batches:
     """Collects documents into requests, and keeps the place of each that cannot be sent."""
 
-    def __init__(self, collection: str, batch: int, mode: WriteMode = WriteMode.ANY) -> None:
+    def __init__(
+        self,
+        collection: str,
+        batch: int,
+        mode: WriteMode = WriteMode.ANY,
+        durability: Durability = Durability.POWER,
+        request_id: str | None = None,
+    ) -> None:
         if batch < 1:
             raise ValueError(f"batch is {batch}; at least 1 document goes into a batch")
         self._collection = collection
         self._batch = batch
         self._mode = messages.write_mode(mode)
+        self._durability = messages.durability_of(durability)
+        self._request_id = request_id
         self._next = 0
         self._taken = 0
         self._open: list[documents_pb2.Document] = []
@@ -73,7 +82,12 @@ class Batches:
         # Only the first message of a stream has to name the collection.
         collection = self._collection if self._next == 0 else ""
         request = documents_pb2.IngestRequest(
-            collection=collection, sequence=self._next, documents=self._open, mode=self._mode
+            collection=collection,
+            sequence=self._next,
+            documents=self._open,
+            mode=self._mode,
+            durability=self._durability,
+            request_id=f"{self._request_id}-{self._next}" if self._request_id else "",
         )
         self._next += 1
         self._open = []

@@ -69,6 +69,7 @@ DELETE_ALIAS: Method[c.DeleteAliasRequest, c.DeleteAliasResponse] = Method("Coll
 STATS: Method[c.CollectionStatsRequest, c.CollectionStatsResponse] = Method("Collections", "Stats", True)
 UPSERT: Method[d.UpsertRequest, d.UpsertResponse] = Method("Documents", "Upsert")
 SET_PAYLOAD: Method[d.SetPayloadRequest, d.SetPayloadResponse] = Method("Documents", "SetPayload")
+UNSET_PAYLOAD: Method[d.UnsetPayloadRequest, d.SetPayloadResponse] = Method("Documents", "UnsetPayload")
 GET: Method[d.GetDocumentsRequest, d.GetDocumentsResponse] = Method("Documents", "Get", True)
 DELETE: Method[d.DeleteDocumentsRequest, d.DeleteDocumentsResponse] = Method("Documents", "Delete")
 SCROLL: Method[d.ScrollRequest, d.ScrollResponse] = Method("Documents", "Scroll", True)
@@ -110,9 +111,10 @@ def stubs(channel: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Retry:
-    """Says how often and after which pauses a reading call is repeated when the server is unavailable.
+    """Says how often and after which pauses a call is repeated when the server is unavailable.
 
-    Writes are never repeated by the client, and nothing is repeated past the call's timeout.
+    Reading calls are repeated, and writes that have a `request_id`, which the server does once. Nothing is repeated
+    past the call's timeout.
 
     >>> never = Retry(attempts=1)
     """

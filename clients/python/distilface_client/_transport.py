@@ -67,7 +67,8 @@ class Transport:
             except grpc.RpcError as error:
                 failure = from_rpc(error, request_id, self._address)
                 pause = self._retry.pause(attempt)
-                again = method.repeatable and isinstance(failure, Unavailable)
+                repeatable = method.repeatable or bool(getattr(request, "request_id", ""))
+                again = repeatable and isinstance(failure, Unavailable)
                 if not again or attempt >= self._retry.attempts or time.monotonic() + pause >= end:
                     raise failure from error
             sleep(pause)

@@ -26,6 +26,7 @@ from .types import (
     CollectionStats,
     Counted,
     DocumentLike,
+    Durability,
     Embeddings,
     Fetched,
     HealthStatus,
@@ -53,7 +54,8 @@ class Client(Transport):
       `127.0.0.1:7700`.
     - `timeout`: seconds that each call may take, repetitions included, above 0. Default 30. `math.inf` sets no limit
       here. The server ends a call after its own `server.request_timeout` (60 s) at the latest.
-    - `retry`: how reading calls are repeated while the server is unavailable. Default `Retry()`: 4 attempts.
+    - `retry`: how reading calls, and writes with a `request_id`, are repeated while the server is unavailable. Default
+      `Retry()`: 4 attempts.
     - `credentials`: gRPC's credentials for TLS, such as those of a private authority. By default, an `https://`
       address is checked against the usual authorities, and any other is not encrypted.
     - `message_bytes_max`: the largest request and the largest answer, in bytes. Default 64 MiB. The server has a
@@ -188,6 +190,8 @@ class Client(Transport):
         documents: Iterable[DocumentLike],
         *,
         mode: WriteMode = WriteMode.ANY,
+        durability: Durability = Durability.POWER,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> list[WriteResult]:
         """Writes documents, all or none; they are on disk when this returns.
@@ -199,6 +203,11 @@ class Client(Transport):
         - `documents`: 1 to `limits.batch_max` (1024) of them, each a `Document` or a dict with its fields, and each
           id once. All together may have `limits.message_bytes_max` (16 MiB).
         - `mode`: whether they are only to be inserted, or only to replace stored ones. Default: either.
+        - `durability`: what it must outlive when it is answered. Default: the loss of power.
+        - `request_id`: makes it a write that is done once, however often it is sent with this id: 1 to 64 printable
+          ASCII characters without blanks, such as a UUID. Sent again, it is answered as the first time; the client does
+          so by itself while the server is unavailable. With anything else asked, the id is refused with
+          `AlreadyExists`. The server remembers the last 100,000 ids of a collection for 24 hours. Default: none.
 
         One bad document refuses the request, and nothing changes. So does one whose `mode` or `expected_version` does
         not fit what is stored; of several writers that expect the same version, one writes. Raises `InvalidArgument`,
@@ -215,7 +224,13 @@ class Client(Transport):
             True
         """
         wire = [messages.document(document) for document in documents]
-        request = documents_pb2.UpsertRequest(collection=collection, documents=wire, mode=messages.write_mode(mode))
+        request = documents_pb2.UpsertRequest(
+            collection=collection,
+            documents=wire,
+            mode=messages.write_mode(mode),
+            durability=messages.durability_of(durability),
+            request_id=request_id or "",
+        )
         return [messages.write_result(result) for result in self._call(m.UPSERT, request, timeout).results]
 
     def ingest(
@@ -225,6 +240,8 @@ class Client(Transport):
         *,
         batch: int = DEFAULT_BATCH,
         mode: WriteMode = WriteMode.ANY,
+        durability: Durability = Durability.POWER,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> Iterator[WriteResult]:
         """Writes any number of documents over one stream and yields what became of each, in order.
@@ -242,6 +259,10 @@ class Client(Transport):
         - `mode`: whether they are only to be inserted, or only to replace stored ones. Default: either. A document that
           `mode` or its `expected_version` does not fit is yielded with `WriteStatus.FAILED`; `error_kind` says which
           of the two.
+        - `durability`: what a yielded document outlives. Default: the loss of power.
+        - `request_id`: makes each message a write that is done once; message `n`, from 0, is known as `request_id-n`.
+          The same documents with the same `batch` and `request_id` are then not written again, and each is yielded as
+          the first time; one that failed then, too. 1 to 50 printable ASCII characters without blanks. Default: none.
         - `timeout`: seconds for the whole stream, above 0. Default: no limit; the server ends a stream that stands
           still for its `server.stream_idle_timeout` (300 s).
 
@@ -254,7 +275,7 @@ class Client(Transport):
             >>> client.count("notes")
             202
         """
-        return self._ingest(Batches(collection, batch, mode), documents, timeout)
+        return self._ingest(Batches(collection, batch, mode, durability, request_id), documents, timeout)
 
     def set_payload(
         self,
@@ -266,6 +287,8 @@ class Client(Transport):
         remove: str | Iterable[str] = (),
         replace: bool = False,
         expected_versions: Mapping[Any, int] | None = None,
+        durability: Durability = Durability.POWER,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> PayloadSet:
         """Sets fields of stored documents and removes others; title, text and vectors stay, and nothing is encoded.
@@ -286,6 +309,7 @@ class Client(Transport):
         - `replace`: `payload` becomes the whole payload; `remove` must be empty then. Default `False`.
         - `expected_versions`: the version that a document must have to be changed, by id, which is one of `ids`. One
           that has another version is answered as failed. Default: any version.
+        - `durability`, `request_id`: as in `upsert`.
 
         Raises `InvalidArgument` where nothing is to be changed, and `TypeError` or `ValueError` where a value cannot
         be stored, or unless exactly one of `ids` and `filter` is given.
@@ -297,8 +321,47 @@ class Client(Transport):
             >>> done.changed, done.failed
             (2, 0)
         """
-        request = messages.set_payload(collection, ids, payload, remove, replace, filter, expected_versions)
+        request = messages.set_payload(
+            collection, ids, payload, remove, replace, filter, expected_versions, durability, request_id
+        )
         answer = self._call(m.SET_PAYLOAD, request, timeout)
+        messages.hinted(answer.hints)
+        return messages.payload_set(answer)
+
+    def unset_payload(
+        self,
+        collection: str,
+        ids: Id | Iterable[Id] | None = None,
+        fields: str | Iterable[str] = (),
+        *,
+        filter: str | Filter | None = None,
+        all: bool = False,
+        expected_versions: Mapping[Any, int] | None = None,
+        durability: Durability = Durability.POWER,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> PayloadSet:
+        """Removes fields of stored documents, or all of them; else as `set_payload`.
+
+        - `collection`: where the documents are.
+        - `ids`: one id, or 1 to `limits.batch_max` (1024) of them, each once. Default: none.
+        - `fields`: name of a field, or names of fields; one that is not there is no error. Default: none.
+        - `filter`: a condition, as text or made with `field`, that the documents match. Default: none.
+        - `all`: every field goes; `fields` must be empty then. Default `False`.
+        - `expected_versions`: as in `set_payload`.
+        - `durability`, `request_id`: as in `upsert`.
+
+        Raises `InvalidArgument` unless either `fields` or `all` is given, and `TypeError` unless exactly one of `ids`
+        and `filter` is.
+
+            >>> done = client.unset_payload("notes", ["1", "2"], "year")
+            >>> done.changed
+            2
+        """
+        request = messages.unset_payload(
+            collection, ids, fields, all, filter, expected_versions, durability, request_id
+        )
+        answer = self._call(m.UNSET_PAYLOAD, request, timeout)
         messages.hinted(answer.hints)
         return messages.payload_set(answer)
 
@@ -333,6 +396,8 @@ class Client(Transport):
         *,
         filter: str | Filter | None = None,
         expected_versions: Mapping[Any, int] | None = None,
+        durability: Durability = Durability.POWER,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> Counted:
         """Deletes documents by id or by filter and answers how many there were.
@@ -344,6 +409,7 @@ class Client(Transport):
         - `filter`: a condition, as text or made with `field`, that the documents match. Default: none.
         - `expected_versions`: the version that a document must have, by id, which is one of `ids`. Where one has
           another version, or is not there, nothing is deleted. Default: any version.
+        - `durability`, `request_id`: as in `upsert`.
 
         Raises `TypeError` unless exactly one of `ids` and `filter` is given, and `FailedPrecondition` where a version
         is not the one that is expected.
@@ -351,7 +417,7 @@ class Client(Transport):
             >>> client.delete("notes", filter=field("year") < 2023)
             1
         """
-        request = messages.delete_documents(collection, ids, filter, expected_versions)
+        request = messages.delete_documents(collection, ids, filter, expected_versions, durability, request_id)
         answer = self._call(m.DELETE, request, timeout)
         return messages.counted(answer.deleted, messages.hinted(answer.hints))
 

@@ -23,6 +23,7 @@ from .types import (
     Counted,
     Document,
     DocumentLike,
+    Durability,
     Embedding,
     Embeddings,
     Explain,
@@ -68,6 +69,11 @@ _MODES = {
     WriteMode.ANY: documents_pb2.WRITE_MODE_UNSPECIFIED,
     WriteMode.INSERT_ONLY: documents_pb2.WRITE_MODE_INSERT_ONLY,
     WriteMode.REPLACE_ONLY: documents_pb2.WRITE_MODE_REPLACE_ONLY,
+}
+
+_DURABILITIES: dict[Durability, documents_pb2.Durability] = {
+    Durability.POWER: documents_pb2.DURABILITY_POWER,
+    Durability.PROCESS: documents_pb2.DURABILITY_PROCESS,
 }
 _STATUSES = {
     documents_pb2.WRITE_STATUS_INSERTED: WriteStatus.INSERTED,
@@ -200,6 +206,11 @@ def write_mode(mode: WriteMode) -> documents_pb2.WriteMode:
     return _MODES[WriteMode(mode)]
 
 
+def durability_of(durability: Durability) -> documents_pb2.Durability:
+    """Makes a durability for the wire. Raises `ValueError` for what is none."""
+    return _DURABILITIES[Durability(durability)]
+
+
 def _document_of(given: Mapping[str, Any]) -> Document:
     """Makes a document of a dict with the fields of `Document`; those that are None count as left out."""
     if not isinstance(given, Mapping):
@@ -293,6 +304,8 @@ def set_payload(
     replace: bool,
     filter: Any,
     expected_versions: Mapping[Any, int] | None,
+    durability: Durability,
+    request_id: str | None,
 ) -> documents_pb2.SetPayloadRequest:
     """Makes the request of `Documents.SetPayload`.
 
@@ -309,6 +322,33 @@ def set_payload(
         payload=to_payload(payload or {}, "payload"),
         remove_fields=[remove] if isinstance(remove, str) else list(remove),
         replace=replace,
+        durability=durability_of(durability),
+        request_id=request_id or "",
+    )
+
+
+def unset_payload(
+    collection: str,
+    ids: Id | Iterable[Id] | None,
+    fields: str | Iterable[str],
+    all: bool,
+    filter: Any,
+    expected_versions: Mapping[Any, int] | None,
+    durability: Durability,
+    request_id: str | None,
+) -> documents_pb2.UnsetPayloadRequest:
+    """Makes the request of `Documents.UnsetPayload`. Raises `TypeError` unless either ids or a filter is given."""
+    if (ids is None) == (filter is None):
+        raise TypeError("unset_payload needs either ids or a filter")
+    return documents_pb2.UnsetPayloadRequest(
+        collection=collection,
+        ids=id_list(ids) if ids is not None else None,
+        filter=to_filter(filter),
+        expected_versions=version_map(expected_versions),
+        fields=[fields] if isinstance(fields, str) else list(fields),
+        all=all,
+        durability=durability_of(durability),
+        request_id=request_id or "",
     )
 
 
@@ -326,7 +366,12 @@ def payload_set(wire: documents_pb2.SetPayloadResponse) -> PayloadSet:
 
 
 def delete_documents(
-    collection: str, ids: Id | Iterable[Id] | None, filter: Any, expected_versions: Mapping[Any, int] | None
+    collection: str,
+    ids: Id | Iterable[Id] | None,
+    filter: Any,
+    expected_versions: Mapping[Any, int] | None,
+    durability: Durability,
+    request_id: str | None,
 ) -> documents_pb2.DeleteDocumentsRequest:
     """Makes the request of `Documents.Delete`. Raises `TypeError` unless either ids or a filter is given."""
     if (ids is None) == (filter is None):
@@ -336,6 +381,8 @@ def delete_documents(
         ids=id_list(ids) if ids is not None else None,
         filter=to_filter(filter),
         expected_versions=version_map(expected_versions),
+        durability=durability_of(durability),
+        request_id=request_id or "",
     )
 
 

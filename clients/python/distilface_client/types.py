@@ -85,6 +85,15 @@ class WriteMode(str, enum.Enum):
     """A document of this id must be there: `NotFound`."""
 
 
+class Durability(str, enum.Enum):
+    """Says what a write must not be lost by, once it is answered."""
+
+    POWER = "power"
+    """The loss of power: it is answered when it is synced."""
+    PROCESS = "process"
+    """The end of the server's process; what the last second before a loss of power brought may be lost."""
+
+
 class WriteStatus(str, enum.Enum):
     """Says what became of a document."""
 

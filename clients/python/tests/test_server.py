@@ -18,6 +18,7 @@ from distilface_client import (
     DeadlineExceeded,
     DistilfaceError,
     Document,
+    Durability,
     FailedPrecondition,
     FilterHint,
     HealthStatus,
@@ -307,6 +308,43 @@ def test_a_write_may_only_insert_or_only_replace(client: Client, animals: str) -
     assert [(r.status, r.error_kind) for r in results] == [(WriteStatus.FAILED, "EXISTS"), (WriteStatus.INSERTED, "")]
     results = list(client.ingest(animals, documents, mode=WriteMode.REPLACE_ONLY, batch=1))
     assert [r.status for r in results] == [WriteStatus.UPDATED, WriteStatus.UNCHANGED]
+
+
+def test_a_write_with_a_request_id_is_done_once(client: Client, animals: str) -> None:
+    once = "9f1c5c9e-6a5e-4f0e-a1de-2d7f3c0f2b11"
+    written = client.upsert(animals, [Document("hen", "A hen.")], request_id=once)
+    assert client.delete(animals, "hen", request_id=f"{once}-delete") == 1
+    # Neither is done again, and both are answered as they were.
+    assert client.upsert(animals, [Document("hen", "A hen.")], request_id=once) == written
+    assert client.delete(animals, "hen", request_id=f"{once}-delete", durability=Durability.PROCESS) == 1
+    assert client.get(animals, "hen").missing == ("hen",)
+    with pytest.raises(AlreadyExists, match="another request") as caught:
+        client.upsert(animals, [Document("hen", "Another hen.")], request_id=once)
+    assert [violation.field for violation in caught.value.violations] == ["request_id"]
+    with pytest.raises(InvalidArgument, match="UUID"):
+        client.upsert(animals, [Document("hen", "A hen.")], request_id="two words")
+    documents = [Document(str(n), "A hen.") for n in range(5)]
+    results = list(client.ingest(animals, documents, batch=2, request_id="load", durability=Durability.PROCESS))
+    client.delete(animals, "3")
+    assert list(client.ingest(animals, documents, batch=2, request_id="load")) == results
+    assert client.get(animals, "3").missing == ("3",)
+    done = client.set_payload(animals, ["0", "1"], {"n": 1, "m": 2}, request_id="set")
+    client.set_payload(animals, "0", {"n": 7})
+    assert client.set_payload(animals, ["0", "1"], {"n": 1, "m": 2}, request_id="set") == done
+    assert client.count(animals, filter="n = 7") == 1
+
+
+def test_fields_are_removed_by_name_or_all(client: Client, animals: str) -> None:
+    client.set_payload(animals, "cat", {"n": 1, "m": 2}, replace=True)
+    done = client.unset_payload(animals, ["cat", "none"], "n", durability=Durability.PROCESS)
+    assert (done.changed, done.missing) == (1, ("none",))
+    assert client.get(animals, "cat").documents[0].payload == {"m": 2}
+    assert client.unset_payload(animals, filter="m = 2", all=True).changed == 1
+    assert client.get(animals, "cat").documents[0].payload == {}
+    with pytest.raises(InvalidArgument, match="fields"):
+        client.unset_payload(animals, "cat")
+    with pytest.raises(TypeError, match="ids or a filter"):
+        client.unset_payload(animals, fields="n")
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1 << 64, True, "7", 1.0])

@@ -101,18 +101,20 @@ class DocumentResult(_message.Message):
     def __init__(self, id: _Optional[str] = ..., status: _Optional[_Union[WriteStatus, str]] = ..., error: _Optional[str] = ..., passages: _Optional[int] = ..., tokens: _Optional[int] = ..., truncated: bool = ..., title_truncated: bool = ..., unknown_tokens: _Optional[int] = ..., version: _Optional[int] = ..., error_kind: _Optional[str] = ...) -> None: ...
 
 class IngestRequest(_message.Message):
-    __slots__ = ("collection", "sequence", "documents", "mode", "durability")
+    __slots__ = ("collection", "sequence", "documents", "mode", "durability", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     sequence: int
     documents: _containers.RepeatedCompositeFieldContainer[Document]
     mode: WriteMode
     durability: Durability
-    def __init__(self, collection: _Optional[str] = ..., sequence: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., sequence: _Optional[int] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class IngestResponse(_message.Message):
     __slots__ = ("sequence", "results", "durability")
@@ -125,16 +127,18 @@ class IngestResponse(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "documents", "mode", "durability")
+    __slots__ = ("collection", "documents", "mode", "durability", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     documents: _containers.RepeatedCompositeFieldContainer[Document]
     mode: WriteMode
     durability: Durability
-    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[Document, _Mapping]]] = ..., mode: _Optional[_Union[WriteMode, str]] = ..., durability: _Optional[_Union[Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
     __slots__ = ("results", "durability")
@@ -145,7 +149,7 @@ class UpsertResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class SetPayloadRequest(_message.Message):
-    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace", "filter", "expected_versions", "durability")
+    __slots__ = ("collection", "ids", "payload", "remove_fields", "replace", "filter", "expected_versions", "durability", "request_id")
     class PayloadEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +172,7 @@ class SetPayloadRequest(_message.Message):
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     payload: _containers.MessageMap[str, _common_pb2.Value]
@@ -176,7 +181,8 @@ class SetPayloadRequest(_message.Message):
     filter: _common_pb2.Filter
     expected_versions: _containers.ScalarMap[str, int]
     durability: Durability
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., payload: _Optional[_Mapping[str, _common_pb2.Value]] = ..., remove_fields: _Optional[_Iterable[str]] = ..., replace: bool = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SetPayloadResponse(_message.Message):
     __slots__ = ("results", "missing", "matched", "changed", "unchanged", "failed", "hints", "durability")
@@ -198,6 +204,33 @@ class SetPayloadResponse(_message.Message):
     durability: Durability
     def __init__(self, results: _Optional[_Iterable[_Union[DocumentResult, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ..., matched: _Optional[int] = ..., changed: _Optional[int] = ..., unchanged: _Optional[int] = ..., failed: _Optional[int] = ..., hints: _Optional[_Iterable[str]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
+class UnsetPayloadRequest(_message.Message):
+    __slots__ = ("collection", "ids", "filter", "fields", "all", "expected_versions", "durability", "request_id")
+    class ExpectedVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    filter: _common_pb2.Filter
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    all: bool
+    expected_versions: _containers.ScalarMap[str, int]
+    durability: Durability
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., fields: _Optional[_Iterable[str]] = ..., all: bool = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
 class GetDocumentsRequest(_message.Message):
     __slots__ = ("collection", "ids", "with_vectors")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -217,7 +250,7 @@ class GetDocumentsResponse(_message.Message):
     def __init__(self, documents: _Optional[_Iterable[_Union[StoredDocument, _Mapping]]] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeleteDocumentsRequest(_message.Message):
-    __slots__ = ("collection", "ids", "filter", "expected_versions", "durability")
+    __slots__ = ("collection", "ids", "filter", "expected_versions", "durability", "request_id")
     class ExpectedVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -230,12 +263,14 @@ class DeleteDocumentsRequest(_message.Message):
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     filter: _common_pb2.Filter
     expected_versions: _containers.ScalarMap[str, int]
     durability: Durability
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., expected_versions: _Optional[_Mapping[str, int]] = ..., durability: _Optional[_Union[Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DeleteDocumentsResponse(_message.Message):
     __slots__ = ("deleted", "hints", "durability")

@@ -6,7 +6,14 @@ from . import documents_pb2 as distilface_dot_v1_dot_documents__pb2
 
 
 class DocumentsStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Every call that writes takes a request_id, 1 to 64 printable ASCII characters without blanks, such as a UUID; empty: none.
+    The same call sent again with the same id is not done again and gets the answer that the first one got, with the versions
+    and counts of then: also after a restart or a kill of the server, and also while the first is in work, for which it
+    waits. Each collection remembers the last ids (data.requests_max, 100000) for 24 hours. The same id with anything else
+    asked fails with ALREADY_EXISTS. A call that failed as a whole is not remembered: sent again, it is tried again. What
+    failed for one document of Ingest or SetPayload is part of the answer, so to try it again takes another id. Durability is
+    no part of what is asked: a repeated call is answered when what the first one did is as durable as the repeated one asks.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -27,6 +34,11 @@ class DocumentsStub(object):
         self.SetPayload = channel.unary_unary(
                 '/distilface.v1.Documents/SetPayload',
                 request_serializer=distilface_dot_v1_dot_documents__pb2.SetPayloadRequest.SerializeToString,
+                response_deserializer=distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.FromString,
+                )
+        self.UnsetPayload = channel.unary_unary(
+                '/distilface.v1.Documents/UnsetPayload',
+                request_serializer=distilface_dot_v1_dot_documents__pb2.UnsetPayloadRequest.SerializeToString,
                 response_deserializer=distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.FromString,
                 )
         self.Get = channel.unary_unary(
@@ -52,7 +64,14 @@ class DocumentsStub(object):
 
 
 class DocumentsServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Every call that writes takes a request_id, 1 to 64 printable ASCII characters without blanks, such as a UUID; empty: none.
+    The same call sent again with the same id is not done again and gets the answer that the first one got, with the versions
+    and counts of then: also after a restart or a kill of the server, and also while the first is in work, for which it
+    waits. Each collection remembers the last ids (data.requests_max, 100000) for 24 hours. The same id with anything else
+    asked fails with ALREADY_EXISTS. A call that failed as a whole is not remembered: sent again, it is tried again. What
+    failed for one document of Ingest or SetPayload is part of the answer, so to try it again takes another id. Durability is
+    no part of what is asked: a repeated call is answered when what the first one did is as durable as the repeated one asks.
+    """
 
     def Ingest(self, request_iterator, context):
         """Bulk load: one response per request, in order. The server reads ahead only as far as it can encode,
@@ -77,6 +96,13 @@ class DocumentsServicer(object):
 
     def SetPayload(self, request, context):
         """Changes fields of stored documents and leaves title, text and vectors as they are: nothing is encoded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnsetPayload(self, request, context):
+        """Removes fields of stored documents, or all of them; else as SetPayload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,6 +150,11 @@ def add_DocumentsServicer_to_server(servicer, server):
                     request_deserializer=distilface_dot_v1_dot_documents__pb2.SetPayloadRequest.FromString,
                     response_serializer=distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.SerializeToString,
             ),
+            'UnsetPayload': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnsetPayload,
+                    request_deserializer=distilface_dot_v1_dot_documents__pb2.UnsetPayloadRequest.FromString,
+                    response_serializer=distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.SerializeToString,
+            ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=distilface_dot_v1_dot_documents__pb2.GetDocumentsRequest.FromString,
@@ -152,7 +183,14 @@ def add_DocumentsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Documents(object):
-    """Missing associated documentation comment in .proto file."""
+    """Every call that writes takes a request_id, 1 to 64 printable ASCII characters without blanks, such as a UUID; empty: none.
+    The same call sent again with the same id is not done again and gets the answer that the first one got, with the versions
+    and counts of then: also after a restart or a kill of the server, and also while the first is in work, for which it
+    waits. Each collection remembers the last ids (data.requests_max, 100000) for 24 hours. The same id with anything else
+    asked fails with ALREADY_EXISTS. A call that failed as a whole is not remembered: sent again, it is tried again. What
+    failed for one document of Ingest or SetPayload is part of the answer, so to try it again takes another id. Durability is
+    no part of what is asked: a repeated call is answered when what the first one did is as durable as the repeated one asks.
+    """
 
     @staticmethod
     def Ingest(request_iterator,
@@ -201,6 +239,23 @@ class Documents(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/distilface.v1.Documents/SetPayload',
             distilface_dot_v1_dot_documents__pb2.SetPayloadRequest.SerializeToString,
+            distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UnsetPayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/distilface.v1.Documents/UnsetPayload',
+            distilface_dot_v1_dot_documents__pb2.UnsetPayloadRequest.SerializeToString,
             distilface_dot_v1_dot_documents__pb2.SetPayloadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
