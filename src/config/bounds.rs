@@ -120,7 +120,7 @@ pub(super) fn binary(bytes: f64) -> String {
 }
 
 /// Every setting, in the order of the file.
-pub(super) static KEYS: [Key; 40] = [
+pub(super) static KEYS: [Key; 41] = [
     words("data.dir", "a folder"),
     words("data.home", "a folder"),
     words("data.backups", "an absolute path that is not in data.dir; \"\" for none"),

@@ -242,7 +242,9 @@ impl Fault for EngineError {
     fn is_for_callers(&self) -> bool {
         match self {
             // What was noted of an error was for callers.
-            EngineError::Damaged { .. } | EngineError::DamagedBackup { .. } | EngineError::Before { .. } => true,
+            EngineError::Damaged { .. } | EngineError::DamagedBackup { .. } | EngineError::Before { .. } => {
+                true
+            }
             EngineError::RestoredInPart { source, .. } => source.is_for_callers(),
             _ => !matches!(self.kind(), ErrorKind::Internal | ErrorKind::Corrupt),
         }

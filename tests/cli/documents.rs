@@ -143,9 +143,11 @@ fn fields_are_unset_by_id_and_by_condition() {
     let Some(place) = Place::new() else { return };
     run_with_stdin(&mut place.cli(&["ingest", "-"]), lines(0..3).as_bytes()).code(0);
     place.run(&["document", "set", "doc-1", "lang=en", "draft=true", "--durability", "process"]).code(0);
-    let unset = place.run(&["document", "unset", "doc-1", "doc-0", "--field", "lang", "--json"]).code(0).json();
+    let unset =
+        place.run(&["document", "unset", "doc-1", "doc-0", "--field", "lang", "--json"]).code(0).json();
     assert_eq!((&unset["changed"], &unset["unchanged"]), (&1.into(), &1.into()));
-    let fields = || place.run(&["document", "get", "doc-1", "--json"]).code(0).json_lines()[0]["payload"].clone();
+    let fields =
+        || place.run(&["document", "get", "doc-1", "--json"]).code(0).json_lines()[0]["payload"].clone();
     assert_eq!(fields(), serde_json::json!({ "n": 1, "draft": true }));
     place.run(&["document", "unset", "--where", "draft = true", "--all"]).code(2).says("--yes");
     let all = ["document", "unset", "--where", "draft = true", "--all", "--yes", "--durability", "process"];
@@ -154,7 +156,10 @@ fn fields_are_unset_by_id_and_by_condition() {
     place.run(&["document", "unset", "doc-1"]).code(2).says("--field");
     place.run(&["document", "unset", "--field", "n"]).code(2).says("--where");
     place.run(&["document", "unset", "doc-0", "nobody", "--field", "n"]).says("no document \"nobody\"");
-    place.run(&["document", "unset", "a", "b", "--field", "n", "--expected-version", "3"]).code(2).says("one ID");
+    place
+        .run(&["document", "unset", "a", "b", "--field", "n", "--expected-version", "3"])
+        .code(2)
+        .says("one ID");
     place.run(&["document", "delete", "doc-2", "--yes", "--durability", "process"]).code(0);
 }
 

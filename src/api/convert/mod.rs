@@ -19,8 +19,8 @@ use crate::{
     encoder::{Embedding, Encoder, TextKind},
     engine::{
         Ask, Backup, BackupCollection, CollectionInfo, Condition, Document, DocumentOutcome, EngineError,
-        NewCollection, NewIndex, PayloadChange, PayloadCounts, RequestId, Restored, SearchAnswer, SearchQuery, Target,
-        WriteStatus,
+        NewCollection, NewIndex, PayloadChange, PayloadCounts, RequestId, Restored, SearchAnswer,
+        SearchQuery, Target, WriteStatus,
     },
     error::{Fault, with_sources},
     index::{self, Bounds, IndexKind},

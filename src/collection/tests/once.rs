@@ -50,7 +50,7 @@ fn the_writer_does_a_call_once_and_tells_what_it_did_also_after_a_kill() {
     let collection = Collection::open(&place, made(IndexKind::Flat), options(&place)).unwrap();
     assert_eq!(collection.done_before("r", [7; 16]).unwrap().as_deref(), Some(&expected));
     assert_eq!(done_before(write_once(&collection, insert(), once("r", 0))), expected);
-    assert!(collection.revision(&id("a")).is_none());
+    assert!(collection.revision(&id("a")).unwrap().is_none());
     // What comes after it is done, and takes its place.
     let second = write_once(&collection, insert(), once("r", 1)).unwrap();
     assert_eq!(done_before(write_once(&collection, insert(), once("r", 0))).written, second);

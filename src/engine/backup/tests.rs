@@ -33,7 +33,7 @@ use crate::{
     vector::{Dim, Metric},
 };
 
-const CALLER: Caller = Caller { deadline: None, client: 0, durability: Durability::Power };
+const CALLER: Caller = Caller { deadline: None, client: 0, durability: Durability::Power, request: None };
 
 /// A data folder, and a place for backups beside it.
 struct Home {
