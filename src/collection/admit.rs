@@ -92,7 +92,7 @@ impl Collection {
 
     /// [`Collection::submit`] with options.
     pub fn submit_with(&self, writes: Vec<Write>, options: WriteOptions, done: WriteDone) {
-        let call = Call { writes, options };
+        let call = Call { writes: writes.into(), options };
         let bytes = match self.admit(&call.writes) {
             Ok(bytes) => bytes,
             Err(error) => return writer::answer(done, Err(error)),

@@ -7,7 +7,7 @@
 //!
 //! When documents lie in a segment their runs go.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
 use roaring::RoaringBitmap;
 
@@ -105,10 +105,13 @@ impl Run {
 
 impl Fresh {
     /// Adds documents with numbers above all that are there, in their order.
-    pub(super) fn add(&mut self, documents: impl IntoIterator<Item = (u32, Arc<Entry>, Payload)>) {
+    pub(super) fn add<P: Borrow<Payload>>(
+        &mut self,
+        documents: impl IntoIterator<Item = (u32, Arc<Entry>, P)>,
+    ) {
         let (mut fields, mut by_id) = (FieldIndex::new(), Vec::new());
         for (doc, entry, payload) in documents {
-            fields.insert(doc, &payload);
+            fields.insert(doc, payload.borrow());
             by_id.push((entry, doc));
         }
         self.runs.extend(Run::of(fields, by_id));

@@ -11,16 +11,17 @@
 use std::sync::Arc;
 
 use super::{
-    CollectionError,
+    CollectionError, Write,
     fresh::Fresh,
     places::{Places, RowDocs},
+    point::Point,
     slots::{Entry, Table},
 };
 use crate::{
     index::{FlatIndex, IndexError, Slot, VectorIndex},
     segmented::{IdHash, Snapshot},
     store::StoreError,
-    value::{Payload, PointId},
+    value::PointId,
     vector::{Dim, Metric},
 };
 
@@ -52,12 +53,19 @@ pub(super) struct Graph {
     pub(super) indexed: u32,
 }
 
-/// A document to be added, its vectors still outside.
+/// A document to be added.
 pub(super) struct Arrival {
     pub(super) doc: u32,
     pub(super) entry: Entry,
-    pub(super) payload: Payload,
-    pub(super) vectors: Vec<crate::vector::Vector>,
+    /// The write that stores it: those of its call, and which of them.
+    pub(super) write: (Arc<[Write]>, usize),
+}
+
+impl Arrival {
+    fn point(&self) -> &Point {
+        let (writes, at) = &self.write;
+        writes[*at].point().expect("what arrives is stored")
+    }
 }
 
 /// Why a durable batch cannot be made searchable: a bug of ours, or damage of a segment.
@@ -90,26 +98,28 @@ impl Memory {
     pub(super) fn apply(
         &mut self,
         departures: &[u32],
-        arrivals: Vec<Arrival>,
+        arrivals: &[Arrival],
         documents: Snapshot,
     ) -> Result<(), ApplyError> {
         let items: Vec<(Slot, &[f32])> = arrivals
             .iter()
-            .flat_map(|a| a.entry.slots().map(Slot).zip(a.vectors.iter().map(|v| v.as_slice())))
+            .flat_map(|a| {
+                let vectors = a.point().passages.iter().map(|passage| passage.vector.as_slice());
+                a.entry.slots().map(Slot).zip(vectors)
+            })
             .collect();
         self.flat.insert(&items)?;
         for doc in departures {
             self.table.remove(*doc);
             self.fresh.remove(*doc);
         }
-        let mut added = Vec::with_capacity(arrivals.len());
-        for Arrival { doc, entry, payload, .. } in arrivals {
-            let entry = Arc::new(entry);
-            self.table.insert(doc, Arc::clone(&entry));
-            added.push((doc, entry, payload));
-        }
-        if !added.is_empty() {
-            self.fresh.add(added);
+        if !arrivals.is_empty() {
+            let table = &mut self.table;
+            self.fresh.add(arrivals.iter().map(|arrival| {
+                let entry = Arc::new(arrival.entry.clone());
+                table.insert(arrival.doc, Arc::clone(&entry));
+                (arrival.doc, entry, &arrival.point().payload)
+            }));
         }
         self.read_from(documents)
     }

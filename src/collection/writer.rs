@@ -52,7 +52,8 @@ const FREED_SHARE: u64 = 16;
 /// What one caller wants written.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
-    pub(super) writes: Vec<Write>,
+    /// A clone shares them: a batch that is refused is tried again call by call.
+    pub(super) writes: Arc<[Write]>,
     pub(super) options: WriteOptions,
 }
 
@@ -420,7 +421,7 @@ impl Writer {
         let Plan { arrivals, departures, next, .. } = plan;
         self.next = next;
         let applied =
-            self.shared.change(|memory| memory.apply(&departures, arrivals, self.shared.store.snapshot()));
+            self.shared.change(|memory| memory.apply(&departures, &arrivals, self.shared.store.snapshot()));
         // A bug of ours. A restart finds it.
         if let Err(error) = applied {
             self.shared.fail(format!("durable documents could not be made searchable: {error}"));
@@ -441,7 +442,7 @@ impl Writer {
     /// Gives all numbers in memory out anew if they do not suffice for `calls` and those of removed documents would. It is
     /// what an opening does, and takes as long; searches go on, without a graph until there is another.
     fn make_numbers(&mut self, calls: &[Call]) -> Result<(), CollectionError> {
-        let points = calls.iter().flat_map(|call| &call.writes).filter_map(Write::point);
+        let points = calls.iter().flat_map(|call| &*call.writes).filter_map(Write::point);
         let points = points.map(|point| point.passages.len() as u64);
         let (docs, slots) = points.fold((0, 0), |(docs, slots), passages| (docs + 1, slots + passages));
         let max = u64::from(self.shared.numbers_max);
@@ -494,7 +495,7 @@ impl Writer {
         let full = || CollectionError::Full { limit: max };
         let mut steps = Vec::with_capacity(writes.len());
         let memory = self.shared.view();
-        for write in writes {
+        for write in &*writes {
             let known = self.shared.seen(memory.find(write.id()))?;
             let stored = known.map(|(_, entry)| entry.version());
             // Nobody changes the document between this look and the write: this thread does both, no other call of the
@@ -520,7 +521,7 @@ impl Writer {
         }
         let now = datetime::now();
         let mut outcomes = Vec::with_capacity(steps.len());
-        for (write, known, settled) in steps {
+        for (at, (write, known, settled)) in steps.into_iter().enumerate() {
             if let Some(outcome) = settled {
                 outcomes.push(Written { outcome, version: known.map(|(_, entry)| entry.version()) });
                 continue;
@@ -529,13 +530,12 @@ impl Writer {
                 plan.batch.bury(entry.number, entry.passages);
                 plan.departures.push(doc);
             }
-            outcomes.push(match write {
-                Write::Delete(_) | Write::DeleteIf { .. } => {
-                    Written { outcome: Outcome::Deleted, version: None }
-                }
-                Write::Upsert(point) | Write::UpsertIf { point, .. } => {
+            outcomes.push(match write.point() {
+                None => Written { outcome: Outcome::Deleted, version: None },
+                Some(point) => {
                     let outcome = if known.is_some() { Outcome::Updated } else { Outcome::Inserted };
-                    Written { outcome, version: Some(version(plan.put(*point, now))) }
+                    let number = plan.put(point, (Arc::clone(&writes), at), now);
+                    Written { outcome, version: Some(version(number)) }
                 }
             });
         }
@@ -558,17 +558,25 @@ impl Numbers {
 }
 
 impl Plan {
-    /// Adds a document, and returns its number in the store.
-    fn put(&mut self, point: Point, updated_at: i64) -> u64 {
+    /// Adds a document, which is that write of its call, and returns its number in the store.
+    fn put(&mut self, point: &Point, write: (Arc<[Write]>, usize), updated_at: i64) -> u64 {
         let Point { id, title, text, payload, content_hash, passages } = point;
-        let (ranges, vectors): (Vec<_>, Vec<_>) = passages.into_iter().map(|p| (p.range, p.vector)).unzip();
-        let Numbers { doc, slot: first_slot, number } = self.next;
+        let vectors = passages.iter().map(|passage| passage.vector.as_slice());
+        let ranges = passages.iter().map(|passage| passage.range.clone()).collect();
         let passages = u32::try_from(vectors.len()).expect("checked while planning");
+        let Numbers { doc, slot: first_slot, number } = self.next;
         self.next = Numbers { doc: doc + 1, slot: first_slot + passages, number: number + 1 };
-        let entry = Entry { id: id.clone(), hash: content_hash, number, first_slot, passages };
-        let body = Body { id, title, payload, content_hash: content_hash.0, passages: ranges, updated_at };
-        self.batch.put(number, &body, &text, vectors.iter().map(|v| v.as_slice()));
-        self.arrivals.push(Arrival { doc, entry, payload: body.payload, vectors });
+        let entry = Entry { id: id.clone(), hash: *content_hash, number, first_slot, passages };
+        let body = Body {
+            id: id.clone(),
+            title: title.clone(),
+            payload: payload.clone(),
+            content_hash: content_hash.0,
+            passages: ranges,
+            updated_at,
+        };
+        self.batch.put(number, &body, text, vectors);
+        self.arrivals.push(Arrival { doc, entry, write });
         number
     }
 }
