@@ -284,6 +284,13 @@ impl Known for Place<'_> {
         }
     }
 
+    fn names_most(&self) -> usize {
+        match self {
+            Place::Sealed { part, living } => part.fields(living).names_most(),
+            Place::Fresh(run) => run.fields().names_most(),
+        }
+    }
+
     fn names(
         &self,
         from: &str,

@@ -222,24 +222,31 @@ impl Collection {
         self.read(|memory| memory.places().fields().hints(filter, stop))
     }
 
-    /// Those of `names` that no document has as a field, and how many fields there are.
+    /// Those of `names` that no document has as a field, and how many fields there are; or some more where even then
+    /// `names_max` leaves room for those, since counting them looks at all.
     ///
     /// # Errors
     /// As [`Collection::hints`].
     pub fn unknown_fields(
         &self,
         names: HashSet<String>,
+        names_max: usize,
         stop: &Stop,
     ) -> Result<(HashSet<String>, usize), CollectionError> {
         self.read(|memory| {
             let places = memory.places();
-            let (mut unknown, mut total, mut going) = (HashSet::new(), 0, stop.pace());
+            let mut unknown = HashSet::new();
             for name in names {
                 stop.check()?;
                 if places.fields().held(&name)?.is_none() {
                     unknown.insert(name);
                 }
             }
+            let most = places.fields().names_most();
+            if most + unknown.len() <= names_max {
+                return Ok((unknown, most));
+            }
+            let (mut total, mut going) = (0, stop.pace());
             places.fields().names("", &mut |_| {
                 total += 1;
                 if going() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -23,7 +23,8 @@ impl FieldNames {
     /// # Errors
     /// The backend's.
     pub(super) async fn ask(backend: &dyn Backend, names: HashSet<String>, names_max: usize) -> Result<Self> {
-        let known = if names.is_empty() { KnownFields::default() } else { backend.fields(names).await? };
+        let known =
+            if names.is_empty() { KnownFields::default() } else { backend.fields(names, names_max).await? };
         Ok(FieldNames { known, new: HashSet::new(), names_max })
     }
 

@@ -4,7 +4,8 @@
 //! `in`, ranges and prefixes are look-ups, `contains` on text scans the distinct texts. The answer is always that of
 //! [`Filter::matches`] over all documents. Memory: every distinct value once, and about 4 bytes per document and value;
 //! 150 to 180 bytes for a name of 20 letters that one document has (measured with 300,000), since there may be hundreds
-//! of thousands of those. Nothing here is stored; the index is rebuilt from the payloads when a collection is opened.
+//! of thousands of those. Nothing here is stored, and nothing is
+//! removed: it is of documents that no segment has yet, and [`Living`] leaves out those that are gone.
 
 use std::{
     collections::BTreeMap,
@@ -66,10 +67,10 @@ impl FieldIndex {
         Self::default()
     }
 
-    /// Adds a document. One that is there already must be removed first, with the payload it was inserted with.
+    /// Adds a document that is not there.
     pub fn insert(&mut self, doc: u32, payload: &Payload) {
         let new = self.all.insert(doc);
-        debug_assert!(new, "document {doc} was not removed before it was inserted again");
+        debug_assert!(new, "document {doc} is there already");
         for (name, value) in payload {
             match self.fields.get_mut(name.as_str()) {
                 Some(named) => named.insert(doc, value),
@@ -99,16 +100,6 @@ impl FieldIndex {
                     };
                     self.fields.insert(name.clone(), named);
                 }
-            }
-        }
-    }
-
-    /// Removes a document; `payload` is the one it was inserted with.
-    pub fn remove(&mut self, doc: u32, payload: &Payload) {
-        self.all.remove(doc);
-        for (name, value) in payload {
-            if self.fields.get_mut(name.as_str()).is_some_and(|named| named.remove(doc, value)) {
-                self.fields.remove(name.as_str());
             }
         }
     }
@@ -190,6 +181,10 @@ impl Known for FieldIndex {
         Ok(self.fields.get(field).map(|named| named.with(Field::held)))
     }
 
+    fn names_most(&self) -> usize {
+        self.fields.len()
+    }
+
     fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), FilterError> {
         let from = (Bound::Included(from), Bound::Unbounded);
         let _ = self.fields.range::<str, _>(from).try_for_each(|(name, _)| each(name));
@@ -240,6 +235,10 @@ impl Known for Living<'_> {
             return self.index.held(field);
         }
         Ok(self.index.fields.get(field).and_then(|named| named.held_by(self.documents)))
+    }
+
+    fn names_most(&self) -> usize {
+        self.index.names_most()
     }
 
     fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), FilterError> {
@@ -318,18 +317,6 @@ impl Named {
                 field.insert(*other, theirs);
                 field.insert(doc, value);
                 *self = Named::Many(field);
-            }
-        }
-    }
-
-    /// Whether none is left.
-    fn remove(&mut self, doc: u32, value: &Value) -> bool {
-        match self {
-            Named::One(other, _) => *other == doc,
-            Named::Many(field) => {
-                field.documents.remove(doc);
-                field.each_value(value, |typed, value| typed.remove(doc, value));
-                field.documents.is_empty()
             }
         }
     }
@@ -455,23 +442,6 @@ impl Values {
         };
         if let Some((numbers, key)) = numbers {
             numbers.entry(key).and_modify(|documents| documents.insert(doc)).or_insert(Documents::One(doc));
-        }
-    }
-
-    fn remove(&mut self, doc: u32, value: &Value) {
-        match value {
-            Value::String(text) => {
-                if self.strings.get_mut(text.as_str()).is_some_and(|documents| documents.remove(doc)) {
-                    self.strings.remove(text.as_str());
-                }
-            }
-            Value::Bool(truth) => _ = self.bools[usize::from(*truth)].remove(doc),
-            _ => {
-                let Some((numbers, key)) = self.numbers_mut(value) else { return };
-                if numbers.get_mut(&key).is_some_and(|documents| documents.remove(doc)) {
-                    numbers.remove(&key);
-                }
-            }
         }
     }
 
@@ -618,17 +588,6 @@ impl Documents {
             Documents::One(other) if *other == doc => {}
             Documents::One(other) => *self = Documents::Many([*other, doc].into_iter().collect()),
             Documents::Many(documents) => _ = documents.insert(doc),
-        }
-    }
-
-    /// Whether none is left.
-    fn remove(&mut self, doc: u32) -> bool {
-        match self {
-            Documents::One(other) => *other == doc,
-            Documents::Many(documents) => {
-                documents.remove(doc);
-                documents.is_empty()
-            }
         }
     }
 

@@ -354,6 +354,10 @@ impl Known for Living<'_> {
         Ok(Some(Held { scalars: self.held_in(&field, false)?, elements: self.held_in(&field, true)? }))
     }
 
+    fn names_most(&self) -> usize {
+        self.columns.fields as usize
+    }
+
     fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), SegmentError> {
         let Columns { fields, .. } = *self.columns;
         for number in self.columns.lower_bound(from)?..fields {

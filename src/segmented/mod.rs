@@ -634,6 +634,7 @@ impl Store {
             Err(StoreError::corrupt(dir, format!("document {} is out of its order", loaded.number)))
         };
         for part in snapshot.parts() {
+            part.sealed.know_ids();
             for row in part.living() {
                 let loaded = part.sealed.load(row)?;
                 check(&loaded, self.dir())?;

@@ -114,7 +114,7 @@ pub(super) struct Sealed {
     first: u64,
     last: u64,
     bytes: u64,
-    /// Made when an id is looked for first.
+    /// Made when the segment is, or is read whole, or when an id is looked for first.
     ids: OnceLock<Ids>,
     /// Others took its place: when nobody reads it any more its files go.
     is_retired: AtomicBool,
@@ -166,7 +166,9 @@ impl Building {
 
     pub(super) fn finish(self) -> Result<Arc<Sealed>, StoreError> {
         let Building { builder, folder, number } = self;
-        Ok(Sealed::of(&folder, number, builder.finish(&folder.cache)?))
+        let sealed = Sealed::of(&folder, number, builder.finish(&folder.cache)?);
+        sealed.know_ids();
+        Ok(sealed)
     }
 }
 
@@ -258,9 +260,11 @@ impl Sealed {
             progress: &AtomicU64::new(0),
         };
         match merge.run(&sources) {
-            Ok(merged) => Ok(merged
-                .segment
-                .map_or(Merged::Nothing, |segment| Merged::Segment(Self::of(folder, number, segment)))),
+            Ok(merged) => Ok(merged.segment.map_or(Merged::Nothing, |segment| {
+                let sealed = Self::of(folder, number, segment);
+                sealed.know_ids();
+                Merged::Segment(sealed)
+            })),
             Err(SegmentError::Stopped(_)) => Ok(Merged::Stopped),
             Err(error) => Err(error.into()),
         }
@@ -341,6 +345,13 @@ impl Sealed {
             return Ok(None);
         }
         Ok(self.segment.find(id)?.map(|segment::Row(row)| row))
+    }
+
+    /// Reads all ids, so that whoever looks for one first needs not. What cannot be read that one is told.
+    pub(super) fn know_ids(&self) {
+        if let Err(error) = self.ids() {
+            tracing::warn!(segment = %self.segment.path().display(), %error, "the ids of a segment cannot be read");
+        }
     }
 
     fn ids(&self) -> Result<&Ids, StoreError> {

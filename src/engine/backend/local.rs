@@ -207,9 +207,9 @@ impl Backend for Local {
         Box::pin(self.read(move |collection, stop| Ok(collection.hints(&filter, stop)?)))
     }
 
-    fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields> {
+    fn fields(&self, names: HashSet<String>, names_max: usize) -> Answer<'_, KnownFields> {
         Box::pin(self.read(move |collection, stop| {
-            let (unknown, total) = collection.unknown_fields(names, stop)?;
+            let (unknown, total) = collection.unknown_fields(names, names_max, stop)?;
             Ok(KnownFields { unknown, total })
         }))
     }

@@ -61,7 +61,7 @@ pub(super) struct PageQuery {
 pub(super) struct KnownFields {
     /// Those asked about that no document has.
     pub(super) unknown: HashSet<String>,
-    /// How many different ones the collection has.
+    /// How many different ones the collection has; or some more, where even then there is room for those.
     pub(super) total: usize,
 }
 
@@ -159,8 +159,8 @@ pub(super) trait Backend: fmt::Debug + Send + Sync {
     /// What should be said of a filter besides its answer; empty as a rule.
     fn hints(&self, filter: Filter) -> Answer<'_, Vec<String>>;
 
-    /// What there is of these field names. One that does not bound how many names there are knows them all.
-    fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields>;
+    /// What there is of these field names, of which a collection may have `names_max`. One that does not bound how many names there are knows them all.
+    fn fields(&self, names: HashSet<String>, names_max: usize) -> Answer<'_, KnownFields>;
 
     /// Counts, and the fields that are asked for.
     fn stats(&self, fields: FieldsRequest) -> Answer<'_, CollectionStats>;

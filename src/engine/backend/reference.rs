@@ -322,7 +322,7 @@ impl Backend for Reference {
         self.answer(|_| Ok(Vec::new()))
     }
 
-    fn fields(&self, names: HashSet<String>) -> Answer<'_, KnownFields> {
+    fn fields(&self, names: HashSet<String>, _names_max: usize) -> Answer<'_, KnownFields> {
         self.answer(move |points| {
             let known: HashSet<&String> = points.values().flat_map(|point| point.payload.keys()).collect();
             let unknown = names.into_iter().filter(|name| !known.contains(name)).collect();

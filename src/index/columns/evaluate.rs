@@ -136,6 +136,9 @@ pub(crate) trait Known {
     /// What a field holds; `None` if no document has it.
     fn held(&self, field: &str) -> Result<Option<Held>, Self::Error>;
 
+    /// At least as many as there are names of fields, and not many more as a rule. It is known without a look at them.
+    fn names_most(&self) -> usize;
+
     /// Hands over the names of fields that a document has, in order, from the first that is not less than `from` on.
     fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), Self::Error>;
 }

@@ -5,7 +5,10 @@
 //! than was meant, which nobody would see in the answer. A value that can be compared with none is an error already
 //! ([`FilterError::TypeMismatch`](crate::value::filter::FilterError)). Nothing here looks at a document.
 
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use super::{FieldIndex, Held, Known, Test};
 use crate::{
@@ -44,7 +47,14 @@ pub(super) fn hints<K: Known>(known: &K, filter: &Filter, stop: &Stop) -> Result
     if known.is_empty() {
         return Ok(vec!["the collection has no documents".to_owned()]);
     }
-    let mut hints = Hints { known, found: Vec::new(), unknown: BTreeSet::new(), names: None, stop };
+    let mut hints = Hints {
+        known,
+        found: Vec::new(),
+        unknown: BTreeSet::new(),
+        held: BTreeMap::new(),
+        names: None,
+        stop,
+    };
     hints.collect(filter)?;
     Ok(hints.found)
 }
@@ -55,6 +65,8 @@ struct Hints<'a, K> {
     found: Vec<String>,
     /// Fields that nobody has, each looked at once: a filter may name one in thousands of conditions.
     unknown: BTreeSet<&'a str>,
+    /// What fields hold that were asked about, each once too.
+    held: BTreeMap<&'a str, Option<Held>>,
     /// The first names, and how many there are, once somebody asked.
     names: Option<(Vec<String>, usize)>,
     stop: &'a Stop,
@@ -72,7 +84,7 @@ impl<'a, K: Known> Hints<'a, K> {
                 return parts.iter().try_for_each(|part| self.collect(part));
             }
             Filter::Not(part) => return self.collect(part),
-            Filter::Exists { field, expected } => match self.known.held(field)? {
+            Filter::Exists { field, expected } => match self.held(field)? {
                 Some(_) => None,
                 // That nobody has the field may be just what `not exists` asks for.
                 None => self.unknown(field, !expected)?,
@@ -90,8 +102,17 @@ impl<'a, K: Known> Hints<'a, K> {
         Ok(())
     }
 
+    fn held(&mut self, field: &'a str) -> Result<Option<Held>, K::Error> {
+        if let Some(held) = self.held.get(field) {
+            return Ok(*held);
+        }
+        let held = self.known.held(field)?;
+        self.held.insert(field, held);
+        Ok(held)
+    }
+
     fn on_test(&mut self, name: &'a str, test: &Test<'_>) -> Result<Option<String>, K::Error> {
-        match self.known.held(name)? {
+        match self.held(name)? {
             None => self.unknown(name, false),
             Some(held) => Ok(partly_comparable(name, held, test)),
         }

@@ -4,7 +4,7 @@
 //! holds, which names there are, and how many documents have them is a question to all of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::ControlFlow,
 };
 
@@ -32,7 +32,17 @@ impl<F: Fields> Several<F> {
     /// comparable.
     pub(crate) fn matching(&self, filter: &Filter, stop: &Stop) -> Result<Vec<RoaringBitmap>, F::Error> {
         filter.validate()?;
-        check(filter, &mut |field| self.held(field))?;
+        // A filter may name one field in thousands of conditions.
+        let mut known: HashMap<String, Option<Held>> = HashMap::new();
+        check(filter, &mut |field| {
+            if let Some(held) = known.get(field) {
+                return Ok(*held);
+            }
+            stop.check()?;
+            let held = self.held(field)?;
+            known.insert(field.to_owned(), held);
+            Ok::<_, F::Error>(held)
+        })?;
         self.0.iter().map(|place| evaluate(place, filter, stop)).collect()
     }
 
@@ -100,6 +110,10 @@ impl<F: Fields> Known for Several<F> {
             }
         }
         Ok(all)
+    }
+
+    fn names_most(&self) -> usize {
+        self.0.iter().map(Known::names_most).sum()
     }
 
     fn names(&self, from: &str, each: &mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<(), F::Error> {

@@ -78,23 +78,31 @@ proptest! {
         steps in proptest::collection::vec((0..8u32, proptest::option::weighted(0.7, any_payload())), 0..24),
         filters in proptest::collection::vec(any_filter(), 1..6),
     ) {
-        let mut index = FieldIndex::new();
+        let (mut index, mut living, mut next) = (FieldIndex::new(), RoaringBitmap::new(), 0);
         let mut kept = BTreeMap::new();
-        for (doc, payload) in steps {
-            if let Some(old) = kept.remove(&doc) {
-                index.remove(doc, &old);
+        for (name, payload) in steps {
+            if let Some((doc, _)) = kept.remove(&name) {
+                living.remove(doc);
             }
             if let Some(payload) = payload {
-                index.insert(doc, &payload);
-                kept.insert(doc, payload);
+                index.insert(next, &payload);
+                living.insert(next);
+                kept.insert(name, (next, payload));
+                next += 1;
             }
         }
-        let payloads: Vec<Payload> = kept.values().cloned().collect();
+        let payloads: Vec<Payload> = kept.values().map(|(_, payload)| payload.clone()).collect();
+        let left = Several(vec![Living { index: &index, documents: &living }]);
+        // What is left, in an index of its own.
+        let mut alone = FieldIndex::new();
+        alone.absorb(&index, &living);
         for filter in &filters {
-            match index.matching(filter, &Stop::default()) {
+            let found = left.matching(filter, &Stop::default()).map(|found| found[0].clone());
+            prop_assert_eq!(&found, &alone.matching(filter, &Stop::default()));
+            match found {
                 Ok(found) => {
-                    let scanned: RoaringBitmap =
-                        kept.iter().filter(|(_, payload)| filter.matches(payload)).map(|(doc, _)| *doc).collect();
+                    let matching = kept.values().filter(|(_, payload)| filter.matches(payload));
+                    let scanned: RoaringBitmap = matching.map(|(doc, _)| *doc).collect();
                     prop_assert_eq!(found, scanned, "{}", filter);
                     prop_assert!(!mismatches(filter, &payloads), "{} should mismatch", filter);
                 }
@@ -104,15 +112,16 @@ proptest! {
                 Err(other) => prop_assert!(false, "{}: {}", filter, other),
             }
         }
-        for (field, types, documents) in index.stats(&all(), &Stop::default()).unwrap().fields {
+        let told = left.stats(&all(), &Stop::default()).unwrap();
+        prop_assert_eq!(&told, &alone.stats(&all(), &Stop::default()).unwrap());
+        for (field, types, documents) in told.fields {
             let having = payloads.iter().filter(|payload| payload.contains_key(&field)).count() as u64;
             prop_assert_eq!(documents, having);
             prop_assert!(!types.is_empty() && having > 0);
         }
-        for (doc, payload) in &kept {
-            index.remove(*doc, payload);
-        }
-        prop_assert!(index.fields.is_empty() && index.all.is_empty());
+        let mut nothing = FieldIndex::new();
+        nothing.absorb(&index, &RoaringBitmap::new());
+        prop_assert!(nothing.fields.is_empty() && nothing.all.is_empty());
     }
 
     #[test]
