@@ -39,6 +39,7 @@ use crate::{
 
 mod conditions;
 mod durability;
+mod figures;
 mod model;
 mod numbers;
 mod once;

@@ -43,6 +43,8 @@ mod found;
 #[cfg(test)]
 pub(super) mod golden;
 #[cfg(test)]
+mod met;
+#[cfg(test)]
 mod refused;
 mod repair;
 mod rights;
