@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     App,
-    client::{OnInterrupt, Session, Target, open_engine, with_session},
+    client::{Needs, OnInterrupt, Session, Target, open_engine, tell_findings, with_session},
     failure::usage,
     layout::{self, LongWords},
     output::{Output, Style},
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::convert,
     config::NO_MODEL,
-    engine::{BackupWish, Engine},
+    engine::{self, BackupWish, Engine},
     proto::{Backup, CreateBackupRequest, CreateBackupResponse, ListBackupsRequest},
 };
 
@@ -81,10 +81,15 @@ pub(super) async fn offline<T>(
     work: impl AsyncFnOnce(&Arc<Engine>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let mut config = app.loaded.config.clone();
+    if app.needs == Needs::There {
+        engine::check_data_folder(&config.data.dir).map_err(crate::Error::from)?;
+    }
     config.encoder.model = NO_MODEL.to_owned();
     let engine = app.unless_interrupted(open_engine(config, &app.out)).await?;
     let done = app.unless_interrupted(work(&engine)).await;
+    let findings = engine.findings();
     let closed = engine.close().await.map_err(crate::Error::from);
+    tell_findings(&findings, done.as_ref().err(), &app.out);
     let done = done?;
     closed?;
     Ok(done)

@@ -268,7 +268,7 @@ pub async fn with_session(
 }
 
 /// Says what is wrong in the folder, once: what the error says already is left to that.
-fn tell_findings(findings: &[Finding], error: Option<&anyhow::Error>, out: &Output) {
+pub fn tell_findings(findings: &[Finding], error: Option<&anyhow::Error>, out: &Output) {
     let said = error.map(failure::words).unwrap_or_default();
     for Finding { what, remedy } in findings {
         let core = what.split_once(" is not served: ").map_or(what.as_str(), |(_, core)| core);

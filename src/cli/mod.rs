@@ -273,7 +273,7 @@ fn prepare(globals: &Globals, command: &Command) -> anyhow::Result<(Loaded, Targ
 /// What a command needs of a data folder that it opens itself.
 fn needs(command: &Command) -> Needs {
     match command {
-        Command::Serve(_) | Command::Ingest(_) => Needs::Any,
+        Command::Serve(_) | Command::Ingest(_) | Command::Restore(_) => Needs::Any,
         Command::Collection(args) if args.makes() => Needs::Any,
         Command::Embed(_) | Command::Similarity(_) | Command::Model(_) => Needs::None,
         _ => Needs::There,

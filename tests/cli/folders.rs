@@ -20,7 +20,8 @@ fn a_folder_that_is_not_there_is_told_and_not_made_but_by_what_writes() {
     let data = place.data();
     let empty = place.path("empty");
     fs::create_dir(&empty).unwrap();
-    let refused: [&[&str]; 11] = [
+    let refused: [&[&str]; 12] = [
+        &["backup", "to"],
         &["verify"],
         &["repair"],
         &["doctor"],

@@ -16,6 +16,7 @@ use crate::{
     collection::{FolderLog, Identity},
     engine::{
         EngineError,
+        backup::refuse_backup,
         error::Result,
         inventory::{self, Catalogued, Description, Finding},
     },
@@ -33,11 +34,12 @@ use crate::{
     vector::Dim,
 };
 
-/// Refuses a folder that is no data folder, or that cannot be read. Changes nothing.
+/// Refuses a folder that is no data folder, as a backup is none, or that cannot be read. Changes nothing.
 ///
 /// # Errors
 /// Of kind Invalid, saying what is there, and what makes a data folder.
 pub fn check_data_folder(dir: &Path) -> Result<()> {
+    refuse_backup(dir)?;
     let dir_text = dir.display();
     let makes = format!(
         "`distilface serve --data {dir_text}` and `distilface ingest --data {dir_text}` make one; give another one with --data"
