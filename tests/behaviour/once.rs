@@ -133,7 +133,7 @@ async fn an_id_that_was_used_for_something_else_is_refused_and_one_of_another_co
     assert_eq!(statuses(&write(&mut server, again).await.unwrap().results), [WriteStatus::Inserted]);
     for bad in ["x".repeat(65), "a b".into(), "\u{e9}".into()] {
         let refused = write(&mut server, upsert(&bad, vec![doc("9", "x")], WriteMode::Any)).await;
-        assert_refused(refused, Code::InvalidArgument, &["request_id", "64"]);
+        assert_refused(refused, Code::InvalidArgument, &["request id", "64"]);
     }
 }
 
