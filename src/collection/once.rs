@@ -16,6 +16,9 @@ use crate::{
 /// Version of what is kept of a call's outcome.
 const VERSION: u8 = 1;
 
+/// What is kept of a call's outcome: version, note, and of each write what became of it and the version that is stored.
+type Kept = (u8, Vec<u8>, Vec<(u8, Option<u64>)>);
+
 /// What makes a call one that is done once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Once {
@@ -72,7 +75,7 @@ impl Shared {
         if request.hash != hash {
             return Err(CollectionError::OtherRequest { id: id.to_owned() });
         }
-        let (version, note, written): (u8, Vec<u8>, Vec<(u8, Option<u64>)>) =
+        let (version, note, written): Kept =
             decode(&request.outcome, self.store.dir(), "what came of a call")?;
         if version != VERSION {
             return Err(CollectionError::ForgottenRequest { id: id.to_owned() });

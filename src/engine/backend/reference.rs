@@ -33,8 +33,11 @@ pub(super) struct Reference {
     points: Mutex<BTreeMap<PointId, Point>>,
     versions: Mutex<Versions>,
     /// What was asked and done, by request id. Taken after `points`.
-    requests: Mutex<BTreeMap<String, ([u8; 16], Arc<DoneBefore>)>>,
+    requests: Mutex<BTreeMap<String, Known>>,
 }
+
+/// What was asked, as a hash, and what it did.
+type Known = ([u8; 16], Arc<DoneBefore>);
 
 /// Taken after `points`.
 #[derive(Debug, Default)]
