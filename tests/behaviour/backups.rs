@@ -163,7 +163,13 @@ async fn a_backup_takes_as_long_as_its_client_waits_and_no_longer() {
     backups(&server).restore(restore("one", "c", "x")).await.unwrap();
     let mut hurried = Request::new(copy("two"));
     hurried.set_timeout(Duration::from_millis(1));
-    assert_refused(backups(&server).create(hurried).await, Code::DeadlineExceeded, &["deadline"]);
+    // Whose patience ends first, the server's or the client's own, is not to be foreseen.
+    let refused = backups(&server).create(hurried).await.unwrap_err();
+    assert!(
+        refused.code() == Code::DeadlineExceeded && refused.message().contains("deadline")
+            || refused.code() == Code::Cancelled && refused.message().contains("Timeout expired"),
+        "{refused:?}"
+    );
     let names = || -> Vec<String> {
         let entries = std::fs::read_dir(folder(&server)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()

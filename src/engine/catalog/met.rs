@@ -58,8 +58,8 @@ fn damage_that_a_read_meets_is_among_the_findings_and_the_rest_is_served() {
     names.close().unwrap();
     drop(names);
     let folder = folder_of(dir.path(), "a");
-    let inside = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path().join("columns"));
-    let columns: PathBuf = inside.filter(|path| path.exists()).next().unwrap();
+    let mut inside = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path().join("columns"));
+    let columns: PathBuf = inside.find(|path| path.exists()).unwrap();
     let whole = fs::read(&columns).unwrap();
     let filter = Filter::parse("own contains '7'").unwrap();
     let met = (0..whole.len()).step_by(whole.len() / 40).find_map(|at| {
