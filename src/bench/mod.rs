@@ -42,6 +42,8 @@ pub enum BenchError {
     NoEncoder,
     #[error("{reason}")]
     Unusable { reason: String },
+    #[error("none of these ways to encode can be had here: {asked}")]
+    NoWay { asked: String },
     #[error("a task of the measurement ended: {reason}")]
     Task { reason: String },
     #[error("the server that was just started cannot be reached: {reason}")]
@@ -89,8 +91,9 @@ impl From<tokio::task::JoinError> for BenchError {
 impl Fault for BenchError {
     fn kind(&self) -> ErrorKind {
         match self {
-            BenchError::NoEncoder => ErrorKind::Precondition,
-            BenchError::Unusable { .. } | BenchError::Read { .. } => ErrorKind::Invalid,
+            BenchError::NoEncoder | BenchError::NoWay { .. } => ErrorKind::Precondition,
+            BenchError::Unusable { .. } => ErrorKind::Invalid,
+            BenchError::Read { .. } => ErrorKind::NotFound,
             BenchError::Task { .. }
             | BenchError::Connect { .. }
             | BenchError::Call(_)

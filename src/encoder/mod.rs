@@ -176,7 +176,8 @@ impl Encoder {
         let started = Instant::now();
         let texts = Arc::new(texts);
         let done = match &self.parts.queries {
-            Some(cache) if class == Class::Query => {
+            // Small documents go with the queries, and would push them out.
+            Some(cache) if class == Class::Query && kind != TextKind::Document => {
                 if let Some(known) = self.known(&texts, kind) {
                     return done(Ok(known));
                 }

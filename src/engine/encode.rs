@@ -24,6 +24,10 @@ const QUERY_TEXTS_MAX: usize = 16;
 /// Bytes of text that are tokenized where the request is handled, which takes less than handing them over and 500
 /// microseconds at most. More go to a pool.
 const INLINE_BYTES_MAX: usize = 512;
+/// Passages of one small write, and of all that are encoded before bulk work at a time: a query waits for no more.
+pub(super) const SMALL_TEXTS_MAX: usize = 8;
+/// Bytes of a small write, which the encoder takes about as long for as for a few queries.
+const SMALL_BYTES_MAX: usize = 2048;
 /// Texts that are handed to the encoder at a time, so that one large request does not fill its queue.
 const SLICE_TEXTS: usize = 256;
 /// A request of more texts than this keeps what it has when it runs out of time.
@@ -44,7 +48,8 @@ impl Engine {
         }
     }
 
-    /// Encodes any number of texts as bulk, some at a time, waiting for room in the encoder's queue.
+    /// Encodes any number of texts as bulk, some at a time, waiting for room in the encoder's queue; a small write goes
+    /// before bulk.
     ///
     /// # Errors
     /// [`EngineError::Unfinished`] if there are many and the time is over; encoder errors.
@@ -56,6 +61,10 @@ impl Engine {
         caller: Caller,
     ) -> Result<Vec<Embedding>> {
         let total = texts.len();
+        if let Some(permit) = self.room_for_small(&texts, kind) {
+            let slice = Slice { permit: Some(permit), ..Slice::new(texts, kind, Class::Query) };
+            return Ok(self.encode_slice(encoder, slice, caller).await?.wait().await?.0);
+        }
         if total <= UNFINISHED_TEXTS_MIN {
             return self.encode_slices(encoder, texts, kind, caller, None).await;
         }
@@ -80,6 +89,17 @@ impl Engine {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Lets a small write go before bulk work, unless others do already: many of them at once are bulk, too, and are
+    /// encoded together.
+    fn room_for_small(&self, texts: &[String], kind: TextKind) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let bytes: usize = texts.iter().map(String::len).sum();
+        if kind != TextKind::Document || texts.len() > SMALL_TEXTS_MAX || bytes > SMALL_BYTES_MAX {
+            return None;
+        }
+        let permits = u32::try_from(texts.len()).ok()?;
+        Arc::clone(self.small()).try_acquire_many_owned(permits).ok()
     }
 
     async fn encode_slices(

@@ -133,6 +133,8 @@ pub struct Engine {
     /// Room of the encoder's bulk queue; a caller that finds it full waits here instead of being refused.
     bulk: Arc<Semaphore>,
     bulk_room: u32,
+    /// Passages of small writes that are encoded before bulk.
+    small: Arc<Semaphore>,
     /// Permits for searches that open their collection, which was closed while they waited for their turn.
     openings: Arc<Semaphore>,
     /// Calls with an id that are in work.
@@ -206,6 +208,7 @@ impl Engine {
             vitals: Vitals::new(config.server.health_timeout, config.data.dir.clone()),
             bulk: Arc::new(Semaphore::new(bulk_room as usize)),
             bulk_room,
+            small: Arc::new(Semaphore::new(encode::SMALL_TEXTS_MAX)),
             openings: Arc::new(Semaphore::new(openings)),
             in_work: Arc::default(),
             closing: AtomicBool::new(false),
@@ -272,6 +275,10 @@ impl Engine {
 
     fn bulk(&self) -> &Arc<Semaphore> {
         &self.bulk
+    }
+
+    fn small(&self) -> &Arc<Semaphore> {
+        &self.small
     }
 
     fn in_work(&self) -> &Arc<once::InWork> {

@@ -1,6 +1,6 @@
 //! The engine on the tiny model: names, writes, questions, and what is refused.
 
-use std::{path::Path, task::Poll};
+use std::{path::Path, task::Poll, time::Duration};
 
 use super::*;
 use crate::{
@@ -754,4 +754,37 @@ async fn a_query_that_was_asked_before_says_so() {
     assert!(!ask().await.cached);
     let second = ask().await;
     assert!(second.cached && second.encode.is_zero() && second.tokenize.is_zero());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_write_goes_before_bulk_and_many_of_them_are_bulk() {
+    let home = home("tiny");
+    let engine = Engine::open(&home.config).unwrap();
+    engine.create_collection(collection("notes")).await.unwrap();
+    // Bulk has all the room that there is for it.
+    let bulk = Arc::clone(engine.bulk()).acquire_many_owned(engine.bulk_room()).await.unwrap();
+    let write = |documents: Vec<Document>| {
+        let engine = Arc::clone(&engine);
+        tokio::spawn(async move { engine.upsert("notes", documents, NEVER).await })
+    };
+    let patience = Duration::from_secs(120);
+    let small = write(vec![document("small", "a cat"), document("other", "a dog")]);
+    let outcomes = tokio::time::timeout(patience, small).await.unwrap().unwrap().unwrap();
+    assert!(outcomes.iter().all(|outcome| outcome.status == WriteStatus::Inserted), "{outcomes:?}");
+
+    let many: Vec<Document> =
+        (0..=encode::SMALL_TEXTS_MAX).map(|n| document(&n.to_string(), &format!("cat {n}"))).collect();
+    let long = document("long", &"many words ".repeat(400));
+    let mut waiting = vec![write(many), write(vec![long])];
+    // Others went before already.
+    let others = u32::try_from(encode::SMALL_TEXTS_MAX).unwrap();
+    let others = Arc::clone(engine.small()).acquire_many_owned(others).await.unwrap();
+    waiting.push(write(vec![document("late", "a cow")]));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(waiting.iter().all(|write| !write.is_finished()));
+    drop((bulk, others));
+    for write in waiting {
+        tokio::time::timeout(patience, write).await.unwrap().unwrap().unwrap();
+    }
+    engine.close().await.unwrap();
 }

@@ -62,7 +62,7 @@ fn the_fastest_way_is_kept_and_auto_goes_by_it() {
     assert_eq!(report["loads"], json!([["pairs", 3]]));
 
     let refused = ["bench", "encode", "texts.txt", "--only", "cpu/fp64", "--model", "tiny"];
-    run(home_of_its_own(&place).args(refused)).code(1).says("none of these ways");
+    run(home_of_its_own(&place).args(refused)).code(2).says("no way to encode called");
     run(home_of_its_own(&place).args(["bench", "encode", "missing.txt", "--model", "tiny"]))
         .code(1)
         .says("missing.txt");

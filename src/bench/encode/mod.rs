@@ -106,9 +106,14 @@ pub struct EncodeReport {
 /// what a peer reads.
 ///
 /// # Errors
-/// [`BenchError::Unusable`] where a source holds no texts, no way can be had, or none may be saved; [`BenchError::Peer`];
-/// model, encoder and reading errors.
+/// [`BenchError::Unusable`] where a source holds no texts, a way is unknown, or none may be saved; [`BenchError::NoWay`];
+/// [`BenchError::Peer`]; model, encoder and reading errors.
 pub fn measure(config: &Config, asked: &Asked, folder: &Path, note: Note<'_>) -> Result<EncodeReport> {
+    let names: Vec<String> = WAYS.iter().map(|(device, precision)| format!("{device}/{precision}")).collect();
+    if let Some(unknown) = asked.only.iter().find(|name| !names.contains(name)) {
+        let known = names.join(", ");
+        return Err(unusable(format!("there is no way to encode called {unknown:?}; there are {known}")));
+    }
     let home = &config.data.home;
     let config = &config.encoder;
     let model = ModelDir::find(home, &config.model)?;
@@ -150,8 +155,7 @@ pub fn measure(config: &Config, asked: &Asked, folder: &Path, note: Note<'_>) ->
         }
     }
     if ways.is_empty() {
-        let asked = asked.only.join(", ");
-        return Err(unusable(format!("none of these ways to encode can be had here: {asked}")));
+        return Err(BenchError::NoWay { asked: asked.only.join(", ") });
     }
     let modes = peer.as_ref().map(|p| p.modes.clone()).unwrap_or_default();
     ways.extend(modes.into_iter().map(|name| Way {

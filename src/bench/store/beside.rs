@@ -181,11 +181,10 @@ async fn write(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let documents = (0..WRITTEN)
-            .map(|_| {
-                let n = usize::try_from(random.next()).unwrap_or(0) % asked.documents.max(1);
-                asked.made.document(n, &mut random)
-            })
+        // One after the other from anywhere, so that no id stands twice in a request.
+        let first = usize::try_from(random.next() >> 8).unwrap_or(0);
+        let documents = (0..WRITTEN.min(asked.documents))
+            .map(|n| asked.made.document((first + n) % asked.documents, &mut random))
             .collect();
         engine.upsert(COLLECTION, documents, Caller::default()).await?;
         written.fetch_add(WRITTEN as u64, Ordering::Relaxed);
