@@ -44,13 +44,15 @@ struct Known {
     stored: BTreeMap<String, Stored>,
     /// Some request for them is under way.
     pending: BTreeSet<String>,
+    /// How many requests for each were sent: one that came and went in between leaves no other trace.
+    sent: BTreeMap<String, u64>,
 }
 
 impl Known {
     fn of(place: &Place) -> Self {
         let oracle = place.oracle.lock().unwrap();
         let (stored, pending) = oracle.known();
-        Known { stored: stored.clone(), pending }
+        Known { stored: stored.clone(), pending, sent: oracle.sent().clone() }
     }
 }
 
@@ -265,9 +267,7 @@ impl Backer {
                 before.stored.keys().chain(after.stored.keys()).chain(found.keys()).collect();
             for id in ids.into_iter().filter(|id| !hot::is_hot(id)) {
                 let (was, is) = (before.stored.get(id), found.get(id));
-                let is_quiet = was == after.stored.get(id)
-                    && !before.pending.contains(id)
-                    && !after.pending.contains(id);
+                let is_quiet = before.sent.get(id) == after.sent.get(id) && !before.pending.contains(id);
                 let fits = match (was, is) {
                     (None, None) => true,
                     (Some(was), Some(is)) => {

@@ -109,6 +109,8 @@ pub(crate) struct Oracle {
     versions: HashMap<u64, (String, u64)>,
     newest: u64,
     requests: u64,
+    /// How many requests for each document were sent.
+    sent: BTreeMap<String, u64>,
     violations: Vec<Violation>,
 }
 
@@ -124,6 +126,11 @@ impl Oracle {
         (&self.known, pending.collect())
     }
 
+    /// How many requests for each document were sent so far.
+    pub(crate) fn sent(&self) -> &BTreeMap<String, u64> {
+        &self.sent
+    }
+
     /// The violations since the last call.
     pub(crate) fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)
@@ -132,6 +139,7 @@ impl Oracle {
     /// A request is sent. `is_unit`: all of it or nothing.
     pub(crate) fn send(&mut self, effects: Effects, is_unit: bool) -> u64 {
         self.requests += 1;
+        effects.keys().for_each(|id| *self.sent.entry(id.clone()).or_default() += 1);
         self.pending.insert(self.requests, Pending { effects, is_unit, newest: self.newest });
         self.requests
     }
