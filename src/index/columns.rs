@@ -5,7 +5,7 @@
 //! [`Filter::matches`] over all documents. Memory: every distinct value once, and about 4 bytes per document and value;
 //! 150 to 180 bytes for a name of 20 letters that one document has (measured with 300,000), since there may be hundreds
 //! of thousands of those. Nothing here is stored, and nothing is
-//! removed: it is of documents that no segment has yet, and [`Living`] leaves out those that are gone.
+//! removed: it is of documents that no segment has yet, and `Living` leaves out those that are gone.
 
 use std::{
     collections::BTreeMap,

@@ -38,7 +38,7 @@ pub struct FoundDamage {
     pub reason: String,
     /// What to do about it.
     pub remedy: String,
-    /// Whether [`repair_folder`] can do something about it.
+    /// Whether [`super::repair_folder`] can do something about it.
     pub repairable: bool,
 }
 
